@@ -1,0 +1,5 @@
+"""`python -m contrasim_cli`."""
+
+from contrasim_cli.cli import main
+
+main()

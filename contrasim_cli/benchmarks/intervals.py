@@ -1,0 +1,31 @@
+"""Means, spreads and cluster-bootstrap intervals of outcomes."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+RESAMPLES = 2000
+LEVEL = 0.95
+
+Outcomes = npt.NDArray[np.floating[Any]]
+
+
+def mean(values: Outcomes) -> float | None:
+    """The mean, or None where a value is missing or there is none."""
+    return None if values.size == 0 or bool(np.isnan(values).any()) else float(values.mean())
+
+
+def spread(values: Outcomes) -> float | None:
+    """Population standard deviation; None for fewer than two values, of which there is none."""
+    return None if values.size < 2 or bool(np.isnan(values).any()) else float(values.std())
+
+
+def cluster_interval(by_cluster: Outcomes, seed: int) -> tuple[float | None, float | None]:
+    """95 % percentile interval of the mean of clusters [k] of equal size, resampled whole; None for fewer than two."""
+    if by_cluster.size < 2 or bool(np.isnan(by_cluster).any()):
+        return None, None
+    rng = np.random.default_rng([seed, 95])
+    means = by_cluster[rng.integers(0, by_cluster.size, size=(RESAMPLES, by_cluster.size))].mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)

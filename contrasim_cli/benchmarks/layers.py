@@ -1,0 +1,95 @@
+"""Layer prediction (§5.1; Kornblith et al. 2019): is the same layer of another model the most similar one?"""
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.errors import ContraSimError, MismatchError, UsageError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.scoring import Prepared, Scorer, layer_grid
+from contrasim_cli.store import View
+
+
+def model_pairs(n_models: int, every: bool) -> list[tuple[int, int]]:
+    """(0, 1), (2, 3), …, or every ordered pair.
+
+    Raises:
+        UsageError: fewer than two models, or an odd number where pairs are disjoint.
+    """
+    if n_models < 2:
+        raise UsageError("bench layers compares two or more stores, one per model")
+    if every:
+        return list(permutations(range(n_models), 2))
+    if n_models % 2:
+        raise UsageError(
+            f"bench layers makes disjoint pairs of stores, {n_models} is odd; leave one out or give --pairs all"
+        )
+    return [(i, i + 1) for i in range(0, n_models, 2)]
+
+
+def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> npt.NDArray[np.float64]:
+    """[layers] 1 where s(f_i, g_i) is strictly the most similar of row i, 0 where not, NaN where row i has a NaN."""
+    signed = grid if higher else -grid
+    own = np.diagonal(signed)[:, None]
+    margin = STRICTLY * np.maximum(np.abs(own), np.abs(signed))
+    beaten = (own - signed > margin) | np.eye(len(grid), dtype=bool)
+    return np.where(np.isnan(grid).any(axis=1), np.nan, beaten.all(axis=1).astype(float))
+
+
+def layer_prediction(
+    views: Sequence[View],
+    names: Sequence[str],
+    layers: Sequence[Sequence[str]],
+    scorers: Sequence[Scorer],
+    *,
+    every_pair: bool,
+    device: torch.device,
+    budget: int,
+    progress: Progress = silent,
+) -> list[Trials]:
+    """Outcomes [pairs, layers, 1] of every scorer.
+
+    Raises:
+        MismatchError: models differ in their number of layers, or a width does not fit an encoder.
+    """
+    pairs = model_pairs(len(views), every_pair)
+    check_depth(views, layers)
+    problems: list[ContraSimError] = []
+    for scorer in scorers:
+        for view, chosen in zip(views, layers, strict=True):
+            problems.extend(scorer.check(view.store, chosen))
+    raise_all(problems)
+    prepared = Prepared(views, device, budget)
+    prepared.fill(dict(enumerate(layers)), scorers, progress)
+    labels = [f"{names[a]}-{names[b]}" for a, b in pairs]
+    found = []
+    with progress("comparing", len(scorers) * len(pairs), "pairs") as advance:
+        for scorer in scorers:
+            outcomes = np.empty((len(pairs), len(layers[0]), 1))
+            for k, (a, b) in enumerate(pairs):
+                grid = layer_grid(prepared, (a, b), (layers[a], layers[b]), scorer)
+                outcomes[k, :, 0] = predicted(grid, scorer.entry.higher_is_more_similar)
+                advance(1)
+            found.append(Trials(scorer, "", labels, layers[0], outcomes, 1 / len(layers[0]), clusters_are_pairs=True))
+    return found
+
+
+def check_depth(views: Sequence[View], layers: Sequence[Sequence[str]]) -> None:
+    """Refuse views whose numbers of layers differ."""
+    first = views[0].store
+    raise_all(
+        [
+            MismatchError(
+                f"{quoted(view.store.path)}: {len(chosen)} layers are selected where {quoted(first.path)} has {len(layers[0])}; "
+                "select corresponding layers with --layers (or --layers-a and --layers-b)"
+            )
+            for view, chosen in zip(views, layers, strict=True)
+            if len(chosen) != len(layers[0])
+        ]
+    )

@@ -1,0 +1,85 @@
+"""The Typer app and the one error boundary."""
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from contrasim_cli import __version__, console
+from contrasim_cli.commands.baseline import baseline
+from contrasim_cli.commands.bench import bench
+from contrasim_cli.commands.extract import extract
+from contrasim_cli.commands.inspect import inspect
+from contrasim_cli.commands.options import common
+from contrasim_cli.commands.score import score
+from contrasim_cli.commands.train import train
+from contrasim_cli.errors import ContraSimError, Terminated
+
+app = typer.Typer(
+    name="contrasim",
+    help="How similar are two neural representations? Learned (ContraSim) and closed-form measures over activation files.",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (extract, train, score, baseline, inspect):
+    app.command()(common(command))
+app.add_typer(bench, name="bench")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"contrasim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command line; every error becomes its lines on stderr and its exit code here."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(prog_name="contrasim", standalone_mode=False)
+    except typer.TyperException as error:
+        console.error_line(error.format_message())
+        code = error.exit_code
+    except ContraSimError as error:
+        if console.settings.debug:
+            raise
+        for line in error.lines:
+            console.error_line(line)
+        code = error.exit_code
+    except Terminated as stop:
+        console.error_line(str(stop) or "terminated")
+        code = stop.exit_code
+    except KeyboardInterrupt:
+        console.error_line("interrupted")
+        code = 130
+    except BrokenPipeError:
+        _silence_stdout()
+        code = 0
+    except Exception as error:
+        if console.settings.debug:
+            raise
+        console.error_line(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
+        code = 1
+    sys.exit(code or 0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from complaining at exit that nobody reads stdout any more."""
+    import os
+
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

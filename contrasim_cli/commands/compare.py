@@ -1,0 +1,79 @@
+"""What `score` and `baseline` share: every layer of every store against every layer of the stores after it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contrasim_cli import console
+from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.commands.inputs import Inputs, at_least
+from contrasim_cli.commands.options import Align, Device, Format, OnNan, parse_memory
+from contrasim_cli.results import Results, ScoreRow
+
+if TYPE_CHECKING:
+    from contrasim_cli.scoring import Scorer
+
+
+@dataclass(frozen=True)
+class Request:
+    """The options of a comparison."""
+
+    command: str
+    stores: Sequence[Path]
+    layers_a: Sequence[str] | None
+    layers_b: Sequence[str] | None
+    align: Align
+    nan: OnNan
+    device: Device | None
+    seed: int
+    memory: str | None
+    form: Format | None
+    output: Path | None
+    plot: Path | None
+    force: bool
+
+
+def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
+    """Compare every pair of stores, a before b in the order given, and report."""
+    at_least(request.stores, 2, request.command)
+    check_outputs(request.output, request.plot, request.force)
+    asked = parse_memory(request.memory)
+    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.errors import raise_all
+    from contrasim_cli.scoring import Prepared, distinct_names, layer_grid
+
+    device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
+    scorers = make_scorers()
+    with Inputs(request.stores, request.align, request.nan) as inputs:
+        first, second = inputs.select(request.layers_a, request.layers_b)
+        used = _used(first, second)
+        raise_all([p for s in scorers for k, names in used.items() for p in s.check(inputs.stores[k], names)])
+        names = distinct_names(request.stores)
+        prepared = Prepared(inputs.views, device, budget)
+        prepared.fill(used, scorers, console.progress)
+        rows = []
+        for a, b in combinations(range(len(names)), 2):
+            for scorer in scorers:
+                grid = layer_grid(prepared, (a, b), (first[a], second[b]), scorer)
+                for i, layer_a in enumerate(first[a]):
+                    for j, layer_b in enumerate(second[b]):
+                        score = float(grid[i, j])
+                        rows.append(
+                            ScoreRow(
+                                scorer.name, names[a], layer_a, names[b], layer_b, None if math.isnan(score) else score
+                            )
+                        )
+        about = inputs.about(seed=request.seed, device=str(device))
+    emit(Results(request.command, ScoreRow, rows, about), request.form, request.output, request.plot, request.force)
+
+
+def _used(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> dict[int, list[str]]:
+    """The layers of each store that some pair needs: the last store is never a first side, the first never a second."""
+    used: dict[int, list[str]] = {}
+    for k in range(len(first)):
+        sides = [*(first[k] if k < len(first) - 1 else ()), *(second[k] if k else ())]
+        used[k] = list(dict.fromkeys(sides))
+    return used

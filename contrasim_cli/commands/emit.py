@@ -1,0 +1,58 @@
+"""Where results go: stdout, a file, a plot. Outputs are checked before work is done for them."""
+
+import sys
+from pathlib import Path
+
+from contrasim_cli import console
+from contrasim_cli.commands.options import Format
+from contrasim_cli.errors import MissingError, UsageError
+from contrasim_cli.files import check_output, quoted
+from contrasim_cli.results import Results
+
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
+    """Refuse outputs that cannot be written, before any work is done for them.
+
+    Raises:
+        UsageError: a suffix stands for no format.
+        OutputExistsError, OutputError: the file exists, or cannot be written.
+        MissingError: a plot is asked for without the extra `plot`.
+    """
+    if output is not None:
+        from contrasim_cli.report import file_format
+
+        file_format(output)
+        check_output(output, force)
+    if plot is not None:
+        _check_plot(plot)
+        check_output(plot, force)
+
+
+def _check_plot(plot: Path) -> None:
+    if plot.suffix.lower() not in PLOT_SUFFIXES:
+        raise UsageError(
+            f"--plot {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"
+        )
+    import importlib.util
+
+    if importlib.util.find_spec("matplotlib") is None:
+        raise MissingError("--plot needs the extra plot: pip install 'contrasim[plot]'")
+
+
+def emit(results: Results, form: Format | None, output: Path | None, plot: Path | None, force: bool) -> None:
+    """Print the results and write the files asked for."""
+    from contrasim_cli import report
+
+    terminal = sys.stdout.isatty()
+    chosen = form.value if form else "table" if terminal else "tsv"
+    text = report.render(results, chosen, color=terminal and console.settings.color)
+    if output is not None:
+        report.write_file(results, output, force)
+    if plot is not None:
+        from contrasim_cli import plots
+
+        plots.draw(results, plot, force)
+    sys.stdout.write(text)
+    sys.stdout.flush()

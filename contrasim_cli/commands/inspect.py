@@ -1,0 +1,101 @@
+"""`contrasim inspect`: what is in these files, and would they line up?"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contrasim_cli import console
+from contrasim_cli.commands import options as o
+from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.errors import UsageError
+from contrasim_cli.results import FactRow, InspectRow, Results
+
+if TYPE_CHECKING:
+    from contrasim_cli.encoder import Checkpoint
+    from contrasim_cli.store import Store
+
+
+def inspect(
+    files: Annotated[list[Path], typer.Argument(help="Activation files, or one encoder.", show_default=False)],
+    align: o.AlignRows = o.Align.order,
+    scan: Annotated[
+        bool, typer.Option("--scan/--no-scan", help="Read the values, to count NaN, Inf and constant columns.")
+    ] = True,
+    format: o.FormatOption = None,
+    output: o.Output = None,
+    force: o.Force = False,
+) -> None:
+    """Show layers, shapes, types, provenance and bad values of files, and whether their rows line up.
+
+    Exit code 4 says that they do not line up; the report is printed all the same.
+    """
+    if format is o.Format.value:
+        raise UsageError("--format value prints one score; inspect has none")
+    check_outputs(output, None, force)
+    if len(files) == 1 and _is_encoder(files[0]):
+        from contrasim_cli import encoder
+
+        emit(_encoder_results(encoder.load(files[0])), format, output, None, force)
+        return
+    from contrasim_cli.store import open_stores
+    from contrasim_cli.store.inspection import disagreement
+
+    stores = open_stores(files)
+    emit(_store_results(files, stores, scan), format, output, None, force)
+    problem = disagreement(stores, align.value)
+    if problem is not None:
+        raise problem
+
+
+def _is_encoder(path: Path) -> bool:
+    """Whether the file is a torch archive with an encoder in it, without unpickling anything."""
+    import zipfile
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            pickled = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+            return pickled is not None and b"contrasim-encoder" in archive.read(pickled)
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
+
+
+def _encoder_results(checkpoint: "Checkpoint") -> Results:
+    import dataclasses
+
+    curve = checkpoint.training.get("loss_curve", [])
+    facts: dict[str, Any] = {
+        **dataclasses.asdict(checkpoint.config),
+        "finished": checkpoint.training.get("finished", False),
+        "epochs_done": checkpoint.training.get("epochs_done", 0),
+        "loss_first": curve[0] if curve else "",
+        "loss_last": curve[-1] if curve else "",
+    }
+    for store in checkpoint.provenance.get("stores", ()):
+        facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
+    for name, version in checkpoint.provenance.get("versions", {}).items():
+        facts[f"{name} version"] = version
+    rows = [FactRow(str(checkpoint.path), name, _text(value)) for name, value in facts.items()]
+    about = {"training": {"loss_curve": curve}, "provenance": checkpoint.provenance}
+    return Results("inspect", FactRow, rows, about)
+
+
+def _text(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
+    from contrasim_cli.scoring import distinct_names
+    from contrasim_cli.store.inspection import count_all, facts
+
+    counts = count_all(stores, console.progress) if scan else {}
+    names = distinct_names(paths)
+    rows = []
+    for k, store in enumerate(stores):
+        for layer in store.layers.values():
+            found = counts.get((k, layer.name))
+            bad = (found.nan, found.inf, found.constant_columns) if found else (None, None, None)
+            rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *bad))
+    about = {"inputs": [str(path) for path in paths], "stores": dict(zip(names, map(facts, stores), strict=True))}
+    return Results("inspect", InspectRow, rows, about)

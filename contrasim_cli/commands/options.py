@@ -1,0 +1,140 @@
+"""The options that several commands share, so that they are spelt and explained once."""
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contrasim_cli import console
+
+
+class Format(str, Enum):
+    """How results are written."""
+
+    table = "table"
+    tsv = "tsv"
+    csv = "csv"
+    json = "json"
+    value = "value"
+
+
+class Device(str, Enum):
+    """Where the arithmetic runs."""
+
+    cuda = "cuda"
+    cpu = "cpu"
+
+
+class Align(str, Enum):
+    """How rows of two stores are matched."""
+
+    order = "order"
+    ids = "ids"
+    position = "position"
+
+
+class OnNan(str, Enum):
+    """What a NaN or Inf does."""
+
+    error = "error"
+    drop = "drop"
+
+
+Stores = Annotated[
+    list[Path], typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False)
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--layers",
+        help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several.",
+        show_default=False,
+    ),
+]
+LayersA = Annotated[
+    list[str] | None, typer.Option("--layers-a", help="As --layers, for the first side only.", show_default=False)
+]
+LayersB = Annotated[
+    list[str] | None, typer.Option("--layers-b", help="As --layers, for the second side only.", show_default=False)
+]
+AlignRows = Annotated[
+    Align,
+    typer.Option(
+        "--align",
+        help="order: ids must agree in order; ids: keep and reorder the common ones; position: row by row whatever they say.",
+    ),
+]
+NanRule = Annotated[
+    OnNan, typer.Option("--nan", help="error: refuse NaN and Inf; drop: drop such rows from every store.")
+]
+DeviceOption = Annotated[
+    Device | None, typer.Option("--device", help="cuda or cpu; default: cuda if there is one.", show_default=False)
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Makes a run repeat.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="Memory to work in, such as 2G; default: half of what is free.", show_default=False),
+]
+FormatOption = Annotated[
+    Format | None,
+    typer.Option("--format", help="Default: table on a terminal, tsv elsewhere.", show_default=False),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", help="Write the result to this file too (.tsv .csv .json .txt).", show_default=False
+    ),
+]
+Plot = Annotated[
+    Path | None, typer.Option("--plot", help="Draw the result (.png .svg .pdf; extra: plot).", show_default=False)
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
+RankTol = Annotated[
+    float,
+    typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
+]
+
+_COMMON = {
+    "quiet": (("-q", "--quiet"), "Only errors on stderr."),
+    "verbose": (("-v", "--verbose"), "More on stderr."),
+    "no_color": (("--no-color",), "No colours (NO_COLOR does the same)."),
+    "debug": (("--debug",), "Show tracebacks."),
+}
+
+
+def common(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that every command has, and set stderr up before it runs."""
+
+    @functools.wraps(function)
+    def run(**options: Any) -> None:
+        console.configure(**{name: options.pop(name) for name in _COMMON})
+        function(**options)
+
+    extra = [
+        inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=False,
+            annotation=Annotated[bool, typer.Option(*flags, help=text)],
+        )
+        for name, (flags, text) in _COMMON.items()
+    ]
+    signature = inspect.signature(function)
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
+    return run
+
+
+def parse_memory(text: str | None) -> int | None:
+    """`2G`, `512M`, `1.5GiB` in bytes; None stays None."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")) if match else 0
+    if size < 1:
+        raise typer.BadParameter(f"{text!r} is no size; write it as 2G or 512M", param_hint="--memory")
+    return size

@@ -1,0 +1,56 @@
+"""`contrasim score`: learned similarity of every pair of layers of every pair of stores."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contrasim_cli.commands import options as o
+
+if TYPE_CHECKING:
+    from contrasim_cli.scoring import Scorer
+
+
+def score(
+    stores: o.Stores,
+    encoder: Annotated[
+        list[Path],
+        typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several.", show_default=False),
+    ],
+    layers: o.Layers = None,
+    layers_a: o.LayersA = None,
+    layers_b: o.LayersB = None,
+    align: o.AlignRows = o.Align.order,
+    nan: o.NanRule = o.OnNan.error,
+    device: o.DeviceOption = None,
+    seed: o.Seed = 0,
+    memory: o.Memory = None,
+    format: o.FormatOption = None,
+    output: o.Output = None,
+    plot: o.Plot = None,
+    force: o.Force = False,
+) -> None:
+    """Compare stores by a trained encoder: how similar is each layer of one to each layer of the other?"""
+    from contrasim_cli.commands.compare import Request, compare
+
+    def scorers() -> "list[Scorer]":
+        from contrasim_cli.scoring import learned
+
+        return learned(encoder)
+
+    request = Request(
+        "score",
+        stores,
+        layers_a or layers,
+        layers_b or layers,
+        align,
+        nan,
+        device,
+        seed,
+        memory,
+        format,
+        output,
+        plot,
+        force,
+    )
+    compare(request, scorers)

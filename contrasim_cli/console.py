@@ -1,0 +1,117 @@
+"""Everything that goes to stderr: notes, warnings, errors and progress. The core logs; this shows."""
+
+import contextlib
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from contrasim_cli.progress import Advance
+
+PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log
+
+
+@dataclass
+class Settings:
+    """What the options that every command has were set to."""
+
+    quiet: bool = False
+    color: bool = True
+    debug: bool = False
+
+
+settings = Settings()
+
+
+class _Lines(logging.Formatter):
+    """`contrasim: warning: …` in one line, whatever the message holds."""
+
+    names: ClassVar = {logging.DEBUG: "debug", logging.INFO: "note", logging.WARNING: "warning", logging.ERROR: "error"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = " ".join(record.getMessage().splitlines())
+        return f"contrasim: {self.names.get(record.levelno, 'error')}: {text}"
+
+
+def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> None:
+    """Set up what a run shows on stderr."""
+    settings.quiet = quiet
+    settings.debug = debug
+    settings.color = not (no_color or os.environ.get("NO_COLOR"))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Lines())
+    logger = logging.getLogger("contrasim_cli")
+    logger.handlers[:] = [handler]
+    logger.propagate = False
+    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def error_line(text: str) -> None:
+    """Print one problem."""
+    print(f"contrasim: error: {' '.join(text.splitlines())}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
+    """A bar with rate and time left on a terminal; elsewhere one plain line about every 30 s."""
+    if settings.quiet:
+        yield lambda amount=1, note="": None
+    elif sys.stderr.isatty():
+        with _bar(description, total, unit) as advance:
+            yield advance
+    else:
+        yield _PlainLines(description, total, unit)
+
+
+class _PlainLines:
+    def __init__(self, description: str, total: int, unit: str) -> None:
+        self.description, self.total, self.unit = description, total, unit
+        self.done = 0
+        self.started = self.shown = time.monotonic()
+
+    def __call__(self, amount: int = 1, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.shown < PLAIN_INTERVAL:
+            return
+        self.shown = now
+        rate = self.done / (now - self.started)
+        left = f", {_duration((self.total - self.done) / rate)} left" if rate else ""
+        extra = f", {note}" if note else ""
+        text = f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.3g} {self.unit}/s{left}{extra}"
+        print(f"contrasim: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    console = Console(stderr=True, no_color=not settings.color)
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(description, total=total, unit=unit, rate="", note="")
+        started = time.monotonic()
+
+        def advance(amount: int = 1, note: str = "") -> None:
+            done = bar.tasks[0].completed + amount
+            rate = f"{done / max(time.monotonic() - started, 1e-9):.3g} {unit}/s"
+            bar.update(task, advance=amount, rate=rate, note=note or bar.tasks[0].fields["note"])
+
+        yield advance
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}"

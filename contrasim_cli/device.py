@@ -1,0 +1,44 @@
+"""Where arithmetic runs and how much memory there is for it."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from contrasim_cli.errors import MissingError
+
+
+def pick_device(asked: str | None) -> torch.device:
+    """The device asked for; without one, cuda if there is one.
+
+    Raises:
+        MissingError: cuda was asked for and is not there.
+    """
+    there = torch.cuda.is_available()
+    if asked == "cuda" and not there:
+        raise MissingError("--device cuda: no CUDA device is available; give --device cpu or leave it out")
+    return torch.device(asked or ("cuda" if there else "cpu"))
+
+
+def memory_budget(asked: int | None) -> int:
+    """Bytes to work in: what was asked for, or half of what is free (of a container's limit, where there is one)."""
+    return asked if asked is not None else min(_available(), _cgroup_free()) // 2
+
+
+def _available() -> int:
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _cgroup_free() -> int:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit, used = (group / name for name in ("memory.max", "memory.current"))
+        return max(0, int(limit.read_text()) - int(used.read_text()))
+    except (OSError, ValueError):
+        return 2**62

@@ -1,0 +1,205 @@
+"""The encoder e: an MLP whose unit-norm outputs an ordinary measure compares, and its checkpoint, version 1.
+
+Learned similarity = encode both sides, then `dot` (Eq. 2), `norm` (Eq. 9, 10) or `cka` of what comes out.
+"""
+
+import dataclasses
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contrasim_cli.errors import InputError, MismatchError
+from contrasim_cli.files import quoted, write_atomic
+
+FORMAT = "contrasim-encoder"
+FORMAT_VERSION = 1
+ENCODE_ROWS = 8192  # rows per block, so that encoding needs little memory whatever the layer
+
+
+@dataclass(frozen=True)
+class Config:
+    """What an encoder is and what it was trained to do; everything that its weights depend on but the data."""
+
+    task: str
+    objective: str
+    widths: tuple[int, ...]
+    views: tuple[str, ...] = ()
+    similarity: str = "dot"
+    hidden: tuple[int, ...] = (512, 256)
+    output: int = 128
+    temperature: float = 0.07
+    lr: float = 1e-3
+    weight_decay: float = 0.0
+    batch_size: int = 1024
+    epochs: int = 50
+    anchor_side: str = "both"
+    encoder_per_view: bool = False
+    seed: int = 0
+
+    @property
+    def scored_by(self) -> str:
+        """The measure that compares encoded rows."""
+        return "cka" if self.objective == "deepcka" else self.similarity
+
+
+class Encoder(nn.Module):
+    """MLP: one first linear layer per width (or per view and width), the rest shared; ReLU between, unit-norm output."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        first = config.hidden[0] if config.hidden else config.output
+        views: Sequence[str | None] = config.views if config.encoder_per_view else (None,)
+        self.first = nn.ModuleDict(
+            {_key(i, width): nn.Linear(width, first) for i, _ in enumerate(views) for width in config.widths}
+        )
+        sizes = [*config.hidden, config.output]
+        layers = [nn.Sequential(nn.ReLU(), nn.Linear(a, b)) for a, b in pairwise(sizes)]
+        self.rest = nn.Sequential(*layers)
+
+    def forward(self, rows: Tensor, view: int = 0) -> Tensor:
+        """Rows [..., width] to unit vectors [..., output]; `view` counts only where views have their own first layer."""
+        first = self.first[_key(view if self.config.encoder_per_view else 0, rows.shape[-1])]
+        return functional.normalize(self.rest(first(rows)), dim=-1)
+
+
+def _key(view: int, width: int) -> str:
+    return f"view{view}_width{width}"
+
+
+@dataclass
+class Checkpoint:
+    """A trained (or half-trained) encoder and where it comes from."""
+
+    encoder: Encoder
+    training: dict[str, Any] = field(default_factory=dict)
+    provenance: dict[str, Any] = field(default_factory=dict)
+    path: Path = Path()
+
+    @property
+    def config(self) -> Config:
+        """The encoder's configuration."""
+        return self.encoder.config
+
+    def view_of(self, stem: str, where: Path) -> int:
+        """Which view's first layer a store of that name goes through.
+
+        Raises:
+            MismatchError: each view has its own first layer, and the store is neither view.
+        """
+        if not self.config.encoder_per_view:
+            return 0
+        if stem not in self.config.views:
+            raise MismatchError(
+                f"{quoted(where)}: the encoder {quoted(self.path)} has a first layer for each of the views "
+                f"{' and '.join(map(quoted, self.config.views))} alone, and tells views by their file names; "
+                "train without --encoder-per-view to score other stores"
+            )
+        return self.config.views.index(stem)
+
+    def check_width(self, where: Path, layer: str, width: int) -> None:
+        """Refuse a layer that no first linear layer fits."""
+        if width not in self.config.widths:
+            fits = " or ".join(map(str, self.config.widths))
+            raise MismatchError(
+                f"{quoted(where)}: layer {quoted(layer)} has width {width}; the encoder {quoted(self.path)} takes width {fits}"
+            )
+
+    @torch.inference_mode()
+    def encode(self, rows: np.ndarray[Any, Any], view: int, device: torch.device) -> Tensor:
+        """Rows [n, width] to unit vectors [n, output], float32, on the device."""
+        encoder = self.encoder.to(device).eval()
+        blocks = [
+            encoder(torch.as_tensor(rows[start : start + ENCODE_ROWS], dtype=torch.float32).to(device), view)
+            for start in range(0, len(rows), ENCODE_ROWS)
+        ]
+        return torch.cat(blocks)
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 of names, shapes and values; `torch.load` does not check them."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(path: Path, checkpoint: Checkpoint, force: bool) -> None:
+    """Write a checkpoint, whole or not at all."""
+    state = {name: tensor.detach().cpu() for name, tensor in checkpoint.encoder.state_dict().items()}
+    content = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "config": {name: _plain(value) for name, value in dataclasses.asdict(checkpoint.config).items()},
+        "state_dict": state,
+        "digest": weights_digest(state),
+        "training": checkpoint.training,
+        "provenance": checkpoint.provenance,
+    }
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue(), force)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; only tensors and plain values are unpickled.
+
+    Raises:
+        InputError: the file is missing, no encoder, of another version, or its weights are damaged.
+    """
+    content = _load_dict(path)
+    if content.get("format") != FORMAT:
+        raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{quoted(path)}: encoder format_version is {content.get('format_version')}, this contrasim reads {FORMAT_VERSION}; "
+            "install a newer one"
+        )
+    try:
+        raw: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in content["config"].items()
+        }
+        encoder = Encoder(Config(**raw))
+        encoder.load_state_dict(content["state_dict"])
+        sound = weights_digest(content["state_dict"]) == content["digest"]
+        training, provenance = dict(content["training"]), dict(content["provenance"])
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise InputError(f"{quoted(path)}: the encoder is damaged ({str(error).splitlines()[0]})") from error
+    if not sound:
+        raise InputError(f"{quoted(path)}: the encoder's weights do not match their digest; the file is damaged")
+    return Checkpoint(encoder, training, provenance, path)
+
+
+def _load_dict(path: Path) -> Mapping[str, Any]:
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(8)
+        if start.startswith(b"\x89HDF"):
+            raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # torch raises whatever its unpickler trips over
+        raise InputError(
+            f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
+    return content

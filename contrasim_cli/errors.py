@@ -1,0 +1,92 @@
+"""Every error a user can cause, each with the exit code of the command contract."""
+
+from collections.abc import Iterable, Sequence
+
+
+class ContraSimError(Exception):
+    """An error whose message is the one line that a user reads."""
+
+    exit_code = 1
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The problems, one line each."""
+        return [str(self)]
+
+
+class UsageError(ContraSimError):
+    """The command line asks for something that cannot be."""
+
+    exit_code = 2
+
+
+class InputError(ContraSimError):
+    """An input cannot be read or holds bad values."""
+
+    exit_code = 3
+
+
+class MismatchError(ContraSimError):
+    """Inputs disagree: ids, rows or widths."""
+
+    exit_code = 4
+
+
+class OutputExistsError(ContraSimError):
+    """The output is already there."""
+
+    exit_code = 5
+
+
+class MissingError(ContraSimError):
+    """An optional extra or a device is missing."""
+
+    exit_code = 6
+
+
+class OutputError(ContraSimError):
+    """An output could not be written."""
+
+    exit_code = 7
+
+
+class TrainingError(ContraSimError):
+    """Training cannot go on: the loss is NaN or the encoder has collapsed."""
+
+    exit_code = 8
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; a BaseException, so that no handler of errors swallows it."""
+
+    exit_code = 143
+
+
+class Problems(ContraSimError):
+    """Several problems of the inputs, reported together; the lowest exit code counts."""
+
+    SHOWN = 10
+
+    def __init__(self, problems: Iterable[ContraSimError]) -> None:
+        self.problems = [one for problem in problems for one in _flatten(problem)]
+        super().__init__("; ".join(map(str, self.problems)))
+        self.exit_code = min(problem.exit_code for problem in self.problems)
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The first ten problems, then how many more there are."""
+        shown = [str(problem) for problem in self.problems[: self.SHOWN]]
+        hidden = len(self.problems) - len(shown)
+        return [*shown, f"… and {hidden} more problems"] if hidden else shown
+
+
+def _flatten(problem: ContraSimError) -> list[ContraSimError]:
+    return problem.problems if isinstance(problem, Problems) else [problem]
+
+
+def raise_all(problems: Sequence[ContraSimError]) -> None:
+    """Raise the problems, if there are any."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Problems(problems)

@@ -1,0 +1,119 @@
+"""What every kind of model looks like to `run`, and how `--model` says which kind it is."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.errors import UsageError
+from contrasim_cli.extraction.inputs import Items, Source
+from contrasim_cli.files import quoted
+
+Inputs = Mapping[str, Tensor]
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Which model, and what is taken from it."""
+
+    model: str
+    layers: Sequence[str] | None = None
+    pool: str | None = None
+    device: torch.device = CPU
+    seed: int = 0
+    max_length: int | None = None
+    random_weights: bool = False
+
+
+class Prepared(Protocol):
+    """A block of items, ready to be cut into batches."""
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """What each item costs; batches are made of items alike in it."""
+
+    @property
+    def truncated(self) -> int:
+        """How many items were cut at the model's limit."""
+
+    def batch(self, rows: Sequence[int]) -> Inputs:
+        """The inputs of the model for some items of the block, without padding where all are equally long."""
+
+
+class Network(Protocol):
+    """A model in evaluation mode, on its device."""
+
+    @property
+    def name(self) -> str:
+        """How the store names the model: never a path of this machine."""
+
+    @property
+    def pooling(self) -> str:
+        """What is done with several states per row."""
+
+    @property
+    def digest(self) -> str:
+        """What the model's rows depend on: weights, architecture, tokenizer."""
+
+    def discover(self, inputs: Inputs) -> dict[str, int]:
+        """The chosen layers and their widths, found by running one batch."""
+
+    def rows(self, inputs: Inputs) -> dict[str, Tensor]:
+        """[n, width] of every chosen layer."""
+
+    def prepare(self, items: Items, first: int) -> Prepared:
+        """Tokenise or load a block of items, the first of which is row `first`."""
+
+    def about(self) -> dict[str, Any]:
+        """What else the store should say, known after `discover`."""
+
+
+def load(options: ModelOptions, source: Source) -> Network:
+    """The model that `--model` names: `file.py:function` or `package.module:function`, else Hugging Face's.
+
+    Raises:
+        UsageError: the model does not take this kind of input, pooling or length.
+        InputError: it cannot be loaded.
+        MissingError: Hugging Face's libraries are not installed.
+    """
+    torch.manual_seed(options.seed)
+    if is_factory(options.model):
+        from contrasim_cli.extraction.modules import load_factory
+
+        return load_factory(options, source)
+    from contrasim_cli.extraction.huggingface import load_pretrained
+
+    return load_pretrained(options, source)
+
+
+def is_factory(model: str) -> bool:
+    """Whether the text is `file.py:function` or `package.module:function`."""
+    return not Path(model).exists() and re.fullmatch(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*", model) is not None
+
+
+def choose_pool(asked: str | None, allowed: Sequence[str], default: str, what: str) -> str:
+    """The pooling asked for, if it fits the input."""
+    if asked is not None and asked not in allowed:
+        raise UsageError(f"--pool {quoted(asked)} is not for {what}; choose {' or '.join(allowed)}")
+    return asked or default
+
+
+def short_name(model: str) -> str:
+    """A hub id as it is, a folder or file by its last part."""
+    path = Path(model)
+    return path.resolve().name if path.exists() else model
+
+
+def to_device(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:
+    """The inputs on the model's device."""
+    return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def shapes(inputs: Iterable[Tensor]) -> str:
+    """The shape of one item of each input, for messages."""
+    return ", ".join(str(list(tensor.shape[1:])) for tensor in inputs)

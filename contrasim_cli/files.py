@@ -1,0 +1,132 @@
+"""Outputs that are whole or absent: temporary file in the same folder, fsync, rename."""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from contrasim_cli.errors import OutputError, OutputExistsError
+
+
+def quoted(name: object) -> str:
+    """A name as messages show it: one line, control characters escaped."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an output that exists or cannot be written, before any work is done for it.
+
+    Raises:
+        OutputExistsError: the file is there and `force` is not given.
+        OutputError: the folder is missing or not writable, or the path is no regular file.
+    """
+    target = Path(os.path.realpath(path))
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except OSError as error:
+        raise OutputError(f"{quoted(path)}: cannot be written: {error.strerror}") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise OutputError(f"{quoted(path)}: cannot be written: it is {kind}")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"{quoted(path)}: cannot be written: there is no folder {quoted(target.parent)}; create it first"
+        )
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise OutputError(f"{quoted(path)}: cannot be written: the folder {quoted(target.parent)} is not writable")
+    if mode is not None and not force:
+        raise OutputExistsError(f"{quoted(path)}: already exists; give --force to replace it")
+
+
+@contextlib.contextmanager
+def atomic_output(path: Path, force: bool) -> Iterator[Path]:
+    """Yield the path of a temporary file that becomes `path` when the block ends without an error.
+
+    The temporary file is locked while it is in use, so that a later run can tell a leftover from work in progress.
+
+    Raises:
+        OutputExistsError, OutputError: as `check_output`, and where the file cannot be created or renamed.
+    """
+    check_output(path, force)
+    target = Path(os.path.realpath(path))
+    _sweep(target)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    with writing(path):
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks: leftovers there are kept
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield temporary
+        with writing(path):
+            _publish(temporary, target, force)
+    finally:
+        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def write_atomic(path: Path, content: bytes, force: bool) -> None:
+    """Write a whole file, or nothing."""
+    with atomic_output(path, force) as temporary, writing(path):
+        temporary.write_bytes(content)
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into errors that name the output."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{quoted(path)}: cannot be written: {error.strerror or error}") from error
+
+
+def _publish(temporary: Path, target: Path, force: bool) -> None:
+    sync(temporary)
+    if force:
+        os.replace(temporary, target)
+    else:
+        _rename_new(temporary, target)
+    sync(target.parent)
+
+
+def _rename_new(temporary: Path, target: Path) -> None:
+    """Rename without replacing a file that another process put there meanwhile."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise OutputExistsError(
+            f"{quoted(target)}: another process wrote it meanwhile; give --force to replace it"
+        ) from error
+    except OSError:  # a file system without hard links
+        os.replace(temporary, target)
+
+
+def sync(path: Path) -> None:
+    """Force a file or folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(target: Path) -> None:
+    """Remove temporary files of this output that a killed process left behind."""
+    for leftover in target.parent.glob(f".{_glob_escape(target.name)}.*.tmp"):
+        with contextlib.suppress(OSError):
+            descriptor = os.open(leftover, os.O_RDWR)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                leftover.unlink()
+            finally:
+                os.close(descriptor)
+
+
+def _glob_escape(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -1,0 +1,84 @@
+"""The objectives. Items are compared pairwise; sets of positives and negatives are boolean masks [anchors, items].
+
+Similarities `s` are already divided by the temperature. Anchors are the first rows of the items: all of them, or the
+first view's. Equations are the paper's.
+"""
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+Similarity = Literal["dot", "norm"]
+NORM_EPSILON = 1e-12  # under the square root of `norm`, whose gradient is infinite at 0
+
+
+class Sets(NamedTuple):
+    """Boolean masks [anchors, items]."""
+
+    positives: Tensor
+    negatives: Tensor
+    others: Tensor
+
+
+def layer_sets(n_models: int, n_layers: int, device: torch.device | None = None) -> Sets:
+    """Task `layers`: item = model · n_layers + layer. Positives: the same layer of other models; negatives: every other layer."""
+    index = torch.arange(n_models * n_layers, device=device)
+    same_layer = (index[:, None] % n_layers) == (index[None, :] % n_layers)
+    others = index[:, None] != index[None, :]
+    return Sets(same_layer & others, ~same_layer, others)
+
+
+def pair_sets(n_rows: int, anchor_side: Literal["both", "first"] = "both", device: torch.device | None = None) -> Sets:
+    """Task `pairs`: item = view · n_rows + row. Positive: the same row of the other view; negatives: all other rows of both."""
+    index = torch.arange(2 * n_rows, device=device)
+    anchors = index if anchor_side == "both" else index[:n_rows]
+    same_row = (anchors[:, None] % n_rows) == (index[None, :] % n_rows)
+    others = anchors[:, None] != index[None, :]
+    return Sets(same_row & others, ~same_row, others)
+
+
+def similarity_matrix(z: Tensor, similarity: Similarity = "dot") -> Tensor:
+    """Similarity [items, items] of items z [items, n, d], the mean over their n rows (Eq. 2, or Eq. 9 and 10)."""
+    n = z.shape[1]
+    if similarity == "dot":
+        flat = z.flatten(1)
+        return flat @ flat.T / n
+    # ‖a‖² + ‖b‖² - 2 a·b cancels: in float32 it loses the small distances, which positives come to have
+    by_row = z.transpose(0, 1).double()
+    squared = by_row.square().sum(dim=-1)
+    distance = squared[:, :, None] + squared[:, None, :] - 2 * by_row @ by_row.mT
+    return (1.0 - (distance.clamp_min(0.0) + NORM_EPSILON).sqrt()).mean(dim=0).to(z.dtype)
+
+
+def contrasim(s: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Σ_i -1/|P(i)| (logsumexp_{p ∈ P(i)} s_ip - logsumexp_{n ∈ N(i)} s_in) (Eq. 3); anchors without a set count nothing."""
+    usable = positives.any(dim=1) & negatives.any(dim=1)
+    s, positives, negatives = s[usable], positives[usable], negatives[usable]
+    attract = s.masked_fill(~positives, -torch.inf).logsumexp(dim=1)
+    repel = s.masked_fill(~negatives, -torch.inf).logsumexp(dim=1)
+    return ((repel - attract) / positives.sum(dim=1)).sum()
+
+
+def supcon(s: Tensor, positives: Tensor, others: Tensor) -> Tensor:
+    """mean_i mean_{p ∈ P(i)} -(s_ip - logsumexp_{a ≠ i} s_ia) (Khosla et al. 2020; what the released code optimises)."""
+    usable = positives.any(dim=1)
+    s, positives, others = s[usable], positives[usable], others[usable]
+    everything = s.masked_fill(~others, -torch.inf).logsumexp(dim=1, keepdim=True)
+    by_anchor = ((everything - s) * positives).sum(dim=1) / positives.sum(dim=1)
+    return by_anchor.sum() / max(1, len(by_anchor))
+
+
+def deepdot(s: Tensor, positives: Tensor) -> Tensor:
+    """Minus the mean similarity of positive pairs (Eq. 4)."""
+    return -s[positives].mean()
+
+
+def deepcka(z: Tensor, pairs: Tensor) -> Tensor:
+    """Minus the mean CKA of the positive pairs [k, 2] among items z [items, n, d] (Eq. 4, Eq. 8)."""
+    shifted = z - z[:, :1]  # equal rows become exactly zero, so that rounding cannot correlate with itself
+    rows = shifted - shifted.mean(dim=1, keepdim=True)
+    norms: Tensor = torch.linalg.matrix_norm(rows.mT @ rows)
+    first, second = pairs.unbind(dim=1)
+    cross: Tensor = (rows[first].mT @ rows[second]).square().sum(dim=(-2, -1))
+    return -(cross / (norms[first] * norms[second]).clamp_min(torch.finfo(z.dtype).tiny)).mean()

@@ -1,0 +1,124 @@
+"""Canonical correlations (Hotelling 1936) and what is made of them. Higher is more similar, range [0, 1].
+
+Rank-aware: directions with σ below RANK_TOL · σ_max carry no information and are dropped, so that the correlations are
+those of the column spaces that the data have. Everything is float64.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures.protocol import Measure, centred
+
+TIE = 1e-9  # squared correlations closer than this are ordered by the variance of X
+VARIANCE_KEPT = 0.99  # of SVCCA, in σ² (Raghu et al. 2017)
+
+
+class Factored(NamedTuple):
+    """Xc = U diag(σ) Vᵀ over min(n, p) directions, largest first; directions beyond the rank are zero in U and σ."""
+
+    left: Tensor  # U [..., n, k]
+    sigma: Tensor  # [..., k]
+    right: Tensor  # Vᵀ [..., k, p]
+
+    @property
+    def rank(self) -> Tensor:
+        """Numerical rank [...]."""
+        return (self.sigma > 0).sum(dim=-1)
+
+
+def prepare(x: Tensor, rank_tol: float = 1e-6) -> Factored:
+    """Factor X [..., n, p]; directions with σ ≤ rank_tol · σ_max are zeroed."""
+    rows = centred(x)
+    scale = rows.abs().amax(dim=(-2, -1), keepdim=True)
+    rows = rows / scale.where(scale > 0, 1.0)
+    left, sigma, right = _svd(rows)
+    kept = sigma > rank_tol * sigma[..., :1]
+    return Factored(left * kept.unsqueeze(-2), sigma * scale.squeeze(-1) * kept, right)
+
+
+def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD; of a tall matrix by way of its R factor, which costs half."""
+    n, p = x.shape[-2:]
+    if n > 2 * p:
+        q, r = torch.linalg.qr(x)
+        left, sigma, right = _converging_svd(r)
+        return q @ left, sigma, right
+    return _converging_svd(x)
+
+
+def _converging_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """SVD that falls back to the transpose where LAPACK's divide and conquer does not converge."""
+    try:
+        return torch.linalg.svd(x, full_matrices=False)  # type: ignore[no-any-return]
+    except RuntimeError:  # LinAlgError is one
+        right, sigma, left = torch.linalg.svd(x.mT, full_matrices=False)
+        return left.mT, sigma, right.mT
+
+
+def _svcca_directions(side: Factored) -> Factored:
+    """The fewest leading directions that hold VARIANCE_KEPT of the variance."""
+    largest = side.sigma[..., :1]
+    variance = (side.sigma / largest.where(largest > 0, 1.0)).square()
+    before = variance.cumsum(dim=-1) - variance
+    kept = (before < VARIANCE_KEPT * variance.sum(dim=-1, keepdim=True)) & (side.sigma > 0)
+    return Factored(side.left * kept.unsqueeze(-2), side.sigma * kept, side.right)
+
+
+def _correlations(a: Factored, b: Factored) -> Tensor:
+    """All canonical correlations [..., min(k_a, k_b)], largest first; zero beyond the smaller rank."""
+    rho: Tensor = torch.linalg.svdvals(a.left.mT @ b.left)
+    return rho.clamp(0.0, 1.0)
+
+
+def _smaller_rank(a: Factored, b: Factored) -> Tensor:
+    """min(rank X, rank Y) [...], NaN where it is zero."""
+    rank = torch.minimum(a.rank, b.rank).double()
+    return rank.where(rank > 0, torch.nan)
+
+
+def cca(a: Factored, b: Factored) -> Tensor:
+    """Mean of the min(rank X, rank Y) canonical correlations [...] (Eq. 5, 6)."""
+    return _correlations(a, b).sum(dim=-1) / _smaller_rank(a, b)
+
+
+def svcca(a: Factored, b: Factored) -> Tensor:
+    """`cca` between the leading directions of both sides [...]."""
+    return cca(_svcca_directions(a), _svcca_directions(b))
+
+
+def pwcca(a: Factored, b: Factored) -> Tensor:
+    """Σ αᵢ ρᵢ / Σ αᵢ with αᵢ = Σ_j |⟨hᵢ, x_j⟩| over the columns x_j of centred X [...] (Eq. 7); weighted by X alone.
+
+    Where correlations tie, as the ones do that are exactly 1 when both ranks add up to more than n - 1, Eq. 7 leaves the
+    variates open; here they are the principal axes of X within the tied directions, so that the score is one number.
+    """
+    products = a.left.mT @ b.left
+    rotation, rho = _canonical_rotation(products, a.sigma)
+    count = torch.arange(rho.shape[-1], device=rho.device)
+    used = count < _smaller_rank(a, b).unsqueeze(-1)
+    # hᵢ = U rᵢ is of unit norm, so that ⟨hᵢ, x_j⟩ = (rᵢᵀ diag(σ) Vᵀ)_j
+    alpha = (rotation.mT @ (a.sigma.unsqueeze(-1) * a.right)).abs().sum(dim=-1) * used
+    return (alpha * rho.clamp(0.0, 1.0)).sum(dim=-1) / alpha.sum(dim=-1)
+
+
+def _canonical_rotation(products: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors [..., k, k] of the products and the correlations [..., k], largest first; ties by σ."""
+    largest = sigma[..., :1]
+    relative = sigma / largest.where(largest > 0, 1.0)
+    # the identity on the directions that exist puts them before those beyond the rank
+    order = (sigma > 0) + TIE * relative.square()
+    _, vectors = torch.linalg.eigh(products @ products.mT + torch.diag_embed(order))
+    rotation = vectors.flip(-1)
+    rho: Tensor = torch.linalg.vector_norm(rotation.mT @ products, dim=-1)
+    return rotation, rho
+
+
+def with_rank_tol(rank_tol: float) -> Callable[[Tensor], Factored]:
+    """`prepare` with another tolerance."""
+    return lambda x: prepare(x, rank_tol)
+
+
+MEASURES = {"cca": Measure(prepare, cca), "svcca": Measure(prepare, svcca), "pwcca": Measure(prepare, pwcca)}

@@ -1,0 +1,25 @@
+"""How the core tells how far it is, without knowing where that is shown."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
+
+
+class Advance(Protocol):
+    """Called with the amount done since the last call and, optionally, a few words on the state."""
+
+    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+
+
+class Progress(Protocol):
+    """Opens one bar; `total` is in `unit`s."""
+
+    def __call__(self, description: str, total: int, unit: str) -> AbstractContextManager[Advance]: ...
+
+
+def _nothing(amount: int = 1, note: str = "") -> None:
+    pass
+
+
+def silent(description: str, total: int, unit: str) -> AbstractContextManager[Advance]:
+    """The progress that shows nothing."""
+    return nullcontext(_nothing)

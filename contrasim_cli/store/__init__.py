@@ -1,0 +1,21 @@
+"""Activation stores: reading and writing them, lining them up, streaming their rows."""
+
+from contrasim_cli.store.align import View, align, drop_nonfinite
+from contrasim_cli.store.format import LayerSpec, StoreWriter
+from contrasim_cli.store.open import open_store, open_stores
+from contrasim_cli.store.select import select_layers
+from contrasim_cli.store.store import Ids, Layer, Store
+
+__all__ = [
+    "Ids",
+    "Layer",
+    "LayerSpec",
+    "Store",
+    "StoreWriter",
+    "View",
+    "align",
+    "drop_nonfinite",
+    "open_store",
+    "open_stores",
+    "select_layers",
+]

@@ -1,0 +1,196 @@
+"""Lining stores up row by row: by ids in order, by ids whatever their order, or by position."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
+from contrasim_cli.store.store import Ids, Store, first_duplicate
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class View:
+    """A store as one side of a comparison: row r of every view is the same example.
+
+    `rows` are the store's rows in the common order, or None for all of them as they stand.
+    """
+
+    store: Store
+    rows: RowIndex | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of the view."""
+        return self.store.n_rows if self.rows is None else len(self.rows)
+
+    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
+        """Rows [n, width] of a layer, all of them or those at the given positions of the view; widened and checked.
+
+        Raises:
+            InputError: a value is NaN or Inf, or the file is damaged.
+        """
+        where = self._positions(rows)
+        block = read_rows(self.store, layer, where)
+        if not all_finite(block):
+            raise bad_value(self.store, layer, int(where[bad_rows(block)].min()))
+        return block
+
+    def ids(self, rows: RowIndex) -> list[str] | None:
+        """The ids at the given positions of the view."""
+        if self.store.ids is None:
+            return None
+        return [self.store.ids.read(int(row), int(row) + 1)[0] for row in self._positions(rows)]
+
+    def _positions(self, rows: RowIndex | None) -> RowIndex:
+        if self.rows is None:
+            return np.arange(self.store.n_rows) if rows is None else rows
+        return self.rows if rows is None else self.rows[rows]
+
+
+def align(stores: Sequence[Store], how: str = "order") -> list[View]:
+    """Line stores up.
+
+    `order`: ids must be equal in order. `ids`: the rows whose id is in every store, in the order of the first.
+    `position`: row by row, whatever the ids say. Automatic ids of different sources, and stores without ids, are
+    matched by position in any case, which a note says.
+
+    Raises:
+        InputError: an id occurs twice in a store.
+        MismatchError: ids or row counts disagree.
+    """
+    for store in stores:
+        _check_rows(store)
+    raise_all([problem for store in stores for problem in _duplicates(store)])
+    named = [store for store in stores if store.ids is not None]
+    if how == "position" or len(named) < len(stores) or _sources_differ(named):
+        _match_positions(stores, how, named)
+        return [View(store) for store in stores]
+    if how == "ids":
+        return _intersect(stores)
+    first = stores[0]
+    raise_all([problem for other in stores[1:] for problem in _difference(first, other)])
+    return [View(store) for store in stores]
+
+
+def _check_rows(store: Store) -> None:
+    if store.n_rows == 0:
+        raise InputError(f"{quoted(store.path)}: has no rows")
+
+
+def _ids(store: Store) -> Ids:
+    if store.ids is None:
+        raise InputError(f"{quoted(store.path)}: has no ids")
+    return store.ids
+
+
+def _duplicates(store: Store) -> list[ContraSimError]:
+    found = None if store.ids is None else first_duplicate(store.ids.hashes)
+    if found is None:
+        return []
+    name = quoted(_ids(store).read(found[0], found[0] + 1)[0])
+    return [
+        InputError(
+            f"{quoted(store.path)}: id {name} occurs twice, in rows {found[0]} and {found[1]}; ids must be unique"
+        )
+    ]
+
+
+def _sources_differ(stores: Sequence[Store]) -> bool:
+    ids = [_ids(store) for store in stores]
+    return all(one.automatic for one in ids) and len({one.source for one in ids}) > 1
+
+
+def _match_positions(stores: Sequence[Store], how: str, named: Sequence[Store]) -> None:
+    first = stores[0]
+    if how == "ids" and len(named) < len(stores):
+        missing = next(store for store in stores if store.ids is None)
+        raise MismatchError(f"{quoted(missing.path)}: has no ids, so that --align ids cannot match its rows")
+    raise_all(
+        [
+            MismatchError(
+                f"{quoted(other.path)}: has {other.n_rows} rows where {quoted(first.path)} has {first.n_rows}; "
+                "rows without common ids can only be matched by position"
+            )
+            for other in stores[1:]
+            if other.n_rows != first.n_rows
+        ]
+    )
+    if len(stores) > 1:
+        log.info("rows are matched by position: %s", _why(how, stores, named))
+
+
+def _why(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
+    if how == "position":
+        return "--align position"
+    without = [store for store in stores if store.ids is None]
+    if without:
+        return f"{quoted(without[0].path)} has no ids, so that nothing shows whether its rows line up"
+    return "the ids are line numbers of different sources, so that nothing shows whether they line up"
+
+
+def _difference(first: Store, other: Store) -> list[ContraSimError]:
+    a, b = _ids(first), _ids(other)
+    if a.count == b.count and bool((a.hashes == b.hashes).all()):
+        return []
+    common = len(np.intersect1d(a.hashes, b.hashes))
+    shared = min(a.count, b.count)
+    unequal = np.flatnonzero(a.hashes[:shared] != b.hashes[:shared])
+    row = int(unequal[0]) if len(unequal) else shared
+    shown = [quoted(ids.read(row, row + 1)[0]) if row < ids.count else "no row" for ids in (a, b)]
+    advice = "give --align ids to compare the common rows" if common else "they are not the same examples"
+    return [
+        MismatchError(
+            f"{quoted(other.path)}: ids differ from those of {quoted(first.path)} ({b.count} and {a.count} rows, {common} ids "
+            f"in common); the first difference is in row {row}: {shown[1]} instead of {shown[0]}; {advice}"
+        )
+    ]
+
+
+def _intersect(stores: Sequence[Store]) -> list[View]:
+    first = _ids(stores[0])
+    common = first.hashes
+    for store in stores[1:]:
+        common = np.intersect1d(common, _ids(store).hashes)
+    if not len(common):
+        raise MismatchError(f"{', '.join(quoted(s.path) for s in stores)}: no id is in all of these stores")
+    wanted = first.hashes[np.isin(first.hashes, common)]
+    views = [_pick(store, wanted) for store in stores]
+    dropped = [f"{quoted(s.path)} {s.n_rows - len(wanted)} of {s.n_rows}" for s in stores if s.n_rows > len(wanted)]
+    log.info("--align ids keeps %d rows%s", len(wanted), f"; dropped: {', '.join(dropped)}" if dropped else "")
+    return views
+
+
+def _pick(store: Store, wanted: npt.NDArray[np.void]) -> View:
+    hashes = _ids(store).hashes
+    if len(hashes) == len(wanted) and bool((hashes == wanted).all()):
+        return View(store)
+    order = np.argsort(hashes)
+    return View(store, order[np.searchsorted(hashes[order], wanted)].astype(np.int64))
+
+
+def drop_nonfinite(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[View]:
+    """Leave out, of every view, the rows in which some view's chosen layer holds a NaN or Inf; say how many."""
+    bad = np.zeros(views[0].n_rows, dtype=bool)
+    for view, names in zip(views, layers, strict=True):
+        in_store = np.zeros(view.store.n_rows, dtype=bool)
+        for name in names:
+            for start, block in iter_blocks(view.store, name):
+                if not all_finite(block):
+                    in_store[start : start + len(block)] |= bad_rows(block)
+        bad |= in_store if view.rows is None else in_store[view.rows]
+    if not bad.any():
+        return list(views)
+    if bad.all():
+        raise InputError(
+            f"--nan drop leaves no row: every row holds a NaN or Inf in {quoted(views[0].store.path)} or another store"
+        )
+    log.warning("--nan drop: %d of %d rows hold NaN or Inf and are left out of every store", bad.sum(), len(bad))
+    kept = np.flatnonzero(~bad)
+    return [View(view.store, kept if view.rows is None else view.rows[kept]) for view in views]

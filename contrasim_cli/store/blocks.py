@@ -1,0 +1,67 @@
+"""Reading rows: in blocks of whole chunks, widened, and checked for NaN and Inf."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted
+from contrasim_cli.store.store import Layer, Store
+
+BLOCK_BYTES = 16 << 20
+Floats = npt.NDArray[np.floating]
+RowIndex = npt.NDArray[np.int64]
+
+
+def block_rows(layer: Layer, block_bytes: int = BLOCK_BYTES) -> int:
+    """Rows of a block: whole chunks, about `block_bytes` once widened."""
+    rows = block_bytes // max(1, layer.width * layer.read_dtype.itemsize)
+    return max(layer.chunk_rows, rows // layer.chunk_rows * layer.chunk_rows)
+
+
+def iter_blocks(store: Store, name: str) -> Iterator[tuple[int, Floats]]:
+    """All rows of a layer in order as (position of the first, [k, width]); widened, unchecked."""
+    layer = store.layer(name)
+    step = block_rows(layer)
+    for start in range(0, layer.n_rows, step):
+        yield start, store.read(name, start, min(start + step, layer.n_rows)).astype(layer.read_dtype, copy=False)
+
+
+def read_rows(store: Store, name: str, rows: RowIndex) -> Floats:
+    """The given rows [len(rows), width] in the given order; every chunk that holds some of them is read once."""
+    layer = store.layer(name)
+    out = np.empty((len(rows), layer.width), dtype=layer.read_dtype)
+    order = np.argsort(rows, kind="stable")
+    ordered = rows[order]
+    step = block_rows(layer)
+    # each run of rows lies in one block of the file
+    cuts = np.flatnonzero(np.diff(ordered // step)) + 1
+    for run in np.split(np.arange(len(ordered)), cuts) if len(ordered) else ():
+        first, last = int(ordered[run[0]]), int(ordered[run[-1]])
+        block = store.read(name, first, last + 1)
+        out[order[run]] = block[ordered[run] - first]
+    return out
+
+
+def all_finite(block: Floats) -> bool:
+    """Whether no value is NaN or Inf; one pass without a temporary in the usual case."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(block.sum(dtype=np.float64))) or bool(np.isfinite(block).all())
+
+
+def bad_rows(block: Floats) -> npt.NDArray[np.bool_]:
+    """[k] which rows hold a NaN or Inf."""
+    bad: npt.NDArray[np.bool_] = np.logical_not(np.isfinite(block).all(axis=1))
+    return bad
+
+
+def bad_value(store: Store, name: str, row: int) -> InputError:
+    """The error for the first NaN or Inf of a layer, which is at `row`."""
+    values = store.read(name, row, row + 1)[0]
+    column = int(np.flatnonzero(~np.isfinite(values))[0])
+    label = f" (id {quoted(store.ids.read(row, row + 1)[0])})" if store.ids else ""
+    return InputError(
+        f"{quoted(store.path)}: layer {quoted(name)}: row {row}{label} holds {values[column]} in column {column}; "
+        "mend the file or give --nan drop to leave such rows out of every store"
+    )

@@ -1,0 +1,106 @@
+"""Opening a store: what a file is, is found by its content, never by its name."""
+
+import stat
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.store import foreign, format, hdf5
+from contrasim_cli.store.store import Store
+
+HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+
+
+def open_stores(paths: Sequence[Path]) -> list[Store]:
+    """Open several stores; the problems of all of them are reported together."""
+    stores: list[Store] = []
+    problems: list[ContraSimError] = []
+    for path in paths:
+        try:
+            stores.append(open_store(path))
+        except ContraSimError as problem:
+            problems.append(problem)
+    raise_all(problems)
+    return stores
+
+
+def open_store(path: Path) -> Store:
+    """Open one store: our own layout, plain HDF5, .npy, .npz, .safetensors or .pt with tensors.
+
+    Raises:
+        InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
+        MissingError: a .safetensors file without the extra `hf`.
+    """
+    start = _first_bytes(path)
+    if _is_hdf5(path, start):
+        return _open_hdf5(path)
+    if start.startswith(b"\x93NUMPY"):
+        return foreign.read_npy(path)
+    if start.startswith(b"PK\x03\x04"):
+        return _open_zip(path)
+    if start[8:9] == b"{":
+        return foreign.read_safetensors(path)
+    raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
+
+
+def _first_bytes(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
+        with path.open("rb") as stream:
+            return stream.read(64)
+    except OSError as error:
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror}") from error
+
+
+def _is_hdf5(path: Path, start: bytes) -> bool:
+    """Whether the signature is there: at the beginning, or behind a user block of 512, 1024, … bytes."""
+    if start.startswith(HDF5_MAGIC):
+        return True
+    size, offset = path.stat().st_size, 512
+    with path.open("rb") as stream:
+        while offset < min(size, 1 << 20):
+            stream.seek(offset)
+            if stream.read(8) == HDF5_MAGIC:
+                return True
+            offset *= 2
+    return False
+
+
+def _open_hdf5(path: Path) -> Store:
+    file = hdf5.open_file(path)
+    try:
+        return format.read_store(path, file) if format.is_own(file) else foreign.read_plain_hdf5(path, file)
+    except ContraSimError:
+        file.close()
+        raise
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
+        file.close()
+        raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({error}); the file is damaged") from error
+
+
+def _open_zip(path: Path) -> Store:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return foreign.read_torch(path)
+    if names and all(name.endswith(".npy") for name in names):
+        return foreign.read_npz(path)
+    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
+
+
+def _guess(start: bytes) -> str:
+    if not start:
+        return "is empty"
+    if start.lstrip()[:1] == b"<":
+        return "looks like a web page"
+    if start[:1] == b"\x80":
+        return "looks like a pickle, which is refused because it can run code"
+    return "is of no kind that is read"

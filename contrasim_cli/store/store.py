@@ -1,0 +1,152 @@
+"""A store, whatever file it came from: named layers over the same rows, and the rows' ids."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted
+
+IDS_PER_BLOCK = 65_536
+IdHashes = npt.NDArray[np.void]
+
+
+class Array(Protocol):
+    """What a layer's rows are read from: an HDF5 dataset, a memory map, an array."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]: ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One matrix [n_rows, width] of a store; rows are best read in multiples of `chunk_rows`."""
+
+    name: str
+    array: Array
+    chunk_rows: int = 1
+
+    @property
+    def n_rows(self) -> int:
+        """How many examples."""
+        return int(self.array.shape[0])
+
+    @property
+    def width(self) -> int:
+        """How many neurons."""
+        return int(self.array.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type the values are stored in."""
+        return self.array.dtype
+
+    @property
+    def read_dtype(self) -> np.dtype[Any]:
+        """The type the values are read as: float64 where float32 would lose digits, else float32."""
+        exact = self.dtype.kind == "f" and self.dtype.itemsize <= 4
+        small = self.dtype.kind in "iu" and self.dtype.itemsize <= 2
+        return np.dtype(np.float32 if exact or small else np.float64)
+
+
+@dataclass(frozen=True)
+class Ids:
+    """The rows' names, read block by block.
+
+    `automatic` ids were made from positions in the source whose digest is `source`.
+    """
+
+    count: int
+    read: Callable[[int, int], list[str]]
+    automatic: bool = False
+    source: str | None = None
+
+    def blocks(self) -> Iterator[list[str]]:
+        """All ids, in order, in blocks."""
+        for start in range(0, self.count, IDS_PER_BLOCK):
+            yield self.read(start, min(start + IDS_PER_BLOCK, self.count))
+
+    @cached_property
+    def _scan(self) -> tuple[IdHashes, str]:
+        hashes = np.empty(self.count, dtype="V16")
+        everything = hashlib.sha256()
+        done = 0
+        for block in self.blocks():
+            digests = [
+                hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in block
+            ]
+            hashes[done : done + len(block)] = np.frombuffer(b"".join(digests), dtype="V16")
+            everything.update(b"".join(digests))
+            done += len(block)
+        return hashes, everything.hexdigest()
+
+    @property
+    def hashes(self) -> IdHashes:
+        """[count] 16-byte hashes, by which ids are compared: a million of them take 16 MB."""
+        return self._scan[0]
+
+    @property
+    def digest(self) -> str:
+        """One digest of all ids in order."""
+        return self._scan[1]
+
+
+@dataclass(frozen=True)
+class Store:
+    """One model run over one data set: layers by name in their order, and what is known about them."""
+
+    path: Path
+    kind: str
+    layers: Mapping[str, Layer]
+    ids: Ids | None = None
+    attrs: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    digest: str | None = None
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of every layer."""
+        return next(iter(self.layers.values())).n_rows
+
+    @property
+    def stem(self) -> str:
+        """The file name without its suffix."""
+        return self.path.stem
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name."""
+        return self.layers[name]
+
+    def read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
+        """Rows [stop - start, width] as stored; a block that fails its checksum is an InputError."""
+        try:
+            return np.asarray(self.layers[name].array[slice(start, stop)])
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"{quoted(self.path)}: layer {quoted(name)}: rows {start} to {stop - 1} cannot be read "
+                f"({reason}); the file is damaged, copy or extract it again"
+            ) from error
+
+
+def first_duplicate(hashes: IdHashes) -> tuple[int, int] | None:
+    """The positions of the first id that occurs twice, or None."""
+    order = np.argsort(hashes, kind="stable")
+    same = hashes[order][1:] == hashes[order][:-1]
+    if not same.any():
+        return None
+    seconds = order[1:][same]
+    at = int(np.argmin(seconds))
+    return int(order[:-1][same][at]), int(seconds[at])
