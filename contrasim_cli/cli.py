@@ -1,5 +1,6 @@
 """The Typer app and the one error boundary."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -15,7 +16,7 @@ from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import common
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
-from contrasim_cli.errors import ContraSimError, Terminated
+from contrasim_cli.errors import ContraSimError, Stopped, Terminated
 
 app = typer.Typer(
     name="contrasim",
@@ -46,40 +47,52 @@ def _options(
 def main() -> NoReturn:
     """Run the command line; every error becomes its lines on stderr and its exit code here."""
     signal.signal(signal.SIGTERM, _terminate)
+    _replace_closed_streams()
     try:
         code = app(prog_name="contrasim", standalone_mode=False)
     except typer.TyperException as error:
         console.error_line(error.format_message())
         code = error.exit_code
     except ContraSimError as error:
-        if console.settings.debug:
-            raise
+        _show_traceback()
         for line in error.lines:
             console.error_line(line)
         code = error.exit_code
-    except Terminated as stop:
-        console.error_line(str(stop) or "terminated")
+    except Stopped as stop:
+        console.error_line(str(stop) or stop.word)
         code = stop.exit_code
-    except KeyboardInterrupt:
-        console.error_line("interrupted")
-        code = 130
-    except BrokenPipeError:
-        _silence_stdout()
-        code = 0
-    except Exception as error:
-        if console.settings.debug:
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, BrokenPipeError):
             raise
+        code = 0  # Typer's answer where nobody reads stdout any more; results are printed last
+    except Exception as error:
+        _show_traceback()
         console.error_line(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
         code = 1
+    _flush_stdout()
     sys.exit(code or 0)
+
+
+def _show_traceback() -> None:
+    if console.settings.debug:
+        import traceback
+
+        traceback.print_exc()
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise Terminated
 
 
-def _silence_stdout() -> None:
-    """Keep the interpreter from complaining at exit that nobody reads stdout any more."""
-    import os
+def _replace_closed_streams() -> None:
+    """Where the shell closed stdout or stderr (`>&-`), Python has None in their place."""
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+def _flush_stdout() -> None:
+    """Keep the interpreter from complaining at exit that stdout takes nothing any more."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

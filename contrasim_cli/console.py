@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from contrasim_cli.files import quoted
 from contrasim_cli.progress import Advance
 
 PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log
@@ -32,8 +33,23 @@ class _Lines(logging.Formatter):
     names: ClassVar = {logging.DEBUG: "debug", logging.INFO: "note", logging.WARNING: "warning", logging.ERROR: "error"}
 
     def format(self, record: logging.LogRecord) -> str:
-        text = " ".join(record.getMessage().splitlines())
-        return f"contrasim: {self.names.get(record.levelno, 'error')}: {text}"
+        return f"contrasim: {self.names.get(record.levelno, 'error')}: {_one_line(record.getMessage())}"
+
+
+class _Stderr(logging.Handler):
+    """Shows records on what stderr is at that moment: a progress bar puts itself before it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _show(self.format(record))
+
+
+def _one_line(text: str) -> str:
+    return quoted(" ".join(text.splitlines()))
+
+
+def _show(line: str) -> None:
+    with contextlib.suppress(OSError):  # nobody reads stderr any more: no reason to stop
+        print(line, file=sys.stderr, flush=True)
 
 
 def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> None:
@@ -41,7 +57,7 @@ def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> Non
     settings.quiet = quiet
     settings.debug = debug
     settings.color = not (no_color or os.environ.get("NO_COLOR"))
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Stderr()
     handler.setFormatter(_Lines())
     logger = logging.getLogger("contrasim_cli")
     logger.handlers[:] = [handler]
@@ -51,7 +67,7 @@ def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> Non
 
 def error_line(text: str) -> None:
     """Print one problem."""
-    print(f"contrasim: error: {' '.join(text.splitlines())}", file=sys.stderr, flush=True)
+    _show(f"contrasim: error: {_one_line(text)}")
 
 
 @contextlib.contextmanager
@@ -79,10 +95,11 @@ class _PlainLines:
             return
         self.shown = now
         rate = self.done / (now - self.started)
-        left = f", {_duration((self.total - self.done) / rate)} left" if rate else ""
+        left = f", {_duration(max(0, self.total - self.done) / rate)} left" if rate else ""
         extra = f", {note}" if note else ""
-        text = f"{self.description}: {self.done}/{self.total} {self.unit}, {rate:.3g} {self.unit}/s{left}{extra}"
-        print(f"contrasim: {text}", file=sys.stderr, flush=True)
+        _show(
+            f"contrasim: {self.description}: {self.done}/{self.total} {self.unit}, {_rate(rate)} {self.unit}/s{left}{extra}"
+        )
 
 
 @contextlib.contextmanager
@@ -105,10 +122,14 @@ def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
 
         def advance(amount: int = 1, note: str = "") -> None:
             done = bar.tasks[0].completed + amount
-            rate = f"{done / max(time.monotonic() - started, 1e-9):.3g} {unit}/s"
+            rate = f"{_rate(done / max(time.monotonic() - started, 1e-9))} {unit}/s"
             bar.update(task, advance=amount, rate=rate, note=note or bar.tasks[0].fields["note"])
 
         yield advance
+
+
+def _rate(rate: float) -> str:
+    return f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
 
 
 def _duration(seconds: float) -> str:

@@ -38,7 +38,9 @@ def _available() -> int:
 def _cgroup_free() -> int:
     group = Path("/sys/fs/cgroup")
     try:
-        limit, used = (group / name for name in ("memory.max", "memory.current"))
-        return max(0, int(limit.read_text()) - int(used.read_text()))
-    except (OSError, ValueError):
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cache = int(stat["active_file"]) + int(stat["inactive_file"])  # counts as used, but makes way
+        return max(0, limit - used + cache)
+    except (OSError, ValueError, KeyError):
         return 2**62

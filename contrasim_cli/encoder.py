@@ -6,7 +6,7 @@ Learned similarity = encode both sides, then `dot` (Eq. 2), `norm` (Eq. 9, 10) o
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contrasim_cli.errors import InputError, MismatchError
+from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import quoted, write_atomic
 
 FORMAT = "contrasim-encoder"
@@ -27,12 +27,17 @@ ENCODE_ROWS = 8192  # rows per block, so that encoding needs little memory whate
 
 @dataclass(frozen=True)
 class Config:
-    """What an encoder is and what it was trained to do; everything that its weights depend on but the data."""
+    """What an encoder is and what it was trained to do; everything that its weights depend on but the data.
+
+    `views` and `view_widths`, the names of the views' files and their layers' widths, are empty unless each view has its
+    own first layers.
+    """
 
     task: str
     objective: str
     widths: tuple[int, ...]
     views: tuple[str, ...] = ()
+    view_widths: tuple[tuple[int, ...], ...] = ()
     similarity: str = "dot"
     hidden: tuple[int, ...] = (512, 256)
     output: int = 128
@@ -58,9 +63,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         first = config.hidden[0] if config.hidden else config.output
-        views: Sequence[str | None] = config.views if config.encoder_per_view else (None,)
+        by_view = config.view_widths if config.encoder_per_view else (config.widths,)
         self.first = nn.ModuleDict(
-            {_key(i, width): nn.Linear(width, first) for i, _ in enumerate(views) for width in config.widths}
+            {_key(view, width): nn.Linear(width, first) for view, widths in enumerate(by_view) for width in widths}
         )
         sizes = [*config.hidden, config.output]
         layers = [nn.Sequential(nn.ReLU(), nn.Linear(a, b)) for a, b in pairwise(sizes)]
@@ -108,8 +113,11 @@ class Checkpoint:
 
     def check_width(self, where: Path, layer: str, width: int) -> None:
         """Refuse a layer that no first linear layer fits."""
-        if width not in self.config.widths:
-            fits = " or ".join(map(str, self.config.widths))
+        widths = self.config.widths
+        if self.config.encoder_per_view and where.stem in self.config.views:
+            widths = self.config.view_widths[self.config.views.index(where.stem)]
+        if width not in widths:
+            fits = " or ".join(map(str, widths))
             raise MismatchError(
                 f"{quoted(where)}: layer {quoted(layer)} has width {width}; the encoder {quoted(self.path)} takes width {fits}"
             )
@@ -153,7 +161,11 @@ def save(path: Path, checkpoint: Checkpoint, force: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def load(path: Path) -> Checkpoint:
@@ -171,15 +183,12 @@ def load(path: Path) -> Checkpoint:
             "install a newer one"
         )
     try:
-        raw: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in content["config"].items()
-        }
-        encoder = Encoder(Config(**raw))
+        encoder = Encoder(Config(**{name: _tuples(value) for name, value in content["config"].items()}))
         encoder.load_state_dict(content["state_dict"])
         sound = weights_digest(content["state_dict"]) == content["digest"]
         training, provenance = dict(content["training"]), dict(content["provenance"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
-        raise InputError(f"{quoted(path)}: the encoder is damaged ({str(error).splitlines()[0]})") from error
+        raise InputError(f"{quoted(path)}: the encoder is damaged ({reason(error)})") from error
     if not sound:
         raise InputError(f"{quoted(path)}: the encoder's weights do not match their digest; the file is damaged")
     return Checkpoint(encoder, training, provenance, path)
@@ -191,6 +200,8 @@ def _load_dict(path: Path) -> Mapping[str, Any]:
             start = stream.read(8)
         if start.startswith(b"\x89HDF"):
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
+        if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
+            raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise

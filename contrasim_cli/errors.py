@@ -56,10 +56,25 @@ class TrainingError(ContraSimError):
     exit_code = 8
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived; a BaseException, so that no handler of errors swallows it."""
+class Stopped(BaseException):
+    """The run was stopped from outside; a BaseException, so that no handler of errors swallows it."""
+
+    exit_code = 1
+    word = "stopped"
+
+
+class Terminated(Stopped):
+    """SIGTERM arrived."""
 
     exit_code = 143
+    word = "terminated"
+
+
+class Interrupted(Stopped):
+    """Ctrl-C, which Typer would turn into a silent exit."""
+
+    exit_code = 130
+    word = "interrupted"
 
 
 class Problems(ContraSimError):
@@ -77,11 +92,16 @@ class Problems(ContraSimError):
         """The first ten problems, then how many more there are."""
         shown = [str(problem) for problem in self.problems[: self.SHOWN]]
         hidden = len(self.problems) - len(shown)
-        return [*shown, f"… and {hidden} more problems"] if hidden else shown
+        return [*shown, f"… and {hidden} more problem{'s' if hidden > 1 else ''}"] if hidden else shown
 
 
 def _flatten(problem: ContraSimError) -> list[ContraSimError]:
     return problem.problems if isinstance(problem, Problems) else [problem]
+
+
+def reason(error: BaseException) -> str:
+    """The first line of somebody else's error, for our message in brackets."""
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
 
 
 def raise_all(problems: Sequence[ContraSimError]) -> None:

@@ -56,12 +56,9 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     check_output(path, force)
     target = Path(os.path.realpath(path))
     _sweep(target)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     with writing(path):
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        temporary, descriptor = _create_locked(target)
     try:
-        with contextlib.suppress(OSError):  # a file system without locks: leftovers there are kept
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         with writing(path):
             _publish(temporary, target, force)
@@ -69,6 +66,17 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
         os.close(descriptor)
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def _create_locked(target: Path) -> tuple[Path, int]:
+    while True:
+        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks: leftovers there are kept
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if temporary.exists():
+            return temporary, descriptor
+        os.close(descriptor)  # another process swept it before it was locked
 
 
 def write_atomic(path: Path, content: bytes, force: bool) -> None:
@@ -92,7 +100,8 @@ def _publish(temporary: Path, target: Path, force: bool) -> None:
         os.replace(temporary, target)
     else:
         _rename_new(temporary, target)
-    sync(target.parent)
+    with contextlib.suppress(OSError):  # some network file systems cannot sync a folder; the output is whole
+        sync(target.parent)
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

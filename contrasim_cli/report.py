@@ -55,7 +55,13 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
         return writers[form](results)
     stream = io.StringIO()
     console = Console(
-        file=stream, width=width or _terminal_width(), force_terminal=color, no_color=not color, highlight=False
+        file=stream,
+        width=width or _terminal_width(),
+        force_terminal=color,
+        no_color=not color,
+        highlight=False,
+        markup=False,  # names are shown as they are
+        emoji=False,
     )
     for table in _tables(results, console.width):
         console.print(table)

@@ -28,7 +28,7 @@ from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.errors import MismatchError, Terminated, TrainingError, UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import View
+from contrasim_cli.store import Layer, View
 
 log = logging.getLogger(__name__)
 
@@ -65,26 +65,31 @@ class Data:
         return len(self.layers[0])
 
     @property
+    def view_widths(self) -> tuple[tuple[int, ...], ...]:
+        """The widths that occur in each view, smallest first."""
+        pairs = zip(self.views, self.layers, strict=True)
+        return tuple(tuple(sorted({view.store.layer(name).width for name in names})) for view, names in pairs)
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """All widths that occur, smallest first."""
-        pairs = zip(self.views, self.layers, strict=True)
-        return tuple(sorted({view.store.layer(name).width for view, names in pairs for name in names}))
+        return tuple(sorted({width for widths in self.view_widths for width in widths}))
 
     @property
     def bytes_in_memory(self) -> int:
-        """Size of all rows in their stored type."""
+        """Size of all rows in the type they are kept in."""
         total = 0
         for view, names in zip(self.views, self.layers, strict=True):
             for layer in map(view.store.layer, names):
-                total += self.n_rows * layer.width * min(layer.dtype.itemsize, 4)
+                total += self.n_rows * layer.width * _kept_dtype(layer).itemsize
         return total
 
 
-def check_data(data: Data, task: str) -> None:
+def check_data(data: Data, task: str, per_view: bool = False) -> None:
     """Refuse views that do not fit the task.
 
     Raises:
-        UsageError: too few or too many stores.
+        UsageError: too few or too many stores, or views that `per_view` could not tell apart later.
         MismatchError: the views differ in their number of layers.
     """
     if task == "pairs" and len(data.views) != 2:
@@ -100,6 +105,10 @@ def check_data(data: Data, task: str) -> None:
             )
     if task == "layers" and data.n_layers < 2:
         raise UsageError("--task layers needs two or more layers: other layers are the negatives")
+    if per_view and len({view.store.stem for view in data.views}) < 2:
+        raise UsageError(
+            f"--encoder-per-view tells views by their file names, and both are {quoted(first.stem)}; rename one"
+        )
     if data.n_rows < 2:
         raise MismatchError(f"{quoted(first.path)}: training needs at least 2 rows, found {data.n_rows}")
 
@@ -149,10 +158,14 @@ class Source:
         return self._held[view, layer].index_select(0, torch.from_numpy(where)).to(self.device, torch.float32)
 
 
+def _kept_dtype(layer: Layer) -> np.dtype[Any]:
+    """A type no wider than float32; float16 stays float16, which halves the memory."""
+    return np.dtype(np.float16 if layer.dtype == np.float16 else np.float32)
+
+
 def _narrow(view: View, name: str, rows: Rows) -> npt.NDArray[Any]:
-    """Rows in a type no wider than float32; float16 stays float16, which halves the memory."""
-    dtype = np.float16 if view.store.layer(name).dtype == np.float16 else np.float32
-    return np.ascontiguousarray(view.read(name, rows).astype(dtype, copy=False))
+    """Rows in the type they are kept in."""
+    return np.ascontiguousarray(view.read(name, rows).astype(_kept_dtype(view.store.layer(name)), copy=False))
 
 
 def _spans(n_rows: int) -> Iterator[Rows]:
@@ -298,7 +311,7 @@ def train(
     """Train to the configured number of epochs; `save(state, finished)` is called after every epoch and when stopped.
 
     Raises:
-        TrainingError: the loss is NaN or infinite, or a contrastive objective's encoder has collapsed.
+        TrainingError: the loss or an output is NaN or infinite, or a contrastive objective's encoder has collapsed.
         Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C, after the running step is done and the state saved.
     """
     data = source.data
@@ -310,7 +323,8 @@ def train(
             z = _run_epoch(source, config, state, objective, stop, save, advance)
             state.curve.append(state.loss_sum / max(1, state.step))
             state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
-            _check_collapse(z, config, state.epoch)
+            if z is not None:
+                _check_outputs(z, config, state.epoch)
             finished = state.epoch == config.epochs
             save(state, finished)
             if not finished:
@@ -326,8 +340,9 @@ def _run_epoch(
     stop: "_Stop",
     save: Callable[[State, bool], None],
     advance: Callable[[int, str], None],
-) -> Tensor:
-    data, done, z = source.data, 0, torch.empty(0)
+) -> Tensor | None:
+    """Train to the end of the epoch; what the last step's rows are encoded to after it, None if no step was left."""
+    data, done, last = source.data, 0, None
     for rows, steps in epoch_groups(data.n_rows, data.n_layers, config, state.epoch):
         if done + len(steps) <= state.step:
             done += len(steps)
@@ -347,21 +362,29 @@ def _run_epoch(
             state.step, state.loss_sum = done, state.loss_sum + value
             advance(1, f"epoch {state.epoch + 1}, loss {value:.4g}")
             stop.act(state, save)
-    return z.detach()
+            last = step
+    if last is None:
+        return None
+    with torch.no_grad():
+        return encode_step(state.encoder, source, last, config)
 
 
 def _check_loss(loss: Tensor, state: State) -> None:
     if not bool(torch.isfinite(loss)):
         raise TrainingError(
-            f"the loss is {float(loss.detach())} in epoch {state.epoch + 1}, step {state.step + 1}; lower --lr or raise --temperature"
+            f"the loss is {float(loss.detach())} in epoch {state.epoch + 1}, step {state.step + 1}; "
+            "lower --lr or raise --temperature"
         )
 
 
-def _check_collapse(z: Tensor, config: Config, epoch: int) -> None:
-    """Objectives without negatives may map everything to one point: the paper's own finding, so only a warning."""
-    if z.numel() == 0:
-        return
+def _check_outputs(z: Tensor, config: Config, epoch: int) -> None:
+    """Refuse outputs that are not finite, or that have collapsed.
+
+    Objectives without negatives may map everything to one point: the paper's own finding, so only a warning.
+    """
     flat = z.flatten(0, -2)
+    if not bool(torch.isfinite(flat).all()):
+        raise TrainingError(f"after epoch {epoch} the encoder's outputs are not finite; lower --lr")
     spread = float((flat - flat[0]).norm(dim=-1).max())
     if spread > COLLAPSED:
         return

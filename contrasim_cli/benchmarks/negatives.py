@@ -14,7 +14,13 @@ from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows
 
 CANDIDATES = 10
-SPARE = 6  # neighbours beyond those needed, so that float32 distances cannot lose one; exact distances then order them
+SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplicates, and what settles the order
+BLOCK_BYTES = 64 << 20  # of the pool, searched at once
+SEARCHED = 1 << 25  # proposed neighbours held at once
+COMPARED = 1 << 25  # values of proposed neighbours held at once
+HASHED = 4096  # rows hashed at once
+
+EPSILON32, EPSILON64 = 2.0**-23, 2.0**-52
 
 Floats = npt.NDArray[np.floating[Any]]
 
@@ -38,9 +44,9 @@ def random_candidates(n_rows: int, cut: list[RowIndex], seed: int) -> RowIndex:
             raise InputError(
                 f"random negatives need two batches of rows; there are {n_rows} rows for batches of {len(batch)}"
             )
-        outside = np.delete(np.arange(n_rows), batch)
         for t in range(CANDIDATES):
-            chosen[batch, t] = rng.choice(outside, size=len(batch), replace=False)
+            drawn = rng.choice(n_rows - len(batch), size=len(batch), replace=False)
+            chosen[batch, t] = drawn + len(batch) * (drawn >= batch[0])  # numbers the rows outside of the batch
     return chosen
 
 
@@ -51,11 +57,15 @@ class Pool:
     view: View
     layer: str
 
+    @property
+    def block_rows(self) -> int:
+        """Rows of a block."""
+        return block_rows(self.view.store.layer(self.layer), BLOCK_BYTES)
+
     def blocks(self) -> Iterator[tuple[RowIndex, Floats]]:
         """Positions and raw rows, block by block."""
-        step = block_rows(self.view.store.layer(self.layer), 256 << 20)
-        for start in range(0, self.view.n_rows, step):
-            rows = np.arange(start, min(start + step, self.view.n_rows))
+        for start in range(0, self.view.n_rows, self.block_rows):
+            rows = np.arange(start, min(start + self.block_rows, self.view.n_rows))
             yield rows, self.view.read(self.layer, rows)
 
     @property
@@ -70,41 +80,77 @@ class Pool:
 def nearest_candidates(queries: Pool, pool: Pool, count: int = CANDIDATES) -> RowIndex:
     """[queries, count] positions in the pool: the nearest rows in L2, nearest first, equally near by position.
 
-    The query itself and rows equal to it are left out by id and by value.
+    The query itself and rows equal to it are left out by id and by value. FAISS proposes in float32, exact distances
+    decide. Where rounding, or more duplicates than were asked for, may hide a nearer row among those that were not
+    proposed, the search is repeated in float64, and then for more.
 
     Raises:
         InputError: fewer than `count` rows are left for some query.
     """
     rows = queries.view.read(queries.layer)
     same = _Same(queries, pool, rows)
+    centre = rows.mean(axis=0, dtype=np.float64)
     chosen = np.zeros((len(rows), count), dtype=np.int64)
-    open_queries = np.arange(len(rows))
-    wanted = min(count + SPARE + 1, pool.view.n_rows)
+    open_queries, n_pool = np.arange(len(rows)), pool.view.n_rows
+    wanted, precise = min(count + SPARE, n_pool), False
     while len(open_queries):
-        near = _search(rows[open_queries], pool, wanted)
-        kept = ~same.mask(open_queries, near)
-        ready = (kept.sum(axis=1) >= min(count + SPARE, pool.view.n_rows)) | (wanted == pool.view.n_rows)
-        _check_left(queries, pool, open_queries[ready], kept[ready].sum(axis=1), count)
-        chosen[open_queries[ready]] = _order(rows[open_queries[ready]], pool, near[ready], kept[ready], count)
-        open_queries = open_queries[~ready]
-        wanted = min(2 * wanted, pool.view.n_rows)
+        unsettled = []
+        for part in _parts(open_queries, max(wanted, pool.block_rows if precise else 1), SEARCHED):
+            near, beyond = _search(rows[part], pool, wanted, centre, precise)
+            for at in _parts(np.arange(len(part)), wanted * rows.shape[1], COMPARED):
+                which, kept = part[at], ~same.mask(part[at], near[at])
+                best, farthest = _order(rows[which], pool, near[at], kept, count)
+                settled = (farthest < beyond[at]) | (wanted == n_pool)
+                _check_left(queries, pool, which[settled], kept[settled].sum(axis=1), count)
+                chosen[which[settled]] = best[settled]
+                unsettled.append(which[~settled])
+        open_queries = np.concatenate(unsettled)
+        wanted, precise = (min(2 * wanted, n_pool) if precise else wanted), True
     return chosen
 
 
-def _search(queries: Floats, pool: Pool, count: int) -> RowIndex:
-    """[queries, count] nearest positions by float32 distances of centred rows: large norms would drown the differences."""
-    centre = queries.mean(axis=0, dtype=np.float64)
-    centred = (queries - centre).astype(np.float32)
-    distances = np.full((len(queries), 0), np.inf, dtype=np.float32)
+def _parts(which: RowIndex, each: int, limit: int) -> Iterator[RowIndex]:
+    """Cut so that a part, whose elements take `each`, stays below the limit."""
+    step = max(1, limit // each)
+    for start in range(0, len(which), step):
+        yield which[start : start + step]
+
+
+def _search(
+    queries: Floats, pool: Pool, count: int, centre: npt.NDArray[np.float64], precise: bool
+) -> tuple[RowIndex, npt.NDArray[np.float64]]:
+    """[queries, count] nearest positions, and [queries] the squared distance that all other rows are beyond.
+
+    Rows are centred and scaled: large norms would drown the differences, and squares overflow.
+    """
+    centred = queries - centre
+    scale = float(np.abs(centred).max()) or 1.0
+    dtype = np.dtype(np.float64 if precise else np.float32)
+    scaled = (centred / scale).astype(dtype)
+    distances = np.full((len(queries), 0), np.inf, dtype=dtype)
     positions = np.zeros((len(queries), 0), dtype=np.int64)
     for where, block in pool.blocks():
-        d, i = faiss.knn(centred, (block - centre).astype(np.float32), min(count, len(block)))
+        d, i = _nearest(scaled, ((block - centre) / scale).astype(dtype), min(count, len(block)))
         distances = np.concatenate([distances, d], axis=1)
         positions = np.concatenate([positions, where[i]], axis=1)
         order = np.argsort(distances, axis=1, kind="stable")[:, :count]
         distances = np.take_along_axis(distances, order, axis=1)
         positions = np.take_along_axis(positions, order, axis=1)
-    return positions
+    last = distances[:, -1].astype(np.float64)
+    # ‖q‖² + ‖p‖² - 2 q·p errs by a few √width ε (‖q‖ + ‖p‖)²; where ‖p‖ > 3 ‖q‖ that is less than 4 times the distance
+    norms = np.square(scaled, dtype=np.float64).sum(axis=1)
+    rounding = 4 * (EPSILON64 if precise else EPSILON32) * np.sqrt(queries.shape[1]) * (16 * norms + 4 * last)
+    return positions, (last - rounding) * scale**2
+
+
+def _nearest(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowIndex]:
+    """Squared distances and positions [queries, count] of the nearest rows of a block, in the type of both."""
+    if queries.dtype == np.float32:
+        found: tuple[Floats, RowIndex] = faiss.knn(queries, block, count)
+        return found
+    squared = np.square(queries).sum(axis=1)[:, None] + np.square(block).sum(axis=1) - 2 * queries @ block.T
+    near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(squared, near, axis=1), near
 
 
 class _Same:
@@ -117,7 +163,7 @@ class _Same:
             self.values if self.one_store else np.concatenate([_value_hashes(b) for _, b in pool.blocks()])
         )
         a, b = queries.id_hashes, pool.id_hashes
-        self.ids = None if a is None or b is None else (a, b)
+        self.ids = None if a is None or b is None or _unrelated(queries, pool) else (a, b)
 
     def mask(self, queries: RowIndex, near: RowIndex) -> npt.NDArray[np.bool_]:
         """[queries, near] whether each candidate is to be left out."""
@@ -129,14 +175,21 @@ class _Same:
         return same
 
 
+def _unrelated(queries: Pool, pool: Pool) -> bool:
+    """Whether equal ids mean nothing: they are positions in different sources."""
+    a, b = queries.view.store.ids, pool.view.store.ids
+    return bool(a and b and (a.automatic or b.automatic) and a.source != b.source)
+
+
 def _value_hashes(rows: Floats) -> npt.NDArray[np.uint64]:
     """[n] equal for equal rows, whatever type they are stored in; -0 equals 0."""
-    bits = (np.ascontiguousarray(rows, dtype=np.float64) + 0.0).view(np.uint64)
-    factors = np.random.default_rng(0).integers(1, 2**63, size=rows.shape[1], dtype=np.uint64) * np.uint64(
-        2
-    ) + np.uint64(1)
-    mixed = bits ^ (bits >> np.uint64(29))
-    hashes: npt.NDArray[np.uint64] = (mixed * factors).sum(axis=1, dtype=np.uint64)
+    random = np.random.default_rng(0).integers(1, 2**63, size=rows.shape[1], dtype=np.uint64)
+    factors = random * np.uint64(2) + np.uint64(1)
+    hashes = np.empty(len(rows), dtype=np.uint64)
+    for start in range(0, len(rows), HASHED):
+        block = np.ascontiguousarray(rows[start : start + HASHED], dtype=np.float64) + 0.0
+        bits = block.view(np.uint64)
+        hashes[start : start + HASHED] = ((bits ^ (bits >> np.uint64(29))) * factors).sum(axis=1, dtype=np.uint64)
     return hashes
 
 
@@ -149,16 +202,14 @@ def _check_left(queries: Pool, pool: Pool, which: RowIndex, left: npt.NDArray[np
         )
 
 
-def _order(queries: Floats, pool: Pool, near: RowIndex, kept: npt.NDArray[np.bool_], count: int) -> RowIndex:
-    """The `count` nearest of the kept candidates by exact distances, equally near ones by position."""
-    chosen = np.zeros((len(queries), count), dtype=np.int64)
-    if not len(queries):
-        return chosen
+def _order(
+    queries: Floats, pool: Pool, near: RowIndex, kept: npt.NDArray[np.bool_], count: int
+) -> tuple[RowIndex, npt.NDArray[np.float64]]:
+    """The `count` nearest of the kept candidates, equally near ones by position, and the last one's distance (squared)."""
     distinct, places = np.unique(near, return_inverse=True)
     rows = pool.view.read(pool.layer, distinct).astype(np.float64)
-    places = places.reshape(near.shape)
-    for q, query in enumerate(queries.astype(np.float64)):
-        squared = np.square(rows[places[q]] - query).sum(axis=1)
-        squared[~kept[q]] = np.inf
-        chosen[q] = near[q][np.lexsort((near[q], squared))[:count]]
-    return chosen
+    squared = np.square(rows[places.reshape(near.shape)] - queries[:, None]).sum(axis=2)
+    squared[~kept] = np.inf
+    order = np.lexsort((near, squared), axis=1)[:, :count]
+    farthest = np.take_along_axis(squared, order, axis=1)[:, -1]
+    return np.take_along_axis(near, order, axis=1), farthest

@@ -1,6 +1,8 @@
 """From outcomes of single trials to rows of results: one way for every benchmark."""
 
 import dataclasses
+import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -41,14 +43,16 @@ def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
     for trials in all_trials:
         checkpoint = trials.scorer.checkpoint
         if checkpoint is not None:
-            stores = tuple(store["name"] for store in checkpoint.provenance.get("stores", ()))
+            stores = json.dumps(checkpoint.provenance.get("stores", ()), sort_keys=True)
             config = dataclasses.replace(checkpoint.config, seed=0)
-            groups.setdefault((config, stores, trials.negatives, tuple(trials.pairs)), []).append(trials)
-    for members in groups.values():
-        if len(members) > 1:
-            checkpoint = members[0].scorer.checkpoint
-            assert checkpoint is not None
-            yield f"{checkpoint.config.objective} ({len(members)} encoders)", members
+            label = f"{config.objective} {config.similarity}" if config.similarity != "dot" else config.objective
+            groups.setdefault((trials.negatives, label, config, stores, tuple(trials.pairs)), []).append(trials)
+    several = {key: members for key, members in groups.items() if len(members) > 1}
+    labels = Counter(key[:2] for key in several)
+    for key, members in several.items():
+        alike = labels[key[:2]] > 1
+        which = ", ".join(trials.scorer.name for trials in members) if alike else f"{len(members)} encoders"
+        yield f"{key[1]} ({which})", members
 
 
 def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> Iterator[BenchRow]:

@@ -17,7 +17,7 @@ from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.benchmarks.layers import check_depth
 from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
 from contrasim_cli.benchmarks.outcomes import Trials
-from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.measures.protocol import expand
 from contrasim_cli.progress import Progress, silent
@@ -63,12 +63,22 @@ def all_pairs(n_views: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n_views) for j in range(n_views) if i != j]
 
 
-def trained_pair(scorer: Scorer, names: Sequence[str]) -> frozenset[str]:
-    """The names of the two views that the scorer's encoder was trained on, where they are among these."""
+def trained_pair(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
+    """The file names of the two views that the scorer's encoder was trained on, where they are among these.
+
+    A note says where they are not, for then nothing is left out.
+    """
     if scorer.checkpoint is None or scorer.checkpoint.config.task != "pairs":
         return frozenset()
-    trained = frozenset(str(store["name"]) for store in scorer.checkpoint.provenance.get("stores", ()))
-    return trained if len(trained) == 2 and trained <= set(names) else frozenset()
+    trained = [str(store["name"]) for store in scorer.checkpoint.provenance.get("stores", ())]
+    if len(set(trained)) == 2 and set(trained) <= set(stems):
+        return frozenset(trained)
+    log.info(
+        "%s: was trained on %s, which are not two of these views by their file names; no pair is left out",
+        scorer.name,
+        " and ".join(map(quoted, trained)),
+    )
+    return frozenset()
 
 
 def retrieval(
@@ -91,6 +101,7 @@ def retrieval(
     _check(task, scorers, budget)
     cut = batches(task.n_rows, task.batch_size)
     shape = (len(task.pairs), len(task.layers[0]), len(cut))
+    kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     found = {(s, kind): np.full(shape, np.nan) for s in range(len(scorers)) for kind in task.negatives}
     drawn = random_candidates(task.n_rows, cut, task.seed) if "random" in task.negatives else None
     with progress("comparing", len(task.layers[0]) * len(task.negatives), "layers") as advance:
@@ -103,7 +114,11 @@ def retrieval(
                 advance(1)
     for (name, reason), layers in task.empty.items():
         log.warning("%s: %s; left empty in layers %s", name, reason, ", ".join(dict.fromkeys(map(quoted, layers))))
-    return [_trials(task, scorers[s], kind, outcomes, hold_out) for (s, kind), outcomes in found.items()]
+    labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
+    return [
+        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, outcomes[kept[s]], CHANCE)
+        for (s, kind), outcomes in found.items()
+    ]
 
 
 def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
@@ -113,6 +128,7 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
     problems: list[ContraSimError] = []
     for view, names in zip(task.views, task.layers, strict=True):
         problems.extend(problem for scorer in scorers for problem in scorer.check(view.store, names))
+    problems.extend(_candidates_problems(task))
     raise_all(problems)
     if len(batches(task.n_rows, task.batch_size)) < 2:
         raise InputError(
@@ -129,16 +145,35 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
         )
 
 
-def _trials(task: Task, scorer: Scorer, kind: str, outcomes: npt.NDArray[np.float64], hold_out: bool) -> Trials:
-    left_out = trained_pair(scorer, task.names) if hold_out else frozenset()
-    kept = [k for k, (i, j) in enumerate(task.pairs) if {task.names[i], task.names[j]} != left_out]
+def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
+    """Why nearest neighbours cannot be drawn from the store that was given for them."""
+    if task.candidates_from is None:
+        return
+    pool, view = task.candidates_from.store, task.views[-1]
+    for name in task.layers[-1]:
+        if name not in pool.layers:
+            there = ", ".join(map(quoted, pool.layers))
+            yield MismatchError(
+                f"{quoted(pool.path)}: has no layer {quoted(name)} to draw candidates from; it has {there}"
+            )
+        elif pool.layer(name).width != view.store.layer(name).width:
+            yield MismatchError(
+                f"{quoted(pool.path)}: layer {quoted(name)} has width {pool.layer(name).width}, "
+                f"{quoted(view.store.path)} has {view.store.layer(name).width}"
+            )
+
+
+def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
+    """Which pairs of views the scorer is judged on."""
+    stems = [view.store.stem for view in task.views]
+    left_out = trained_pair(scorer, stems)
+    kept = [k for k, (i, j) in enumerate(task.pairs) if {stems[i], stems[j]} != left_out]
     if not kept:
         raise UsageError(
-            f"{scorer.name}: was trained on the only pair of views there is ({' and '.join(sorted(left_out))}), and is "
-            "judged on other pairs alone; give more views"
+            f"{scorer.name}: was trained on the only pair of views there is ({' and '.join(map(quoted, sorted(left_out)))}), "
+            "and is judged on other pairs alone; give more views"
         )
-    labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
-    return Trials(scorer, kind, [labels[k] for k in kept], task.layer_names, outcomes[kept], CHANCE)
+    return kept
 
 
 class _Layer:

@@ -206,6 +206,8 @@ def image_caption_command(
     """Retrieval from the first store (images) into the second (captions)."""
     if len(stores) != 2:
         raise UsageError(f"bench image-caption compares two stores, images and captions, {len(stores)} given")
+    if candidates_from and Negatives.faiss not in (negatives or []):
+        raise UsageError("--candidates-from is where nearest neighbours come from; give --negatives faiss with it")
     common = Common(stores, measure, encoder, rank_tol, align, nan, device, seed, memory, format, output, plot, force)
     _retrieval(common, "image-caption", negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from contrasim_cli import console
 from contrasim_cli.commands.options import Format
-from contrasim_cli.errors import MissingError, UsageError
+from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.files import check_output, quoted
 from contrasim_cli.results import Results
 
@@ -54,5 +54,10 @@ def emit(results: Results, form: Format | None, output: Path | None, plot: Path 
         from contrasim_cli import plots
 
         plots.draw(results, plot, force)
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error

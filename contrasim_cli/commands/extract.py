@@ -3,19 +3,19 @@
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.commands.options import DeviceOption, Force, Layers, Memory, Seed, parse_memory
+from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, parse_memory
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.files import check_output
 
 if TYPE_CHECKING:
     from contrasim_cli.extraction.inputs import Source
+    from contrasim_cli.extraction.models import ModelOptions, Network
 
-UNITS = {"text": "sentence", "images": "image", "arrays": "row"}
 FIELD = "{column}"
 
 
@@ -58,7 +58,11 @@ def extract(
     ] = None,
     arrays: Annotated[
         Path | None,
-        typer.Option("--arrays", help="Inputs [n, …] as .npy or .npz, such as images [n, c, h, w].", show_default=False),
+        typer.Option(
+            "--arrays",
+            help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz.",
+            show_default=False,
+        ),
     ] = None,
     images: Annotated[
         Path | None, typer.Option("--images", help="A folder of image files; ids are their paths.", show_default=False)
@@ -101,12 +105,16 @@ def extract(
     ] = None,
     max_length: Annotated[
         int | None,
-        typer.Option("--max-length", min=1, help="Cut texts at N tokens; default: the model's limit.", show_default=False),
+        typer.Option(
+            "--max-length", min=1, help="Cut texts at N tokens; default: the model's limit.", show_default=False
+        ),
     ] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="The same architecture with fresh weights (--seed).")
     ] = False,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Rows per batch; no value depends on it.")] = 64,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, help="Rows per batch; no value depends on it.")
+    ] = 64,
     store_dtype: Annotated[
         StoreDtype | None,
         typer.Option("--store-dtype", help="Default: float32; with --from, the type they have.", show_default=False),
@@ -121,7 +129,8 @@ def extract(
         str | None, typer.Option("--unit", help="What a row is, such as sentence or image.", show_default=False)
     ] = None,
     list_layers: Annotated[
-        bool, typer.Option("--list-layers", help="Print the layers and their widths, found with the first row, and stop.")
+        bool,
+        typer.Option("--list-layers", help="Print the layers and their widths, found with the first row, and stop."),
     ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     force: Force = False,
@@ -141,59 +150,66 @@ def extract(
         "--random-weights": random_weights, "--list-layers": list_layers,
     }  # fmt: skip
     _check_combination(kind, model_only, {"--axes": axes}, ids)
-    budget = parse_memory(memory)
     columns: list[str | None] = [*column] if column else [None]
-    outputs = _outputs(output, columns) if not list_layers else []
-    _check_outputs(outputs, force or resume)
-    attrs = {"model": model_name, "data": data_name, "unit": unit}
+    outputs = [] if list_layers else _outputs(output, columns, force or resume)
+    stored = {
+        "store_dtype": store_dtype.value if store_dtype else None,
+        "attrs": _given({"model": model_name, "data": data_name, "unit": unit}),
+        "force": force,
+        "resume": resume,
+    }
+    budget = parse_memory(memory)
     if source_file is not None:
-        from contrasim_cli.extraction.importing import ImportOptions, import_file
-
-        import_file(
-            source_file,
-            ImportOptions(
-                output=outputs[0],
-                layers=layers,
-                axes=axes,
-                ids=ids,
-                limit=limit,
-                store_dtype=store_dtype.value if store_dtype else None,
-                attrs=_given(attrs),
-                force=force,
-                resume=resume,
-            ),
-            console.progress,
-        )
+        _convert(source_file, output=outputs[0], layers=layers, axes=axes, ids=ids, limit=limit, **stored)
         return
-    from contrasim_cli.device import pick_device
-    from contrasim_cli.extraction import models, run
-
     sources = _sources(kind, inputs, columns, id_column, ids, limit)
-    options = models.ModelOptions(
-        model=str(model),
+    network, options = _load(
+        sources[0],
+        device,
+        model=model,
         layers=layers,
         pool=pool.value if pool else None,
-        device=pick_device(device.value if device else None),
         seed=seed,
         max_length=max_length,
         random_weights=random_weights,
     )
-    network = models.load(options, sources[0])
     if list_layers:
-        _print_layers(run.layer_table(network, sources[0]))
+        _print_layers(network, sources[0])
         return
     for source, path in zip(sources, outputs, strict=True):
-        defaults = {"model": network.name, "data": source.name, "unit": UNITS[kind], "pooling": network.pooling}
-        how = run.RunOptions(
-            output=path,
-            batch_size=batch_size,
-            store_dtype=store_dtype.value if store_dtype else "float32",
-            attrs=defaults | _given(attrs),
-            memory=budget,
-            force=force,
-            resume=resume,
-        )
-        run.extract(network, source, options, how, console.progress)
+        _run(network, options, source, output=path, batch_size=batch_size, memory=budget, **stored)
+
+
+def _convert(path: Path, **options: Any) -> None:
+    from contrasim_cli.extraction.importing import ImportOptions, import_file
+
+    import_file(path, ImportOptions(**options), console.progress)
+
+
+def _load(source: "Source", device: Device | None, **options: Any) -> "tuple[Network, ModelOptions]":
+    from contrasim_cli.device import pick_device
+    from contrasim_cli.extraction.models import ModelOptions, load
+
+    how = ModelOptions(device=pick_device(device.value if device else None), **options)
+    return load(how, source), how
+
+
+def _run(network: "Network", model: "ModelOptions", source: "Source", **options: Any) -> None:
+    from contrasim_cli.extraction.models import is_factory
+    from contrasim_cli.extraction.run import RunOptions, extract
+
+    unit = {"text": "sentence", "images": "image", "arrays": "row" if is_factory(model.model) else "image"}[source.kind]
+    attrs = {"model": network.name, "data": source.name, "unit": unit, "pooling": network.pooling} | options["attrs"]
+    settings = options | {"attrs": attrs, "store_dtype": options["store_dtype"] or "float32"}
+    extract(network, source, model, RunOptions(**settings), console.progress)
+
+
+def _print_layers(network: "Network", source: "Source") -> None:
+    from contrasim_cli.extraction.run import layer_table
+
+    typer.echo("layer\twidth")
+    for name, width in layer_table(network, source).items():
+        typer.echo(f"{name}\t{width}")
 
 
 def _one_input(inputs: Mapping[str, Path | None]) -> str:
@@ -204,7 +220,9 @@ def _one_input(inputs: Mapping[str, Path | None]) -> str:
     return given[0].removeprefix("--")
 
 
-def _check_combination(kind: str, model_only: Mapping[str, object], import_only: Mapping[str, object], ids: Path | None) -> None:
+def _check_combination(
+    kind: str, model_only: Mapping[str, object], import_only: Mapping[str, object], ids: Path | None
+) -> None:
     """Refuse options that have no meaning for the input given."""
     useless = [name for name, value in (model_only if kind == "from" else import_only).items() if value]
     if kind != "from" and not model_only["--model"]:
@@ -217,24 +235,25 @@ def _check_combination(kind: str, model_only: Mapping[str, object], import_only:
         raise UsageError("give the row ids by --ids or by --id-column, not by both")
 
 
-def _outputs(output: str | None, columns: Sequence[str | None]) -> list[Path]:
+def _outputs(output: str | None, columns: Sequence[str | None], replace: bool) -> list[Path]:
+    """The paths of the stores, each of which can be written."""
     if output is None:
         raise UsageError("-o is missing: say where the store goes, such as -o acts.h5")
     if len(columns) > 1 and FIELD not in output:
         raise UsageError(f"several columns become several stores: put {FIELD} into the name, such as -o '{FIELD}.h5'")
     if len(set(columns)) < len(columns):
         raise UsageError("--column names the same column twice")
-    return [Path(output.replace(FIELD, name or FIELD)) for name in columns]
+    paths = [Path(output.replace(FIELD, name or FIELD)) for name in columns]
+    raise_all([problem for path in paths if (problem := _refusal(path, replace))])
+    return paths
 
 
-def _check_outputs(outputs: Sequence[Path], replace: bool) -> None:
-    problems: list[ContraSimError] = []
-    for path in outputs:
-        try:
-            check_output(path, replace)
-        except ContraSimError as problem:
-            problems.append(problem)
-    raise_all(problems)
+def _refusal(path: Path, replace: bool) -> ContraSimError | None:
+    try:
+        check_output(path, replace)
+    except ContraSimError as problem:
+        return problem
+    return None
 
 
 def _given(attrs: Mapping[str, str | None]) -> dict[str, str]:
@@ -262,9 +281,3 @@ def _sources(
             problems.append(problem)
     raise_all(problems)
     return sources
-
-
-def _print_layers(widths: Mapping[str, int]) -> None:
-    typer.echo("layer\twidth")
-    for name, width in widths.items():
-        typer.echo(f"{name}\t{width}")

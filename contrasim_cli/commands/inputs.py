@@ -9,8 +9,8 @@ from typing import Any
 
 from contrasim_cli import __version__
 from contrasim_cli.commands.options import Align, OnNan
-from contrasim_cli.errors import UsageError
-from contrasim_cli.store import Store, View, align, drop_nonfinite, open_stores, select_layers
+from contrasim_cli.errors import ContraSimError, UsageError, raise_all
+from contrasim_cli.store import Store, View, align, close_stores, drop_nonfinite, open_stores, select_layers
 
 
 @dataclass
@@ -23,21 +23,31 @@ class Inputs(AbstractContextManager["Inputs"]):
 
     def __enter__(self) -> "Inputs":
         self.stores: list[Store] = open_stores(self.paths)
-        self.views: list[View] = align(self.stores, self.how.value)
+        try:
+            self.views: list[View] = align(self.stores, self.how.value)
+        except BaseException:
+            close_stores(self.stores)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for store in self.stores:
-            store.close()
+        close_stores(self.stores)
 
     def select(self, *patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[list[str]]]:
         """For each set of patterns, the layers of every store; and with `--nan drop`, leave bad rows out."""
-        chosen = [
-            [select_layers(list(s.layers), wanted, where=str(s.path), embeddings=embeddings) for s in self.stores]
-            for wanted in patterns
-        ]
+        problems: list[ContraSimError] = []
+        chosen: list[list[list[str]]] = [[] for _ in patterns]
+        for found, wanted in zip(chosen, patterns, strict=True):
+            for store in self.stores:
+                try:
+                    found.append(
+                        select_layers(list(store.layers), wanted, where=str(store.path), embeddings=embeddings)
+                    )
+                except ContraSimError as problem:
+                    problems.append(problem)
+        raise_all(list({str(problem): problem for problem in problems}.values()))  # sides often ask for the same
         self.drop(chosen)
         return chosen
 

@@ -39,12 +39,15 @@ def inspect(
 
         emit(_encoder_results(encoder.load(files[0])), format, output, None, force)
         return
-    from contrasim_cli.store import open_stores
+    from contrasim_cli.store import close_stores, open_stores
     from contrasim_cli.store.inspection import disagreement
 
     stores = open_stores(files)
-    emit(_store_results(files, stores, scan), format, output, None, force)
-    problem = disagreement(stores, align.value)
+    try:
+        emit(_store_results(files, stores, scan), format, output, None, force)
+        problem = disagreement(stores, align.value)
+    finally:
+        close_stores(stores)
     if problem is not None:
         raise problem
 
@@ -53,11 +56,16 @@ def _is_encoder(path: Path) -> bool:
     """Whether the file is a torch archive with an encoder in it, without unpickling anything."""
     import zipfile
 
+    if not path.is_file():
+        return False
     try:
         with zipfile.ZipFile(path) as archive:
             pickled = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
-            return pickled is not None and b"contrasim-encoder" in archive.read(pickled)
-    except (OSError, zipfile.BadZipFile, ValueError):
+            if pickled is None:
+                return False
+            with archive.open(pickled) as stream:
+                return b"contrasim-encoder" in stream.read(4096)
+    except Exception:  # zipfile raises whatever it trips over; the file is reported when it is opened as a store
         return False
 
 

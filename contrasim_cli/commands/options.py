@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from contrasim_cli import console
+from contrasim_cli.errors import Interrupted
 
 
 class Format(str, Enum):
@@ -113,7 +114,10 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(function)
     def run(**options: Any) -> None:
         console.configure(**{name: options.pop(name) for name in _COMMON})
-        function(**options)
+        try:
+            function(**options)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(*stop.args) from stop
 
     extra = [
         inspect.Parameter(
@@ -133,7 +137,7 @@ def parse_memory(text: str | None) -> int | None:
     """`2G`, `512M`, `1.5GiB` in bytes; None stays None."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")) if match else 0
     if size < 1:
         raise typer.BadParameter(f"{text!r} is no size; write it as 2G or 512M", param_hint="--memory")

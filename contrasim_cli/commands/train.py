@@ -3,7 +3,7 @@
 import logging
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -121,12 +121,13 @@ def train(
     where = pick_device(device and device.value)
     with Inputs(stores, align, nan) as inputs:
         data = _data(inputs, task, layers, layers_a, layers_b)
-        training.check_data(data, task.value)
+        training.check_data(data, task.value, encoder_per_view)
         config = encoders.Config(
             task=task.value,
             objective=objective.value,
             widths=data.widths,
             views=tuple(store.stem for store in inputs.stores) if encoder_per_view else (),
+            view_widths=data.view_widths if encoder_per_view else (),
             similarity=similarity.value,
             hidden=tuple(hidden) if hidden else (512, 256),
             output=dim,
@@ -139,9 +140,6 @@ def train(
             encoder_per_view=encoder_per_view,
             seed=seed,
         )
-        if resume and _complete(output, config, force):
-            log.info("%s is complete already", quoted(output))
-            return
         _run(output, data, config, memory_budget(budget), where, resume, force)
 
 
@@ -164,17 +162,15 @@ def _data(
     return Data(inputs.views, chosen)
 
 
-def _complete(output: Path, config: "Config", force: bool) -> bool:
-    """Whether the output is there already, of the same configuration."""
+def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
+    """Refuse to take the output that is there for that of this run where it is another's."""
     from contrasim_cli import encoder as encoders
 
-    if not output.exists() or force:
-        return False
-    if encoders.load(output).config != config:
+    found = encoders.load(output)
+    if found.config != config or found.provenance.get("stores") != about["stores"]:
         raise OutputExistsError(
-            f"{quoted(output)}: already exists, trained with other options; give --force to replace it"
+            f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
         )
-    return True
 
 
 def _run(
@@ -187,6 +183,10 @@ def _run(
     check_output(partial, force=True)
     source = training.Source(data, budget, device, console.progress)
     about = training.provenance(source)
+    if resume and not force and output.exists():
+        _check_complete(output, config, about)
+        log.info("%s is complete already", quoted(output))
+        return
     if resume and partial.exists():
         found = encoders.load(partial)
         training.check_resumable(found, about)

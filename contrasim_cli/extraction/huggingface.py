@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from contrasim_cli.errors import InputError, MismatchError, MissingError, UsageError
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, MissingError, UsageError
 from contrasim_cli.extraction.inputs import Items, Source, file_digest, open_image
 from contrasim_cli.extraction.models import Inputs, ModelOptions, Network, choose_pool, shapes, short_name, to_device
 from contrasim_cli.extraction.pooling import IMAGE_POOLS, TEXT_POOLS, pool_patches, pool_tokens, spatial_mean
@@ -29,22 +30,30 @@ log = logging.getLogger(__name__)
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken"}
 PICKLED = {".bin", ".pt", ".pth"}
+CLOSED = {"trust_remote_code": False}  # said aloud, or transformers asks on the terminal
 
 
 def load_pretrained(options: ModelOptions, source: Source) -> Network:
     """A local folder or a model of the hub, for texts or for images."""
     transformers = _import()
+    _check_name(options.model)
+    if not Path(options.model).is_dir():
+        log.info(
+            "%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(options.model)
+        )
     config = _fetch(options.model, transformers.AutoConfig)
     if source.kind == "text":
         pool = choose_pool(options.pool, TEXT_POOLS, "mean", "text")
-        tokenizer = _tokenizer(options.model, transformers)
         model = _model(options, config, transformers)
+        _check_modality(options.model, model, "input_ids", "text")
+        tokenizer = _tokenizer(options.model, transformers)
         return TextNetwork(options, model, _digest(options, config), pool, tokenizer=tokenizer)
     pool = choose_pool(options.pool, IMAGE_POOLS, "cls", "images")
     if options.max_length is not None:
         raise UsageError("--max-length is for text; images are not cut")
-    processor = _fetch(options.model, transformers.AutoImageProcessor) if source.kind == "images" else None
     model = _model(options, config, transformers)
+    _check_modality(options.model, model, "pixel_values", "images")
+    processor = _processor(options.model, transformers) if source.kind == "images" else None
     return VisionNetwork(options, model, _digest(options, config), pool, source=source, processor=processor)
 
 
@@ -62,19 +71,20 @@ def _import() -> Any:
 
 def _fetch(model: str, kind: Any) -> Any:
     """Load a part of the model, from its folder or from the hub."""
-    _check_name(model)
     try:
-        return kind.from_pretrained(model)
+        return kind.from_pretrained(model, **CLOSED)
     except ImportError as error:
         raise MissingError(f"{quoted(model)}: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # transformers raises whatever its parts trip over
         raise _unloadable(model, error) from error
 
 
 def _check_name(model: str) -> None:
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
-            raise InputError(f"{quoted(model)}: is no model's folder: it has no config.json; save one with save_pretrained")
+            raise InputError(
+                f"{quoted(model)}: is no model's folder: it has no config.json; save one with save_pretrained"
+            )
     elif Path(model).exists():
         raise InputError(f"{quoted(model)}: is a file; --model takes a folder, a hub id or file.py:function")
     elif model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/"):
@@ -84,7 +94,13 @@ def _check_name(model: str) -> None:
 def _unloadable(model: str, error: Exception) -> InputError:
     reason = str(error)
     if "trust_remote_code" in reason:
-        return InputError(f"{quoted(model)}: needs code from its repository, which is not run; give --model file.py:function")
+        return InputError(
+            f"{quoted(model)}: needs code from its repository, which is not run; give --model file.py:function"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return InputError(
+            f"{quoted(model)}: its weights are a pickle of more than tensors; only safetensors or plain tensors are read"
+        )
     if not Path(model).is_dir():
         return InputError(
             f"{quoted(model)}: is no folder here, and cannot be fetched from the Hugging Face hub ({_first_line(error)})"
@@ -101,25 +117,48 @@ def _tokenizer(model: str, transformers: Any) -> Any:
     try:
         return _fetch(model, transformers.AutoTokenizer)
     except InputError as error:
-        if Path(model).is_dir() and not any((Path(model) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")):
+        if Path(model).is_dir() and not any(
+            (Path(model) / name).exists() for name in ("tokenizer.json", "tokenizer_config.json")
+        ):
             raise InputError(f"{quoted(model)}: has no tokenizer; save one there with save_pretrained") from error
         raise
 
 
+def _processor(model: str, transformers: Any) -> Any:
+    if Path(model).is_dir() and not (Path(model) / "preprocessor_config.json").is_file():
+        raise InputError(
+            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how image files become numbers; "
+            "save an image processor there, or give --arrays"
+        )
+    return _fetch(model, transformers.AutoImageProcessor)
+
+
+def _check_modality(name: str, model: Any, wanted: str, what: str) -> None:
+    """Refuse a model of something else before it fails in its own words."""
+    found = getattr(model, "main_input_name", wanted)
+    if found != wanted:
+        kinds = {"input_ids": "text", "pixel_values": "images", "input_values": "sound", "input_features": "sound"}
+        raise UsageError(f"{quoted(name)}: is a model of {kinds.get(found, found)}, not of {what}")
+
+
 def _model(options: ModelOptions, config: Any, transformers: Any) -> nn.Module:
     if hasattr(config, "text_config") and hasattr(config, "vision_config"):
-        raise UsageError(f"{quoted(options.model)}: has a text and an image tower; save the one you want with save_pretrained")
+        raise UsageError(
+            f"{quoted(options.model)}: has a text and an image tower; save the one you want with save_pretrained"
+        )
     # the conversion of other people's .bin files is none of our business, and would run in the background
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         if options.random_weights:
-            model = transformers.AutoModel.from_config(config)
+            model = transformers.AutoModel.from_config(config, **CLOSED)
         else:
-            model, report = transformers.AutoModel.from_pretrained(options.model, output_loading_info=True)
+            model, report = transformers.AutoModel.from_pretrained(options.model, output_loading_info=True, **CLOSED)
             _check_complete(options.model, report)
     except ImportError as error:
         raise MissingError(f"{quoted(options.model)}: {_first_line(error)}") from error
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except ContraSimError:
+        raise
+    except Exception as error:
         raise _unloadable(options.model, error) from error
     if getattr(model.config, "is_encoder_decoder", False):
         model = model.get_encoder()
@@ -167,7 +206,7 @@ class _Pretrained:
     digest: str
     pooling: str
     chosen: dict[str, int] = field(default_factory=dict, init=False)
-    last_is_output: bool | None = field(default=None, init=False)
+    after_norm: bool | None = field(default=None, init=False)
 
     @property
     def name(self) -> str:
@@ -175,13 +214,17 @@ class _Pretrained:
 
     def discover(self, inputs: Inputs) -> dict[str, int]:
         output = self._forward(inputs)
-        hidden = output.hidden_states
+        hidden = getattr(output, "hidden_states", None)
+        if not hidden:
+            raise InputError(
+                f"{quoted(self.name)}: gives no hidden states; give --model file.py:function and choose its modules"
+            )
         names = [f"hidden_{index}" for index in range(len(hidden))]
         chosen = select_layers(names, self.options.layers, where=self.name)
         self.chosen = {name: names.index(name) for name in chosen}
         last = getattr(output, "last_hidden_state", None)
         if last is not None:
-            self.last_is_output = last.shape == hidden[-1].shape and torch.equal(last, hidden[-1])
+            self.after_norm = last.shape == hidden[-1].shape and torch.equal(last, hidden[-1])
         self._check(hidden, inputs)
         return {name: tensor.shape[1] for name, tensor in self._pooled(hidden, inputs).items()}
 
@@ -189,7 +232,7 @@ class _Pretrained:
         return self._pooled(self._forward(inputs).hidden_states, inputs)
 
     def about(self) -> dict[str, Any]:
-        return {"last_layer_is_model_output": self.last_is_output, "architecture": type(self.model).__name__}
+        return {"last_layer_after_final_norm": self.after_norm, "architecture": type(self.model).__name__}
 
     @torch.inference_mode()
     def _forward(self, inputs: Inputs) -> Any:
@@ -244,7 +287,7 @@ class TextNetwork(_Pretrained):
 
     def __post_init__(self) -> None:
         self.limit = token_limit(self.tokenizer, self.model, self.options.max_length)
-        self.vocabulary = int(self.model.get_input_embeddings().num_embeddings)
+        self.vocabulary = getattr(self.model.get_input_embeddings(), "num_embeddings", None)
         # padding is masked, so that any token will do where there is none for it
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         self.pad = next(number for number in candidates if number is not None)
@@ -254,7 +297,9 @@ class TextNetwork(_Pretrained):
         ids, types = encoded["input_ids"], encoded.get("token_type_ids")
         long = [row for row, tokens in enumerate(ids) if self.limit is not None and len(tokens) > self.limit]
         if long:
-            cut = self.tokenizer([items[row] for row in long], truncation=True, max_length=self.limit, return_attention_mask=False)
+            cut = self.tokenizer(
+                [items[row] for row in long], truncation=True, max_length=self.limit, return_attention_mask=False
+            )
             for place, row in enumerate(long):
                 ids[row] = cut["input_ids"][place]
                 if types is not None:
@@ -268,8 +313,10 @@ class TextNetwork(_Pretrained):
     def _check_tokens(self, ids: Sequence[Sequence[int]], first: int) -> None:
         for row, tokens in enumerate(ids, first):
             if not tokens:
-                raise InputError(f"row {row} has no tokens: the text is empty for {quoted(self.name)}; take the row out")
-            if max(tokens) >= self.vocabulary:
+                raise InputError(
+                    f"row {row} has no tokens: the text is empty for {quoted(self.name)}; take the row out"
+                )
+            if self.vocabulary is not None and max(tokens) >= self.vocabulary:
                 raise InputError(
                     f"{quoted(self.name)}: the tokenizer gives token {max(tokens)} where the model has {self.vocabulary}; "
                     "tokenizer and model do not belong together"
@@ -355,9 +402,13 @@ class VisionNetwork(_Pretrained):
     def discover(self, inputs: Inputs) -> dict[str, int]:
         pixels = inputs["pixel_values"]
         if pixels.ndim != 4:
-            raise MismatchError(f"{self._where}: a row is {shapes([pixels])}; {quoted(self.name)} takes [channels, height, width]")
+            raise MismatchError(
+                f"{self._where}: a row is {shapes([pixels])}; {quoted(self.name)} takes [channels, height, width]"
+            )
         if self.channels is not None and pixels.shape[1] != self.channels:
-            raise MismatchError(f"{self._where}: images have {pixels.shape[1]} channels, {quoted(self.name)} takes {self.channels}")
+            raise MismatchError(
+                f"{self._where}: images have {pixels.shape[1]} channels, {quoted(self.name)} takes {self.channels}"
+            )
         return super().discover(inputs)
 
     @property
@@ -381,7 +432,9 @@ class VisionNetwork(_Pretrained):
     def _patches(self, pixels: Tensor) -> int:
         size = getattr(self.model.config, "patch_size", None)
         if size is None:
-            raise InputError(f"{quoted(self.name)}: its config.json has no patch_size, so that its patches cannot be told apart")
+            raise InputError(
+                f"{quoted(self.name)}: its config.json has no patch_size, so that its patches cannot be told apart"
+            )
         height, width = (size, size) if isinstance(size, int) else size
         return (pixels.shape[2] // height) * (pixels.shape[3] // width)
 

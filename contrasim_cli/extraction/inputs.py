@@ -26,7 +26,22 @@ from contrasim_cli.store.store import first_duplicate
 
 log = logging.getLogger(__name__)
 
-SEPARATORS = {".tsv": "\t", ".csv": ","}
+TABLES = {".tsv", ".csv"}
+NO_TEXTS = {
+    ".arrow",
+    ".bz2",
+    ".gz",
+    ".json",
+    ".jsonl",
+    ".npy",
+    ".npz",
+    ".parquet",
+    ".xls",
+    ".xlsx",
+    ".xz",
+    ".zip",
+    ".zst",
+}
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 DIGEST_BLOCK = 1 << 20
 
@@ -93,7 +108,9 @@ def text_source(path: Path, column: str | None, id_column: str | None, limit: in
 
 def check_columns(path: Path, column: str | None, id_column: str | None) -> None:
     """Refuse columns of something that is no table, and a table without a column."""
-    is_table = path.suffix.lower() in SEPARATORS
+    if path.suffix.lower() in NO_TEXTS:
+        raise UsageError(f"{quoted(path)}: --text takes .txt (one text per line), .tsv or .csv; convert the file first")
+    is_table = path.suffix.lower() in TABLES
     if is_table and column is None:
         raise UsageError(f"{quoted(path)}: say which column holds the text (--column); it has {_shown(header(path))}")
     if not is_table and (column is not None or id_column is not None):
@@ -136,7 +153,9 @@ def _decoded(path: Path, number: int, line: bytes) -> str:
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{quoted(path)}: line {number} is not UTF-8; convert the file first (iconv -t utf-8)") from error
+        raise InputError(
+            f"{quoted(path)}: line {number} is not UTF-8; convert the file first (iconv -t utf-8)"
+        ) from error
     return text.removeprefix("\ufeff") if number == 1 else text
 
 
@@ -223,7 +242,9 @@ def _load_arrays(path: Path) -> tuple[npt.NDArray[Any], list[str] | None]:
 
 def _check_array(path: Path, array: npt.NDArray[Any]) -> None:
     if array.dtype.kind not in "fiub" or array.ndim < 2 or not len(array):
-        raise InputError(f"{quoted(path)}: is {array.dtype} {array.shape}; expected numbers [n, …] with at least one row")
+        raise InputError(
+            f"{quoted(path)}: is {array.dtype} {array.shape}; expected numbers [n, …] with at least one row"
+        )
 
 
 def _check_ids(path: Path, ids: npt.NDArray[Any], n_rows: int) -> list[str]:
@@ -266,7 +287,9 @@ def _image_names(folder: Path) -> tuple[list[str], int]:
     images = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES]
     unnameable = [name for name in images if not _is_utf8(name)]
     if unnameable:
-        raise InputError(f"{quoted(folder)}: the file name {unnameable[0]!a} is not UTF-8 and cannot be an id; rename it")
+        raise InputError(
+            f"{quoted(folder)}: the file name {unnameable[0]!a} is not UTF-8 and cannot be an id; rename it"
+        )
     return sorted((name.replace(os.sep, "/") for name in images), key=os.fsencode), len(files) - len(images)
 
 

@@ -99,7 +99,7 @@ def is_factory(model: str) -> bool:
 def choose_pool(asked: str | None, allowed: Sequence[str], default: str, what: str) -> str:
     """The pooling asked for, if it fits the input."""
     if asked is not None and asked not in allowed:
-        raise UsageError(f"--pool {quoted(asked)} is not for {what}; choose {' or '.join(allowed)}")
+        raise UsageError(f"--pool {quoted(asked)} is not for {what}; choose {', '.join(allowed[:-1])} or {allowed[-1]}")
     return asked or default
 
 

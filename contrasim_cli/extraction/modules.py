@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
-from contrasim_cli.extraction.inputs import Items, Source, open_image
+from contrasim_cli.extraction.inputs import Items, Source, file_digest, open_image
 from contrasim_cli.extraction.models import Inputs, ModelOptions, choose_pool, shapes, to_device
 from contrasim_cli.extraction.pooling import TEXT_POOLS, pool_tokens, spatial_mean
 from contrasim_cli.files import quoted
@@ -56,7 +56,9 @@ def load_factory(options: ModelOptions, source: Source) -> "ModuleNetwork":
             f"{quoted(options.model)}: returned {type(made).__name__}; expected a torch.nn.Module, or it and a preprocess function"
         )
     if source.kind == "images" and preprocess is None:
-        raise InputError(f"{quoted(options.model)}: --images needs (module, preprocess) from it, so that images become tensors")
+        raise InputError(
+            f"{quoted(options.model)}: --images needs (module, preprocess) from it, so that images become tensors"
+        )
     return ModuleNetwork(options, module.eval().to(options.device), preprocess, pool, source)
 
 
@@ -152,7 +154,9 @@ class ModuleNetwork:
 
     @property
     def digest(self) -> str:
-        return weights_digest(self.module)
+        file = Path(self.options.model.rpartition(":")[0])
+        code = file_digest(file) if file.is_file() else ""
+        return hashlib.sha256(f"{code} {weights_digest(self.module)}".encode()).hexdigest()
 
     def about(self) -> dict[str, Any]:
         return {"architecture": type(self.module).__name__}
@@ -165,12 +169,8 @@ class ModuleNetwork:
         modules = dict(self.module.named_modules())
         candidates = {name: modules[name] for name in names}
         outputs = self._outputs(inputs, candidates)
-        usable = {name: self._usable(name, outputs.get(name, []), inputs) for name in names}
-        if not self.options.layers:
-            usable = _without_refused(usable)
-        problem = next((found for found in usable.values() if isinstance(found, str)), None)
-        if problem is not None:
-            raise UsageError(f"{quoted(self.name)}: {problem}; choose others with --layers")
+        found = {name: self._usable(name, outputs[name], inputs) for name in names}
+        usable = _without_refused(found, self.options.layers or (), self.name)
         self.chosen = {name: candidates[name] for name in usable}
         return {name: tensor.shape[1] for name, tensor in self.rows(inputs).items()}
 
@@ -181,7 +181,9 @@ class ModuleNetwork:
         for name in self.chosen:
             states = outputs[name][0]
             if states is None or len(states) != count:
-                raise InputError(f"{quoted(self.name)}: layer {quoted(name)} does not give one state per row of the batch")
+                raise InputError(
+                    f"{quoted(self.name)}: layer {quoted(name)} does not give one state per row of the batch"
+                )
             rows[name] = self._pool(states)
         return rows
 
@@ -192,7 +194,9 @@ class ModuleNetwork:
         for pattern in patterns:
             found = [name for name in names if matches(name, pattern)]
             ranged = re.fullmatch(r"-?\d+|\d+-\d+", pattern) and not found
-            chosen.update(dict.fromkeys(found or select_layers(defaults if ranged else names, [pattern], where=self.name)))
+            chosen.update(
+                dict.fromkeys(found or select_layers(defaults if ranged else names, [pattern], where=self.name))
+            )
         return list(chosen)
 
     @torch.inference_mode()
@@ -230,14 +234,21 @@ class ModuleNetwork:
         return spatial_mean(states) if states.ndim == 4 else states
 
 
-def _without_refused(usable: Mapping[str, Tensor | str]) -> dict[str, Tensor | str]:
-    """Layers that nobody asked for by name are left out where they cannot be used."""
-    refused = [found for found in usable.values() if isinstance(found, str)]
-    if len(refused) == len(usable):
-        return dict(usable)
-    for reason in refused:
-        log.info("left out: %s", reason)
-    return {name: found for name, found in usable.items() if isinstance(found, Tensor)}
+def _without_refused(found: Mapping[str, Tensor | str], asked: Sequence[str], where: str) -> dict[str, Tensor]:
+    """The usable layers; what cannot be used is left out, unless it was asked for by its name or nothing else is there."""
+    refused = {name: reason for name, reason in found.items() if isinstance(reason, str)}
+    named = [name for name in refused if name in asked]
+    if named or len(refused) == len(found):
+        reason = refused[named[0]] if named else next(iter(refused.values()), "it has no submodules")
+        raise UsageError(f"{quoted(where)}: {reason}; choose others with --layers")
+    if refused:
+        log.info(
+            "%d of %d modules are left out, the first because %s",
+            len(refused),
+            len(found),
+            next(iter(refused.values())),
+        )
+    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
 @contextlib.contextmanager
@@ -296,5 +307,5 @@ def weights_digest(module: nn.Module) -> str:
     for name, tensor in module.state_dict().items():
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from contrasim_cli.files import atomic_output, quoted, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
-TRUNCATED = "truncated"
 OURS = re.compile(r"manifest\.json|lock|\d{6}\.npz|\..*\.tmp")
 
 Rows = npt.NDArray[np.floating]
@@ -46,22 +46,20 @@ class Parts:
 
     def write(self, index: int, rows: Mapping[str, Rows], truncated: int) -> None:
         """Write one shard."""
-        arrays: dict[str, Any] = {str(place): rows[name] for place, name in enumerate(self.layers)}
-        arrays[TRUNCATED] = np.array(truncated)
         path = self._path(index)
         with atomic_output(path, force=True) as temporary, writing(path), temporary.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
+            np.savez(stream, *(rows[name] for name in self.layers), np.array(truncated))
 
     def read(self, index: int) -> Iterator[tuple[str, Rows]]:
         """The layers of a shard and their rows, one after the other."""
         with self._opened(index) as archive:
             for place, name in enumerate(self.layers):
-                yield name, archive[str(place)]
+                yield name, archive[f"arr_{place}"]
 
     def truncated(self, index: int) -> int:
         """How many of a shard's rows were cut at the model's limit."""
         with self._opened(index) as archive:
-            return int(archive[TRUNCATED])
+            return int(archive[f"arr_{len(self.layers)}"])
 
     @contextlib.contextmanager
     def _opened(self, index: int) -> Iterator[Any]:
@@ -69,8 +67,10 @@ class Parts:
         try:
             with np.load(path, allow_pickle=False) as archive:
                 yield archive
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(f"{quoted(path)}: is damaged ({error}); delete it and give --resume to make it again") from error
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(
+                f"{quoted(path)}: is damaged ({error}); delete it and give --resume to make it again"
+            ) from error
 
 
 def folder_of(output: Path) -> Path:
@@ -115,7 +115,7 @@ def remove(output: Path) -> None:
 
 def difference(there: Config, now: Config) -> str:
     """The first setting in which two configurations differ, in words."""
-    for name in dict.fromkeys((*there, *now)):
+    for name in dict.fromkeys((*now, *there)):
         old, new = there.get(name), now.get(name)
         if old != new:
             return f"{name.replace('_', ' ')} was {_short(old)} and is {_short(new)}"
@@ -131,7 +131,9 @@ def _check_ours(folder: Path) -> None:
     if not os.path.lexists(folder):
         return
     if not folder.is_dir() or folder.is_symlink() or not all(OURS.fullmatch(entry.name) for entry in folder.iterdir()):
-        raise OutputExistsError(f"{quoted(folder)}: is in the place of the finished rows, and is not from extract; move it away")
+        raise OutputExistsError(
+            f"{quoted(folder)}: is in the place of the finished rows, and is not from extract; move it away"
+        )
 
 
 def _empty(folder: Path) -> None:
@@ -149,7 +151,9 @@ def _locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise OutputError(f"{quoted(folder)}: another process is writing this output; wait until it has finished") from error
+            raise OutputError(
+                f"{quoted(folder)}: another process is writing this output; wait until it has finished"
+            ) from error
         except OSError:  # a file system without locks
             pass
         yield
@@ -164,7 +168,9 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise InputError(f"{quoted(folder / MANIFEST)}: cannot be read ({error}); leave out --resume to start again") from error
+        raise InputError(
+            f"{quoted(folder / MANIFEST)}: cannot be read ({error}); leave out --resume to start again"
+        ) from error
     if not isinstance(content, dict) or not {"config", "shard_rows"} <= content.keys():
         raise InputError(f"{quoted(folder / MANIFEST)}: is no manifest; leave out --resume to start again")
     return content

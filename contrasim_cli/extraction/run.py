@@ -44,7 +44,9 @@ class RunOptions:
     resume: bool = False
 
 
-def extract(network: Network, source: Source, model: ModelOptions, run: RunOptions, progress: Progress = silent) -> None:
+def extract(
+    network: Network, source: Source, model: ModelOptions, run: RunOptions, progress: Progress = silent
+) -> None:
     """Write the activations of every row of the source as a store.
 
     Raises:
@@ -63,7 +65,7 @@ def extract(network: Network, source: Source, model: ModelOptions, run: RunOptio
         with parts.opened(run.output, tuple(widths), shard_rows, config, run.resume) as shards:
             _fill(network, source, run, shards, progress, done)
             about = {"batch_size": run.batch_size, "device": str(model.device), **network.about()}
-            truncated = _assemble(shards, source, run, widths, _provenance(config) | about)
+            truncated = _assemble(shards, source, run, widths, provenance_of(config) | about)
         parts.remove(run.output)
     if truncated:
         limit = network.about()["token_limit"]
@@ -71,7 +73,8 @@ def extract(network: Network, source: Source, model: ModelOptions, run: RunOptio
     note_written(run.output, list(widths.values()), source.n_rows)
 
 
-def _provenance(config: Mapping[str, Any]) -> dict[str, Any]:
+def provenance_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every store that was made here says about how."""
     return {"config": config, "config_digest": digest_of(config)}
 
 
@@ -81,7 +84,9 @@ def layer_table(network: Network, source: Source) -> dict[str, int]:
     return network.discover(network.prepare(first, 0).batch([0]))
 
 
-def configuration(network: Network, source: Source, model: ModelOptions, run: RunOptions, layers: Sequence[str]) -> dict[str, Any]:
+def configuration(
+    network: Network, source: Source, model: ModelOptions, run: RunOptions, layers: Sequence[str]
+) -> dict[str, Any]:
     """Everything that determines the rows of the store."""
     return {
         "model": network.name,
@@ -221,11 +226,15 @@ def _checked(tensor: Tensor, run: RunOptions, layer: str, rows: Sequence[int], s
     value = float(values[place, column])
     where = f"{quoted(source.name)}: row {rows[place]}: layer {quoted(layer)}, column {column}"
     if np.isfinite(value):
-        raise InputError(f"{where}: {value:.6g} does not fit {run.store_dtype}; store it as float32 (--store-dtype float32)")
+        raise InputError(
+            f"{where}: {value:.6g} does not fit {run.store_dtype}; store it as float32 (--store-dtype float32)"
+        )
     raise InputError(f"{where}: the model gives {value}; activations must be finite")
 
 
-def _assemble(shards: Parts, source: Source, run: RunOptions, widths: Mapping[str, int], provenance: Mapping[str, Any]) -> int:
+def _assemble(
+    shards: Parts, source: Source, run: RunOptions, widths: Mapping[str, int], provenance: Mapping[str, Any]
+) -> int:
     """Write the store from its shards; how many rows were cut at the model's limit comes back."""
     indices = range(-(-source.n_rows // shards.shard_rows))
     truncated = sum(map(shards.truncated, indices))

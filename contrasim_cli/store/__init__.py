@@ -2,7 +2,7 @@
 
 from contrasim_cli.store.align import View, align, drop_nonfinite
 from contrasim_cli.store.format import LayerSpec, StoreWriter
-from contrasim_cli.store.open import open_store, open_stores
+from contrasim_cli.store.open import close_stores, open_store, open_stores
 from contrasim_cli.store.select import select_layers
 from contrasim_cli.store.store import Ids, Layer, Store
 
@@ -14,6 +14,7 @@ __all__ = [
     "StoreWriter",
     "View",
     "align",
+    "close_stores",
     "drop_nonfinite",
     "open_store",
     "open_stores",

@@ -42,12 +42,6 @@ class View:
             raise bad_value(self.store, layer, int(where[bad_rows(block)].min()))
         return block
 
-    def ids(self, rows: RowIndex) -> list[str] | None:
-        """The ids at the given positions of the view."""
-        if self.store.ids is None:
-            return None
-        return [self.store.ids.read(int(row), int(row) + 1)[0] for row in self._positions(rows)]
-
     def _positions(self, rows: RowIndex | None) -> RowIndex:
         if self.rows is None:
             return np.arange(self.store.n_rows) if rows is None else rows
@@ -65,8 +59,7 @@ def align(stores: Sequence[Store], how: str = "order") -> list[View]:
         InputError: an id occurs twice in a store.
         MismatchError: ids or row counts disagree.
     """
-    for store in stores:
-        _check_rows(store)
+    raise_all([InputError(f"{quoted(store.path)}: has no rows") for store in stores if not store.n_rows])
     raise_all([problem for store in stores for problem in _duplicates(store)])
     named = [store for store in stores if store.ids is not None]
     if how == "position" or len(named) < len(stores) or _sources_differ(named):
@@ -77,11 +70,6 @@ def align(stores: Sequence[Store], how: str = "order") -> list[View]:
     first = stores[0]
     raise_all([problem for other in stores[1:] for problem in _difference(first, other)])
     return [View(store) for store in stores]
-
-
-def _check_rows(store: Store) -> None:
-    if store.n_rows == 0:
-        raise InputError(f"{quoted(store.path)}: has no rows")
 
 
 def _ids(store: Store) -> Ids:
@@ -144,7 +132,11 @@ def _difference(first: Store, other: Store) -> list[ContraSimError]:
     unequal = np.flatnonzero(a.hashes[:shared] != b.hashes[:shared])
     row = int(unequal[0]) if len(unequal) else shared
     shown = [quoted(ids.read(row, row + 1)[0]) if row < ids.count else "no row" for ids in (a, b)]
-    advice = "give --align ids to compare the common rows" if common else "they are not the same examples"
+    advice = (
+        "give --align ids to compare the common rows"
+        if common
+        else "they are not the same examples, or give --align position if the rows line up all the same"
+    )
     return [
         MismatchError(
             f"{quoted(other.path)}: ids differ from those of {quoted(first.path)} ({b.count} and {a.count} rows, {common} ids "

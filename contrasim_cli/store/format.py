@@ -23,7 +23,7 @@ import numpy.typing as npt
 from contrasim_cli import __version__
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.files import atomic_output, quoted, writing
-from contrasim_cli.store.hdf5 import check_dataset, datasets, is_text, read_text, text_attrs
+from contrasim_cli.store.hdf5 import Sink, check_dataset, datasets, is_text, read_text, text_attrs
 from contrasim_cli.store.store import Ids, Layer, Store
 
 FORMAT = "contrasim-activations"
@@ -83,25 +83,35 @@ class StoreWriter:
     force: bool = False
 
     def __enter__(self) -> "StoreWriter":
-        for spec in self.layers:
-            _check_spec(spec)
+        self._check()
         self._stack = contextlib.ExitStack()
         try:
             self._open()
-        except BaseException:
-            self._stack.close()
+        except BaseException as problem:
+            self._stack.__exit__(type(problem), problem, problem.__traceback__)
             raise
         return self
+
+    def _check(self) -> None:
+        for spec in self.layers:
+            _check_spec(spec)
+        names = [spec.name for spec in self.layers]
+        repeated = next((name for name in names if names.count(name) > 1), None)
+        if repeated is not None:
+            raise InputError(f"layer name {quoted(repeated)} is given to more than one layer; names must be unique")
+        if not names or self.n_rows < 1:
+            raise InputError(f"{quoted(self.path)}: nothing to store: {len(names)} layers of {self.n_rows} rows")
 
     def _open(self) -> None:
         temporary = self._stack.enter_context(atomic_output(self.path, self.force))
         with writing(self.path):
-            # the temporary file is locked already, by us
-            self._file = self._stack.enter_context(contextlib.closing(h5py.File(temporary, "w", locking=False)))
+            self._sink = self._stack.enter_context(Sink(temporary))
+            self._file = self._stack.enter_context(contextlib.closing(h5py.File(self._sink, "w")))
             self._missing = {spec.name: self.n_rows for spec in self.layers}
             for index, spec in enumerate(self.layers):
                 self._create_layer(index, spec)
             self._write_metadata()
+            self._sink.check()
 
     def _create_layer(self, index: int, spec: LayerSpec) -> None:
         row_bytes = spec.width * np.dtype(spec.dtype).itemsize
@@ -112,11 +122,12 @@ class StoreWriter:
             dtype=spec.dtype,
             chunks=(rows, spec.width),
             fletcher32=True,
+            fillvalue=np.nan,  # what a damaged index has lost is refused, and not taken for zeros
         )
         dataset.attrs["index"] = index
 
     def _write_metadata(self) -> None:
-        attrs = {name: str(value) for name, value in self.attrs.items() if value}
+        attrs = {name: quoted(value) for name, value in self.attrs.items() if value}
         attrs.setdefault("created", datetime.now(timezone.utc).isoformat(timespec="seconds"))
         attrs["contrasim_version"] = __version__
         ids_digest = self._write_ids()
@@ -139,6 +150,11 @@ class StoreWriter:
         for block in _batched(self.ids, IDS_CHUNK):
             if done + len(block) > self.n_rows:
                 raise OutputError(f"{quoted(self.path)}: more ids than the {self.n_rows} rows of the store")
+            bad = next((k for k, name in enumerate(block) if not _storable(name)), None)
+            if bad is not None:
+                raise InputError(
+                    f"the id of row {done + bad} ({quoted(block[bad])}) cannot be stored: it is no UTF-8 or holds NUL"
+                )
             dataset[done : done + len(block)] = np.array(block, dtype=object)
             for name in block:
                 everything.update(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest())
@@ -155,6 +171,7 @@ class StoreWriter:
         _check_fits(self.path, layer, start, rows, stored)
         with writing(self.path):
             dataset[start : start + len(rows)] = stored
+            self._sink.check()
         self._missing[layer] -= len(rows)
 
     def __exit__(
@@ -173,6 +190,7 @@ class StoreWriter:
             with writing(self.path):
                 self._file.attrs["complete"] = True
                 self._file.close()
+                self._sink.check()
         except BaseException as problem:
             self._stack.__exit__(type(problem), problem, problem.__traceback__)
             raise
@@ -191,12 +209,21 @@ def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
 
 
 def _check_spec(spec: LayerSpec) -> None:
-    if not spec.name or "/" in spec.name or spec.name in {".", ".."}:
-        raise InputError(f"layer name {spec.name!r} cannot be stored: it is empty or holds a slash")
+    if spec.name in {"", ".", ".."} or "/" in spec.name or not _storable(spec.name):
+        raise InputError(
+            f"layer name '{quoted(spec.name)}' cannot be stored: it is empty, no UTF-8, or holds a slash or NUL; rename it"
+        )
+    if spec.width < 1:
+        raise InputError(f"layer {quoted(spec.name)}: has no columns")
     if spec.dtype not in FLOATS:
         raise InputError(
             f"layer {quoted(spec.name)}: type {spec.dtype} cannot be stored; float16, float32 or float64 can"
         )
+
+
+def _storable(text: str) -> bool:
+    """Whether HDF5 can hold the string: UTF-8 without NUL."""
+    return "\0" not in text and text == text.encode("utf-8", "replace").decode()
 
 
 def _check_fits(path: Path, layer: str, start: int, rows: npt.NDArray[Any], stored: npt.NDArray[Any]) -> None:
@@ -214,9 +241,10 @@ def _check_fits(path: Path, layer: str, start: int, rows: npt.NDArray[Any], stor
 
 
 def is_own(file: h5py.File) -> bool:
-    """Whether the file says that it is a contrasim store."""
+    """Whether the file says that it is a contrasim store, or said so before its attribute `format` was damaged."""
     found = file.attrs.get("format")
-    return found in (FORMAT, FORMAT.encode())
+    named = isinstance(found, (str, bytes)) and found in (FORMAT, FORMAT.encode())
+    return named or {"format_version", "complete"} <= set(file.attrs)
 
 
 def read_store(path: Path, file: h5py.File) -> Store:
@@ -226,6 +254,9 @@ def read_store(path: Path, file: h5py.File) -> Store:
         InputError: another version, an unfinished or damaged file, or layers that disagree on rows.
     """
     where = quoted(path)
+    text = text_attrs(path, file)
+    if text.pop("format", None) != FORMAT:
+        raise InputError(f"{where}: its attribute format is not {FORMAT}; the file is damaged")
     version = file.attrs.get("format_version")
     if version != FORMAT_VERSION:
         raise InputError(
@@ -233,17 +264,16 @@ def read_store(path: Path, file: h5py.File) -> Store:
         )
     if not bool(file.attrs.get("complete", False)):
         raise InputError(f"{where}: the store is not complete: its writer was stopped; extract it again")
-    group = file.get("layers", getlink=True) and file.get("layers")
-    if not isinstance(group, h5py.Group) or not len(group):
-        raise InputError(f"{where}: the store has no layers")
     found = dict(datasets(path, file))
     members = {name.removeprefix("layers/"): found[name] for name in found if name.startswith("layers/")}
+    if not members:
+        raise InputError(f"{where}: the store has no layers")
     layers = [_read_layer(path, name, dataset) for name, dataset in sorted(members.items(), key=_index)]
     raise_all(check_rows(path, layers))
     ids = read_ids(path, found["ids"], layers[0].n_rows) if "ids" in found else None
-    text = text_attrs(path, file)
     digest = text.pop("digest", None)
-    text.pop("format", None)
+    if digest is None and "contrasim_version" in text:
+        raise InputError(f"{where}: the store has lost its digest; the file is damaged")
     store = Store(
         path=path,
         kind="contrasim store",
@@ -268,16 +298,21 @@ def _index(item: tuple[str, h5py.Dataset]) -> tuple[int, str]:
 def _read_layer(path: Path, name: str, dataset: h5py.Dataset) -> Layer:
     if dataset.ndim != 2 or dataset.dtype.kind != "f":
         raise InputError(
-            f"{quoted(path)}: layer {quoted(name)} is {dataset.dtype} {dataset.shape}; a layer is a matrix of floats"
+            f"{quoted(path)}: layer {quoted(name)} is {dataset.dtype} {dataset.shape}; a layer is a matrix [rows, width] of floats"
         )
     check_dataset(path, name, dataset)
+    if "contrasim_version" in dataset.file.attrs and not dataset.fletcher32:
+        raise InputError(f"{quoted(path)}: layer {quoted(name)} has lost its checksums; the file is damaged")
     return Layer(name, dataset, dataset.chunks[0] if dataset.chunks else 1)
 
 
 def check_rows(path: Path, layers: Sequence[Layer]) -> list[ContraSimError]:
-    """The problems of layers that do not have the rows of the first."""
+    """The problems of layers without columns, and of those that do not have the rows of the first."""
     first = layers[0]
-    return [
+    empty: list[ContraSimError] = [
+        InputError(f"{quoted(path)}: layer {quoted(layer.name)} has no columns") for layer in layers if not layer.width
+    ]
+    return empty + [
         InputError(
             f"{quoted(path)}: layer {quoted(layer.name)} has {layer.n_rows} rows where {quoted(first.name)} has {first.n_rows}; "
             "every layer of a store has the same rows"
@@ -294,7 +329,9 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
         InputError: they are no text, or not as many as the rows.
     """
     if dataset.shape != (n_rows,) or not is_text(dataset):
-        raise InputError(f"{quoted(path)}: ids are {dataset.dtype} {dataset.shape}; expected {n_rows} strings")
+        raise InputError(
+            f"{quoted(path)}: ids are {dataset.dtype} {dataset.shape}; expected {n_rows} strings; store them as text"
+        )
     check_dataset(path, "ids", dataset)
     attrs = text_attrs(path, dataset)
     automatic = bool(dataset.attrs.get("automatic", False))
@@ -306,16 +343,23 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
 def _read_provenance(path: Path, dataset: h5py.Dataset | None) -> dict[str, Any]:
     if dataset is None or dataset.shape != () or not is_text(dataset):
         return {}
+    check_dataset(path, "provenance", dataset)
     try:
-        content = json.loads(dataset.asstr()[()])
+        content = json.loads(dataset.asstr()[()], parse_constant=lambda name: None)
     except (ValueError, OSError, RuntimeError) as error:
         raise InputError(f"{quoted(path)}: /provenance is no JSON; the file is damaged") from error
     return content if isinstance(content, dict) else {}
 
 
+def _stored_type(dataset: Any) -> str:
+    """The name of the type as it is in the file: h5py takes a damaged float for one of NumPy's all the same."""
+    stored = dataset.id.get_type()
+    return next((name for name in FLOATS if stored.equal(h5py.h5t.py_create(np.dtype(name)))), "damaged")
+
+
 def _verify(store: Store, order: Sequence[tuple[str, int]]) -> None:
     index = dict(order)
-    table = [(n, index[n], layer.n_rows, layer.width, layer.dtype.name) for n, layer in store.layers.items()]
+    table = [(n, index[n], layer.n_rows, layer.width, _stored_type(layer.array)) for n, layer in store.layers.items()]
     ids = store.ids
     found = metadata_digest(
         table, store.attrs, ids.digest if ids else None, ids.automatic if ids else False, ids.source if ids else None

@@ -1,6 +1,8 @@
 """Opening HDF5 files of unknown origin: locks, links that leave the file, data that is not there."""
 
+import io
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,10 +10,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from contrasim_cli.errors import InputError
+from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 
 MAX_DEPTH = 16
+MAX_OBJECTS = 100_000
 
 
 def open_file(path: Path) -> h5py.File:
@@ -36,17 +39,84 @@ def open_file(path: Path) -> h5py.File:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(
-        f"{quoted(path)}: cannot be read as HDF5 ({str(error).splitlines()[0]}); the file is cut short or damaged"
-    )
+    return InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is cut short or damaged")
 
 
-def datasets(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Every dataset below a group with its name; a link that leaves the file is refused.
+class Sink(io.RawIOBase):
+    """A file for HDF5 to write to, in which no write ever fails: the first error is kept in `error` for us to raise.
+
+    HDF5 itself crashes the interpreter when it cannot write what is left to write on closing a file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.error: OSError | None = None
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._position = self._end = 0
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self.error is not None:
+            raise self.error
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Move to a position counted from the beginning or the end."""
+        self._position = offset + (self._end if whence == os.SEEK_END else 0)
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill the buffer; what an error kept from being written reads as zero."""
+        content = os.pread(self._descriptor, len(buffer), self._position)
+        buffer[:] = content + bytes(len(buffer) - len(content))
+        return len(buffer)
+
+    def write(self, content: Any) -> int:
+        """Write all of it, or keep the error."""
+        left = memoryview(content)
+        size, at = left.nbytes, self._position
+        try:
+            while left:
+                written = os.pwrite(self._descriptor, left, at)
+                left, at = left[written:], at + written
+        except OSError as error:
+            self.error = self.error or error
+        self._position += size
+        self._end = max(self._end, self._position)
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        """Set the size of the file."""
+        self._end = self._position if size is None else size
+        try:
+            os.ftruncate(self._descriptor, self._end)
+        except OSError as error:
+            self.error = self.error or error
+        return self._end
+
+    def close(self) -> None:
+        """Close the file."""
+        if not self.closed:
+            os.close(self._descriptor)
+        super().close()
+
+
+def datasets(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
+    """Every dataset of a file with its name; a link that leaves the file is refused.
 
     Raises:
-        InputError: an external or soft link, a virtual or external dataset, or groups nested too deep.
+        InputError: an external or soft link, or groups nested too deep, which groups that hold themselves are.
     """
+    for count, (name, member) in enumerate(_members(path, file, "", 0)):
+        if count == MAX_OBJECTS:
+            raise InputError(f"{quoted(path)}: holds more than {MAX_OBJECTS} groups and datasets")
+        if isinstance(member, h5py.Dataset):
+            yield name, member
+
+
+def _members(path: Path, group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
     if depth > MAX_DEPTH:
         raise InputError(f"{quoted(path)}: groups are nested deeper than {MAX_DEPTH}")
     for key in group:
@@ -56,10 +126,9 @@ def datasets(path: Path, group: h5py.Group, prefix: str = "", depth: int = 0) ->
             kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
             raise InputError(f"{quoted(path)}: {quoted(name)} is {kind} link; only data inside the file is read")
         member = group[key]
+        yield name, member
         if isinstance(member, h5py.Group):
-            yield from datasets(path, member, f"{name}/", depth + 1)
-        elif isinstance(member, h5py.Dataset):
-            yield name, member
+            yield from _members(path, member, f"{name}/", depth + 1)
 
 
 def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
@@ -78,7 +147,7 @@ def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
 def missing_chunks(dataset: h5py.Dataset) -> bool:
     """Whether HDF5 would invent values, because some were never written."""
     if dataset.chunks is None:
-        stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.dtype.itemsize)
+        stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.id.get_type().get_size())
         return stored < needed
     expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
     return bool(dataset.id.get_num_chunks() < expected)
@@ -91,7 +160,9 @@ def text_attrs(path: Path, holder: Any) -> dict[str, str]:
     except (OSError, RuntimeError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise _damaged(path, error) from error
     return {
-        name: value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+        name: value.decode("utf-8", "replace")
+        if isinstance(value, bytes)
+        else value.encode("utf-8", "replace").decode()
         for name, value in raw.items()
         if isinstance(value, (str, bytes))
     }

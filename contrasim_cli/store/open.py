@@ -5,7 +5,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.store import foreign, format, hdf5
 from contrasim_cli.store.store import Store
@@ -22,12 +22,22 @@ def open_stores(paths: Sequence[Path]) -> list[Store]:
             stores.append(open_store(path))
         except ContraSimError as problem:
             problems.append(problem)
+    if problems:
+        close_stores(stores)
     raise_all(problems)
     return stores
 
 
-def open_store(path: Path) -> Store:
+def close_stores(stores: Sequence[Store]) -> None:
+    """Close the files of the stores."""
+    for store in stores:
+        store.close()
+
+
+def open_store(path: Path, layers_axis: int | None = None) -> Store:
     """Open one store: our own layout, plain HDF5, .npy, .npz, .safetensors or .pt with tensors.
+
+    With `layers_axis` it holds one 3-D array, in which that axis (0 or 1) counts the layers and the other the rows.
 
     Raises:
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
@@ -35,13 +45,13 @@ def open_store(path: Path) -> Store:
     """
     start = _first_bytes(path)
     if _is_hdf5(path, start):
-        return _open_hdf5(path)
+        return _open_hdf5(path, layers_axis)
     if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(path)
+        return foreign.read_npy(path, layers_axis)
     if start.startswith(b"PK\x03\x04"):
-        return _open_zip(path)
+        return _open_zip(path, layers_axis)
     if start[8:9] == b"{":
-        return foreign.read_safetensors(path)
+        return foreign.read_safetensors(path, layers_axis)
     raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
 
 
@@ -71,28 +81,29 @@ def _is_hdf5(path: Path, start: bytes) -> bool:
     return False
 
 
-def _open_hdf5(path: Path) -> Store:
+def _open_hdf5(path: Path, layers_axis: int | None) -> Store:
     file = hdf5.open_file(path)
     try:
-        return format.read_store(path, file) if format.is_own(file) else foreign.read_plain_hdf5(path, file)
+        own = format.is_own(file)
+        return format.read_store(path, file) if own else foreign.read_plain_hdf5(path, file, layers_axis)
     except ContraSimError:
         file.close()
         raise
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, UnicodeError) as error:
+    except Exception as error:  # h5py raises whatever it trips over in a damaged file
         file.close()
-        raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({error}); the file is damaged") from error
+        raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(path: Path) -> Store:
+def _open_zip(path: Path, layers_axis: int | None) -> Store:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(path)
+        return foreign.read_torch(path, layers_axis)
     if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(path)
+        return foreign.read_npz(path, layers_axis)
     raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
 
 
@@ -101,6 +112,8 @@ def _guess(start: bytes) -> str:
         return "is empty"
     if start.lstrip()[:1] == b"<":
         return "looks like a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "is a Git LFS pointer, fetch the file itself with git lfs pull"
     if start[:1] == b"\x80":
         return "looks like a pickle, which is refused because it can run code"
     return "is of no kind that is read"

@@ -37,10 +37,10 @@ def select_layers(
 def _matches(names: Sequence[str], pattern: str) -> list[str]:
     if pattern in names:
         return [pattern]
-    if re.fullmatch(r"-?\d+", pattern):
+    if re.fullmatch(r"-?\d{1,9}", pattern):
         index = int(pattern)
         return [names[index]] if -len(names) <= index < len(names) else []
-    if bounds := re.fullmatch(r"(\d+)-(\d+)", pattern):
+    if bounds := re.fullmatch(r"(\d{1,9})-(\d{1,9})", pattern):
         first, last = int(bounds[1]), int(bounds[2])
         return list(names[first : last + 1]) if last < len(names) else []
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]

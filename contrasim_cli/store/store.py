@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.errors import InputError
+from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 
 IDS_PER_BLOCK = 65_536
@@ -134,10 +134,9 @@ class Store:
         try:
             return np.asarray(self.layers[name].array[slice(start, stop)])
         except (OSError, RuntimeError, ValueError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(
                 f"{quoted(self.path)}: layer {quoted(name)}: rows {start} to {stop - 1} cannot be read "
-                f"({reason}); the file is damaged, copy or extract it again"
+                f"({reason(error)}); the file is damaged, copy or extract it again"
             ) from error
 
 

@@ -1,0 +1,331 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import tiny
+from helpers import run
+
+from contrasim_cli.store import align, open_store
+
+TABLE = "id\ten\tde\n" + "".join(
+    f"r{row}\t{en}\t{de}\n"
+    for row, (en, de) in enumerate(zip(tiny.sentences(30, 20), tiny.sentences(30, 8, seed=1), strict=True))
+)
+SLOW = """
+import time
+import torch
+from torch import nn
+
+class Slow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.blocks = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
+
+    def forward(self, x):
+        time.sleep(0.03)
+        return self.blocks(x)
+
+def slow():
+    torch.set_num_threads(1)
+    return Slow()
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    tiny.bert(folder / "bert")
+    tiny.gpt2(folder / "gpt2")
+    tiny.vit(folder / "vit")
+    (folder / "s.tsv").write_text(TABLE)
+    (folder / "slow_nets.py").write_text(SLOW)
+    np.save(folder / "i.npy", np.random.default_rng(0).random((5, 8, 8)).astype(np.float32))
+    np.save(folder / "x.npy", np.random.default_rng(0).random((60, 5)).astype(np.float32))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+def contents(path: str) -> dict[str, Any]:
+    with h5py.File(path) as file:
+        return {name: file["layers"][name][:] for name in file["layers"]}
+
+
+def test_the_stores_of_two_columns_line_up(tmp_path: Path) -> None:
+    given = ("--model", "bert", "--text", "s.tsv", "--pool", "cls", "--store-dtype", "float16")
+    result = run("extract", *given, "--column", "en", "--column", "de", "-o", tmp_path / "{column}.h5")
+    assert result == (
+        0,
+        "",
+        "contrasim: warning: 14 of 30 rows were longer than 12 tokens and were cut there\n"
+        f"contrasim: note: wrote {tmp_path}/en.h5: 3 layers x 30 rows x 16\n"
+        f"contrasim: note: wrote {tmp_path}/de.h5: 3 layers x 30 rows x 16\n",
+    )
+    stores = [open_store(tmp_path / name) for name in ("en.h5", "de.h5")]
+    assert [view.n_rows for view in align(stores)] == [30, 30]
+    assert {name: stores[0].attrs[name] for name in ("model", "data", "unit", "pooling")} == {
+        "model": "bert",
+        "data": "s.tsv",
+        "unit": "sentence",
+        "pooling": "cls",
+    }
+    assert stores[0].provenance["truncated_rows"] == 14
+    assert stores[0].layer("hidden_1").dtype == np.float16
+
+
+def test_ids_and_names_can_be_given(tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    names = ("--model-name", "tiny", "--data-name", "toy", "--unit", "word", "--id-column", "id")
+    given = ("--model", "gpt2", "--text", "s.tsv", "--column", "de", "--pool", "last", "--limit", "4", "--layers", "-1")
+    assert run("extract", *given, *names, "-o", output).code == 0
+    store = open_store(output)
+    assert store.ids is not None
+    assert store.ids.read(0, 4) == ["r0", "r1", "r2", "r3"]
+    assert (store.n_rows, list(store.layers)) == (4, ["hidden_2"])
+    assert [store.attrs[name] for name in ("model", "data", "unit")] == ["tiny", "toy", "word"]
+
+
+def test_images_of_an_array(tmp_path: Path) -> None:
+    output = tmp_path / "v.h5"
+    result = run("extract", "--model", "vit", "--arrays", "i.npy", "--pool", "patch-mean", "-o", output)
+    assert result == (0, "", f"contrasim: note: wrote {output}: 3 layers x 5 rows x 16\n")
+    assert open_store(output).attrs["unit"] == "image"
+
+
+def test_a_module_of_ones_own(tmp_path: Path) -> None:
+    output = tmp_path / "m.h5"
+    assert run("extract", "--model", "slow_nets.py:slow", "--arrays", "x.npy", "--limit", "3", "-o", output) == (
+        0,
+        "",
+        f"contrasim: note: wrote {output}: 2 layers x 3 rows x 3-4\n",
+    )
+    assert open_store(output).attrs["model"] == "slow_nets.py:slow"
+
+
+def test_existing_activations(tmp_path: Path) -> None:
+    output = tmp_path / "f.h5"
+    assert run("extract", "--from", "x.npy", "-o", output) == (
+        0,
+        "",
+        f"contrasim: note: wrote {output}: 1 layer x 60 rows x 5\n",
+    )
+    np.testing.assert_array_equal(contents(str(output))["x"], np.load("x.npy"))
+
+
+def test_layers_can_be_listed() -> None:
+    assert run("extract", "--model", "bert", "--text", "s.tsv", "--column", "en", "--list-layers") == (
+        0,
+        "layer\twidth\nhidden_0\t16\nhidden_1\t16\nhidden_2\t16\n",
+        "",
+    )
+
+
+TEXT = ("--text", "s.tsv", "--column", "en")
+OUT = ("-o", "o.h5")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--model", "bert", *OUT), 2, "give one of --text, --arrays, --images and --from; found none"),
+        (
+            ("--model", "bert", *TEXT, "--arrays", "i.npy", *OUT),
+            2,
+            "give one of --text, --arrays, --images and --from; found --text and --arrays",
+        ),
+        ((*TEXT, *OUT), 2, "--text needs --model: a Hugging Face folder or hub id, or file.py:function"),
+        (("--model", "bert", *TEXT), 2, "-o is missing: say where the store goes, such as -o acts.h5"),
+        (("--from", "x.npy", "--pool", "cls", *OUT), 2, "--pool does not go with --from; leave it out"),
+        (
+            ("--model", "bert", *TEXT, "--axes", "rows,layers,width", *OUT),
+            2,
+            "--axes does not go with --text; leave it out",
+        ),
+        (
+            ("--model", "vit", "--arrays", "i.npy", "--column", "x", *OUT),
+            2,
+            "--column does not go with --arrays; leave it out",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--column", "de", *OUT),
+            2,
+            "several columns become several stores: put {column} into the name, such as -o '{column}.h5'",
+        ),
+        (
+            ("--model", "bert", "--text", "s.tsv", "--column", "fr", *OUT),
+            2,
+            "s.tsv: has no column fr; it has id, en, de",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--pool", "patch-mean", *OUT),
+            2,
+            "--pool patch-mean is not for text; choose cls, mean or last",
+        ),
+        (("--model", "vit", *TEXT, *OUT), 2, "vit: is a model of images, not of text"),
+        (
+            ("--model", "bert", *TEXT, "--layers", "hiden_1", *OUT),
+            2,
+            "--layers hiden_1 matches no layer of bert; did you mean hidden_1, hidden_2, hidden_0?",
+        ),
+        (("--model", "./none", *TEXT, *OUT), 3, "./none: there is no such folder"),
+        (
+            ("--model", "vit", "--images", ".", *OUT),
+            3,
+            ".: holds no image (.bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp)",
+        ),
+        (("--model", "bert", "--text", "none.txt", *OUT), 3, "none.txt: cannot be read: No such file or directory"),
+        (("--model", "bert", *TEXT, "-o", "s.tsv"), 5, "s.tsv: already exists; give --force to replace it"),
+        (
+            ("--model", "bert", *TEXT, "-o", "none/o.h5"),
+            7,
+            "none/o.h5: cannot be written: there is no folder {home}/none; create it first",
+        ),
+    ],
+)
+def test_every_mistake_is_one_line(home: Path, options: tuple[str, ...], code: int, message: str) -> None:
+    result = run("extract", *options)
+    wanted = message.replace("{home}", str(home.resolve()))
+    assert result == (code, "", f"contrasim: error: {wanted}\n")
+    assert not Path("o.h5").exists()
+
+
+def test_a_model_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    result = run("extract", "--model", "no-such/model", *TEXT, *OUT)
+    start = (
+        "contrasim: note: no-such/model is no folder here: it is taken from the Hugging Face hub, or from its cache\n"
+    )
+    start += "contrasim: error: no-such/model: is no folder here, and cannot be fetched from the Hugging Face hub ("
+    assert (result.code, result.stderr.count("\n")) == (3, 2)
+    assert result.stderr.startswith(start)
+
+
+def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    result = run("extract", "--model", "bert", *TEXT, *OUT)
+    assert result == (6, "", "contrasim: error: extract --model needs the extra hf: pip install 'contrasim[hf]'\n")
+
+
+def test_usage_errors_import_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom helpers import run\n"
+        "assert run('extract', '--text', 'a', '--arrays', 'b').code == 2\n"
+        "assert run('extract', '--pool', 'median').code == 2\n"
+        "print(sorted({'torch', 'transformers', 'h5py', 'numpy', 'faiss'} & sys.modules.keys()))"
+    )
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
+    assert result.stdout == "[]\n"
+
+
+def start(output: Path) -> "subprocess.Popen[str]":
+    """A run of 30 shards of two rows, in a process of its own."""
+    command = [
+        "--model",
+        "slow_nets.py:slow",
+        "--arrays",
+        "x.npy",
+        "--batch-size",
+        "1",
+        "--memory",
+        "240",
+        "-o",
+        str(output),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(
+        [sys.executable, "-m", "contrasim_cli", "extract", *command], stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_for_shards(output: Path, count: int, process: "subprocess.Popen[str]") -> None:
+    folder = output.with_name(f"{output.name}.parts")
+    while process.poll() is None and len(list(folder.glob("*.npz"))) < count:
+        time.sleep(0.005)
+
+
+def resumed(output: Path) -> dict[str, Any]:
+    given = ("--model", "slow_nets.py:slow", "--arrays", "x.npy", "--batch-size", "1")
+    assert run("extract", *given, "--resume", "-o", output).code == 0
+    return contents(str(output))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    output = tmp_path_factory.mktemp("whole") / "o.h5"
+    process = start_at(home, output)
+    assert process.wait() == 0
+    return contents(str(output))
+
+
+def start_at(home: Path, output: Path) -> "subprocess.Popen[str]":
+    here = Path.cwd()
+    os.chdir(home)
+    try:
+        return start(output)
+    finally:
+        os.chdir(here)
+
+
+@pytest.mark.parametrize("shards", [1, 13, 30])
+def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path: Path, uninterrupted: dict[str, Any], shards: int) -> None:
+    output = tmp_path / "o.h5"
+    process = start(output)
+    wait_for_shards(output, shards, process)
+    process.kill()
+    process.communicate()
+    if output.exists():  # the kill came after the rename
+        assert contents(str(output)).keys() == uninterrupted.keys()
+    found = resumed(output)
+    for name, rows in uninterrupted.items():
+        np.testing.assert_array_equal(found[name], rows)
+    assert os.listdir(tmp_path) == ["o.h5"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_stopped_run_says_how_to_go_on(
+    tmp_path: Path, uninterrupted: dict[str, Any], number: signal.Signals, code: int
+) -> None:
+    output = tmp_path / "o.h5"
+    process = start(output)
+    wait_for_shards(output, 4, process)
+    process.send_signal(number)
+    stderr = process.communicate()[1]
+    assert process.returncode == code
+    assert f"{output}: stopped after " in stderr
+    assert " of 60 rows; --resume goes on\n" in stderr
+    assert not output.exists()
+    found = resumed(output)
+    for name, rows in uninterrupted.items():
+        np.testing.assert_array_equal(found[name], rows)
+
+
+def test_resume_of_other_options_is_refused(tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    process = start(output)
+    wait_for_shards(output, 1, process)
+    process.kill()
+    process.communicate()
+    given = ("--model", "slow_nets.py:slow", "--arrays", "x.npy", "--limit", "7", "--resume", "-o", output)
+    assert run("extract", *given) == (
+        2,
+        "",
+        f"contrasim: error: {output}.parts: --resume cannot go on, the rows there were made otherwise: rows was 60 and is 7; "
+        "give the same options, or leave out --resume to start again\n",
+    )

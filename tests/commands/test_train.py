@@ -1,0 +1,264 @@
+"""`contrasim train` through the real entry point: outputs that are whole or absent, and runs that go on."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import pytest
+import torch
+from helpers import run
+
+from contrasim_cli import encoder as encoders
+from contrasim_cli import training
+
+SMALL = ["--task", "pairs", "--hidden", "16", "--dim", "8", "--batch-size", "16"]
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> list[Path]:
+    layers = made.related(2, 3, 50, (10,))
+    return [made.store(tmp_path / f"{name}.h5", x) for name, x in zip(("en", "ar"), layers, strict=True)]
+
+
+def digest(path: Path) -> str:
+    return encoders.weights_digest(encoders.load(path).encoder.state_dict())
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, at: int, number: int = signal.SIGTERM) -> None:
+    """From now on the process gets a signal at every `at`-th loss."""
+    count = 0
+    check = training._check_loss
+
+    def checked(*args: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), number)
+        check(*args)
+
+    monkeypatch.setattr(training, "_check_loss", checked)
+
+
+def test_an_encoder_comes_out_and_nothing_else(stores: list[Path], tmp_path: Path) -> None:
+    done = run("train", *stores, *SMALL, "--epochs", "2", "-o", tmp_path / "e.pt")
+    assert (done.code, done.stdout) == (0, "")
+    lines = done.stderr.splitlines()
+    assert lines[-1].startswith(f"contrasim: note: wrote {tmp_path}/e.pt: contrasim, 2 epochs, last loss ")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ar.h5", "e.pt", "en.h5"]
+
+
+def test_defaults_are_the_papers(stores: list[Path], tmp_path: Path) -> None:
+    for task, epochs in (("layers", 50), ("pairs", 30)):
+        done = run("train", *stores, "--task", task, "-o", tmp_path / f"{task}.pt", "--batch-size", "64", "--hidden", "8")
+        assert done.code == 0
+        config = encoders.load(tmp_path / f"{task}.pt").config
+        assert (config.epochs, config.lr, config.temperature, config.weight_decay) == (epochs, 1e-3, 0.07, 0.0)
+        assert (config.objective, config.similarity, config.output, config.anchor_side) == ("contrasim", "dot", 128, "both")
+
+
+def test_the_same_seed_gives_the_same_bits(stores: list[Path], tmp_path: Path) -> None:
+    for name, options in {"a": [], "b": [], "c": ["--seed", "1"], "d": ["--memory", "1K"]}.items():
+        assert run("train", *stores, *SMALL, "--epochs", "2", "-o", tmp_path / f"{name}.pt", *options).code == 0
+    assert digest(tmp_path / "a.pt") == digest(tmp_path / "b.pt") == digest(tmp_path / "d.pt")
+    assert digest(tmp_path / "a.pt") != digest(tmp_path / "c.pt")
+
+
+def test_every_option_reaches_the_encoder(stores: list[Path], tmp_path: Path) -> None:
+    options = ["--objective", "supcon", "--similarity", "norm", "--lr", "0.01", "--weight-decay", "0.1", "--seed", "7"]
+    options += ["--temperature", "0.2", "--anchor-side", "first", "--encoder-per-view", "--hidden", "12"]
+    options += ["--layers-a", "0", "--layers-a", "2", "--layers-b", "1-2", "--epochs", "1"]
+    assert run("train", *stores, *SMALL, *options, "-o", tmp_path / "e.pt").code == 0
+    checkpoint = encoders.load(tmp_path / "e.pt")
+    assert checkpoint.config == encoders.Config(
+        task="pairs",
+        objective="supcon",
+        widths=(10,),
+        views=("en", "ar"),
+        view_widths=((10,), (10,)),
+        similarity="norm",
+        hidden=(16, 12),
+        output=8,
+        temperature=0.2,
+        lr=0.01,
+        weight_decay=0.1,
+        batch_size=16,
+        epochs=1,
+        anchor_side="first",
+        encoder_per_view=True,
+        seed=7,
+    )
+    assert [store["layers"] for store in checkpoint.provenance["stores"]] == [["layer_0", "layer_2"], ["layer_1", "layer_2"]]
+
+
+def test_embeddings_are_trained_on_only_if_asked_for(tmp_path: Path) -> None:
+    layers = [{"hidden_0": x["layer_0"], "hidden_1": x["layer_1"]} for x in made.related(2, 2, 20, (6,))]
+    stores = [made.store(tmp_path / f"{name}.h5", x) for name, x in zip("ab", layers, strict=True)]
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt").code == 0
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "f.pt", "--layers", "*").code == 0
+    found = [encoders.load(tmp_path / name).provenance["stores"][0]["layers"] for name in ("e.pt", "f.pt")]
+    assert found == [["hidden_1"], ["hidden_0", "hidden_1"]]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def test_an_existing_output_is_refused_before_any_work(stores: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "e.pt"
+    output.write_text("mine")
+    done = run("train", "none.h5", *SMALL, "-o", output)
+    assert (done.code, done.stderr) == (5, f"contrasim: error: {output}: already exists; give --force to replace it\n")
+    assert output.read_text() == "mine"
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", output, "--force").code == 0
+    assert encoders.load(output).training["finished"]
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--lr", "0"], 2, "--lr 0: must be greater than 0"),
+        (["--lr", "nan"], 2, "--lr nan: must be greater than 0"),
+        (["--temperature", "-1"], 2, "--temperature -1: must be greater than 0"),
+        (["--task", "layers", "--layers-a", "0"], 2, "--encoder-per-view, --layers-a and --layers-b go with --task pairs"),
+        (["--layers-a", "0"], 4, "{b}: 3 layers are selected where {a} has 1; select as many on both sides with --layers-a and --layers-b"),
+        (["--lr", "1e30"], 8, "the loss is nan in epoch 1, step 2; lower --lr or raise --temperature"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_trained_is_refused(
+    stores: list[Path], tmp_path: Path, options: list[str], code: int, message: str
+) -> None:
+    done = run("train", *stores, *SMALL, *options, "-o", tmp_path / "e.pt")
+    assert (done.code, done.stdout) == (code, "")
+    assert done.stderr == f"contrasim: error: {message.format(a=stores[0], b=stores[1])}\n"
+    assert not list(tmp_path.glob("*.pt*"))
+
+
+def test_three_views_are_refused(stores: list[Path], tmp_path: Path) -> None:
+    done = run("train", *stores, stores[0], *SMALL, "-o", tmp_path / "e.pt")
+    assert (done.code, done.stderr) == (2, "contrasim: error: --task pairs trains on two stores (one per view), 3 given\n")
+
+
+def test_a_collapse_is_an_error_with_negatives_and_a_warning_without(tmp_path: Path) -> None:
+    rows = 1 + 1e-6 * np.random.default_rng(0).normal(size=(40, 10))
+    stores = [made.store(tmp_path / f"{name}.h5", {"l": rows}) for name in "ab"]
+    done = run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt")
+    assert done.code == 8
+    assert done.stderr.startswith("contrasim: error: the encoder has collapsed: after epoch 1 all outputs lie within ")
+    assert not (tmp_path / "e.pt").exists()
+    done = run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt", "--objective", "deepdot")
+    assert done.code == 0
+    assert done.stderr.splitlines()[0].startswith("contrasim: warning: the encoder has collapsed: after epoch 1")
+    assert (tmp_path / "e.pt").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_that_is_not_there_is_never_replaced(stores: list[Path], tmp_path: Path) -> None:
+    done = run("train", *stores, *SMALL, "-o", tmp_path / "e.pt", "--device", "cuda")
+    assert done.code == 6
+    assert not (tmp_path / "e.pt").exists()
+
+
+# --- stopping and going on --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_a_stopped_run_says_how_to_go_on_and_goes_on_to_the_same_bits(
+    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    whole, output = tmp_path / "whole.pt", tmp_path / "e.pt"
+    arguments = ["train", *stores, *SMALL, "--epochs", "3"]
+    assert run(*arguments, "-o", whole).code == 0
+    with monkeypatch.context() as patch:
+        stopped(patch, 17, number)
+        done = run(*arguments, "-o", output)
+    assert (done.code, done.stdout) == (code, "")
+    assert done.stderr.splitlines()[-1] == (
+        "contrasim: error: stopped in epoch 2 after 5 steps; the state is saved, --resume goes on"
+    )
+    assert not output.exists()
+    partial = encoders.load(tmp_path / "e.pt.partial")
+    assert (partial.training["finished"], partial.training["epochs_done"], partial.training["step"]) == (False, 1, 5)
+    done = run(*arguments, "-o", output, "--resume")
+    assert done.code == 0
+    assert "contrasim: note: going on in epoch 2 of 3 after 5 steps" in done.stderr
+    assert digest(output) == digest(whole)
+    assert encoders.load(output).training == encoders.load(whole).training
+    assert not (tmp_path / "e.pt.partial").exists()
+
+
+def test_resume_without_anything_to_resume_starts(stores: list[Path], tmp_path: Path) -> None:
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt", "--resume").code == 0
+    assert encoders.load(tmp_path / "e.pt").training["finished"]
+
+
+def test_resume_of_a_complete_run_leaves_it(stores: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "e.pt"
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", output).code == 0
+    before = output.read_bytes(), output.stat().st_mtime_ns
+    done = run("train", *stores, *SMALL, "--epochs", "1", "-o", output, "--resume")
+    assert (done.code, done.stderr) == (0, f"contrasim: note: {output} is complete already\n")
+    assert (output.read_bytes(), output.stat().st_mtime_ns) == before
+    other = made.store(tmp_path / "zh.h5", made.related(1, 3, 50, (10,), seed=9)[0])
+    for arguments in ([*stores, "--lr", "0.01"], [stores[0], other]):
+        done = run("train", *arguments, *SMALL, "--epochs", "1", "-o", output, "--resume")
+        assert done.code == 5
+        assert done.stderr == (
+            f"contrasim: error: {output}: already exists, trained with other options or stores; give --force to replace it\n"
+        )
+
+
+def test_other_options_and_other_data_are_not_resumed(
+    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "e.pt"
+    with monkeypatch.context() as patch:
+        stopped(patch, 3)
+        assert run("train", *stores, *SMALL, "-o", output).code == 143
+    done = run("train", *stores, *SMALL, "-o", output, "--resume", "--lr", "0.01")
+    assert done.code == 2
+    assert done.stderr == (
+        f"contrasim: error: {output}.partial: --resume needs the options of the run it resumes; these differ: lr; "
+        "start over without --resume\n"
+    )
+    done = run("train", *stores[::-1], *SMALL, "-o", output, "--resume")
+    assert done.code == 2
+    assert done.stderr == (
+        f"contrasim: error: {output}.partial: --resume needs the stores, rows and layers of the run it resumes, these differ; "
+        "start over without --resume\n"
+    )
+
+
+def test_a_damaged_state_is_refused(stores: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "e.pt.partial").write_bytes(b"PK\x03\x04 and then nothing")
+    done = run("train", *stores, *SMALL, "-o", tmp_path / "e.pt", "--resume")
+    assert done.code == 3
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_kill_9_at_any_moment_leaves_no_output_or_a_complete_one(stores: list[Path], tmp_path: Path) -> None:
+    """One real process, killed between two saves, and resumed."""
+    output, whole = tmp_path / "e.pt", tmp_path / "whole.pt"
+    arguments = ["train", *map(str, stores), *SMALL, "--epochs", "150"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "contrasim_cli", *arguments, "-o", str(output)], stderr=subprocess.PIPE, text=True
+    )
+    partial = tmp_path / "e.pt.partial"
+    deadline = time.monotonic() + 60
+    while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    if process.returncode == -signal.SIGKILL:
+        assert not output.exists()
+        assert not encoders.load(partial).training["finished"]
+    assert run(*arguments, "-o", output, "--resume").code == 0
+    assert run(*arguments, "-o", whole).code == 0
+    assert digest(output) == digest(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ar.h5", "e.pt", "en.h5", "whole.pt"]

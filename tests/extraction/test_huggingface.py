@@ -1,0 +1,292 @@
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import transformers
+from PIL import Image
+
+from contrasim_cli.errors import InputError, MismatchError, UsageError
+from contrasim_cli.extraction.inputs import array_source, image_source, text_source
+from contrasim_cli.extraction.models import ModelOptions, Network, load
+from contrasim_cli.extraction.run import RunOptions, batches, extract, layer_table
+from contrasim_cli.store import open_store
+
+TEXTS = tiny.sentences(23)
+Rows = Mapping[str, np.ndarray[Any, Any]]
+
+
+def network(folder: Path, lines: Path, **options: Any) -> Network:
+    return load(ModelOptions(str(folder), **options), text_source(lines, None, None, None))
+
+
+def rows(model: Network, items: Any, batch_size: int = 64) -> Rows:
+    """Rows by layer, in input order."""
+    layer_table_of = model.discover(model.prepare(items[:1], 0).batch([0]))
+    prepared = model.prepare(items, 0)
+    out = {name: np.zeros((len(items), width), np.float32) for name, width in layer_table_of.items()}
+    for batch in batches(prepared, batch_size):
+        for name, tensor in model.rows(prepared.batch(batch)).items():
+            out[name][batch] = tensor.numpy()
+    return out
+
+
+def alone(model: Any, tokenizer: Any, text: str, how: str, limit: int | None = None) -> list[torch.Tensor]:
+    """Every layer's row of one text, by a plain call of transformers."""
+    inputs = tokenizer(text, return_tensors="pt", truncation=limit is not None, max_length=limit)
+    with torch.no_grad():
+        hidden = model(**inputs, output_hidden_states=True).hidden_states
+    return [{"cls": states[0, 0], "last": states[0, -1], "mean": states[0].mean(0)}[how] for states in hidden]
+
+
+def assert_same(found: Rows, expected: Sequence[Sequence[torch.Tensor]]) -> None:
+    for index, name in enumerate(found):
+        wanted = np.stack([item[index].numpy() for item in expected])
+        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("texts") / "s.txt"
+    path.write_text("\n".join(TEXTS) + "\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.bert(tmp_path_factory.mktemp("bert"))
+
+
+@pytest.fixture(scope="module")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.gpt2(tmp_path_factory.mktemp("gpt2"))
+
+
+@pytest.mark.parametrize("how", ["cls", "mean", "last"])
+@pytest.mark.parametrize("kind", ["bert", "gpt2"])
+def test_a_row_is_what_transformers_says_of_its_text_alone(
+    request: pytest.FixtureRequest, lines: Path, kind: str, how: str
+) -> None:
+    folder = request.getfixturevalue(kind)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    found = rows(network(folder, lines, pool=how), TEXTS)
+    assert list(found) == ["hidden_0", "hidden_1", "hidden_2"]
+    assert_same(found, [alone(model, tokenizer, text, how) for text in TEXTS])
+
+
+def test_of_an_encoder_decoder_the_encoder_is_used(tmp_path: Path, lines: Path) -> None:
+    folder = tiny.t5(tmp_path)
+    model = transformers.AutoModel.from_pretrained(folder).eval().get_encoder()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    found = rows(network(folder, lines, pool="mean"), TEXTS)
+    assert_same(found, [alone(model, tokenizer, text, "mean") for text in TEXTS])
+
+
+@pytest.mark.parametrize("how", ["cls", "mean", "last"])
+def test_rows_do_not_depend_on_the_batch(bert: Path, lines: Path, how: str) -> None:
+    model = network(bert, lines, pool=how)
+    together, one_by_one = rows(model, TEXTS, 64), rows(model, TEXTS, 1)
+    for name in together:
+        np.testing.assert_allclose(together[name], one_by_one[name], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("how", ["cls", "mean", "last"])
+@pytest.mark.parametrize("make", [tiny.bert, tiny.gpt2])
+def test_a_tokenizer_that_pads_on_the_left_changes_no_row(tmp_path: Path, lines: Path, make: Any, how: str) -> None:
+    left = rows(network(make(tmp_path / "left", padding_side="left"), lines, pool=how), TEXTS)
+    right = rows(network(make(tmp_path / "right", padding_side="right"), lines, pool=how), TEXTS)
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_without_attention_masks_rows_would_depend_on_the_batch(bert: Path, lines: Path) -> None:
+    model = network(bert, lines, pool="cls")
+    model.discover(model.prepare(TEXTS[:1], 0).batch([0]))
+    inputs = dict(model.prepare(TEXTS, 0).batch(range(len(TEXTS))))
+    right = model.rows(inputs)["hidden_2"]
+    inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+    assert (model.rows(inputs)["hidden_2"] - right).abs().max() > 1e-2
+
+
+def test_longer_texts_are_cut_at_the_limit_of_the_model_and_counted(bert: Path, lines: Path) -> None:
+    texts = ["w1 w2", " ".join(tiny.WORDS), " ".join(tiny.WORDS[:10]), " ".join(tiny.WORDS[:11])]
+    model = transformers.AutoModel.from_pretrained(bert).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(bert)
+    found = network(bert, lines, pool="last")
+    assert found.prepare(texts, 0).truncated == 2
+    assert_same(rows(found, texts), [alone(model, tokenizer, text, "last", tiny.POSITIONS) for text in texts])
+
+
+def test_positions_that_start_behind_the_padding_are_fewer_than_the_config_says(tmp_path: Path, lines: Path) -> None:
+    model = network(tiny.roberta(tmp_path), lines, pool="mean")
+    texts = [" ".join(tiny.WORDS)]
+    assert model.prepare(texts, 0).lengths == [13]
+    assert np.isfinite(rows(model, texts)["hidden_2"]).all()
+
+
+def test_max_length_must_fit_the_model(bert: Path, lines: Path) -> None:
+    assert network(bert, lines, max_length=5).prepare([" ".join(tiny.WORDS)], 0).lengths == [5]
+    with pytest.raises(UsageError, match="--max-length 13: the model takes 12 tokens at most"):
+        network(bert, lines, max_length=13)
+    with pytest.raises(UsageError, match="--max-length 2: the 2 special tokens alone leave no room for text"):
+        network(bert, lines, max_length=2)
+
+
+def test_a_text_without_tokens_is_refused_with_its_row(gpt2: Path, lines: Path) -> None:
+    with pytest.raises(InputError, match="row 8 has no tokens"):
+        network(gpt2, lines, pool="last").prepare(["w1", ""], 7)
+
+
+def test_a_tokenizer_of_another_model_is_refused(bert: Path, lines: Path, tmp_path: Path) -> None:
+    config = transformers.BertConfig(vocab_size=9, max_position_embeddings=8, **tiny.SIZES)
+    transformers.BertModel(config).save_pretrained(tmp_path)
+    tiny.framed_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="tokenizer and model do not belong together"):
+        network(tmp_path, lines).prepare(["w29"], 0)
+
+
+def test_random_weights_depend_on_the_seed_alone(bert: Path, lines: Path) -> None:
+    def last(seed: int, random: bool = True) -> Any:
+        return rows(network(bert, lines, seed=seed, random_weights=random), TEXTS[:3])["hidden_2"]
+
+    np.testing.assert_array_equal(last(1), last(1))
+    assert not np.allclose(last(1), last(2))
+    np.testing.assert_array_equal(last(1, random=False), last(2, random=False))
+
+
+def test_layers_are_chosen_by_name_index_range_or_glob(bert: Path, lines: Path) -> None:
+    model = network(bert, lines, layers=["-1", "hidden_[01]"])
+    assert list(rows(model, TEXTS[:2])) == ["hidden_2", "hidden_0", "hidden_1"]
+
+
+def test_a_model_with_weights_missing_is_refused(bert: Path, lines: Path, tmp_path: Path) -> None:
+    model = transformers.BertModel.from_pretrained(bert)
+    weights = {name: value for name, value in model.state_dict().items() if "layer.1.output.dense" not in name}
+    model.save_pretrained(tmp_path, state_dict=weights)
+    tiny.framed_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(
+        InputError, match=r"2 weights of its architecture are missing .* first encoder\.layer\.1\.output"
+    ):
+        network(tmp_path, lines)
+
+
+def test_weights_that_are_a_pickle_of_code_are_refused(bert: Path, lines: Path, tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> Any:
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    transformers.BertConfig.from_pretrained(bert).save_pretrained(tmp_path)
+    tiny.framed_tokenizer().save_pretrained(tmp_path)
+    torch.save({"embeddings.word_embeddings.weight": Code()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="its weights are a pickle of more than tensors"):
+        network(tmp_path, lines)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_of_a_repository_is_not_run(lines: Path, tmp_path: Path) -> None:
+    names = {"AutoConfig": "code.Config", "AutoModel": "code.Model"}
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": names}))
+    (tmp_path / "code.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises(InputError, match="needs code from its repository, which is not run"):
+        network(tmp_path, lines)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_the_store_knows_whether_its_last_layer_is_normed(bert: Path, tmp_path: Path, lines: Path) -> None:
+    np.save(tmp_path / "i.npy", np.zeros((1, 8, 8), np.float32))
+    images = array_source(tmp_path / "i.npy", None)
+    seeing = load(ModelOptions(str(tiny.vit(tmp_path / "vit"))), images)
+    layer_table(seeing, images)
+    assert seeing.about()["last_layer_after_final_norm"] is False
+    reading = network(bert, lines)
+    rows(reading, TEXTS[:1])
+    assert reading.about()["last_layer_after_final_norm"] is True
+
+
+def images(count: int, channels: int) -> Any:
+    return np.random.default_rng(0).random((count, channels, 8, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("make", "channels", "extra"), [(tiny.vit, 1, 1), (tiny.dinov2, 3, 4)])
+@pytest.mark.parametrize("how", ["cls", "patch-mean"])
+def test_images_are_pooled_over_patches_only(tmp_path: Path, make: Any, channels: int, extra: int, how: str) -> None:
+    pixels = images(5, channels)
+    np.save(tmp_path / "i.npy", pixels)
+    folder = make(tmp_path / "model")
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    found = rows(load(ModelOptions(str(folder), pool=how), array_source(tmp_path / "i.npy", None)), pixels, 2)
+    expected = []
+    for one in pixels:
+        with torch.no_grad():
+            hidden = model(pixel_values=torch.from_numpy(one[None]), output_hidden_states=True).hidden_states
+        expected.append([states[0, 0] if how == "cls" else states[0, extra:].mean(0) for states in hidden])
+    assert_same(found, expected)
+
+
+def test_grey_images_need_no_axis_of_channels(tmp_path: Path) -> None:
+    folder, pixels = tiny.vit(tmp_path / "vit"), images(3, 1)
+    np.save(tmp_path / "i.npy", pixels)
+    model = load(ModelOptions(str(folder)), array_source(tmp_path / "i.npy", None))
+    np.testing.assert_array_equal(rows(model, pixels[:, 0])["hidden_2"], rows(model, pixels)["hidden_2"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((2, 3, 8, 8), "i.npy: images have 3 channels, vit takes 1"),
+        (
+            (2, 1, 12, 12),
+            "i.npy: vit does not take images [1, 12, 12] (Input image size (12*12) doesn't match model (8*8).)",
+        ),
+        ((2, 5), "i.npy: a row is [5]; vit takes [channels, height, width]"),
+    ],
+)
+def test_images_that_do_not_fit_the_model_are_refused(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
+    np.save(tmp_path / "i.npy", np.zeros(shape, np.float32))
+    source = array_source(tmp_path / "i.npy", None)
+    model = load(ModelOptions(str(tiny.vit(tmp_path / "vit"))), source)
+    with pytest.raises(MismatchError) as caught:
+        layer_table(model, source)
+    assert str(caught.value) == message
+
+
+def test_image_files_go_through_the_processor_of_the_model(tmp_path: Path) -> None:
+    folder = tiny.image_processor(tiny.vit(tmp_path / "vit", channels=3))
+    (tmp_path / "images").mkdir()
+    files = [tmp_path / "images" / f"{name}.png" for name in "ab"]
+    for path, shade in zip(files, (10, 200), strict=True):
+        Image.new("L", (20, 30), shade).save(path)
+    source = image_source(tmp_path / "images", None)
+    found = rows(load(ModelOptions(str(folder)), source), files)
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    model = transformers.AutoModel.from_pretrained(folder).eval()
+    for row, path in enumerate(files):
+        given = processor(images=Image.open(path).convert("RGB"), return_tensors="pt")
+        with torch.no_grad():
+            wanted = model(**given, output_hidden_states=True).hidden_states[-1][0, 0]
+        np.testing.assert_allclose(found["hidden_2"][row], wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_the_whole_way_into_a_store(bert: Path, lines: Path, tmp_path: Path) -> None:
+    source = text_source(lines, None, None, None)
+    options = ModelOptions(str(bert), pool="mean")
+    model = load(options, source)
+    run = RunOptions(tmp_path / "o.h5", store_dtype="float16", attrs={"model": model.name})
+    extract(model, source, options, run)
+    extract(model, source, options, replace(run, output=tmp_path / "one.h5", batch_size=1))
+    expected = rows(model, TEXTS)
+    for name in ("o.h5", "one.h5"):
+        store = open_store(tmp_path / name)
+        assert store.ids is not None
+        assert store.ids.read(0, 2) == ["0", "1"]
+        for layer, values in expected.items():
+            np.testing.assert_allclose(store.read(layer, 0, 23), values, atol=2e-3)
+            assert store.layer(layer).dtype == np.float16
+        store.close()
+    assert not (tmp_path / "o.h5.parts").exists()

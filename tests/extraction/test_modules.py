@@ -1,0 +1,226 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
+from contrasim_cli.extraction.inputs import array_source, text_source
+from contrasim_cli.extraction.models import ModelOptions, is_factory, load
+from contrasim_cli.extraction.modules import ModuleNetwork, default_layers, first_tensor, matches
+from contrasim_cli.extraction.run import layer_table
+
+NETS = """
+import torch
+from torch import nn
+
+class Block(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attn = nn.Linear(8, 8)
+
+    def forward(self, x):
+        return x + self.attn(x), "weights"
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 4, 4)
+        self.act = nn.ReLU(inplace=True)
+        self.blocks = nn.ModuleList(Block() for _ in range(11))
+
+    def forward(self, x):
+        x = self.act(self.stem(x)).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x, _ = block(x)
+        return x
+
+def net():
+    return Net()
+
+def with_preprocess():
+    return Net(), lambda array: torch.from_numpy(array[None])
+
+def fails():
+    raise RuntimeError("no weights here")
+
+def number():
+    return 3
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.act, self.unused = nn.Linear(64, 5), nn.Linear(5, 5), nn.ReLU(), nn.Linear(5, 5)
+
+    def forward(self, x):
+        return self.act(self.second(self.act(self.first(x.flatten(1)))))
+
+def shared():
+    return Shared()
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("nets")
+    (path / "tiny_nets.py").write_text(NETS)
+    np.save(path / "i.npy", np.random.default_rng(0).random((3, 1, 8, 8)).astype(np.float32))
+    np.save(path / "grey.npy", np.load(path / "i.npy")[:, 0])
+    return path
+
+
+def made(folder: Path, function: str, arrays: str = "i.npy", **options: Any) -> tuple[Any, dict[str, int]]:
+    source = array_source(folder / arrays, None)
+    model = load(ModelOptions(f"{folder}/tiny_nets.py:{function}", **options), source)
+    return model, layer_table(model, source)
+
+
+def rows(model: Any, folder: Path, arrays: str = "i.npy") -> dict[str, Tensor]:
+    items = np.load(folder / arrays)
+    result: dict[str, Tensor] = model.rows(model.prepare(items, 0).batch(list(range(len(items)))))
+    return result
+
+
+def by_hand(module: Any, images: Tensor) -> list[Tensor]:
+    x = torch.relu(module.stem(images)).flatten(2).transpose(1, 2)
+    states = []
+    for block in module.blocks:
+        x = x + block.attn(x)
+        states.append(x)
+    return states
+
+
+def test_the_blocks_are_the_layers_unless_others_are_chosen(folder: Path) -> None:
+    model, widths = made(folder, "net")
+    assert widths == {f"blocks.{index}": 8 for index in range(11)}
+    states = by_hand(model.module, torch.from_numpy(np.load(folder / "i.npy")))
+    for found, expected in zip(rows(model, folder).values(), states, strict=True):
+        torch.testing.assert_close(found, expected.mean(1))
+
+
+@pytest.mark.parametrize(("pool", "place"), [("cls", 0), ("last", -1)])
+def test_tokens_of_a_module_are_pooled(folder: Path, pool: str, place: int) -> None:
+    model, _ = made(folder, "net", pool=pool, layers=["-1"])
+    state = by_hand(model.module, torch.from_numpy(np.load(folder / "i.npy")))[-1]
+    torch.testing.assert_close(rows(model, folder)["blocks.10"], state[:, place])
+
+
+def test_feature_maps_are_averaged_over_space_as_they_were_when_the_layer_ran(folder: Path) -> None:
+    model, widths = made(folder, "net", layers=["stem"])
+    assert widths == {"stem": 8}
+    # the activation behind it works in place
+    expected = model.module.stem(torch.from_numpy(np.load(folder / "i.npy"))).mean((2, 3))
+    torch.testing.assert_close(rows(model, folder)["stem"], expected)
+    assert (expected < 0).any()
+
+
+def test_a_preprocess_function_gets_one_item_at_a_time(folder: Path) -> None:
+    plain, _ = made(folder, "net")
+    torch.manual_seed(0)
+    given, _ = made(folder, "with_preprocess", arrays="grey.npy")
+    torch.testing.assert_close(rows(given, folder, "grey.npy"), rows(plain, folder))
+
+
+def test_weights_of_a_factory_come_from_the_seed(folder: Path) -> None:
+    digests = [made(folder, "net", seed=seed)[0].digest for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "fits"),
+    [
+        ("blocks.3", "blocks.*", True),
+        ("blocks.3.attn", "blocks.*", False),
+        ("blocks.3.attn", "blocks.**", True),
+        ("blocks.3.attn", "blocks.*.attn", True),
+        ("blocks.10", "blocks.?", False),
+        ("blocksX3", "blocks.3", False),
+    ],
+)
+def test_a_star_stays_between_two_dots(name: str, pattern: str, fits: bool) -> None:
+    assert matches(name, pattern) is fits
+
+
+def test_default_layers_are_the_members_of_the_outermost_containers() -> None:
+    stages = nn.Sequential(nn.Sequential(nn.ReLU(), nn.ReLU()), nn.ReLU())
+    body = nn.Module()
+    body.stem, body.stages = nn.ReLU(), stages
+    whole = nn.Module()
+    whole.body, whole.head = body, nn.ReLU()
+    assert default_layers(whole) == ["body.stages.0", "body.stages.1"]
+    assert default_layers(stages) == ["0", "1"]
+    plain = nn.Module()
+    plain.first, plain.second = nn.ReLU(), nn.ReLU()
+    assert default_layers(plain) == ["first", "second"]
+
+
+def test_of_several_outputs_the_first_tensor_counts() -> None:
+    tensor = torch.ones(1)
+    assert first_tensor(("a", [None, tensor], torch.zeros(1))) is tensor
+    assert first_tensor({"loss": None, "states": tensor}) is tensor
+    assert first_tensor("a") is None
+
+
+def test_a_layer_that_runs_twice_is_no_layer(folder: Path) -> None:
+    assert made(folder, "shared")[1] == {"first": 5, "second": 5}
+    assert made(folder, "shared", layers=["*"])[1] == {"first": 5, "second": 5}
+    with pytest.raises(UsageError, match="layer act runs 2 times per row, and a layer must run once"):
+        made(folder, "shared", layers=["act"])
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "message"),
+    [
+        ("fails", InputError, "the function failed with RuntimeError: no weights here"),
+        ("number", InputError, "returned int; expected a torch.nn.Module, or it and a preprocess function"),
+        ("missing", InputError, "has no function missing"),
+    ],
+)
+def test_a_factory_that_makes_no_module_is_refused(
+    folder: Path, function: str, error: type[ContraSimError], message: str
+) -> None:
+    with pytest.raises(error) as caught:
+        made(folder, function)
+    assert str(caught.value).endswith(message)
+
+
+def test_inputs_that_do_not_fit_are_refused_with_their_shape(folder: Path) -> None:
+    np.save(folder / "wide.npy", np.zeros((2, 3, 8, 8), np.float32))
+    with pytest.raises(MismatchError, match=r"wide\.npy: tiny_nets\.py:net does not take rows \[3, 8, 8\]"):
+        made(folder, "net", arrays="wide.npy")
+
+
+def test_a_misspelt_layer_is_refused_with_what_is_near(folder: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"--layers blcks.1 matches no layer of tiny_nets.py:net; did you mean blocks.1"
+    ):
+        made(folder, "net", layers=["blcks.1"])
+
+
+def test_options_for_texts_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("a\n")
+    with pytest.raises(UsageError, match="takes no --text; give its inputs as --arrays"):
+        load(ModelOptions(f"{folder}/tiny_nets.py:net"), text_source(tmp_path / "s.txt", None, None, None))
+    with pytest.raises(UsageError, match="--pool patch-mean is not for a module's tokens"):
+        made(folder, "net", pool="patch-mean")
+
+
+def test_integers_stay_integers_and_bytes_become_numbers(folder: Path) -> None:
+    module = nn.Sequential(nn.Embedding(9, 4))
+    options, source = ModelOptions("nets.py:f"), array_source(folder / "i.npy", None)
+    model = ModuleNetwork(options, module, None, "mean", source)
+    tokens = np.array([[1, 2], [3, 4]])
+    inputs = model.prepare(tokens, 0).batch([1, 0])
+    assert model.discover(inputs) == {"0": 4}
+    torch.testing.assert_close(model.rows(inputs)["0"], module(torch.tensor([[3, 4], [1, 2]])).mean(1))
+    assert model.prepare(tokens.astype(np.uint8), 0).batch([0])["input"].dtype == torch.float32
+
+
+def test_what_is_a_factory_and_what_a_hub_id(tmp_path: Path) -> None:
+    assert is_factory("nets.py:make")
+    assert is_factory("some.package:make")
+    assert not is_factory("org/name")
+    assert not is_factory("bert-base-uncased")
+    assert not is_factory(str(tmp_path))

@@ -1,0 +1,148 @@
+"""From outcomes to accuracies, spreads and intervals."""
+
+from dataclasses import replace
+from typing import Any
+
+import made
+import numpy as np
+import pytest
+
+from contrasim_cli.benchmarks import intervals
+from contrasim_cli.benchmarks.outcomes import Trials, tabulate
+from contrasim_cli.results import BenchRow
+from contrasim_cli.scoring import Scorer, closed_form
+
+
+def trials(outcomes: Any, scorer: Scorer | None = None, **options: Any) -> Trials:
+    outcomes = np.asarray(outcomes, dtype=float)
+    pairs, layers = [f"p{k}" for k in range(outcomes.shape[0])], [f"l{k}" for k in range(outcomes.shape[1])]
+    return Trials(scorer or closed_form(["cka"])[0], "random", pairs, layers, outcomes, 1 / 11, **options)
+
+
+def rows(*all_trials: Trials) -> dict[tuple[str, str, str], BenchRow]:
+    found = tabulate("multilingual", all_trials, 0)
+    keyed = {(row.measure, row.pair, row.layer): row for row in found}
+    assert len(keyed) == len(found)
+    return keyed
+
+
+def random_outcomes(*shape: int, seed: int = 0) -> Any:
+    return (np.random.default_rng(seed).random(shape) < 0.7).astype(float)
+
+
+def test_rows_per_layer_per_pair_and_overall() -> None:
+    outcomes = random_outcomes(3, 2, 50)
+    found = rows(trials(outcomes))
+    assert [key[1:] for key in found] == [
+        ("all", "l0"), ("all", "l1"), ("p0", "all"), ("p1", "all"), ("p2", "all"), ("all", "all")
+    ]  # fmt: skip
+    for k in range(2):
+        row = found["cka", "all", f"l{k}"]
+        assert row.accuracy == pytest.approx(outcomes[:, k].mean())
+        assert row.std == pytest.approx(np.sqrt(np.mean((outcomes[:, k].mean(axis=1) - outcomes[:, k].mean()) ** 2)))
+        assert (row.trials, row.chance, row.benchmark, row.negatives) == (150, 1 / 11, "multilingual", "random")
+    row = found["cka", "p1", "all"]
+    assert (row.accuracy, row.std, row.trials) == (pytest.approx(outcomes[1].mean()), None, 100)
+    row = found["cka", "all", "all"]
+    assert row.accuracy == pytest.approx(outcomes.mean())
+    assert row.std == pytest.approx(outcomes.mean(axis=(1, 2)).std())
+    assert row.trials == 300
+
+
+def test_one_pair_has_no_row_of_its_own_and_no_spread() -> None:
+    found = rows(trials(random_outcomes(1, 2, 50)))
+    assert [key[1:] for key in found] == [("all", "l0"), ("all", "l1"), ("all", "all")]
+    assert found["cka", "all", "all"].std is None
+    assert found["cka", "all", "all"].ci_low is not None
+
+
+def test_what_is_undefined_is_left_empty() -> None:
+    outcomes = random_outcomes(2, 2, 20)
+    outcomes[0, 1] = np.nan
+    found = rows(trials(outcomes))
+    row = found["cka", "all", "l1"]
+    assert (row.accuracy, row.std, row.ci_low, row.ci_high, row.trials) == (None, None, None, None, 0)
+    assert found["cka", "all", "l0"].accuracy is not None
+    assert found["cka", "p1", "all"].accuracy is not None
+    assert found["cka", "all", "all"].accuracy is None
+
+
+def test_the_interval_resamples_batches_whole() -> None:
+    """Pairs and layers that are right in the same batches are not independent: the interval is that of 40 batches."""
+    batches = random_outcomes(40)
+    together = np.broadcast_to(batches, (6, 5, 40)).copy()
+    row, alone = (rows(trials(x))["cka", "all", "all"] for x in (together, batches[None, None]))
+    assert (row.ci_low, row.ci_high) == (pytest.approx(alone.ci_low), pytest.approx(alone.ci_high))
+    se = batches.std() / np.sqrt(40)
+    assert row.ci_low == pytest.approx(batches.mean() - 1.96 * se, abs=0.03)
+    assert row.ci_high == pytest.approx(batches.mean() + 1.96 * se, abs=0.03)
+    apart = rows(trials(random_outcomes(6, 5, 40)))["cka", "all", "all"]
+    assert apart.ci_high - apart.ci_low < 0.5 * (row.ci_high - row.ci_low)  # type: ignore[operator]
+
+
+def test_the_interval_resamples_model_pairs_where_there_are_no_batches() -> None:
+    by_pair = np.array([0.0, 1.0, 1.0, 1.0])
+    outcomes = np.broadcast_to(by_pair[:, None, None], (4, 6, 1)).copy()
+    row = rows(trials(outcomes, clusters_are_pairs=True))["cka", "all", "all"]
+    assert (row.ci_low, row.ci_high) == (0.25, 1.0)
+    assert rows(trials(outcomes, clusters_are_pairs=True))["cka", "p0", "all"].ci_low is None
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(1)
+    hits = 0
+    for seed in range(200):
+        low, high = intervals.cluster_interval((rng.random(80) < 0.7).astype(float), seed)
+        assert low is not None
+        assert high is not None
+        hits += low <= 0.7 <= high
+    assert 0.88 < hits / 200 < 0.99
+
+
+def test_the_interval_repeats_with_the_seed() -> None:
+    values = np.random.default_rng(0).random(31)
+    assert intervals.cluster_interval(values, 3) == intervals.cluster_interval(values, 3)
+    assert intervals.cluster_interval(values, 3) != intervals.cluster_interval(values, 4)
+
+
+def encoder(name: str, seed: int, **options: Any) -> Scorer:
+    checkpoint = made.checkpoint(seed=seed, stores=options.pop("stores", ("en", "ar")), widths=(5,), **options)
+    (scorer,) = closed_form(["dot"])
+    return replace(scorer, name=name, checkpoint=checkpoint)
+
+
+def test_encoders_that_differ_in_their_seed_alone_are_summed_up() -> None:
+    outcomes = [random_outcomes(3, 2, 50, seed=seed) for seed in range(3)]
+    found = rows(*(trials(x, encoder(f"e{k}.pt", k)) for k, x in enumerate(outcomes)))
+    assert {key[0] for key in found} == {"e0.pt", "e1.pt", "e2.pt", "contrasim (3 encoders)"}
+    for layer, chosen in [("all", slice(None)), ("l1", slice(1, 2))]:
+        row = found["contrasim (3 encoders)", "all", layer]
+        means = [x[:, chosen].mean() for x in outcomes]
+        assert row.accuracy == pytest.approx(np.mean(means))
+        assert row.std == pytest.approx(np.std(means))
+        assert row.trials == sum(x[:, chosen].size for x in outcomes)
+
+
+@pytest.mark.parametrize(
+    "other", [{"temperature": 0.1}, {"objective": "supcon"}, {"stores": ("en", "zh")}, {"task": "layers"}]
+)
+def test_other_encoders_are_not_summed_up(other: dict[str, Any]) -> None:
+    found = rows(*(trials(random_outcomes(2, 2, 9), encoder(f"e{k}.pt", k, **o)) for k, o in enumerate([{}, other])))
+    assert {key[0] for key in found} == {"e0.pt", "e1.pt"}
+
+
+def test_encoders_of_other_content_or_layers_are_not_summed_up() -> None:
+    first, second = encoder("a.pt", 0), encoder("b.pt", 1)
+    second.checkpoint.provenance["stores"][0]["content"] = "other"  # type: ignore[union-attr]
+    assert {key[0] for key in rows(*(trials(random_outcomes(2, 2, 9), s) for s in (first, second)))} == {"a.pt", "b.pt"}
+
+
+def test_groups_of_one_objective_are_told_apart() -> None:
+    scorers = [encoder(f"{t}-{s}.pt", s, temperature=t) for t in (0.1, 0.2) for s in range(2)]
+    scorers += [encoder(f"norm-{s}.pt", s, similarity="norm") for s in range(2)]
+    names = {key[0] for key in rows(*(trials(random_outcomes(2, 2, 9), scorer) for scorer in scorers))}
+    assert {name for name in names if "(" in name} == {
+        "contrasim (0.1-0.pt, 0.1-1.pt)",
+        "contrasim (0.2-0.pt, 0.2-1.pt)",
+        "contrasim norm (2 encoders)",
+    }

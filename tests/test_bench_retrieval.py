@@ -1,0 +1,324 @@
+"""Retrieval against loops over views, batches and candidates."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import oracles
+import pytest
+import torch
+
+from contrasim_cli.benchmarks import retrieval as module
+from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
+from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_pair
+from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
+from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.scoring import Scorer, closed_form, learned
+from contrasim_cli.store import View
+
+CPU = torch.device("cpu")
+LARGE = 1 << 40
+
+
+@pytest.fixture
+def messages() -> Iterator[list[str]]:
+    """Notes and warnings that the benchmark logs."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: heard.append(f"{record.levelname}: {record.getMessage()}")  # type: ignore[method-assign]
+    level = module.log.level
+    module.log.addHandler(handler)
+    module.log.setLevel(logging.INFO)
+    yield heard
+    module.log.removeHandler(handler)
+    module.log.setLevel(level)
+
+
+def task(folder: Path, stores: dict[str, Any], **options: Any) -> Task:
+    views = [made.view(folder / f"{name}.h5", layers) for name, layers in stores.items()]
+    defaults = {
+        "names": list(stores),
+        "layers": [list(view.store.layers) for view in views],
+        "pairs": all_pairs(len(views)),
+        "negatives": ["random", "faiss"],
+        "batch_size": 4,
+    }
+    return Task(views, **(defaults | options))
+
+
+def judge(given: Task, scorers: list[Scorer], *, hold_out: bool = True) -> Any:
+    return retrieval(given, scorers, hold_out=hold_out, device=CPU, budget=LARGE)
+
+
+def views_of(count: int, rows: int, noise: float = 0.4) -> dict[str, Any]:
+    """The same rows with other noise, in two layers."""
+    (base,) = made.related(1, 2, rows, (7,))
+    rng = np.random.default_rng(1)
+    return {
+        view: {name: (x + noise * rng.normal(size=x.shape)).astype(np.float32) for name, x in base.items()}
+        for view in ("en", "ar", "zh")[:count]
+    }
+
+
+# 30 rows make 7 batches of 4 and one of 2; 29 leave one row out
+@pytest.mark.parametrize("rows", [30, 29])
+@pytest.mark.parametrize("chunk", [module.CHUNK_BYTES, 1])
+def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
+    tmp_path: Path, rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    stores = views_of(3, rows)
+    paths = [made.encoder_file(tmp_path / "e.pt", widths=(7,), output=6),
+             made.encoder_file(tmp_path / "d.pt", widths=(7,), objective="deepcka")]  # fmt: skip
+    scorers = [*closed_form(["cka", "dot", "norm"]), *learned(paths)]
+    given = task(tmp_path, stores, seed=3)
+    found = judge(given, scorers)
+    cut = batches(rows, 4)
+    assert len(cut) == 7 + (rows == 30)
+    drawn = random_candidates(rows, cut, 3)
+    assert [(t.scorer.name, t.negatives) for t in found] == [(s.name, k) for s in scorers for k in ("random", "faiss")]
+    for trials in found:
+        assert trials.pairs == ["en-ar", "en-zh", "ar-en", "ar-zh", "zh-en", "zh-ar"]
+        assert trials.layers == ["layer_0", "layer_1"]
+        assert trials.outcomes.shape == (6, 2, len(cut))
+        assert trials.chance == 1 / 11
+        for k, (i, j) in enumerate(given.pairs):
+            for layer in range(2):
+                own, other = (encoded(trials.scorer, list(stores.values())[v][f"layer_{layer}"]) for v in (i, j))
+                raw = list(stores.values())[j][f"layer_{layer}"]
+                near = np.array(oracles.nearest_neighbours(raw, raw, 10, range(rows)))
+                chosen = drawn if trials.negatives == "random" else near
+                for b, batch in enumerate(cut):
+                    right = oracle(trials.scorer, own[batch], other[batch])
+                    wrong = [oracle(trials.scorer, own[batch], other[chosen[batch, t]]) for t in range(10)]
+                    assert trials.outcomes[k, layer, b] == oracles.retrieval_is_right(right, wrong)
+    means = [trials.outcomes.mean() for trials in found]
+    assert max(means) > 0.3
+    assert min(means) < 0.9  # neither all right nor all wrong
+
+
+def encoded(scorer: Scorer, rows: Any) -> Any:
+    return rows if scorer.checkpoint is None else scorer.checkpoint.encode(rows, 0, CPU).numpy()
+
+
+def oracle(scorer: Scorer, x: Any, y: Any) -> float:
+    name = scorer.name if scorer.checkpoint is None else scorer.checkpoint.config.scored_by
+    return oracles.MEASURES[name](x, y)
+
+
+def test_every_scorer_faces_the_same_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where rows are encoded: neighbours are those of the raw rows, and are searched once per view and layer."""
+    calls = []
+
+    def counted(queries: Pool, pool: Pool) -> Any:
+        calls.append((queries.view.store.stem, queries.layer))
+        return nearest_candidates(queries, pool)
+
+    monkeypatch.setattr(module, "nearest_candidates", counted)
+    scorers = [*closed_form(["cka", "dot"]), *learned([made.encoder_file(tmp_path / "e.pt", widths=(7,))])]
+    judge(task(tmp_path, views_of(3, 30)), scorers)
+    assert sorted(calls) == sorted((view, f"layer_{k}") for view in ("en", "ar", "zh") for k in range(2))
+
+
+@pytest.mark.parametrize(("rows", "size", "count"), [(5000, 64, 79), (5000, 8, 625), (632, 8, 79), (633, 8, 79)])
+def test_trials_are_the_papers(tmp_path: Path, rows: int, size: int, count: int) -> None:
+    rng = np.random.default_rng(0)
+    stores = {name: {"l": rng.normal(size=(rows, 3)).astype(np.float32)} for name in ("image", "caption")}
+    given = task(tmp_path, stores, pairs=[(0, 1)], negatives=["random"], batch_size=size)
+    (trials,) = judge(given, closed_form(["dot"]), hold_out=False)
+    assert trials.outcomes.size == count
+
+
+def test_a_constant_encoder_is_never_right(tmp_path: Path) -> None:
+    """It ties with everything: under `arg max` it would be right always."""
+    for objective, similarity_ in (("contrasim", "dot"), ("contrasim", "norm"), ("deepcka", "dot")):
+        checkpoint = made.checkpoint(widths=(7,), objective=objective, similarity=similarity_)
+        with torch.no_grad():
+            for name, value in checkpoint.encoder.named_parameters():
+                value.fill_(0.3 if name.endswith("bias") else 0.0)
+        path = tmp_path / f"{objective}-{similarity_}.pt"
+        module_save(path, checkpoint)
+        for trials in judge(task(tmp_path, views_of(2, 40)), learned([path]), hold_out=False):
+            assert trials.outcomes.mean() == 0
+
+
+def module_save(path: Path, checkpoint: Any) -> None:
+    from contrasim_cli import encoder
+
+    encoder.save(path, checkpoint, force=True)
+
+
+def test_equal_views_are_always_right(tmp_path: Path) -> None:
+    (rows,) = made.related(1, 2, 40, (7,))
+    for trials in judge(task(tmp_path, {"en": rows, "ar": rows}), closed_form(["cka", "norm"])):
+        assert trials.outcomes.mean() == 1
+
+
+def test_lower_is_more_similar_where_the_registry_says_so(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from contrasim_cli.measures.protocol import Measure
+
+    (cka,) = closed_form(["cka"])
+    turned = Measure(cka.measure.prepare, lambda a, b: 1 - cka.measure.compare(a, b))
+    distance = replace(cka, name="distance", measure=turned, entry=replace(cka.entry, higher_is_more_similar=False))
+    first, second = judge(task(tmp_path, views_of(2, 40), negatives=["random"]), [cka, distance])
+    np.testing.assert_array_equal(first.outcomes, second.outcomes)
+
+
+# --- the trained pair -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trained", [("en", "ar"), ("ar", "en")])
+def test_the_trained_pair_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=trained)
+    scorers = [*closed_form(["dot"]), *learned([path])]
+    dot, encoder = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), scorers)
+    assert encoder.pairs == ["en-zh", "ar-zh", "zh-en", "zh-ar"]
+    assert encoder.outcomes.shape[0] == 4
+    assert len(dot.pairs) == 6
+    all_of_it = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), scorers, hold_out=False)[1]
+    np.testing.assert_array_equal(encoder.outcomes, all_of_it.outcomes[[1, 3, 4, 5]])
+
+
+def test_an_encoder_of_other_views_is_judged_on_all_pairs_and_that_is_said(tmp_path: Path, messages: list[str]) -> None:
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "de"))
+    (trials,) = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), learned([path]))
+    assert len(trials.pairs) == 6
+    assert messages == [
+        "INFO: e.pt: was trained on en and de, which are not two of these views by their file names; no pair is left out"
+    ]
+
+
+def test_an_encoder_of_another_task_has_no_trained_pair(tmp_path: Path, messages: list[str]) -> None:
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"), task="layers")
+    assert trained_pair(learned([path])[0], ["en", "ar"]) == frozenset()
+    assert messages == []
+
+
+def test_the_trained_pair_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
+    """Two of the views share a file name, so that results name views by path; each of them counts as trained."""
+    layers = made.related(3, 1, 30, (7,))
+    views = []
+    for k, name in enumerate(["x/en", "x/ar", "y/ar"]):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        views.append(made.view(tmp_path / f"{name}.h5", layers[k]))
+    given = Task(views, ["x/en.h5", "x/ar.h5", "y/ar.h5"], [["layer_0"]] * 3, all_pairs(3), ["random"], 4)
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"))
+    (trials,) = judge(given, learned([path]))
+    assert trials.pairs == ["x/ar.h5-y/ar.h5", "y/ar.h5-x/ar.h5"]
+
+
+def test_no_pair_left_is_refused_before_anything_is_compared(tmp_path: Path) -> None:
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"))
+    with pytest.raises(UsageError) as refused:
+        judge(task(tmp_path, views_of(2, 30)), learned([path]))
+    assert str(refused.value) == (
+        "e.pt: was trained on the only pair of views there is (ar and en), and is judged on other pairs alone; give more views"
+    )
+
+
+# --- what cannot be compared ------------------------------------------------------------------------------------------
+
+
+def test_the_cca_family_is_left_empty_in_small_batches_with_one_warning(tmp_path: Path, messages: list[str]) -> None:
+    rng = np.random.default_rng(0)
+    stores = {name: {f"l{k}": rng.normal(size=(64, 12)) for k in range(2)} for name in ("en", "ar", "zh")}
+    found = judge(task(tmp_path, stores, batch_size=8), closed_form(["cca", "cka"]))
+    for trials in found:
+        assert np.isnan(trials.outcomes).all() == (trials.scorer.name == "cca")
+    assert messages == [
+        "WARNING: cca: batches of 8 rows span every direction, so that each canonical correlation is 1; left empty in layers l0, l1"
+    ]
+
+
+def test_the_cca_family_is_compared_where_batches_are_large_enough(tmp_path: Path, messages: list[str]) -> None:
+    stores = {name: {"l": x["layer_0"][:, :3]} for name, x in views_of(2, 60).items()}
+    given = task(tmp_path, stores, batch_size=12)
+    for trials in judge(given, closed_form(["cca", "pwcca"]), hold_out=False):
+        matrices = [layers["l"] for layers in stores.values()]
+        cut = batches(60, 12)
+        chosen = {
+            "random": random_candidates(60, cut, 0),
+            "faiss": np.array(oracles.nearest_neighbours(matrices[1], matrices[1], 10, range(60))),
+        }[trials.negatives]
+        for b, batch in enumerate(cut):
+            scores = [similarity(trials.scorer.name, matrices[0][batch], matrices[1][rows])
+                      for rows in (batch, *chosen[batch].T)]  # fmt: skip
+            assert trials.outcomes[0, 0, b] == oracles.retrieval_is_right(scores[0], scores[1:])
+    assert messages == []
+
+
+def test_unequal_widths_leave_dot_and_norm_empty(tmp_path: Path, messages: list[str]) -> None:
+    layers = made.related(2, 1, 30, (7, 9))
+    given = task(tmp_path, dict(zip(["image", "caption"], layers, strict=True)), pairs=[(0, 1)], negatives=["random"])
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7, 9))
+    dot, cka, encoder = judge(given, [*closed_form(["dot", "cka"]), *learned([path])], hold_out=False)
+    assert np.isnan(dot.outcomes).all()
+    assert not np.isnan(cka.outcomes).any()
+    assert not np.isnan(encoder.outcomes).any()
+    assert messages == ["WARNING: dot: undefined (the widths differ); left empty in layers layer_0"]
+
+
+def test_views_of_unequal_depth_are_refused_or_zipped(tmp_path: Path) -> None:
+    a, b = made.related(1, 3, 30, (7,))[0], made.related(1, 2, 30, (7,), seed=1)[0]
+    with pytest.raises(MismatchError, match="2 layers are selected where"):
+        judge(task(tmp_path, {"image": a, "caption": b}), closed_form(["cka"]))
+    zipped = [["layer_0", "layer_2"], ["layer_1", "layer_0"]]
+    given = task(tmp_path, {"image": a, "caption": b}, layers=zipped, pairs=[(0, 1)], negatives=["random"])
+    (trials,) = judge(given, closed_form(["cka"]), hold_out=False)
+    assert trials.layers == ["layer_0/layer_1", "layer_2/layer_0"]
+    drawn = random_candidates(30, batches(30, 4), 0)
+    batch = np.arange(4)
+    for k, (first, second) in enumerate(zip(*zipped, strict=True)):
+        right = similarity("cka", a[first][batch], b[second][batch])
+        wrong = [similarity("cka", a[first][batch], b[second][drawn[batch, t]]) for t in range(CANDIDATES)]
+        assert trials.outcomes[0, k, 0] == oracles.retrieval_is_right(right, wrong)
+
+
+def test_too_few_rows_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"en\.h5: 4 rows make fewer than two batches of 4"):
+        judge(task(tmp_path, views_of(2, 4)), closed_form(["cka"]))
+    with pytest.raises(InputError, match="there are 6 rows for batches of 4"):
+        judge(task(tmp_path, views_of(2, 6)), closed_form(["cka"]))
+
+
+def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one layer of all views takes .* --memory allows"):
+        retrieval(task(tmp_path, views_of(2, 40)), closed_form(["cka"]), hold_out=True, device=CPU, budget=1000)
+
+
+# --- candidates from a larger store -----------------------------------------------------------------------------------
+
+
+def test_candidates_come_from_the_larger_store(tmp_path: Path) -> None:
+    stores = dict(zip(["image", "caption"], made.related(2, 1, 30, (7,)), strict=True))
+    rng = np.random.default_rng(5)
+    more = np.concatenate([stores["caption"]["layer_0"], rng.normal(size=(70, 7)).astype(np.float32)])
+    pool = made.view(tmp_path / "pool.h5", {"layer_0": more}, [f"p{k}" for k in range(100)])
+    path = made.encoder_file(tmp_path / "e.pt", widths=(7,))
+    given = task(tmp_path, stores, pairs=[(0, 1)], negatives=["faiss"], candidates_from=pool)
+    scorers = [*closed_form(["cka"]), *learned([path])]
+    near = np.array(oracles.nearest_neighbours(stores["caption"]["layer_0"], more, 10, [None] * 30))
+    assert (near >= 30).any()
+    for trials in judge(given, scorers, hold_out=False):
+        own, other, rows = (encoded(trials.scorer, x) for x in (stores["image"]["layer_0"], stores["caption"]["layer_0"], more))
+        for b, batch in enumerate(batches(30, 4)):
+            right = oracle(trials.scorer, own[batch], other[batch])
+            wrong = [oracle(trials.scorer, own[batch], rows[near[batch, t]]) for t in range(10)]
+            assert trials.outcomes[0, 0, b] == oracles.retrieval_is_right(right, wrong)
+
+
+def test_a_larger_store_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    stores = dict(zip(["image", "caption"], made.related(2, 2, 30, (7,)), strict=True))
+    pool = made.view(tmp_path / "pool.h5", {"layer_0": np.eye(40, 8), "other": np.eye(40, 7)})
+    given = task(tmp_path, stores, pairs=[(0, 1)], negatives=["faiss"], candidates_from=View(pool.store))
+    with pytest.raises(Problems) as refused:
+        judge(given, closed_form(["cka"]), hold_out=False)
+    assert list(refused.value.lines) == [
+        f"{tmp_path}/pool.h5: layer layer_0 has width 8, {tmp_path}/caption.h5 has 7",
+        f"{tmp_path}/pool.h5: has no layer layer_1 to draw candidates from; it has layer_0, other",
+    ]

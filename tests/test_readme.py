@@ -1,0 +1,56 @@
+"""The README tells the truth: its commands run as written, in order, and print what it shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def transcripts() -> list[list[tuple[str, str]]]:
+    """The commands and outputs of every ```console block."""
+    blocks = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
+    return [
+        [(command.replace("\\\n", " "), output) for command, output in re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", block, re.M)]
+        for block in blocks
+    ]
+
+
+def skeleton(text: str) -> str:
+    """Text without numbers and spacing, which trained results and column widths may change from machine to machine."""
+    return re.sub(r"[\s─━]+", " ", NUMBER.sub("N", text)).strip()
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "sample_data").symlink_to(ROOT / "sample_data")
+    return folder
+
+
+def test_there_are_transcripts() -> None:
+    assert sum(len(block) for block in transcripts()) >= 5
+
+
+def test_transcripts_run_as_written(workspace: Path) -> None:
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    for command, shown in (entry for block in transcripts() for entry in block):
+        ran = subprocess.run(["bash", "-c", command], cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+        printed = ran.stdout + ran.stderr
+        assert skeleton(shown) == skeleton(printed), f"$ {command}\n{printed}"
+
+
+def test_every_command_is_documented() -> None:
+    for command in ("extract", "train", "score", "baseline", "bench layers", "bench multilingual", "bench image-caption", "inspect"):
+        assert f"contrasim {command}" in README
+
+
+def test_skeleton_tells_words_apart() -> None:
+    assert skeleton("cka  0.5") == skeleton("cka 0.75")
+    assert skeleton("cka 0.5") != skeleton("cca 0.5")
