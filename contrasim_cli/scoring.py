@@ -3,7 +3,6 @@
 And the grid: every layer of one store against every layer of another, each layer read and prepared once.
 """
 
-import dataclasses
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
-from contrasim_cli.measures import MEASURES, Entry, load
+from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.progress import Progress
 from contrasim_cli.store import Store, View
@@ -71,20 +70,9 @@ class Scorer:
         return self.checkpoint is None and self.entry.needs_equal_widths and width_a != width_b
 
 
-def closed_form(names: Sequence[str], rank_tol: float | None = None) -> list[Scorer]:
+def closed_form(names: Sequence[str], options: Options = Options()) -> list[Scorer]:
     """Scorers of the registry's measures."""
-    prepare: Callable[[Tensor], Any] | None = None
-    if rank_tol is not None:
-        from contrasim_cli.measures.cca import with_rank_tol
-
-        prepare = with_rank_tol(rank_tol)
-    scorers = []
-    for name in names:
-        entry, measure = MEASURES[name], load(name)
-        if prepare is not None and entry.family == "cca":
-            measure = dataclasses.replace(measure, prepare=prepare)
-        scorers.append(Scorer(name, entry, measure))
-    return scorers
+    return [Scorer(name, MEASURES[name], load(name, options)) for name in names]
 
 
 def learned(paths: Sequence[Path]) -> list[Scorer]:

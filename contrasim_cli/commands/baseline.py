@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contrasim_cli.commands import options as o
-from contrasim_cli.measures import MEASURES, check_names
+from contrasim_cli.measures import MEASURES, Options, check_names
 
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
@@ -51,7 +51,7 @@ def baseline(
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import closed_form
 
-        return closed_form(names, rank_tol)
+        return closed_form(names, Options(rank_tol=rank_tol, seed=seed))
 
     request = Request(
         "baseline",

@@ -12,7 +12,7 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.measures import MEASURES, check_names
+from contrasim_cli.measures import MEASURES, Options, check_names
 from contrasim_cli.results import BenchRow, Results
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Common:
         """Closed-form measures, then encoders."""
         from contrasim_cli.scoring import closed_form, learned
 
-        return [*closed_form(names, self.rank_tol), *learned(self.encoder or ())]
+        return [*closed_form(names, Options(rank_tol=self.rank_tol, seed=self.seed)), *learned(self.encoder or ())]
 
     def report(self, benchmark: str, trials: "list[Trials]", about: dict[str, Any]) -> None:
         """Print and write the rows."""

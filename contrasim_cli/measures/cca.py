@@ -5,6 +5,7 @@ those of the column spaces that the data have. Everything is float64.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -116,9 +117,14 @@ def _canonical_rotation(products: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor
     return rotation, rho
 
 
-def with_rank_tol(rank_tol: float) -> Callable[[Tensor], Factored]:
-    """`prepare` with another tolerance."""
+@cache
+def preparer(rank_tol: float) -> Callable[[Tensor], Factored]:
+    """`prepare` with a tolerance; the same function for the same one, so that the family factors once."""
     return lambda x: prepare(x, rank_tol)
 
 
-MEASURES = {"cca": Measure(prepare, cca), "svcca": Measure(prepare, svcca), "pwcca": Measure(prepare, pwcca)}
+MEASURES = {
+    "cca": lambda options: Measure(preparer(options.rank_tol), cca),
+    "svcca": lambda options: Measure(preparer(options.rank_tol), svcca),
+    "pwcca": lambda options: Measure(preparer(options.rank_tol), pwcca),
+}

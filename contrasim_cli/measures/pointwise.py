@@ -38,4 +38,4 @@ def norm(a: Rows, b: Rows) -> Tensor:
     return (1.0 - distance).mean(dim=-1)
 
 
-MEASURES = {"dot": Measure(prepare, dot), "norm": Measure(prepare_unit, norm)}
+MEASURES = {"dot": lambda options: Measure(prepare, dot), "norm": lambda options: Measure(prepare_unit, norm)}

@@ -8,25 +8,81 @@ matrices in one call. Scores are float64 and NaN where the measure is undefined.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.measures import MEASURES, Options, load
+
+
+class Moments(NamedTuple):
+    """What moment-based measures need of a layer [..., n, p], in float64."""
+
+    n: int
+    mean: Tensor  # [..., p]
+    scatter: Tensor  # XcᵀXc [..., p, p]
+
+
+@dataclass(frozen=True)
+class MomentForm:
+    """A measure through second moments, so that rows can be streamed: `own` once per layer, `pair` per pair.
+
+    `pair` gets both sides' `own` and the cross moment XcᵀYc [..., p, q].
+    """
+
+    own: Callable[[Moments], Any]
+    pair: Callable[[Any, Any, Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Measure:
-    """A pair of functions; measures that share `prepare` share its result, a named tuple of tensors."""
+    """A pair of functions; measures that share `prepare` share its result, a named tuple of tensors.
+
+    `moments` is the same measure through second moments, for measures that have such a form.
+    """
 
     prepare: Callable[[Tensor], Any]
     compare: Callable[[Any, Any], Tensor]
+    moments: MomentForm | None = None
+
+
+class MomentPrepared(NamedTuple):
+    """Centred rows [..., n, p] (or fewer, rotated columns) and what `own` made of their moments."""
+
+    rows: Tensor
+    own: Any
+
+
+def moment_measure(form: MomentForm, rotation_invariant: bool) -> Measure:
+    """The measure that a moment form defines.
+
+    Where a rotation of columns changes nothing, X with n < p is replaced by its coordinates in its own row space.
+    """
+
+    def prepare(x: Tensor) -> MomentPrepared:
+        rows, mean = centred(x), x.double().mean(dim=-2)
+        if rotation_invariant and rows.shape[-2] + 1 < rows.shape[-1]:
+            # coordinates of the rows and of their mean in the space that they span
+            together = torch.linalg.qr(torch.cat([rows, mean.unsqueeze(-2)], dim=-2).mT).R.mT
+            rows, mean = together[..., :-1, :], together[..., -1, :]
+        return MomentPrepared(rows, form.own(Moments(x.shape[-2], mean, rows.mT @ rows)))
+
+    def compare(a: MomentPrepared, b: MomentPrepared) -> Tensor:
+        return form.pair(a.own, b.own, a.rows.mT @ b.rows)
+
+    return Measure(prepare, compare, form)
 
 
 def expand(prepared: Any, dim: int) -> Any:
-    """The same prepared tensors with a new leading dimension, against which another side broadcasts."""
-    return type(prepared)(*(part.unsqueeze(dim) if isinstance(part, Tensor) else part for part in prepared))
+    """The same prepared tensors (nested in named tuples) with a new leading dimension, against which another side broadcasts."""
+    if isinstance(prepared, Tensor):
+        return prepared.unsqueeze(dim)
+    if isinstance(prepared, tuple):
+        return type(prepared)(*(expand(part, dim) for part in prepared))
+    return prepared
 
 
 def centred(x: Tensor) -> Tensor:
@@ -39,19 +95,17 @@ def centred(x: Tensor) -> Tensor:
     return shifted - shifted.mean(dim=-2, keepdim=True)
 
 
-def similarity(name: str, x: Tensor | npt.ArrayLike, y: Tensor | npt.ArrayLike) -> float:
+def similarity(name: str, x: Tensor | npt.ArrayLike, y: Tensor | npt.ArrayLike, options: Options = Options()) -> float:
     """One measure of X [n, p] and Y [n, q]: a number, NaN where the measure is undefined.
 
     Raises:
         ValueError: the matrices disagree on rows, or on widths where the measure needs equal ones.
     """
-    from contrasim_cli.measures import MEASURES, load
-
     a, b = (side if isinstance(side, Tensor) else torch.as_tensor(np.array(side)) for side in (x, y))
     if a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
         raise ValueError(f"expected two matrices of equal rows, found {tuple(a.shape)} and {tuple(b.shape)}")
     if MEASURES[name].needs_equal_widths and a.shape[1] != b.shape[1]:
         raise ValueError(f"{name} needs equal widths, found {a.shape[1]} and {b.shape[1]}")
-    measure = load(name)
+    measure = load(name, options)
     score = float(measure.compare(measure.prepare(a), measure.prepare(b)))
     return score if math.isfinite(score) else math.nan
