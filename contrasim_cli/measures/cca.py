@@ -31,8 +31,12 @@ class Factored(NamedTuple):
 
 
 def prepare(x: Tensor, rank_tol: float = 1e-6) -> Factored:
-    """Factor X [..., n, p]; directions with σ ≤ rank_tol · σ_max are zeroed."""
-    rows = centred(x)
+    """Factor centred X [..., n, p]; directions with σ ≤ rank_tol · σ_max are zeroed."""
+    return factor(centred(x), rank_tol)
+
+
+def factor(rows: Tensor, rank_tol: float) -> Factored:
+    """Factor rows [..., n, p] as they are; directions with σ ≤ rank_tol · σ_max are zeroed."""
     scale = rows.abs().amax(dim=(-2, -1), keepdim=True)
     rows = rows / scale.where(scale > 0, 1.0)
     left, sigma, right = _svd(rows)
@@ -45,12 +49,12 @@ def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n, p = x.shape[-2:]
     if n > 2 * p:
         q, r = torch.linalg.qr(x)
-        left, sigma, right = _converging_svd(r)
+        left, sigma, right = converging_svd(r)
         return q @ left, sigma, right
-    return _converging_svd(x)
+    return converging_svd(x)
 
 
-def _converging_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def converging_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """SVD that falls back to the transpose where LAPACK's divide and conquer does not converge."""
     try:
         return torch.linalg.svd(x, full_matrices=False)  # type: ignore[no-any-return]
@@ -85,6 +89,12 @@ def cca(a: Factored, b: Factored) -> Tensor:
     return _correlations(a, b).sum(dim=-1) / _smaller_rank(a, b)
 
 
+def cca_yanai(a: Factored, b: Factored) -> Tensor:
+    """Mean of the squares of the min(rank X, rank Y) canonical correlations [...] (Yanai 1974; Ramsay et al. 1984)."""
+    squares: Tensor = (a.left.mT @ b.left).square().sum(dim=(-2, -1))
+    return (squares / _smaller_rank(a, b)).clamp(max=1.0)
+
+
 def svcca(a: Factored, b: Factored) -> Tensor:
     """`cca` between the leading directions of both sides [...]."""
     return cca(_svcca_directions(a), _svcca_directions(b))
@@ -102,6 +112,30 @@ def pwcca(a: Factored, b: Factored) -> Tensor:
     used = count < _smaller_rank(a, b).unsqueeze(-1)
     # hᵢ = U rᵢ is of unit norm, so that ⟨hᵢ, x_j⟩ = (rᵢᵀ diag(σ) Vᵀ)_j
     alpha = (rotation.mT @ (a.sigma.unsqueeze(-1) * a.right)).abs().sum(dim=-1) * used
+    return (alpha * rho.clamp(0.0, 1.0)).sum(dim=-1) / alpha.sum(dim=-1)
+
+
+def pwcca_google(a: Factored, b: Factored) -> Tensor:
+    """Σ αᵢ ρᵢ / Σ αᵢ with the weights of github.com/google/svcca (`pwcca.py` at 1f9f7ea), not those of Eq. 7 [...].
+
+    There αᵢ = Σ_j |⟨pᵢ, x_j⟩| with pᵢ from the QR decomposition of the "directions" Xc uᵢ in the order of falling ρᵢ,
+    where uᵢ are the left singular vectors of Σ_XX^-½ Σ_XY Σ_YY^-½: the step back through Σ_XX^-½, which would make Xc uᵢ
+    the canonical variates hᵢ, is left out. The weights are those of the narrower side, of X where widths are equal.
+
+    Where that code has no one answer, this has: columns x_j are centred (there, each column's mean is added to the
+    direction of the same index, so that the number hangs on the sign and order in which LAPACK returns uᵢ); a
+    narrower Y is weighted by Y (there, X's rows are mixed with Y's coefficients, which fails or means nothing); of
+    rank-deficient sides min(rank X, rank Y) directions count; and ties are ordered as in `pwcca`.
+    """
+    if b.right.shape[-1] < a.right.shape[-1]:
+        a, b = b, a
+    rotation, rho = _canonical_rotation(a.left.mT @ b.left, a.sigma)
+    largest = a.sigma[..., :1]
+    sigma = a.sigma / largest.where(largest > 0, 1.0)
+    # Xc uᵢ = U diag(σ) rᵢ up to scale, so that its QR is U times that of the small factor
+    basis = torch.linalg.qr(sigma.unsqueeze(-1) * rotation).Q
+    used = torch.arange(rho.shape[-1], device=rho.device) < _smaller_rank(a, b).unsqueeze(-1)
+    alpha: Tensor = (basis.mT @ (sigma.unsqueeze(-1) * a.right)).abs().sum(dim=-1) * used
     return (alpha * rho.clamp(0.0, 1.0)).sum(dim=-1) / alpha.sum(dim=-1)
 
 
@@ -127,4 +161,6 @@ MEASURES = {
     "cca": lambda options: Measure(preparer(options.rank_tol), cca),
     "svcca": lambda options: Measure(preparer(options.rank_tol), svcca),
     "pwcca": lambda options: Measure(preparer(options.rank_tol), pwcca),
+    "pwcca_google": lambda options: Measure(preparer(options.rank_tol), pwcca_google),
+    "cca_yanai": lambda options: Measure(preparer(options.rank_tol), cca_yanai),
 }

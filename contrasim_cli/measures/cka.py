@@ -1,11 +1,24 @@
-"""Linear centred kernel alignment (Kornblith et al. 2019), Eq. 8 of the paper. Higher is more similar, range [0, 1]."""
+"""Centred kernel alignment (Kornblith et al. 2019). Higher is more similar.
 
+`cka` is linear (Eq. 8 of the paper), in [0, 1]; `rv`, the RV coefficient (Robert & Escoufier 1976), is the same number.
+`cka_debiased` and `cka_minibatch` estimate without bias (Song et al. 2012, Nguyen et al. 2021), in [-1, 1]: what is
+unrelated scores about 0 and therefore also below. `cka_rbf` has Gaussian kernels, in [0, 1].
+
+Memory per layer [n, p]: n · min(n, p), of `cka_minibatch` n · min(batch, p), of `cka_rbf` n².
+"""
+
+from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.protocol import Measure, centred
+from contrasim_cli.measures.distances import all_squared_distances, double_centred, median, scaled, unit, upper
+from contrasim_cli.measures.protocol import Energies, Measure, centred
+
+FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
+ROUNDING = 1e-12  # an unbiased ⟨K, K⟩ below this part of the biased one is rounding
 
 
 class Centred(NamedTuple):
@@ -17,11 +30,7 @@ class Centred(NamedTuple):
 
 def prepare(x: Tensor) -> Centred:
     """X [..., n, p], centred and scaled, in the smaller of its Gram and its feature form."""
-    rows = centred(x)
-    largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
-    # the norm of XᵀX is a fourth power of the data: after scaling it neither overflows nor vanishes
-    rows = rows / largest.where(largest > 0, torch.nan)
-    rows = rows / torch.linalg.vector_norm(rows, dim=(-2, -1), keepdim=True)
+    rows = _scaled(x)
     if rows.shape[-2] < rows.shape[-1]:
         gram = rows @ rows.mT
         return Centred(gram / _norm(gram), None)
@@ -30,15 +39,182 @@ def prepare(x: Tensor) -> Centred:
 
 def compare(a: Centred, b: Centred) -> Tensor:
     """‖YᵀX‖²_F / (‖XᵀX‖_F ‖YᵀY‖_F) [...], through whichever forms the sides have."""
-    if a.gram is not None and b.gram is not None:
-        return (a.gram * b.gram).sum(dim=(-2, -1))
-    if a.gram is not None:
-        return compare(b, a)
-    assert a.rows is not None
-    if b.gram is not None:
-        return ((b.gram @ a.rows) * a.rows).sum(dim=(-2, -1))  # tr(Xᵀ YYᵀ X)
-    assert b.rows is not None
-    return (b.rows.mT @ a.rows).square().sum(dim=(-2, -1))
+    return _kernel_inner(a.gram, a.rows, b.gram, b.rows)
+
+
+def energy(e: Energies) -> Tensor:
+    """`compare` from inner products of Gram matrices."""
+    return e.cross / (e.first.sqrt() * e.second.sqrt())
+
+
+class Debiased(NamedTuple):
+    """Either side of debiased CKA, scaled so that its inner product with itself is 1; NaN where that is zero.
+
+    The Gram form is the U-centred Gram matrix Ũ (Székely & Rizzo 2014), of zero diagonal and zero row sums, with
+    ⟨Ũ, Ṽ⟩ / (n (n - 3)) the estimator of Song et al. 2012, Eq. 5.
+    """
+
+    gram: Tensor | None  # Ũ [..., n, n], where n < p
+    rows: Tensor | None  # [..., n, p] else, centred
+    lengths: Tensor | None  # ‖x_r‖² [..., n], with the rows
+
+
+def prepare_debiased(x: Tensor) -> Debiased:
+    """X [..., n, p] in the smaller of its forms; undefined below 4 rows and where K̃ is a sum of a row and a column term."""
+    form, own = _unbiased(_scaled(x))
+    return _times(form, own.where(own > 0, torch.nan).rsqrt())
+
+
+def _unbiased(rows: Tensor) -> tuple[Debiased, Tensor]:
+    """Centred rows [..., n, p] in the smaller of their forms, and its inner product with itself [...], 0 where that is rounding."""
+    n, p = rows.shape[-2:]
+    if n < FEWEST_ROWS:
+        nothing = rows.new_full((*rows.shape[:-2], n, n), torch.nan)
+        return Debiased(nothing, None, None), rows.new_zeros(rows.shape[:-2])
+    if n < p:
+        gram = rows @ rows.mT
+        form = Debiased(_u_centred(gram), None, None)
+        biased, rounding = _squared(gram), ROUNDING**2  # Ũ itself is rounded, not its square
+    else:
+        form = Debiased(None, rows, rows.square().sum(dim=-1))
+        biased, rounding = _squared(rows.mT @ rows), ROUNDING
+    own = compare_debiased(form, form)
+    return form, own.where(~(own <= rounding * biased), 0.0)
+
+
+def _times(form: Debiased, factor: Tensor) -> Debiased:
+    """The form of the kernel times a factor [...]."""
+    each = factor[..., None, None]
+    return Debiased(
+        None if form.gram is None else form.gram * each,
+        None if form.rows is None else form.rows * each.sqrt(),
+        None if form.lengths is None else form.lengths * factor[..., None],
+    )
+
+
+def _u_centred(gram: Tensor) -> Tensor:
+    """K̃ less its row and column means over n - 2 and its mean over (n - 1)(n - 2), off the diagonal [..., n, n]."""
+    n = gram.shape[-1]
+    off = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+    sums = off.sum(dim=-1, keepdim=True)
+    total = sums.sum(dim=-2, keepdim=True)
+    off = off - sums / (n - 2) - sums.mT / (n - 2) + total / ((n - 1) * (n - 2))
+    return off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
+
+
+def compare_debiased(a: Debiased, b: Debiased) -> Tensor:
+    """HSIC₁(K, L) / √(HSIC₁(K, K) HSIC₁(L, L)) [...], with linear kernels and Song et al. 2012, Eq. 5; never clamped.
+
+    Undefined where HSIC₁(K, K) is zero: all rows equal, or equally far from each other, or all but one equal.
+    """
+    biased = _kernel_inner(a.gram, a.rows, b.gram, b.rows)
+    if a.rows is None or b.rows is None:
+        return biased  # Ũ is orthogonal to everything that centring takes from the other side
+    assert a.lengths is not None
+    assert b.lengths is not None
+    traces = a.lengths.sum(dim=-1) * b.lengths.sum(dim=-1)
+    return _without_diagonal(a.rows.shape[-2], biased, (a.lengths * b.lengths).sum(dim=-1), traces)
+
+
+def _without_diagonal(n: int, biased: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
+    """n (n - 3) HSIC₁ from ⟨K, L⟩, Σ_r K_rr L_rr and tr K · tr L of centred K, L, whose rows sum to zero.
+
+    tr(K̃L̃) + 1ᵀK̃1 1ᵀL̃1 / ((n - 1)(n - 2)) - 2 / (n - 2) 1ᵀK̃L̃1, where K̃1 is minus the diagonal of K.
+    """
+    return biased - n / (n - 2) * diagonals + traces / ((n - 1) * (n - 2))
+
+
+def energy_debiased(e: Energies) -> Tensor:
+    """`compare_debiased` from inner products of Gram matrices and of their diagonals."""
+    if e.n < FEWEST_ROWS:
+        return torch.full_like(e.cross, torch.nan)
+    cross = _without_diagonal(e.n, e.cross, e.diagonal_cross, e.trace_first * e.trace_second)
+    first = _without_diagonal(e.n, e.first, e.diagonal_first, e.trace_first * e.trace_first)
+    second = _without_diagonal(e.n, e.second, e.diagonal_second, e.trace_second * e.trace_second)
+    first = first.where(first > ROUNDING * e.first, torch.nan)
+    second = second.where(second > ROUNDING * e.second, torch.nan)
+    return cross / (first.sqrt() * second.sqrt())
+
+
+class Batches(NamedTuple):
+    """Batches of rows as `Debiased` holds them, scaled so that Σ_b HSIC₁(K_b, K_b) = 1; NaN where that is zero."""
+
+    full: Debiased | None  # [..., batches, batch, ·]
+    last: Debiased | None  # [..., 1, rest, ·]
+
+
+def prepare_minibatch(x: Tensor, batch: int) -> Batches:
+    """X [..., n, p] cut into consecutive batches of rows; a last one below 4 rows is left out."""
+    if min(batch, x.shape[-2]) < FEWEST_ROWS:
+        return Batches(None, prepare_debiased(x[..., None, : FEWEST_ROWS - 1, :]))
+    rows = _scaled(x)
+    whole = rows.shape[-2] // batch * batch
+    cut = [rows[..., :whole, :].reshape(*rows.shape[:-2], -1, batch, rows.shape[-1])] if whole else []
+    if rows.shape[-2] - whole >= FEWEST_ROWS:
+        cut.append(rows[..., None, whole:, :])
+    made = [(*_unbiased(centred(part)), part.shape[-2] * (part.shape[-2] - 3)) for part in cut]
+    total = torch.stack([own.sum(dim=-1) / times for _, own, times in made]).sum(dim=0)
+    total = total.where(total > 0, torch.nan).unsqueeze(-1)
+    forms = [_times(form, (total * times).rsqrt()) for form, _, times in made]
+    return Batches(forms[0] if whole else None, forms[-1] if len(forms) > bool(whole) else None)
+
+
+def compare_minibatch(a: Batches, b: Batches) -> Tensor:
+    """Σ_b HSIC₁(K_b, L_b) / √(Σ_b HSIC₁(K_b, K_b) Σ_b HSIC₁(L_b, L_b)) [...] (Nguyen et al. 2021); never clamped.
+
+    One batch of all rows is `cka_debiased`. Public implementations differ in shuffling rows, and in dropping a last
+    batch or counting it like a full one.
+    """
+    pairs = ((a.full, b.full), (a.last, b.last))
+    found = [compare_debiased(one, other).sum(dim=-1) for one, other in pairs if one is not None and other is not None]
+    return torch.stack(found).sum(dim=0)
+
+
+class Kernel(NamedTuple):
+    """A centred kernel matrix of Frobenius norm 1."""
+
+    values: Tensor  # [..., n, n]
+
+
+def prepare_rbf(x: Tensor, threshold: float) -> Kernel:
+    """exp(-‖x_r - x_s‖² / 2σ²) of X [..., n, p], centred; σ is the threshold times the median distance of two rows r < s.
+
+    Undefined where more than half of these pairs are of equal rows. Kornblith et al. publish code that takes the root of
+    the median of squared distances, with the zeros of r = s among them: a slightly smaller σ.
+    """
+    rows, _ = scaled(x)
+    squared = all_squared_distances(rows)
+    sigma = threshold * median(upper(squared).sqrt())
+    # less 1, which centring takes away: a wide kernel is 1 but for its last digits
+    kernel = torch.expm1(-squared / (2 * sigma.where(sigma > 0, torch.nan).square()).unsqueeze(-1))
+    return Kernel(unit(double_centred(kernel), dim=(-2, -1)))
+
+
+def compare_rbf(a: Kernel, b: Kernel) -> Tensor:
+    """HSIC₀(K, L) / √(HSIC₀(K, K) HSIC₀(L, L)) [...] of Gaussian kernels, the biased estimator (Kornblith et al. 2019)."""
+    return (a.values * b.values).sum(dim=(-2, -1))
+
+
+def _kernel_inner(a_gram: Tensor | None, a_rows: Tensor | None, b_gram: Tensor | None, b_rows: Tensor | None) -> Tensor:
+    """⟨K, L⟩ [...], each side a kernel [..., n, n] or rows with K = XXᵀ."""
+    if a_gram is not None and b_gram is not None:
+        return (a_gram * b_gram).sum(dim=(-2, -1))
+    if a_gram is not None:
+        return _kernel_inner(b_gram, b_rows, a_gram, a_rows)
+    assert a_rows is not None
+    if b_gram is not None:
+        return ((b_gram @ a_rows) * a_rows).sum(dim=(-2, -1))  # tr(Xᵀ YYᵀ X)
+    assert b_rows is not None
+    return _squared(b_rows.mT @ a_rows)
+
+
+def _scaled(x: Tensor) -> Tensor:
+    """X [..., n, p], centred and of Frobenius norm 1; NaN where it has no variance."""
+    rows = centred(x)
+    largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
+    # the norm of XᵀX is a fourth power of the data: after scaling it neither overflows nor vanishes
+    rows = rows / largest.where(largest > 0, torch.nan)
+    return rows / _norm(rows)
 
 
 def _norm(matrix: Tensor) -> Tensor:
@@ -46,4 +222,26 @@ def _norm(matrix: Tensor) -> Tensor:
     return norm
 
 
-MEASURES = {"cka": lambda options: Measure(prepare, compare)}
+def _squared(matrix: Tensor) -> Tensor:
+    return matrix.square().sum(dim=(-2, -1))
+
+
+@cache
+def minibatch_preparer(batch: int) -> Callable[[Tensor], Batches]:
+    """`prepare_minibatch` with a batch size; the same function for the same one."""
+    return lambda x: prepare_minibatch(x, batch)
+
+
+@cache
+def rbf_preparer(threshold: float) -> Callable[[Tensor], Kernel]:
+    """`prepare_rbf` with a threshold; the same function for the same one."""
+    return lambda x: prepare_rbf(x, threshold)
+
+
+MEASURES = {
+    "cka": lambda options: Measure(prepare, compare, energy=energy),
+    "rv": lambda options: Measure(prepare, compare, energy=energy),
+    "cka_debiased": lambda options: Measure(prepare_debiased, compare_debiased, energy=energy_debiased),
+    "cka_minibatch": lambda options: Measure(minibatch_preparer(options.minibatch), compare_minibatch),
+    "cka_rbf": lambda options: Measure(rbf_preparer(options.rbf_threshold), compare_rbf),
+}

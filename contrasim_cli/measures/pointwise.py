@@ -32,10 +32,19 @@ def dot(a: Rows, b: Rows) -> Tensor:
     return (a.rows * b.rows).sum(dim=-1).mean(dim=-1)
 
 
+def cosine(a: Rows, b: Rows) -> Tensor:
+    """1/n Σ_r cos(x_r, y_r) [...], in [-1, 1], of unit rows."""
+    return dot(a, b).clamp(-1.0, 1.0)
+
+
 def norm(a: Rows, b: Rows) -> Tensor:
     """1/n Σ_r (1 - ‖x_r/‖x_r‖ - y_r/‖y_r‖‖) [...], in [-1, 1]."""
     distance: Tensor = torch.linalg.vector_norm(a.rows - b.rows, dim=-1)
     return (1.0 - distance).mean(dim=-1)
 
 
-MEASURES = {"dot": lambda options: Measure(prepare, dot), "norm": lambda options: Measure(prepare_unit, norm)}
+MEASURES = {
+    "dot": lambda options: Measure(prepare, dot),
+    "cosine": lambda options: Measure(prepare_unit, cosine),
+    "norm": lambda options: Measure(prepare_unit, norm),
+}

@@ -38,15 +38,43 @@ class MomentForm:
 
 
 @dataclass(frozen=True)
+class RowForm:
+    """A measure that is the mean over rows of a function of paired rows.
+
+    `map` goes over rows [k, p] of one layer; `sums` takes mapped rows [l, k, p] and [m, k, p] of layers of equal width and
+    gives Σ_r f(x_r, y_r) [l, m].
+    """
+
+    map: Callable[[Tensor], Tensor]
+    sums: Callable[[Tensor, Tensor], Tensor]
+
+
+class Energies(NamedTuple):
+    """Inner products of the Gram matrices K = XcXcᵀ and L = YcYcᵀ, and of their diagonals; any common shape, float64."""
+
+    n: int
+    cross: Tensor  # ⟨K, L⟩ = ‖XcᵀYc‖²_F
+    first: Tensor  # ⟨K, K⟩
+    second: Tensor  # ⟨L, L⟩
+    diagonal_cross: Tensor  # Σ_r K_rr L_rr
+    diagonal_first: Tensor
+    diagonal_second: Tensor
+    trace_first: Tensor  # Σ_r K_rr
+    trace_second: Tensor
+
+
+@dataclass(frozen=True)
 class Measure:
     """A pair of functions; measures that share `prepare` share its result, a named tuple of tensors.
 
-    `moments` is the same measure through second moments, for measures that have such a form.
+    The other forms give the same number in a way in which rows can be streamed; a measure has those that it can have.
     """
 
     prepare: Callable[[Tensor], Any]
     compare: Callable[[Any, Any], Tensor]
     moments: MomentForm | None = None
+    rowwise: RowForm | None = None
+    energy: Callable[[Energies], Tensor] | None = None
 
 
 class MomentPrepared(NamedTuple):

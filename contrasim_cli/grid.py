@@ -1,0 +1,551 @@
+"""The grid: every layer of some stores against every layer of others.
+
+Each layer is read in blocks of rows and factored once. Which way a measure goes:
+
+- row-wise measures (dot, cosine, norm, learned scores) add up over blocks;
+- measures of second moments add up XᵀX per layer and XᵀY per pair over blocks, one matrix product per pair of stores;
+- CKA needs only ‖XᵀY‖²: through those moments, or through tiles of Gram matrices where that costs less;
+- the CCA family adds up moments twice: of the rows, which gives whitening maps, then of the whitened rows;
+- all others, and layers with fewer rows than neurons, are prepared in memory.
+
+Memory is bounded by `budget`: what does not fit is worked off in tiles of layers, each with a pass of its own.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.measures.protocol import Energies, Moments
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.scoring import Scorer
+from contrasim_cli.store import View
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 256 << 20  # of all layers of a pass together
+TILE_BYTES = 128 << 20  # of a tile of the Gram matrices of all layers
+SUM_LENGTH = 4096  # products are summed in float32 over no more than this many, then in float64
+
+Layer = tuple[int, str]  # view, name
+Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
+Scores = dict[Cell, float]
+Rows = Callable[[Layer, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which layers meet which: for every pair of views, the layers of either side."""
+
+    views: Sequence[View]
+    pairs: Sequence[tuple[int, int]]
+    first: Sequence[Sequence[str]]
+    second: Sequence[Sequence[str]]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of every view."""
+        return self.views[0].n_rows
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer that some pair needs, once."""
+        sides = [((a, self.first[a]), (b, self.second[b])) for a, b in self.pairs]
+        return list(dict.fromkeys((view, name) for pair in sides for view, names in pair for name in names))
+
+    def width(self, layer: Layer) -> int:
+        """Neurons of a layer."""
+        return self.views[layer[0]].store.layer(layer[1]).width
+
+    def cells(self) -> Iterator[tuple[Layer, Layer]]:
+        """Every pair of layers."""
+        for a, b in self.pairs:
+            for one in self.first[a]:
+                for other in self.second[b]:
+                    yield (a, one), (b, other)
+
+
+@dataclass
+class Reader:
+    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing."""
+
+    plan: Plan
+    device: torch.device
+    budget: int
+    _kept: dict[Layer, Tensor] = field(default_factory=dict)
+    _first: dict[Layer, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.size = sum(self.plan.n_rows * self.plan.width(layer) * self._itemsize(layer) for layer in self.plan.layers)
+        self.in_memory = self.size <= self.budget // 2
+
+    def _itemsize(self, layer: Layer) -> int:
+        return self.plan.views[layer[0]].store.layer(layer[1]).read_dtype.itemsize
+
+    def load(self, progress: Progress) -> None:
+        """Read what fits once; the bad values of all layers are reported together."""
+        if not self.in_memory:
+            return
+        problems: list[ContraSimError] = []
+        with progress("reading", len(self.plan.layers), "layers") as advance:
+            for view, name in self.plan.layers:
+                try:
+                    self._kept[view, name] = torch.from_numpy(self.plan.views[view].read(name)).to(self.device)
+                except InputError as problem:
+                    problems.append(problem)
+                advance(1)
+        raise_all(problems)
+
+    def rows(self, layer: Layer, start: int, stop: int) -> Tensor:
+        """Raw rows [stop - start, p]."""
+        if layer in self._kept:
+            return self._kept[layer][start:stop]
+        view, name = layer
+        return torch.from_numpy(self.plan.views[view].read(name, np.arange(start, stop))).to(self.device)
+
+    def shifted(self, layer: Layer, start: int, stop: int) -> Tensor:
+        """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
+        if layer not in self._first:
+            self._first[layer] = self.rows(layer, 0, 1).clone()
+        return self.rows(layer, start, stop) - self._first[layer]
+
+    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4) -> int:
+        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget."""
+        size = min(BLOCK_BYTES, max(1 << 20, self.budget // 4))
+        return max(64, size // max(1, itemsize * sum(map(self.plan.width, layers))))
+
+    @property
+    def free(self) -> int:
+        """What the budget leaves beside the rows kept."""
+        return max(0, self.budget - (self.size if self.in_memory else 0))
+
+
+def spans(n_rows: int, step: int) -> Iterator[tuple[int, int]]:
+    """Blocks of rows."""
+    for start in range(0, n_rows, step):
+        yield start, min(start + step, n_rows)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Layers of two views whose cross moments are added up together."""
+
+    first: Sequence[Layer]
+    second: Sequence[Layer]
+
+
+@dataclass
+class MomentSums:
+    """Σ XᵀX of layers and Σ XᵀY of tiles over blocks of rows, each block centred by its own mean.
+
+    Products in `dtype`, sums in float64. What the blocks' means lack to the mean of all is added at the end.
+    """
+
+    widths: Mapping[Layer, int]
+    own: Sequence[Layer]
+    tiles: Sequence[Tile]
+    dtype: torch.dtype
+    device: torch.device
+    counts: list[int] = field(default_factory=list)
+    means: dict[Layer, list[Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        zeros = {"dtype": torch.float64, "device": self.device}
+        self.scatter = {la: torch.zeros(self.widths[la], self.widths[la], **zeros) for la in self.own}  # type: ignore[arg-type]
+        self.cross = [
+            torch.zeros(sum(self.widths[la] for la in t.first), sum(self.widths[la] for la in t.second), **zeros)  # type: ignore[arg-type]
+            for t in self.tiles
+        ]
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer that a block must hold."""
+        return list(dict.fromkeys([*self.own, *(la for t in self.tiles for la in (*t.first, *t.second))]))
+
+    def add(self, rows: Mapping[Layer, Tensor]) -> None:
+        """One block: rows [k, p] of every layer."""
+        self.counts.append(len(next(iter(rows.values()))))
+        centred = {}
+        for layer, block in rows.items():
+            mean = block.mean(dim=0, dtype=torch.float64)
+            self.means.setdefault(layer, []).append(mean)
+            centred[layer] = (block - mean.to(block.dtype)).to(self.dtype)
+        for layer, scatter in self.scatter.items():
+            scatter += (centred[layer].T @ centred[layer]).double()
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
+            cross += (a.T @ b).double()
+
+    def finish(self) -> dict[Layer, Tensor]:
+        """Add what lies between the blocks; the means [p] of all rows, as the blocks were given."""
+        weights = torch.tensor(self.counts, dtype=torch.float64, device=self.device).unsqueeze(1)
+        stacked = {layer: torch.stack(means) for layer, means in self.means.items()}
+        means = {layer: (weights * by_block).sum(dim=0) / weights.sum() for layer, by_block in stacked.items()}
+        if len(self.counts) > 1:
+            between = {layer: weights.sqrt() * (stacked[layer] - means[layer]) for layer in stacked}
+            for layer, scatter in self.scatter.items():
+                scatter += between[layer].T @ between[layer]
+            for tile, cross in zip(self.tiles, self.cross, strict=True):
+                a, b = (torch.cat([between[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
+                cross += a.T @ b
+        return means
+
+    def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
+        """The cross moment [p, q] of every pair of layers of the tiles."""
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            lines = cross.split([self.widths[la] for la in tile.first])
+            for one, line in zip(tile.first, lines, strict=True):
+                for other, part in zip(tile.second, line.split([self.widths[la] for la in tile.second], dim=1), strict=True):
+                    yield one, other, part
+
+
+def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[list[Tile]]:
+    """All pairs of layers as tiles, in passes whose sums take no more than `limit` bytes (or a single pair does)."""
+    tiles = []
+    for a, b in plan.pairs:
+        second = [(b, name) for name in plan.second[b]]
+        for chunk in _chunks([(a, name) for name in plan.first[a]], widths, limit // 8, sum(widths[la] for la in second)):
+            for part in _chunks(second, widths, limit // 8, sum(widths[la] for la in chunk)):
+                tiles.append(Tile(chunk, part))
+    passes: list[list[Tile]] = [[]]
+    used = 0
+    for tile in tiles:
+        size = 8 * sum(widths[la] for la in tile.first) * sum(widths[la] for la in tile.second)
+        if passes[-1] and used + size > limit:
+            passes.append([])
+            used = 0
+        passes[-1].append(tile)
+        used += size
+    return passes
+
+
+def _chunks(layers: Sequence[Layer], widths: Mapping[Layer, int], limit: int, across: int) -> Iterator[list[Layer]]:
+    """Runs of layers whose widths times `across` stay within the limit; at least one layer each."""
+    chunk: list[Layer] = []
+    for layer in layers:
+        if chunk and (sum(widths[la] for la in chunk) + widths[layer]) * across > limit:
+            yield chunk
+            chunk = []
+        chunk.append(layer)
+    yield chunk
+
+
+@dataclass
+class Grid:
+    """Scores of every scorer for every pair of layers of a plan."""
+
+    plan: Plan
+    scorers: Sequence[Scorer]
+    device: torch.device
+    budget: int
+    precision: torch.dtype = torch.float32
+    progress: Progress = silent
+
+    def __post_init__(self) -> None:
+        self.reader = Reader(self.plan, self.device, self.budget)
+        self.scores: Scores = {}
+        self._full_rank: set[Layer] = set()
+
+    def compute(self) -> Scores:
+        """All scores; NaN where a measure is undefined.
+
+        Raises:
+            InputError: a value is NaN or Inf, or a layer does not fit the budget and its measure needs it whole.
+        """
+        self.reader.load(self.progress)
+        for run, members in self._by_form().items():
+            run(members)
+        return self.scores
+
+    def _by_form(self) -> dict[Callable[[list[int]], None], list[int]]:
+        narrow = all(self.plan.n_rows > self.plan.width(layer) for layer in self.plan.layers)
+        groups: dict[Callable[[list[int]], None], list[int]] = {}
+        for s, scorer in enumerate(self.scorers):
+            measure = scorer.measure
+            run: Callable[[list[int]], None] = self._in_memory
+            if measure.rowwise is not None:
+                run = self._rowwise
+            elif scorer.checkpoint is None and measure.energy is not None:
+                run = self._energies if narrow or self.reader.in_memory else self._in_memory
+            elif scorer.checkpoint is None and measure.moments is not None and narrow:
+                run = self._moments
+            groups.setdefault(run, []).append(s)
+        return groups
+
+    # --- row-wise -----------------------------------------------------------------------------------------------------
+
+    def _rowwise(self, members: list[int]) -> None:
+        """Σ_r f(x_r, y_r) over blocks, for all pairs of layers of two views in one product."""
+        plan, layers = self.plan, self.plan.layers
+        sums = {(s, pair): torch.zeros(len(plan.first[pair[0]]), len(plan.second[pair[1]]), dtype=torch.float64) for s in members for pair in plan.pairs}
+        step = self.reader.block_rows(layers, itemsize=16)
+        with self.progress("comparing", plan.n_rows, "rows") as advance:
+            for start, stop in spans(plan.n_rows, step):
+                raw = {layer: self.reader.rows(layer, start, stop) for layer in layers}
+                self._add_rowwise(members, raw, sums)
+                advance(stop - start)
+        for (s, (a, b)), total in sums.items():
+            for i, one in enumerate(plan.first[a]):
+                for j, other in enumerate(plan.second[b]):
+                    self.scores[s, (a, one), (b, other)] = float(total[i, j]) / plan.n_rows
+
+    def _add_rowwise(self, members: list[int], raw: Mapping[Layer, Tensor], sums: dict[Any, Tensor]) -> None:
+        mapped: dict[Any, dict[Layer, Tensor]] = {}
+        for s in members:
+            scorer = self.scorers[s]
+            form = scorer.measure.rowwise
+            assert form is not None
+            key = (id(scorer.checkpoint), form.map)
+            if key not in mapped:
+                mapped[key] = {layer: form.map(self.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
+            for a, b in self.plan.pairs:
+                sums[s, (a, b)] += self._pair_sums(s, mapped[key], a, b)
+
+    def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
+        """Rows as the scorer's measure takes them: through its encoder, if it has one."""
+        if scorer.checkpoint is None:
+            return rows
+        store = self.plan.views[layer[0]].store
+        return scorer.checkpoint.encode(rows, scorer.checkpoint.view_of(store.stem, store.path), self.device)
+
+    def _pair_sums(self, s: int, mapped: Mapping[Layer, Tensor], a: int, b: int) -> Tensor:
+        """[layers of a, layers of b] sums over a block; NaN where widths differ."""
+        form = self.scorers[s].measure.rowwise
+        assert form is not None
+        one, other = [mapped[a, n] for n in self.plan.first[a]], [mapped[b, n] for n in self.plan.second[b]]
+        out = torch.full((len(one), len(other)), torch.nan, dtype=torch.float64)
+        for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
+            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
+            part = form.sums(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
+            out[torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
+        return out
+
+    # --- second moments -----------------------------------------------------------------------------------------------
+
+    def _moments(self, members: list[int]) -> None:
+        forms = {s: self.scorers[s].measure.moments for s in members}
+        widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
+        own: dict[Any, Any] = {}
+        for sums, means in self._passes(widths, self.precision, self.reader.shifted, with_own=True):
+            for layer, scatter in sums.scatter.items():
+                first = self.reader.rows(layer, 0, 1)[0].double()
+                moments = Moments(self.plan.n_rows, means[layer] + first, scatter)
+                for form in forms.values():
+                    assert form is not None
+                    if (form.own, layer) not in own:
+                        own[form.own, layer] = form.own(moments)
+            for one, other, cross in sums.crosses():
+                for s, form in forms.items():
+                    assert form is not None
+                    value = form.pair(own[form.own, one], own[form.own, other], cross)
+                    self.scores[s, one, other] = float(value)
+
+    def _passes(
+        self, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, with_own: bool
+    ) -> Iterator[tuple[MomentSums, dict[Layer, Tensor]]]:
+        """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
+        passes = tile_passes(self.plan, widths, max(1, self.reader.free // 2))
+        log.debug("second moments: %d pass(es) over the rows, %s products", len(passes), str(dtype).removeprefix("torch."))
+        done: set[Layer] = set()
+        for tiles in passes:
+            needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
+            sums = MomentSums(widths, [la for la in needed if with_own and la not in done], tiles, dtype, self.device)
+            done.update(needed)
+            step = self.reader.block_rows(needed)
+            with self.progress("comparing", self.plan.n_rows, "rows") as advance:
+                for start, stop in spans(self.plan.n_rows, step):
+                    sums.add({layer: rows(layer, start, stop) for layer in needed})
+                    advance(stop - start)
+            yield sums, sums.finish()
+
+    # --- CKA ----------------------------------------------------------------------------------------------------------
+
+    def _energies(self, members: list[int]) -> None:
+        means = self._means()
+        diagonals = self._diagonals(means)
+        gram = self.reader.in_memory and self._gram_is_cheaper()
+        energies = self._gram_energies(means) if gram else self._moment_energies()
+        for one, other in self.plan.cells():
+            given = Energies(
+                self.plan.n_rows,
+                *(energies[pair] for pair in ((one, other), (one, one), (other, other))),
+                *(diagonals[0][pair] for pair in ((one, other), (one, one), (other, other))),
+                *(diagonals[1][layer] for layer in (one, other)),
+            )
+            for s in members:
+                energy = self.scorers[s].measure.energy
+                assert energy is not None
+                self.scores[s, one, other] = float(energy(given))
+
+    def _gram_is_cheaper(self) -> bool:
+        """Count operations: cross products of features, or the upper halves of Gram matrices and their inner products."""
+        n, layers = self.plan.n_rows, self.plan.layers
+        features = sum(2 * n * self.plan.width(one) * self.plan.width(other) for one, other in self.plan.cells())
+        features += sum(2 * n * self.plan.width(layer) ** 2 for layer in layers)
+        gram = sum(n * n * self.plan.width(layer) for layer in layers) + n * n * len(layers) ** 2
+        log.debug("cka: %.3g operations through features, %.3g through Gram matrices", features, gram)
+        return gram < features
+
+    def _means(self) -> dict[Layer, Tensor]:
+        """Means [p] of the shifted rows; a pass over rows that are not in memory."""
+        layers = self.plan.layers
+        totals = {layer: torch.zeros(self.plan.width(layer), dtype=torch.float64, device=self.device) for layer in layers}
+        for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers)):
+            for layer in layers:
+                totals[layer] += self.reader.shifted(layer, start, stop).sum(dim=0, dtype=torch.float64)
+        return {layer: total / self.plan.n_rows for layer, total in totals.items()}
+
+    def _centred(self, means: Mapping[Layer, Tensor], layer: Layer, start: int, stop: int) -> Tensor:
+        rows = self.reader.shifted(layer, start, stop)
+        return rows - means[layer].to(rows.dtype)
+
+    def _diagonals(self, means: Mapping[Layer, Tensor]) -> tuple[dict[tuple[Layer, Layer], Tensor], dict[Layer, Tensor]]:
+        """Σ_r K_rr L_rr for every pair of layers, and traces."""
+        layers = self.plan.layers
+        products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=self.device)
+        traces = torch.zeros(len(layers), dtype=torch.float64, device=self.device)
+        for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers)):
+            squares = [self._centred(means, la, start, stop).double().square().sum(dim=1) for la in layers]
+            stacked = torch.stack(squares)
+            products += stacked @ stacked.T
+            traces += stacked.sum(dim=1)
+        pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
+        return pairs, dict(zip(layers, traces, strict=True))
+
+    def _moment_energies(self) -> dict[tuple[Layer, Layer], Tensor]:
+        widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
+        energies: dict[tuple[Layer, Layer], Tensor] = {}
+        for sums, _ in self._passes(widths, self.precision, self.reader.shifted, with_own=True):
+            for layer, scatter in sums.scatter.items():
+                energies[layer, layer] = scatter.square().sum()
+            for one, other, cross in sums.crosses():
+                energies[one, other] = cross.square().sum()
+        return energies
+
+    def _gram_energies(self, means: Mapping[Layer, Tensor]) -> dict[tuple[Layer, Layer], Tensor]:
+        """Upper half only, in tiles of rows: every layer's tile at once, whose inner products are added up."""
+        layers = self.plan.layers
+        centred = [self._centred(means, la, 0, self.plan.n_rows).to(self.precision) for la in layers]
+        side = max(64, int((TILE_BYTES / (4 * len(layers))) ** 0.5))
+        total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=self.device)
+        blocks = list(spans(self.plan.n_rows, side))
+        with self.progress("comparing", len(blocks) * (len(blocks) + 1) // 2, "tiles") as advance:
+            for i, (top, bottom) in enumerate(blocks):
+                for left, right in blocks[i:]:
+                    tile = torch.stack([x[top:bottom] @ x[left:right].T for x in centred]).flatten(1)
+                    total += (1 if left == top else 2) * _inner_products(tile)
+                    advance(1)
+        return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
+
+    def note_full_rank(self, scorer: Scorer, layer: Layer, prepared: Any) -> None:
+        """Say once per layer that its rows are too few for canonical correlations to mean anything."""
+        rows = self.plan.n_rows
+        if not scorer.entry.trivial_at_full_rank or layer in self._full_rank or int(prepared.rank) < rows - 1:
+            return
+        self._full_rank.add(layer)
+        log.warning(
+            "%s: layer %s: %d rows span every direction (rank %d), so that each canonical correlation is 1 whatever "
+            "the other side; the CCA family needs more rows than neurons",
+            quoted(self.plan.views[layer[0]].store.path),
+            quoted(layer[1]),
+            rows,
+            rows - 1,
+        )
+
+    # --- whatever needs whole layers ----------------------------------------------------------------------------------
+
+    def _in_memory(self, members: list[int]) -> None:
+        prepared = Prepared(self, {s: self.scorers[s] for s in members})
+        with self.progress("comparing", sum(1 for _ in self.plan.cells()), "pairs") as advance:
+            for one, other in self.plan.cells():
+                for s in members:
+                    scorer = self.scorers[s]
+                    if not scorer.mismatch(self.plan.width(one), self.plan.width(other)):
+                        value = scorer.measure.compare(prepared.get(s, one), prepared.get(s, other))
+                        self.scores[s, one, other] = float(value)
+                    else:
+                        self.scores[s, one, other] = float("nan")
+                advance(1)
+
+    def whole(self, layer: Layer) -> Tensor:
+        """All rows of a layer.
+
+        Raises:
+            InputError: they do not fit the budget.
+        """
+        need = 4 * 8 * self.plan.n_rows * self.plan.width(layer)  # rows, centred rows and two factors in float64
+        if need > 2 * self.budget:
+            raise InputError(
+                f"{quoted(self.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
+                f"at once for some measure, --memory allows {self.budget / 2**30:.1f}; raise it or compare fewer rows"
+            )
+        return self.reader.rows(layer, 0, self.plan.n_rows)
+
+
+def _inner_products(tile: Tensor) -> Tensor:
+    """[layers, layers] inner products of [layers, m], summed in the products' type over SUM_LENGTH, then in float64."""
+    whole = tile.shape[1] // SUM_LENGTH * SUM_LENGTH
+    pieces = tile[:, :whole].unflatten(1, (-1, SUM_LENGTH)).transpose(0, 1)
+    rest = tile[:, whole:]
+    return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()
+
+
+@dataclass
+class Prepared:
+    """Layers as measures prepare them; keeps what fits, prepares the rest anew when asked."""
+
+    grid: Grid
+    scorers: Mapping[int, Scorer]
+    _kept: dict[tuple[Any, Layer], Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._left = self.grid.reader.free
+
+    def get(self, s: int, layer: Layer) -> Any:
+        """The prepared layer of one scorer; scorers that share the work share it."""
+        scorer = self.scorers[s]
+        if (scorer.key, layer) in self._kept:
+            return self._kept[scorer.key, layer]
+        rows = self.grid.encoded(scorer, layer, self.grid.whole(layer))
+        made = scorer.measure.prepare(rows)
+        self.grid.note_full_rank(scorer, layer, made)
+        size = _bytes(made)
+        if size <= self._left:
+            self._left -= size
+            self._kept[scorer.key, layer] = made
+        return made
+
+
+def _bytes(prepared: Any) -> int:
+    if isinstance(prepared, Tensor):
+        return prepared.numel() * prepared.element_size()
+    return sum(map(_bytes, prepared)) if isinstance(prepared, tuple) else 0
+
+
+def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:
+    """Scores [layers of a, layers of b] by scorer and pair of views (s, a, b); a warning names what is undefined."""
+    scores = grid.compute()
+    plan = grid.plan
+    found = {}
+    for s, scorer in enumerate(grid.scorers):
+        undefined = []
+        for a, b in plan.pairs:
+            values = np.array([[scores[s, (a, i), (b, j)] for j in plan.second[b]] for i in plan.first[a]])
+            found[s, a, b] = values
+            undefined.extend(((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(~np.isfinite(values)))
+        if undefined:
+            _warn_undefined(plan, scorer, undefined)
+    return found
+
+
+def _warn_undefined(plan: Plan, scorer: Scorer, cells: Sequence[tuple[Layer, Layer]]) -> None:
+    first, second = (f"{quoted(name)} of {quoted(plan.views[view].store.path)}" for view, name in cells[0])
+    more = f" and {len(cells) - 1} more pairs of layers" if len(cells) > 1 else ""
+    log.warning("%s is undefined (%s) for %s and %s%s; left empty", scorer.name, scorer.entry.undefined, first, second, more)

@@ -1,0 +1,229 @@
+"""Measures of each row's k nearest rows on both sides. Higher is more similar.
+
+Nearest is by cosine, found as the distance of unit rows, which orders rows alike and keeps its digits where all cosines
+are close to 1. A row is no neighbour of itself, by position; its duplicates are neighbours like others. Rows whose squared
+distances differ by less than TIE of the largest squared distance from the mean direction are equally near, and then the
+lower position is nearer. So no rounding decides, neither of float32 nor of the order of sums.
+
+Undefined where a row is zero, where all rows have one direction (nothing is nearer than anything), and where there are
+fewer than k other rows: with k cut to n - 1 the sets would agree for whatever input.
+
+Memory per layer [n, p]: n (p + 3 k). `prepare` works off n² distances in tiles, `compare` n k² matches and, of
+`second_order_cosine`, n k p gathered values.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import NamedTuple
+
+import faiss
+import numpy as np
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures.distances import centred_directions, directions, tiles
+from contrasim_cli.measures.protocol import Measure
+
+SPARE = 8  # rows proposed beyond k, which settle the order
+TIE = 1e-13
+ROUNDING = 1e-15  # of unit rows
+VANISHING = 1e-13  # cosines below this are rounding
+FAISS_ROWS = 2048  # a matrix of at least so many rows is searched by FAISS in float32 first
+EPSILON32 = 2.0**-23
+
+
+class Neighbours(NamedTuple):
+    """The k nearest rows of every row, nearest first."""
+
+    rows: Tensor  # unit rows [..., n, p]
+    nearest: Tensor  # their positions [..., n, k]
+    cosines: Tensor  # cosines with them [..., n, k]
+    kernel: Tensor  # those less the row's mean cosine with all n rows [..., n, k]
+    defined: Tensor  # 1, or NaN where the measures are undefined [...]
+
+
+def prepare(x: Tensor, k: int) -> Neighbours:
+    """The k nearest rows in X [..., n, p]."""
+    lead, n = x.shape[:-2], x.shape[-2]
+    rows = directions(x)
+    if not 1 <= k < n:
+        none = rows.new_zeros(*lead, n, 1)
+        return Neighbours(rows, none.long(), none, none, none.new_full(lead, torch.nan))
+    centred = centred_directions(x)
+    spread = torch.linalg.vector_norm(centred, dim=-1).amax(dim=-1)
+    scale = spread.where(spread > 0, 1.0)
+    rows, centred = rows.nan_to_num(nan=0.0), centred.nan_to_num(nan=0.0)
+    nearest = _nearest(centred / scale[..., None, None], k, TIE + ROUNDING / scale)
+    kernel = _products(rows, centred, nearest)
+    mean = rows.mean(dim=-2, keepdim=True)
+    cosines = kernel + (rows * mean).sum(dim=-1, keepdim=True)
+    return Neighbours(rows, nearest, cosines, kernel, torch.ones_like(spread).where(spread > 0, torch.nan))
+
+
+def _nearest(rows: Tensor, k: int, tie: Tensor) -> Tensor:
+    """[..., n, k] positions of the nearest other rows among [..., n, p], of norms up to 1; `tie` is [...]."""
+    lead, (n, p) = rows.shape[:-2], rows.shape[-2:]
+    if rows.device.type == "cpu" and n >= FAISS_ROWS and k + SPARE + 1 < n:
+        matrices = zip(rows.reshape(-1, n, p), tie.reshape(-1), strict=True)
+        return torch.stack([_nearest_by_faiss(matrix, k, t) for matrix, t in matrices]).reshape(*lead, n, k)
+    every = torch.arange(n, device=rows.device)
+    found = [_nearest_of(rows, every[at], k, tie) for at in tiles(n, n * lead.numel())]
+    return torch.cat(found, dim=-2)
+
+
+def _nearest_of(rows: Tensor, queries: Tensor, k: int, tie: Tensor) -> Tensor:
+    """[..., queries, k] positions of the nearest other rows of the rows at these positions."""
+    norms, n = rows.square().sum(dim=-1), rows.shape[-2]
+    # TIE is far above what ‖q‖² + ‖r‖² - 2 q·r cancels, of norms up to 1
+    squared = norms[..., queries, None] + norms[..., None, :] - 2 * (rows[..., queries, :] @ rows.mT)
+    squared[..., torch.arange(len(queries), device=rows.device), queries] = torch.inf
+    near, settled = _by_position(*squared.topk(min(k + SPARE, n - 1), largest=False), k, tie[..., None, None])
+    if k + SPARE < n - 1 and not settled.all():
+        open_queries = ~settled
+        ties = tie[..., None].expand(settled.shape)[open_queries][:, None]
+        near[open_queries] = _by_position(*squared[open_queries].sort(dim=-1), k, ties)[0]
+    return near
+
+
+def _by_position(squared: Tensor, near: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
+    """The first k of candidates [..., m] in ascending distance, equally near ones by position.
+
+    Also whether none beyond the candidates may be as near as the k-th [...].
+    """
+    group = (squared.diff(dim=-1) > tie).cumsum(dim=-1)
+    group = torch.cat([torch.zeros_like(near[..., :1]), group], dim=-1)
+    order = (group * (near.amax() + 1) + near).argsort(dim=-1)
+    return near.gather(-1, order)[..., :k], group[..., -1] != group[..., k - 1]
+
+
+def _nearest_by_faiss(rows: Tensor, k: int, tie: Tensor) -> Tensor:
+    """[n, k]: FAISS proposes in float32, float64 distances decide; where they cannot, all rows are searched in float64."""
+    single = rows.float().numpy()
+    proposed, positions = (torch.from_numpy(found) for found in faiss.knn(single, single, k + SPARE + 1))
+    norms = rows.square().sum(dim=-1)
+    last = proposed[:, -1].double()
+    # as in benchmarks/negatives.py: float32 errs by a few √p ε (‖q‖ + ‖r‖)²
+    beyond = last - 4 * EPSILON32 * rows.shape[1] ** 0.5 * (16 * norms + 4 * last)
+    nearest = torch.empty(len(rows), k, dtype=torch.int64)
+    for at in tiles(len(rows), positions.shape[1] * rows.shape[1]):
+        squared = (rows[positions[at]] - rows[at, None]).square().sum(dim=-1)
+        squared[positions[at] == torch.arange(len(rows))[at, None]] = torch.inf
+        squared, order = squared.sort(dim=-1)
+        nearest[at], settled = _by_position(squared, positions[at].gather(-1, order), k, tie)
+        settled = (squared[:, k - 1] + positions.shape[1] * tie < beyond[at]) & settled
+        queries = torch.arange(len(rows))[at][~settled]
+        for some in tiles(len(queries), len(rows)):
+            nearest[queries[some]] = _nearest_of(rows, queries[some], k, tie)
+    return nearest
+
+
+def _products(rows: Tensor, others: Tensor, nearest: Tensor) -> Tensor:
+    """x_r · o_s [..., n, k] of rows [..., n, p] with those of the others [..., n, p] at the positions [..., n, k]."""
+    lead = torch.Size(np.broadcast_shapes(rows.shape[:-2], nearest.shape[:-2]))
+    (n, k), p = nearest.shape[-2:], rows.shape[-1]
+    rows, others, nearest = (side.expand(*lead, *side.shape[-2:]) for side in (rows, others, nearest))
+    found = []
+    for at in tiles(n, lead.numel() * k * p):
+        where = nearest[..., at, :].flatten(-2).unsqueeze(-1).expand(*lead, -1, p)
+        gathered = others.gather(-2, where).reshape(*lead, -1, k, p)
+        found.append((gathered @ rows[..., at, :, None]).squeeze(-1))
+    return torch.cat(found, dim=-2)
+
+
+def _over_rows(a: Neighbours, b: Neighbours, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
+    """A function of matches [..., t, k, k], for all rows [..., n, ·]; i, j of a match: a's i-th neighbour is b's j-th."""
+    n, k = a.nearest.shape[-2:]
+    lead = torch.Size(np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2]))
+    found = []
+    for at in tiles(n, lead.numel() * k * k):
+        found.append(function(a.nearest[..., at, :, None] == b.nearest[..., at, None, :], at))
+    return torch.cat(found, dim=len(lead))
+
+
+def _shared(a: Neighbours, b: Neighbours) -> Tensor:
+    """Neighbours that both sides have, per row [..., n]."""
+    return _over_rows(a, b, lambda match, at: match.sum(dim=(-2, -1))).double()
+
+
+def jaccard_knn(a: Neighbours, b: Neighbours) -> Tensor:
+    """Mean over rows of |N_X ∩ N_Y| / |N_X ∪ N_Y| [...], in [0, 1] (Schumacher et al. 2021).
+
+    Public implementations leave out the first column of a search as the row itself, which drops a duplicate instead.
+    """
+    shared = _shared(a, b)
+    return (shared / (2 * a.nearest.shape[-1] - shared)).mean(dim=-1) * a.defined * b.defined
+
+
+def mutual_knn(a: Neighbours, b: Neighbours) -> Tensor:
+    """Mean over rows of |N_X ∩ N_Y| / k [...], in [0, 1] (Huh et al. 2024, App. A).
+
+    The published code takes inner products as they are: rows have to be scaled to unit length before.
+    """
+    return (_shared(a, b) / a.nearest.shape[-1]).mean(dim=-1) * a.defined * b.defined
+
+
+def cknna(a: Neighbours, b: Neighbours) -> Tensor:
+    """Align(K, L) / √(Align(K, K) Align(L, L)) [...], in [-1, 1] (Huh et al. 2024, Eq. 12, 16-18).
+
+    Align(K, L) = Σ_r Σ_s∈N_X(r)∩N_Y(r) K̄_rs L̄_rs, with K̄_rs = cos(x_r, x_s) - mean_t cos(x_r, x_t) over all n rows t. The published
+    code masks the kernel first and then centres it in the unbiased HSIC, which can exceed 1, and does not scale rows.
+    """
+
+    def aligned(match: Tensor, at: slice) -> Tensor:
+        matched = match.double() @ b.kernel[..., at, :, None]
+        return (a.kernel[..., at, None, :] @ matched).flatten(-3)
+
+    cross = _over_rows(a, b, aligned).sum(dim=-1)
+    return cross / (_norm(a.kernel) * _norm(b.kernel)) * a.defined * b.defined
+
+
+def _norm(kernel: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(kernel, dim=(-2, -1))
+    return norm.where(norm > ROUNDING, torch.nan)
+
+
+def second_order_cosine(a: Neighbours, b: Neighbours) -> Tensor:
+    """Mean over rows of cos(c_X, c_Y) [...], c the row's cosines with N_X ∪ N_Y on either side, in [-1, 1] (Hamilton et al. 2016).
+
+    Undefined too where such a vector is zero. The public survey implementation takes the vectors of cosine *distances*.
+    """
+    a_at_b, b_at_a = _products(a.rows, a.rows, b.nearest), _products(b.rows, b.rows, a.nearest)
+    only_b = ~_over_rows(a, b, lambda match, at: match.any(dim=-2))
+    product = (a.cosines * b_at_a).sum(dim=-1) + (a_at_b * b.cosines * only_b).sum(dim=-1)
+    first = a.cosines.square().sum(dim=-1) + (a_at_b.square() * only_b).sum(dim=-1)
+    second = b_at_a.square().sum(dim=-1) + (b.cosines.square() * only_b).sum(dim=-1)
+    lengths = first.sqrt() * second.sqrt()
+    defined = torch.minimum(first, second) > VANISHING**2
+    return (product / lengths.where(defined, torch.nan)).mean(dim=-1) * a.defined * b.defined
+
+
+def rank_similarity(a: Neighbours, b: Neighbours) -> Tensor:
+    """Mean over rows of Σ_s∈N_X∩N_Y 2 / ((1 + |r_X - r_Y|)(r_X + r_Y)) over its best possible value [...], in [0, 1].
+
+    r are the ranks of s among the neighbours, from 1; the best is Σ_i 1/i over as many shared neighbours, and a row without
+    any counts 0 (Wang et al. 2022).
+    """
+    k = a.nearest.shape[-1]
+    rank = torch.arange(1, k + 1, device=a.nearest.device, dtype=torch.float64)
+    weight = 2 / ((1 + (rank[:, None] - rank).abs()) * (rank[:, None] + rank))
+    best = torch.cat([rank.new_ones(1), (1 / rank).cumsum(dim=0)])
+
+    def similarity(match: Tensor, at: slice) -> Tensor:
+        return (match * weight).sum(dim=(-2, -1)) / best[match.sum(dim=(-2, -1))]
+
+    return _over_rows(a, b, similarity).mean(dim=-1) * a.defined * b.defined
+
+
+@cache
+def preparer(k: int) -> Callable[[Tensor], Neighbours]:
+    """`prepare` with a k; the same function for the same one, so that the family searches once."""
+    return lambda x: prepare(x, k)
+
+
+MEASURES = {
+    "jaccard_knn": lambda options: Measure(preparer(options.k), jaccard_knn),
+    "mutual_knn": lambda options: Measure(preparer(options.k), mutual_knn),
+    "cknna": lambda options: Measure(preparer(options.k), cknna),
+    "second_order_cosine": lambda options: Measure(preparer(options.k), second_order_cosine),
+    "rank_similarity": lambda options: Measure(preparer(options.k), rank_similarity),
+}

@@ -1,0 +1,334 @@
+"""Alignment, subspaces, statistics and the newer canonical correlations against their oracles, on nasty input."""
+
+import builtins
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import oracles_alignment as oracles
+import pytest
+import torch
+from oracles import Array
+
+from contrasim_cli.errors import MissingError
+from contrasim_cli.measures import MEASURES, Options, alignment, cca, load
+from contrasim_cli.measures.protocol import Moments, centred, similarity
+
+AnyArray = npt.NDArray[Any]
+Pair = tuple[AnyArray, AnyArray]
+
+NAMES = list(oracles.MEASURES)
+ANY_WIDTHS = [name for name in NAMES if not MEASURES[name].needs_equal_widths]
+STREAMED = [name for name in NAMES if load(name).moments is not None]
+
+
+def related(n: int, p: int, q: int, seed: int = 0) -> Pair:
+    """X [n, p] and a noisy linear image Y [n, q] of it, with decaying variances and a common mean."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, p)) * np.geomspace(1, 0.05, p) + 0.5
+    y = x @ rng.normal(size=(p, q)) + 0.5 * rng.normal(size=(n, q)) * np.geomspace(1, 0.05, q)
+    return x, y + x[:, :1]
+
+
+def low_rank(n: int, p: int, q: int) -> Pair:
+    """X of rank 3 and Y of rank 4, not centred, that are related."""
+    rng = np.random.default_rng(1)
+    factors = rng.normal(size=(n, 3)) + 0.2
+    noisy = factors @ rng.normal(size=(3, 4)) + rng.normal(size=(n, 4))
+    return factors @ rng.normal(size=(3, p)), noisy @ rng.normal(size=(4, q))
+
+
+def with_constant_columns(pair: Pair) -> Pair:
+    """The same with columns 1 and 4 of X and 0 of Y made constant."""
+    x, y = pair[0].copy(), pair[1].copy()
+    x[:, 1], x[:, 4], y[:, 0] = 0.1, 1e5 / 3, 0.0
+    return x, y
+
+
+def cases() -> dict[str, Pair]:
+    """Inputs of equal widths."""
+    x, y = related(30, 5, 5)
+    return {
+        "generic": (x, y),
+        "n < width": related(8, 12, 12),
+        "n < width by one": related(8, 9, 9),
+        "rank-deficient": low_rank(30, 6, 6),
+        "rank-deficient on one side": (low_rank(30, 5, 5)[0], y),
+        "n < width, rank-deficient": low_rank(7, 9, 9),
+        "constant columns": with_constant_columns((x, y)),
+        "all-equal rows": (np.tile(x[:1], (30, 1)), y),
+        "all-equal rows on both sides": (np.tile(x[:1], (30, 1)), np.tile(y[:1], (30, 1))),
+        "duplicate rows": (np.repeat(x[:15], 2, axis=0), np.repeat(y[:15], 2, axis=0)),
+        "scale 1e+6": (x * 1e6, y * 1e6),
+        "scale 1e-6": (x * 1e-6, y * 1e-6),
+        "scales 1e+6 and 1e-6": (x * 1e6, y * 1e-6),
+        "offset 1e4": (x + 1e4, y + 1e4),
+        "offsets 1e4 and -1e4": (x + 1e4, y - 1e4),
+        "float16": (x.astype(np.float16), y.astype(np.float16)),
+        "float32, scales 1e+30 and 1e-30": ((x * 1e30).astype(np.float32), (y * 1e-30).astype(np.float32)),
+        "one column": related(30, 1, 1),
+        "two rows": related(2, 4, 4),
+        "two rows, one column": related(2, 1, 1),
+        "X = Y": (x, x),
+        "X = Y, n < width": (related(8, 12, 12)[0],) * 2,
+        "a zero row": (np.vstack([x[:9], np.zeros((1, 5))]), y[:10]),
+    }
+
+
+def cases_of_unequal_widths() -> dict[str, Pair]:
+    """Inputs that only some of the measures take."""
+    return {
+        "unequal widths": related(30, 6, 4),
+        "n < one width": related(8, 12, 4),
+        "one column against many": related(30, 1, 5),
+        "float16, unequal widths": tuple(side.astype(np.float16) for side in related(30, 6, 4)),  # type: ignore[dict-item]
+    }
+
+
+PAIRS = cases() | cases_of_unequal_widths()
+CELLS = [(name, case) for name in NAMES for case in PAIRS if name in ANY_WIDTHS or case in cases()]
+
+# What has no value, by case; everything else has one.
+CONSTANT = {"all-equal rows", "all-equal rows on both sides"}
+ZERO = {"a zero row"}
+UNDEFINED = {
+    **dict.fromkeys(["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp"], CONSTANT),
+    **dict.fromkeys(["linear_regression", "linear_regression_symmetric", "hard_match", "soft_match"], CONSTANT),
+    **dict.fromkeys(["aligned_cosine", "cosine"], ZERO),
+    **dict.fromkeys(["concentricity_difference", "uniformity_difference"], ZERO),
+}
+
+
+def expected(name: str, x: AnyArray, y: AnyArray) -> Any:
+    """The oracle's value, at the tolerance of the input's type."""
+    tolerance = 1e-4 if np.float16 in (x.dtype, y.dtype) else 1e-6
+    return pytest.approx(oracles.MEASURES[name](x, y), rel=tolerance, abs=1e-12, nan_ok=True)
+
+
+@pytest.mark.parametrize(("name", "case"), CELLS)
+def test_score_equals_the_oracle(name: str, case: str) -> None:
+    x, y = PAIRS[case]
+    assert similarity(name, x, y) == expected(name, x, y)
+    assert similarity(name, y, x) == expected(name, y, x)
+
+
+@pytest.mark.parametrize(("name", "case"), CELLS)
+def test_score_is_undefined_only_where_it_is_said(name: str, case: str) -> None:
+    x, y = PAIRS[case]
+    # the R² of a constant X is undefined, but from a constant Y it is 0
+    undefined = case in UNDEFINED.get(name, set())
+    assert math.isnan(similarity(name, x, y)) == undefined
+    if name == "linear_regression" and case == "all-equal rows":
+        assert similarity(name, y, x) == 0
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, case in CELLS if name in STREAMED])
+def test_moments_give_the_same(name: str, case: str) -> None:
+    """Means, scatters and cross moments alone, to 1e-6 of the oracle too."""
+    x, y = PAIRS[case]
+    assert through_moments(name, x, y) == expected(name, x, y)
+
+
+def through_moments(name: str, x: AnyArray, y: AnyArray) -> float:
+    form = load(name).moments
+    assert form is not None
+    sides = [torch.from_numpy(side.astype(np.float64)) for side in (x, y)]
+    rows = [centred(side) for side in sides]
+    own = [form.own(Moments(len(r), s.mean(dim=0), r.mT @ r)) for r, s in zip(rows, sides, strict=True)]
+    score = float(form.pair(own[0], own[1], rows[0].mT @ rows[1]))
+    return score if math.isfinite(score) else math.nan
+
+
+def test_what_can_be_streamed() -> None:
+    assert set(NAMES) - set(STREAMED) == {
+        *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine"),
+        *("concentricity_difference", "uniformity_difference"),
+    }
+
+
+def batch(n: int, p: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """X and Y [5, n, p] of mixed ranks and scales, constant members included."""
+    pairs = [related(n, p, p, seed) for seed in range(5)]
+    x, y = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
+    x[1] = low_rank(n, p, p)[0]
+    x[2] *= 1e3
+    y[3] = 0.1
+    x[4, :, 0] = 1 / 3
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("n", "p"), [(20, 4), (5, 8)])
+def test_batches_give_what_single_pairs_give(name: str, n: int, p: int) -> None:
+    """[batches, 1, n, p] against [batches, candidates, n, p], as the retrieval benchmarks compare."""
+    measure = load(name)
+    x, y = batch(n, p)
+    grid = measure.compare(measure.prepare(x[:, None]), measure.prepare(y[None]))
+    assert grid.shape == (5, 5)
+    assert grid.dtype == torch.float64
+    alone = [[similarity(name, a, b) for b in y] for a in x]
+    np.testing.assert_allclose(grid.numpy(), alone, rtol=1e-8, atol=1e-12)
+    together = measure.compare(measure.prepare(x), measure.prepare(y))
+    np.testing.assert_allclose(together.numpy(), np.diagonal(alone), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_one_row_raises_nothing(name: str) -> None:
+    x, y = np.array([[1.0, 2.0]]), np.array([[2.0, 1.0]])
+    assert similarity(name, x, y) == pytest.approx(oracles.MEASURES[name](x, y), nan_ok=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_largest_numbers_raise_nothing(name: str) -> None:
+    """Squares of 1e200 are not finite: some measures have no value there, but none fails."""
+    x, y = related(8, 3, 3)
+    for a, b in ((x * 1e200, y), (x * 1e-200, y), (x * 1e200, y * 1e-200)):
+        similarity(name, a, b)
+
+
+# --- cases with a known answer ------------------------------------------------------------------------------------------
+
+
+def test_two_halves_of_a_plane() -> None:
+    """Orthogonal unit columns: X and Y share one of two directions."""
+    raw = np.random.default_rng(0).normal(size=(12, 4))
+    q = np.linalg.qr(raw - raw.mean(axis=0))[0]
+    x, y = q[:, :2], q[:, 1:3]
+    assert similarity("procrustes", x, y) == pytest.approx(math.sqrt(2 - 2 * 0.5))
+    assert similarity("angular_shape", x, y) == pytest.approx(math.pi / 3)
+    assert similarity("procrustes_size_shape", x, y) == pytest.approx(math.sqrt(2))
+    assert similarity("linear_regression", x, y) == pytest.approx(0.5)
+    assert similarity("eigenspace_overlap", x, y) == pytest.approx(0.5)
+    assert similarity("eigenspace_overlap", x, q[:, 1:4]) == pytest.approx(1 / 3)
+    assert similarity("cca_yanai", x, y) == pytest.approx(0.5)
+    assert similarity("hard_match", x, y) == pytest.approx(0.5)
+    assert similarity("permutation_procrustes", x, y) == pytest.approx(math.sqrt(2))
+    # four shrinkage factors of 1 / (1 + λ), and one shared direction
+    assert similarity("gulp", x, y) == pytest.approx(math.sqrt(2) / 1.1)
+
+
+@pytest.mark.parametrize("noise", [1e-9, 1e-3, 0.1, 10.0])
+@pytest.mark.parametrize("lowest", [1.0, 1e-3, 1e-9])
+def test_short_cut_through_squares_loses_nothing(noise: float, lowest: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Near and far sides, flat and steep spectra; the short cut is taken for some and left for others."""
+    monkeypatch.setattr(alignment, "WIDE", 1)
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(30, 6)) * np.geomspace(1, lowest, 6)
+    y = x + noise * rng.normal(size=(30, 6))
+    for name in ("procrustes", "angular_shape", "procrustes_size_shape"):
+        assert similarity(name, x, y) == pytest.approx(oracles.MEASURES[name](x, y), rel=1e-6, abs=1e-7)
+
+
+def test_when_squares_are_safe() -> None:
+    flat = torch.from_numpy(np.diag([0.2, 0.1, 0.1]))
+    assert alignment._nuclear_by_squares(flat) == pytest.approx(0.4)
+    assert alignment._nuclear_by_squares(2.495 * flat) is None
+    assert alignment._nuclear_by_squares(flat @ torch.diag(torch.tensor([1, 1, 1e-9]).double())) is None
+
+
+def test_gulp_without_ridge_is_a_distance_of_projections() -> None:
+    x, y = related(20, 3, 4)
+    rho = 3 * similarity("cca_yanai", x, y)
+    assert similarity("gulp", x, y, Options(ridge=0.0)) == pytest.approx(math.sqrt(3 + 4 - 2 * rho))
+
+
+@pytest.mark.parametrize("ridge", [1e-6, 1e-2, 10.0])
+def test_gulp_at_other_ridges(ridge: float) -> None:
+    x, y = related(20, 5, 4)
+    assert similarity("gulp", x, y, Options(ridge=ridge)) == pytest.approx(oracles.gulp(x, y, ridge), rel=1e-6)
+
+
+def test_matches_keep_the_sign_and_leave_constants_out() -> None:
+    x = related(20, 3, 3)[0]
+    with_constant = np.insert(x, 1, 7.0, axis=1)
+    assert similarity("hard_match", with_constant, x[:, [2, 0, 1]]) == pytest.approx(1)
+    assert similarity("soft_match", with_constant, x[:, [2, 0, 1]]) == pytest.approx(1)
+    assert similarity("hard_match", x[:, :1], -x[:, :1]) == pytest.approx(-1)
+    assert similarity("soft_match", x[:, :1], -x[:, :1]) == pytest.approx(-1)
+
+
+def test_aligned_cosine_leaves_unmatched_directions_out() -> None:
+    """XᵀY = 0: no orthogonal map is better than another, and none is pretended."""
+    x, y = np.array([[1.0, 0], [1, 0]]), np.array([[1.0, 0], [-1, 0]])
+    assert similarity("aligned_cosine", x, y) == 0
+
+
+def test_statistics_by_hand() -> None:
+    x, y = np.array([[3.0, 4.0], [3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 1.0]])
+    assert similarity("magnitude_difference", x, y) == pytest.approx(5 - math.sqrt(0.5))
+    assert similarity("concentricity_difference", x, y) == pytest.approx(1 - math.sqrt(0.5))
+    assert similarity("uniformity_difference", x, y) == pytest.approx(4)
+
+
+def test_a_centred_side_has_no_centroid_to_point_to() -> None:
+    x, y = related(20, 3, 3)
+    assert math.isnan(similarity("concentricity_difference", x - x.mean(axis=0), y))
+
+
+@pytest.mark.parametrize("block", [1, 7, 30])
+def test_uniformity_in_blocks(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contrasim_cli.measures.statistics.BLOCK", block)
+    x, y = PAIRS["generic"]
+    assert similarity("uniformity_difference", x, y) == pytest.approx(oracles.uniformity_difference(x, y), rel=1e-9)
+
+
+def test_google_weights_are_not_those_of_the_paper() -> None:
+    """And are those of the narrower side, whichever it is."""
+    x, y = PAIRS["unequal widths"]
+    assert similarity("pwcca_google", x, y) == similarity("pwcca_google", y, x)
+    assert similarity("pwcca_google", y, x) != pytest.approx(similarity("pwcca", y, x), rel=1e-3)
+
+
+@pytest.mark.parametrize("rank_tol", [1e-10, 1e-3, 0.2])
+def test_rank_tol_decides_what_predicts(rank_tol: float) -> None:
+    """Directions of Y below the tolerance explain nothing, in both forms."""
+    rng = np.random.default_rng(5)
+    y = np.linalg.qr(rng.normal(size=(30, 4)) - 0.3)[0]
+    y = (y - y.mean(axis=0)) @ np.diag([1, 0.5, 0.05, 1e-4]) @ np.linalg.qr(rng.normal(size=(4, 4)))[0]
+    x = rng.normal(size=(30, 3))
+    kept = cca.prepare(torch.from_numpy(y), rank_tol)
+    assert int(kept.rank) == {1e-10: 4, 1e-3: 3, 0.2: 2}[rank_tol]
+    basis = kept.left.numpy()
+    xc = x - x.mean(axis=0)
+    wanted = np.sum((basis.T @ xc) ** 2) / np.sum(xc**2)
+    options = Options(rank_tol=rank_tol)
+    assert similarity("linear_regression", x, y, options) == pytest.approx(wanted, rel=1e-9)
+    own = [
+        alignment.whitening(rank_tol)(Moments(30, torch.zeros(1), centred(t).mT @ centred(t))) for t in tensors(x, y)
+    ]
+    form = load("linear_regression", options).moments
+    assert form is not None
+    cross = centred(tensors(x)[0]).mT @ centred(tensors(y)[0])
+    assert float(form.pair(own[0], own[1], cross)) == pytest.approx(wanted, rel=1e-6)
+
+
+def tensors(*matrices: Array) -> list[torch.Tensor]:
+    return [torch.from_numpy(matrix) for matrix in matrices]
+
+
+@pytest.mark.parametrize("name", ["hard_match", "permutation_procrustes"])
+def test_without_scipy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contrasim_cli.measures.alignment.find_spec", lambda module: None)
+    assert MEASURES[name].extra == "match"
+    with pytest.raises(
+        MissingError, match=rf"^--measure {name}: needs the extra match: pip install 'contrasim\[match\]'$"
+    ):
+        load(name)
+    load("soft_match")
+
+
+def test_only_the_assignments_import_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def refuse(name: str, *more: Any, **named: Any) -> Any:
+        if name.partition(".")[0] == "scipy":
+            raise ImportError(name)
+        return original(name, *more, **named)
+
+    x, y = PAIRS["generic"]
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "__import__", refuse)
+        for name in NAMES:
+            if not MEASURES[name].extra:
+                similarity(name, x, y)
