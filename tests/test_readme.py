@@ -38,7 +38,10 @@ def test_there_are_transcripts() -> None:
 
 
 def test_transcripts_run_as_written(workspace: Path) -> None:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "COLUMNS": "100"}
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "COLUMNS": "100",
+    }
     for command, shown in (entry for block in transcripts() for entry in block):
         shell = ["bash", "-c", command]
         ran = subprocess.run(shell, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
