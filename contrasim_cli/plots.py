@@ -20,14 +20,14 @@ LINES = ("-", "--", "-.", ":")
 def draw(results: Results, path: Path, force: bool) -> None:
     """Draw grids as heat maps and benchmarks as accuracy per layer; whole or not at all."""
     mpl.use("Agg")
-    if results.kind is ScoreRow:
-        figure = _heat_maps([row for row in results.rows if isinstance(row, ScoreRow)])
-    elif results.kind is BenchRow:
-        figure = _accuracies([row for row in results.rows if isinstance(row, BenchRow)])
-    else:
-        raise UsageError("--plot: there is nothing to draw")
     buffer = io.BytesIO()
-    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42, "text.parse_math": False}):
+        if results.kind is ScoreRow:
+            figure = _heat_maps([row for row in results.rows if isinstance(row, ScoreRow)])
+        elif results.kind is BenchRow:
+            figure = _accuracies([row for row in results.rows if isinstance(row, BenchRow)])
+        else:
+            raise UsageError("--plot: there is nothing to draw")
         figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight")
     write_atomic(path, buffer.getvalue(), force)
 
@@ -68,7 +68,7 @@ def _heat_map(figure: Figure, ax: Any, key: tuple[str, str, str], cells: Sequenc
                 ax.text(
                     j,
                     i,
-                    f"{value:.2g}",
+                    f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}",
                     ha="center",
                     va="center",
                     fontsize=6,

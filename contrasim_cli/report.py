@@ -63,8 +63,8 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
         markup=False,  # names are shown as they are
         emoji=False,
     )
-    for table in _tables(results, console.width):
-        console.print(table)
+    for part in _tables(results, console.width):
+        console.print(part, soft_wrap=isinstance(part, str))
     return stream.getvalue()
 
 
@@ -105,11 +105,12 @@ def _value(results: Results) -> str:
     return ("" if scores[0] is None else repr(scores[0])) + "\n"
 
 
-def _tables(results: Results, width: int) -> list[Table]:
+def _tables(results: Results, width: int) -> list[Table | str]:
+    """Tables, and lines that say what the next one shows."""
     if results.kind is ScoreRow:
         return _score_tables([row for row in results.rows if isinstance(row, ScoreRow)], width)
     if results.kind is BenchRow:
-        return _bench_tables([row for row in results.rows if isinstance(row, BenchRow)])
+        return _bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
     return [_plain_table(results.columns, results.rows), *_fact_tables(results.about.get("stores", {}))]
 
 
@@ -133,26 +134,26 @@ def _plain_table(columns: Sequence[str], rows: Sequence[Row]) -> Table:
     return table
 
 
-def _score_tables(rows: Sequence[ScoreRow], width: int) -> list[Table]:
+def _score_tables(rows: Sequence[ScoreRow], width: int) -> list[Table | str]:
     """A grid per measure and pair of stores; the long form where a grid is too wide to read."""
     grids: dict[tuple[str, str, str], list[ScoreRow]] = {}
     for row in rows:
         grids.setdefault((row.measure, row.store_a, row.store_b), []).append(row)
-    return [_grid(key, cells, width) for key, cells in grids.items()]
+    return [part for key, cells in grids.items() for part in _grid(key, cells, width)]
 
 
-def _grid(key: tuple[str, str, str], cells: Sequence[ScoreRow], width: int) -> Table:
+def _grid(key: tuple[str, str, str], cells: Sequence[ScoreRow], width: int) -> list[Table | str]:
     columns = list(dict.fromkeys(cell.layer_b for cell in cells))
     lines = list(dict.fromkeys(cell.layer_a for cell in cells))
     if sum(max(8, len(name) + 3) for name in columns) + max(map(len, lines)) + 4 > width:
-        return _plain_table([*ScoreRow.__dataclass_fields__], cells)
-    table = Table("", title=f"{key[0]}: {key[1]} (rows) against {key[2]} (columns)", title_justify="left")
+        return [_plain_table([*ScoreRow.__dataclass_fields__], cells)]
+    table = Table("")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=True)
     scores = {(cell.layer_a, cell.layer_b): cell.score for cell in cells}
     for name in lines:
         table.add_row(name, *(_short(scores[name, other]) for other in columns))
-    return table
+    return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns)", table]
 
 
 def _short(score: float | None) -> str:
@@ -161,39 +162,62 @@ def _short(score: float | None) -> str:
     return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
 
 
-def _bench_tables(rows: Sequence[BenchRow]) -> list[Table]:
-    """Accuracy in % by layer and measure, a table per kind of negatives."""
-    kinds = dict.fromkeys(row.negatives for row in rows)
-    return [_bench_table([row for row in rows if row.negatives == kind], kind) for kind in kinds]
+def _bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
+    """Accuracy in % by layer and measure; per kind of negatives as many tables as the measures need to be read."""
+    parts: list[Table | str] = []
+    for kind in dict.fromkeys(row.negatives for row in rows):
+        by_measure: dict[str, dict[str, BenchRow]] = {}
+        for row in rows:
+            if row.negatives == kind and row.pair == ALL:
+                by_measure.setdefault(row.measure, {})[row.layer] = row
+        columns = {name: _bench_column(name, found) for name, found in by_measure.items()}
+        layers = list(dict.fromkeys(layer for found in by_measure.values() for layer in found if layer != ALL))
+        labels = [*layers, ALL, "95 % interval", "trials"]
+        room = width - max(map(len, labels)) - 4
+        title = f"{rows[0].benchmark}{f', {kind} negatives' if kind else ''}: accuracy in % ± std; "
+        parts.append(title + f"chance is {100 * rows[0].chance:.1f} %")
+        for names in _fitting({name: max(map(len, cells.values())) + 3 for name, cells in columns.items()}, room):
+            table = Table("layer")
+            for name in names:
+                table.add_column(name, justify="right", no_wrap=True, overflow="fold")
+            for label in labels:
+                if label == ALL:
+                    table.add_section()
+                table.add_row(label, *(columns[name].get(label, "") for name in names))
+            parts.append(table)
+    return parts
 
 
-def _bench_table(rows: Sequence[BenchRow], kind: str) -> Table:
-    measures = list(dict.fromkeys(row.measure for row in rows))
-    layers = list(dict.fromkeys(row.layer for row in rows if row.pair == ALL and row.layer != ALL))
-    against = f", {kind} negatives" if kind else ""
-    title = f"{rows[0].benchmark}{against}: accuracy in % ± std; chance is {100 * rows[0].chance:.1f} %"
-    table = Table("layer", title=title, title_justify="left")
-    for measure in measures:
-        table.add_column(measure, justify="right")
-    by_key = {(row.measure, row.layer): row for row in rows if row.pair == ALL}
-    for layer in layers:
-        table.add_row(layer, *(_percent(by_key.get((measure, layer))) for measure in measures))
-    table.add_section()
-    overall = [by_key.get((measure, ALL)) for measure in measures]
-    table.add_row("all", *map(_percent, overall))
-    table.add_row("95 % interval", *map(_interval, overall))
-    table.add_row("trials", *(str(row.trials) if row and row.trials else "" for row in overall))
-    return table
+def _bench_column(name: str, found: dict[str, BenchRow]) -> dict[str, str]:
+    """The cells of a measure by the labels of their lines."""
+    cells = {"layer": name, **{layer: _percent(row) for layer, row in found.items()}}
+    overall = found.get(ALL)
+    if overall is not None and overall.trials:
+        cells |= {"95 % interval": _interval(overall), "trials": str(overall.trials)}
+    return cells
 
 
-def _percent(row: BenchRow | None) -> str:
-    if row is None or row.accuracy is None:
+def _fitting(widths: dict[str, int], room: int) -> list[list[str]]:
+    """The names cut into lists that fit the room, one name at least in each."""
+    lists: list[list[str]] = []
+    left = 0
+    for name, width in widths.items():
+        if width > left:
+            lists.append([])
+            left = room
+        lists[-1].append(name)
+        left -= width
+    return lists
+
+
+def _percent(row: BenchRow) -> str:
+    if row.accuracy is None:
         return ""
     spread = "" if row.std is None else f" ± {100 * row.std:.1f}"
     return f"{100 * row.accuracy:.1f}{spread}"
 
 
-def _interval(row: BenchRow | None) -> str:
-    if row is None or row.ci_low is None or row.ci_high is None:
+def _interval(row: BenchRow) -> str:
+    if row.ci_low is None or row.ci_high is None:
         return ""
-    return f"{100 * row.ci_low:.1f} to {100 * row.ci_high:.1f}"
+    return f"{100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}"

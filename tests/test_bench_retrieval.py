@@ -287,7 +287,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one layer of all views takes .* --memory allows"):
+    with pytest.raises(InputError, match=r"one layer of all views takes .* --memory allows"):
         retrieval(task(tmp_path, views_of(2, 40)), closed_form(["cka"]), hold_out=True, device=CPU, budget=1000)
 
 
@@ -305,7 +305,9 @@ def test_candidates_come_from_the_larger_store(tmp_path: Path) -> None:
     near = np.array(oracles.nearest_neighbours(stores["caption"]["layer_0"], more, 10, [None] * 30))
     assert (near >= 30).any()
     for trials in judge(given, scorers, hold_out=False):
-        own, other, rows = (encoded(trials.scorer, x) for x in (stores["image"]["layer_0"], stores["caption"]["layer_0"], more))
+        own, other, rows = (
+            encoded(trials.scorer, x) for x in (stores["image"]["layer_0"], stores["caption"]["layer_0"], more)
+        )
         for b, batch in enumerate(batches(30, 4)):
             right = oracle(trials.scorer, own[batch], other[batch])
             wrong = [oracle(trials.scorer, own[batch], rows[near[batch, t]]) for t in range(10)]

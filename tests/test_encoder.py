@@ -103,7 +103,9 @@ def test_measure_of_the_encoded_rows() -> None:
 def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
     layers = made.related(2, 2, 20, (10, 6))
     stores = [made.store(tmp_path / f"{name}.h5", x) for name, x in zip("ab", layers, strict=True)]
-    done = run("train", *stores, "--task", "pairs", "--epochs", "2", "--hidden", "12", "--dim", "4", "-o", tmp_path / "e.pt")
+    done = run(
+        "train", *stores, "--task", "pairs", "--epochs", "2", "--hidden", "12", "--dim", "4", "-o", tmp_path / "e.pt"
+    )
     assert done.code == 0
     found = content(tmp_path / "e.pt")
     assert list(found) == ["format", "format_version", "config", "state_dict", "digest", "training", "provenance"]

@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 RESAMPLES = 2000
 LEVEL = 0.95
+DRAWN = 1 << 22  # clusters drawn at once
 
 Outcomes = npt.NDArray[np.floating[Any]]
 
@@ -26,6 +27,9 @@ def cluster_interval(by_cluster: Outcomes, seed: int) -> tuple[float | None, flo
     if by_cluster.size < 2 or bool(np.isnan(by_cluster).any()):
         return None, None
     rng = np.random.default_rng([seed, 95])
-    means = by_cluster[rng.integers(0, by_cluster.size, size=(RESAMPLES, by_cluster.size))].mean(axis=1)
+    count = by_cluster.size
+    together = max(1, DRAWN // count)
+    sizes = [min(together, RESAMPLES - done) for done in range(0, RESAMPLES, together)]
+    means = np.concatenate([by_cluster[rng.integers(0, count, size=(size, count))].mean(axis=1) for size in sizes])
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

@@ -154,14 +154,12 @@ def _nearest(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowInd
 
 
 class _Same:
-    """Tells which pool rows are the query itself: by id, by value, and by position within one store."""
+    """Tells which pool rows are the query itself: by value, which it shares with itself at least, and by id."""
 
     def __init__(self, queries: Pool, pool: Pool, rows: Floats) -> None:
-        self.one_store = queries.view.store is pool.view.store
+        one_store = queries.view.store is pool.view.store
         self.values = _value_hashes(rows)
-        self.pool_values = (
-            self.values if self.one_store else np.concatenate([_value_hashes(b) for _, b in pool.blocks()])
-        )
+        self.pool_values = self.values if one_store else np.concatenate([_value_hashes(b) for _, b in pool.blocks()])
         a, b = queries.id_hashes, pool.id_hashes
         self.ids = None if a is None or b is None or _unrelated(queries, pool) else (a, b)
 
@@ -170,8 +168,6 @@ class _Same:
         same: npt.NDArray[np.bool_] = np.equal(self.values[queries][:, None], self.pool_values[near])
         if self.ids is not None:
             same |= self.ids[0][queries][:, None] == self.ids[1][near]
-        if self.one_store:
-            same |= queries[:, None] == near
         return same
 
 

@@ -132,7 +132,7 @@ def layers_command(
     where = pick_device(device and device.value)
     scorers = common.scorers(names)
     with Inputs(stores, align, nan) as inputs:
-        (chosen,) = inputs.select(layers, embeddings=False)
+        chosen = inputs.select(layers, embeddings=False)
         trials = layer_prediction(
             inputs.views,
             distinct_names(stores),
@@ -232,7 +232,7 @@ def _retrieval(
     scorers = common.scorers(names)
     one_way = benchmark == "image-caption"
     with Inputs(common.stores, common.align, common.nan) as inputs:
-        first, second = inputs.select(layers_a, layers_b if one_way else layers_a, embeddings=False)
+        first, second = inputs.select_sides(layers_a, layers_b if one_way else layers_a, embeddings=False)
         task = Task(
             views=inputs.views,
             names=distinct_names(common.stores),

@@ -48,7 +48,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
     with Inputs(request.stores, request.align, request.nan) as inputs:
-        first, second = inputs.select(request.layers_a, request.layers_b)
+        first, second = inputs.select_sides(request.layers_a, request.layers_b)
         used = _used(first, second)
         raise_all([p for s in scorers for k, names in used.items() for p in s.check(inputs.stores[k], names)])
         names = distinct_names(request.stores)

@@ -5,12 +5,14 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import __version__
 from contrasim_cli.commands.options import Align, OnNan
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
-from contrasim_cli.store import Store, View, align, close_stores, drop_nonfinite, open_stores, select_layers
+
+if TYPE_CHECKING:
+    from contrasim_cli.store import Store, View
 
 
 @dataclass
@@ -22,6 +24,8 @@ class Inputs(AbstractContextManager["Inputs"]):
     nan: OnNan
 
     def __enter__(self) -> "Inputs":
+        from contrasim_cli.store import align, close_stores, open_stores
+
         self.stores: list[Store] = open_stores(self.paths)
         try:
             self.views: list[View] = align(self.stores, self.how.value)
@@ -33,27 +37,43 @@ class Inputs(AbstractContextManager["Inputs"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        from contrasim_cli.store import close_stores
+
         close_stores(self.stores)
 
-    def select(self, *patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[list[str]]]:
-        """For each set of patterns, the layers of every store; and with `--nan drop`, leave bad rows out."""
-        problems: list[ContraSimError] = []
-        chosen: list[list[list[str]]] = [[] for _ in patterns]
-        for found, wanted in zip(chosen, patterns, strict=True):
-            for store in self.stores:
+    def select(self, patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[str]]:
+        """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""
+        return self._choose([patterns], embeddings)[0]
+
+    def select_sides(
+        self, first: Sequence[str] | None, second: Sequence[str] | None, embeddings: bool = True
+    ) -> tuple[list[list[str]], list[list[str]]]:
+        """The same for the two sides of a comparison; the last store is never a first side, the first never a second."""
+        as_first, as_second = self._choose([first, second], embeddings)
+        return as_first, as_second
+
+    def _choose(self, sides: Sequence[Sequence[str] | None], embeddings: bool) -> list[list[list[str]]]:
+        from contrasim_cli.store import select_layers
+
+        problems: dict[str, ContraSimError] = {}  # both sides often ask for the same
+        chosen: list[list[list[str]]] = [[[] for _ in self.stores] for _ in sides]
+        for side, patterns in enumerate(sides):
+            stores = list(enumerate(self.stores))
+            for k, store in stores if len(sides) == 1 else (stores[:-1], stores[1:])[side]:
                 try:
-                    found.append(
-                        select_layers(list(store.layers), wanted, where=str(store.path), embeddings=embeddings)
-                    )
+                    names = select_layers(list(store.layers), patterns, where=str(store.path), embeddings=embeddings)
+                    chosen[side][k] = names
                 except ContraSimError as problem:
-                    problems.append(problem)
-        raise_all(list({str(problem): problem for problem in problems}.values()))  # sides often ask for the same
+                    problems[str(problem)] = problem
+        raise_all(list(problems.values()))
         self.drop(chosen)
         return chosen
 
     def drop(self, chosen: Sequence[Sequence[Sequence[str]]]) -> None:
         """With `--nan drop`, leave out the rows that are bad in any of the chosen layers."""
         if self.nan is OnNan.drop:
+            from contrasim_cli.store import drop_nonfinite
+
             together = [
                 list(dict.fromkeys(n for names in per_store for n in names)) for per_store in zip(*chosen, strict=True)
             ]

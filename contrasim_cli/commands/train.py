@@ -157,9 +157,10 @@ def _data(
 ) -> "Data":
     from contrasim_cli.training import Data
 
-    first, second = inputs.select(layers_a or layers, layers_b or layers, embeddings=False)
-    chosen = first if task is Task.layers else [*first[:1], *second[1:]]
-    return Data(inputs.views, chosen)
+    if task is Task.layers:
+        return Data(inputs.views, inputs.select(layers, embeddings=False))
+    first, second = inputs.select_sides(layers_a or layers, layers_b or layers, embeddings=False)
+    return Data(inputs.views, [*first[:1], *second[1:]])
 
 
 def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:

@@ -170,8 +170,10 @@ class StoreWriter:
             stored = rows.astype(dataset.dtype, copy=False)
         _check_fits(self.path, layer, start, rows, stored)
         with writing(self.path):
-            dataset[start : start + len(rows)] = stored
-            self._sink.check()
+            try:
+                dataset[start : start + len(rows)] = stored
+            finally:
+                self._sink.check()  # before what HDF5 says of it
         self._missing[layer] -= len(rows)
 
     def __exit__(

@@ -14,7 +14,6 @@ from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 
 MAX_DEPTH = 16
-MAX_OBJECTS = 100_000
 
 
 def open_file(path: Path) -> h5py.File:
@@ -107,18 +106,20 @@ def datasets(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
     """Every dataset of a file with its name; a link that leaves the file is refused.
 
     Raises:
-        InputError: an external or soft link, or groups nested too deep, which groups that hold themselves are.
+        InputError: an external or soft link, groups nested too deep, or a group in two places, which could be 10^16 places.
     """
-    for count, (name, member) in enumerate(_members(path, file, "", 0)):
-        if count == MAX_OBJECTS:
-            raise InputError(f"{quoted(path)}: holds more than {MAX_OBJECTS} groups and datasets")
-        if isinstance(member, h5py.Dataset):
-            yield name, member
+    yield from _below(path, file, "", {})
 
 
-def _members(path: Path, group: h5py.Group, prefix: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > MAX_DEPTH:
+def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> Iterator[tuple[str, h5py.Dataset]]:
+    if prefix.count("/") > MAX_DEPTH:
         raise InputError(f"{quoted(path)}: groups are nested deeper than {MAX_DEPTH}")
+    address = int(h5py.h5o.get_info(group.id).addr)
+    if address in seen:
+        raise InputError(
+            f"{quoted(path)}: {quoted(prefix)} is the same group as {quoted(seen[address])}; keep one of them"
+        )
+    seen[address] = prefix or "/"
     for key in group:
         name = f"{prefix}{key}"
         link = group.get(key, getlink=True)
@@ -126,9 +127,10 @@ def _members(path: Path, group: h5py.Group, prefix: str, depth: int) -> Iterator
             kind = "an external" if isinstance(link, h5py.ExternalLink) else "a soft"
             raise InputError(f"{quoted(path)}: {quoted(name)} is {kind} link; only data inside the file is read")
         member = group[key]
-        yield name, member
         if isinstance(member, h5py.Group):
-            yield from _members(path, member, f"{name}/", depth + 1)
+            yield from _below(path, member, f"{name}/", seen)
+        elif isinstance(member, h5py.Dataset):
+            yield name, member
 
 
 def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:

@@ -13,10 +13,10 @@ from .digits import Ints
 
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 CORNERS = [
-    ["at the top left", "in the upper left corner", "first in the top row"],
-    ["at the top right", "in the upper right corner", "last in the top row"],
-    ["at the bottom left", "in the lower left corner", "first in the bottom row"],
-    ["at the bottom right", "in the lower right corner", "last in the bottom row"],
+    ["at the top left", "in the upper left corner"],
+    ["at the top right", "in the upper right corner"],
+    ["at the bottom left", "in the lower left corner"],
+    ["at the bottom right", "in the lower right corner"],
 ]
 LINES = [
     ((0, 1), ["the top row reads", "the upper digits are"]),
@@ -35,14 +35,14 @@ def captions(scenes: Ints, seed: int) -> list[str]:
 
 def caption(digits: Ints, rng: np.random.Generator) -> str:
     """Two or three statements on one scene."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.7:
         corners, opening = _line(digits, rng)
         others = [corner for corner in range(4) if corner not in corners]
     else:
         corner, *others = (int(corner) for corner in rng.permutation(4))
         opening = _exact(digits, corner, rng)
     told = rng.permutation(others)[: int(rng.integers(1, 3))]
-    remarks = [_pick(rng, [_exact, _vague, _compared])(digits, int(corner), rng) for corner in told]
+    remarks = [_pick(rng, [_exact, _exact, _vague, _compared])(digits, int(corner), rng) for corner in told]
     text = opening + "".join(_pick(rng, [", and ", "; ", ", while "]) + remark for remark in remarks)
     return text[0].upper() + text[1:] + "."
 
@@ -55,8 +55,8 @@ def _line(digits: Ints, rng: np.random.Generator) -> tuple[tuple[int, int], str]
 
 def _exact(digits: Ints, corner: int, rng: np.random.Generator) -> str:
     number, where = NUMBERS[digits[corner]], _pick(rng, CORNERS[corner])
-    article = "an" if number == "eight" else "a"
-    return _pick(rng, [f"there is a digit {number} {where}", f"{where} stands {article} {number}", f"{article} {number} is {where}"])
+    named = f"an {number}" if number == "eight" else f"a {number}"
+    return _pick(rng, [f"there is a digit {number} {where}", f"{where} stands {named}", f"{named} is {where}"])
 
 
 def _vague(digits: Ints, corner: int, rng: np.random.Generator) -> str:

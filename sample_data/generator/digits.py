@@ -13,6 +13,7 @@ Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
 TEST_DIGITS = 540
+THEMED_SHARE = 0.75
 SHIFTS = [(dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1) if (dy, dx) != (0, 0)]
 
 
@@ -66,13 +67,21 @@ def random_shifts(images: Floats, rng: np.random.Generator) -> Floats:
 
 
 def scenes(digits: Labelled, count: int, seed: int, prefix: str) -> Labelled:
-    """`count` distinct 16 × 16 images of four digits each: top left, top right, bottom left, bottom right."""
+    """`count` distinct 16 × 16 images of four digits each: top left, top right, bottom left, bottom right.
+
+    A scene has a theme, one digit that most of its corners show, as the parts of a real picture belong together.
+    """
     rng = np.random.default_rng(seed)
-    parts = rng.integers(len(digits.ids), size=(2 * count, 4))
-    _, first = np.unique(parts, axis=0, return_index=True)
-    parts = parts[np.sort(first)[:count]]
+    themes = rng.integers(10, size=(count, 1))
+    labels = np.where(rng.random((count, 4)) < THEMED_SHARE, themes, rng.integers(10, size=(count, 4)))
+    parts = np.empty_like(labels)
+    for digit in range(10):
+        where = labels == digit
+        parts[where] = rng.choice(np.flatnonzero(digits.labels == digit), size=int(where.sum()))
+    if len(np.unique(parts, axis=0)) < count:
+        raise ValueError(f"seed {seed} makes a scene twice; take another")
     corners = digits.images[parts]
     top = np.concatenate([corners[:, 0], corners[:, 1]], axis=-1)
     bottom = np.concatenate([corners[:, 2], corners[:, 3]], axis=-1)
     ids = [f"{prefix}_{row:05d}" for row in range(count)]
-    return Labelled(np.concatenate([top, bottom], axis=-2), digits.labels[parts], ids)
+    return Labelled(np.concatenate([top, bottom], axis=-2), labels, ids)

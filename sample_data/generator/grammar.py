@@ -1,19 +1,27 @@
 """Parallel sentences: one meaning, said in five languages with each one's own order, agreement and script.
 
-    en  Yesterday the nurse bought three red books at the market together with the cook.
-    ar  verb first; verb, demonstrative and adjective agree, numerals 3-10 take the opposite gender
-    zh  time, company, place before the verb; measure words; written without spaces
-    ru  past tense, adjective and demonstrative agree; numerals govern the genitive
-    tr  verb last; locative, instrumental, and accusative only on a definite object
+`en`: Yesterday the nurse bought three red books at the market together with the cook.
+`ar`: verb first; verb, demonstrative and adjective agree, numerals 3-10 take the opposite gender.
+`zh`: time, company, place before the verb; measure words; written without spaces.
+`ru`: past tense, adjective and demonstrative agree; numerals govern the genitive.
+`tr`: verb last; locative, instrumental, and an accusative only on a definite object.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from . import lexicon as lx
 
 Sentence = dict[str, str]
+Weights = npt.NDArray[np.float64]
+
+ARABIC_DEMONSTRATIVES = {("this", "m"): "هذا", ("this", "f"): "هذه", ("that", "m"): "ذلك", ("that", "f"): "تلك"}
+RUSSIAN_DEMONSTRATIVES = {
+    ("this", "m"): "этот", ("this", "f"): "эту", ("this", "n"): "это",
+    ("that", "m"): "тот", ("that", "f"): "ту", ("that", "n"): "то",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,11 +92,11 @@ class Habits:
         )
 
 
-def _preferences(rng: np.random.Generator, rows: int, columns: int) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
+def _preferences(rng: np.random.Generator, rows: int, columns: int) -> Weights:
     return rng.choice([1.0, 8.0], size=(rows, columns), p=[0.75, 0.25])
 
 
-def _draw(rng: np.random.Generator, weights: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> int:
+def _draw(rng: np.random.Generator, weights: Weights) -> int:
     return int(rng.choice(len(weights), p=weights / weights.sum()))
 
 
@@ -118,22 +126,21 @@ def arabic(meaning: Meaning) -> str:
     person, action = lx.PEOPLE[meaning.person], lx.ACTIONS[meaning.action]
     company = "" if meaning.companion is None else "مع " + lx.PEOPLE[meaning.companion].ar
     verb = action.ar_f if person.feminine else action.ar_m
-    return _with_time(
-        meaning, _time(meaning).ar, verb, person.ar, _arabic_object(meaning), _place(meaning).ar, company
-    )
+    return _with_time(meaning, _time(meaning).ar, verb, person.ar, _arabic_object(meaning), _place(meaning).ar, company)
 
 
 def _arabic_object(meaning: Meaning) -> str:
     thing, quality = lx.THINGS[meaning.thing], _quality(meaning)
+    feminine = thing.ar_gender == "f"
     if meaning.numeral is not None:
         numeral = lx.NUMERALS[meaning.numeral]
         # Plurals of things take the feminine singular adjective.
-        return _words(numeral.ar_with_f if thing.ar_feminine else numeral.ar_with_m, thing.ar_plural, quality.ar_f)
+        return _words(numeral.ar_with_f if feminine else numeral.ar_with_m, thing.ar_plural, quality.ar_f)
     if meaning.determiner == "a":
-        return _words(thing.ar_accusative, quality.ar_f if thing.ar_feminine else quality.ar_m_accusative)
-    masculine, feminine = ("هذا", "هذه") if meaning.determiner == "this" else ("ذلك", "تلك")
-    adjective = quality.ar_f if thing.ar_feminine else quality.ar_m
-    return _words(feminine if thing.ar_feminine else masculine, "ال" + thing.ar, adjective and "ال" + adjective)
+        return _words(thing.ar_accusative, quality.ar_f if feminine else quality.ar_m_accusative)
+    demonstrative = ARABIC_DEMONSTRATIVES[meaning.determiner, thing.ar_gender]
+    adjective = quality.ar_f if feminine else quality.ar_m
+    return _words(demonstrative, "ال" + thing.ar, adjective and "ال" + adjective)
 
 
 def chinese(meaning: Meaning) -> str:
@@ -168,9 +175,8 @@ def _russian_object(meaning: Meaning) -> str:
         noun = thing.ru_few if numeral.ru_few else thing.ru_many
         return _words(numeral.ru, quality.ru_plural if nominative else quality.ru_genitive, noun)
     adjective = {"m": quality.ru_m, "f": quality.ru_f, "n": quality.ru_n}[thing.ru_gender]
-    this = {"m": "этот", "f": "эту", "n": "это"}[thing.ru_gender]
-    that = {"m": "тот", "f": "ту", "n": "то"}[thing.ru_gender]
-    return _words({"a": "", "this": this, "that": that}[meaning.determiner], adjective, thing.ru)
+    demonstrative = RUSSIAN_DEMONSTRATIVES.get((meaning.determiner, thing.ru_gender), "")
+    return _words(demonstrative, adjective, thing.ru)
 
 
 def turkish(meaning: Meaning) -> str:

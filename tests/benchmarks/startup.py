@@ -1,6 +1,6 @@
 """How long `contrasim --help` takes beside the same help of an empty Typer app with as many commands.
 
-    python tests/benchmarks/startup.py
+Run: python tests/benchmarks/startup.py
 """
 
 import statistics
@@ -35,7 +35,9 @@ def main() -> None:
     pairs = [(seconds(ours), seconds(empty)) for _ in range(RUNS)]
     a, b = (statistics.median(side) for side in zip(*pairs, strict=True))
     ratio = statistics.median(x / y for x, y in pairs)
-    print(f"contrasim --help   {a:.3f} s\nempty app --help   {b:.3f} s\nratio              {ratio:.2f}  (target: at most 1.5)")
+    print(
+        f"contrasim --help   {a:.3f} s\nempty app --help   {b:.3f} s\nratio              {ratio:.2f}  (target: at most 1.5)"
+    )
 
 
 if __name__ == "__main__":

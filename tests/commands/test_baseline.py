@@ -75,6 +75,14 @@ def test_layers_are_chosen_for_both_sides_or_each(
     assert [(r["layer_a"], r["layer_b"]) for r in rows] == [(a, b) for a in first for b in second]
 
 
+def test_a_layer_needs_to_be_on_its_side_alone(tmp_path: Path, layers: list[dict[str, Any]]) -> None:
+    """The last of the first store, which is deeper, against the first of the second."""
+    a = made.store(tmp_path / "a.h5", layers[0])
+    b = made.store(tmp_path / "b.h5", {"only": layers[1]["layer_0"]})
+    rows = table(run("baseline", a, b, "--layers-a", "2", "--layers-b", "only").stdout)
+    assert [(r["layer_a"], r["layer_b"]) for r in rows] == [("layer_2", "only")]
+
+
 def test_a_bare_number_where_one_score_is_asked_for(stores: list[Path], layers: list[dict[str, Any]]) -> None:
     done = run("baseline", *stores[:2], "--layers-a", "0", "--layers-b", "1", "--format", "value")
     assert (done.code, done.stderr) == (0, "")
@@ -176,7 +184,11 @@ def test_the_file_holds_what_stdout_shows(stores: list[Path], tmp_path: Path, su
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["-o", "out.xls"], 2, "--output out.xls: the format follows the suffix, which is one of .tsv, .csv, .json, .txt"),
+        (
+            ["-o", "out.xls"],
+            2,
+            "--output out.xls: the format follows the suffix, which is one of .tsv, .csv, .json, .txt",
+        ),
         (["--plot", "out.gif"], 2, "--plot out.gif: the format follows the suffix, which is one of .png, .svg, .pdf"),
         (["--measure", "ckaa"], 2, "--measure ckaa is unknown; did you mean cka?"),
         (["-o", "none/out.tsv"], 7, "none/out.tsv: cannot be written: there is no folder {cwd}/none; create it first"),
@@ -195,7 +207,8 @@ def test_layers_that_are_not_there_are_told_of_every_store_once(stores: list[Pat
     done = run("baseline", *stores, "--layers", "9")
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        f"contrasim: error: --layers 9 matches no layer of {path}; it has 3: layer_0, layer_1, layer_2" for path in stores
+        f"contrasim: error: --layers 9 matches no layer of {path}; it has 3: layer_0, layer_1, layer_2"
+        for path in stores
     ]
 
 

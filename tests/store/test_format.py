@@ -15,7 +15,7 @@ import pytest
 from stores import names, values, write, write_by_hand
 
 from contrasim_cli.errors import InputError, OutputError, OutputExistsError
-from contrasim_cli.store import LayerSpec, StoreWriter, open_store
+from contrasim_cli.store import LayerSpec, StoreWriter, align, open_store
 
 A, B = values(20, 3), values(20, 5, seed=1)
 
@@ -42,7 +42,7 @@ def read_all(path: Path) -> dict[str, np.ndarray]:
 
 def test_the_layout_is_that_of_the_format(tmp_path: Path) -> None:
     attrs = {"model": "bert", "data": "words", "unit": "word", "pooling": "cls"}
-    ids = ["plain", "naïve ☃", "two\nlines", ""] + names(16)
+    ids = ["plain", "naïve ☃", "two\nlines", "", *names(16)]
     wide = values(20, 200_000, seed=2).astype(np.float16)
     path = write(tmp_path / "a.h5", {"last": A, "first": wide}, ids, attrs=attrs, provenance={"config": {"b": 1}})
     with h5py.File(path) as file:
@@ -83,7 +83,7 @@ def test_a_store_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_eleven_layers_keep_their_order(tmp_path: Path) -> None:
     wanted = [f"layer{k}" for k in (3, 10, 2, 0, 1, 4, 5, 6, 7, 8, 9)]
-    store = open_store(write(tmp_path / "a.h5", {name: A for name in wanted}))
+    store = open_store(write(tmp_path / "a.h5", dict.fromkeys(wanted, A)))
     assert list(store.layers) == wanted
 
 
@@ -121,9 +121,14 @@ def test_two_writes_of_the_same_rows_give_the_same_digest(tmp_path: Path) -> Non
 def test_values_that_cannot_be_stored_are_refused_where_they_are(tmp_path: Path, value: float, message: str) -> None:
     bad, path = A.copy(), tmp_path / "a.h5"
     bad[17, 2] = value
-    with pytest.raises(InputError) as caught, StoreWriter(path, [LayerSpec("x", 3, "float16")], 20, names(20)) as w:
-        w.write("x", 0, bad[:10])
-        w.write("x", 10, bad[10:])
+
+    def write_in_halves() -> None:
+        with StoreWriter(path, [LayerSpec("x", 3, "float16")], 20, names(20)) as writer:
+            writer.write("x", 0, bad[:10])
+            writer.write("x", 10, bad[10:])
+
+    with pytest.raises(InputError) as caught:
+        write_in_halves()
     assert str(caught.value) == f"{path}: layer x: row 17, column 2: {message}"
     assert not os.listdir(tmp_path)
 
@@ -178,9 +183,13 @@ def test_a_row_that_was_not_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_an_error_while_writing_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(KeyError), StoreWriter(tmp_path / "a.h5", [LayerSpec("x", 3)], 20, names(20)) as writer:
-        writer.write("x", 0, A)
-        raise KeyError
+    def write_and_fail() -> None:
+        with StoreWriter(tmp_path / "a.h5", [LayerSpec("x", 3)], 20, names(20)) as writer:
+            writer.write("x", 0, A)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_and_fail()
     assert not os.listdir(tmp_path)
 
 
@@ -272,7 +281,9 @@ def test_a_file_size_limit_is_an_error_and_the_old_output_stays(tmp_path: Path, 
 
 
 def test_a_full_disk_is_an_error_and_the_old_output_stays(tmp_path: Path) -> None:
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "none", tmp_path], check=False, capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=512k", "none", tmp_path], check=False, capture_output=True
+    )
     if mounted.returncode:
         pytest.skip("no small disk can be mounted here")
     try:
@@ -401,7 +412,9 @@ def bytes_swapped(file: h5py.File) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [rename, swap, another_id, no_ids, another_attr, no_attr, automatic, bytes_swapped], ids=lambda f: f.__name__
+    "change",
+    [rename, swap, another_id, no_ids, another_attr, no_attr, automatic, bytes_swapped],
+    ids=lambda f: f.__name__,
 )
 def test_changed_metadata_does_not_match_the_digest(tmp_path: Path, change) -> None:
     path = write(tmp_path / "a.h5", {"x": A, "y": B}, attrs={"pooling": "cls"})
@@ -444,6 +457,19 @@ def test_values_that_were_never_written_are_not_invented(tmp_path: Path) -> None
     with h5py.File(path, "r+") as file:
         file.create_dataset("layers/x", (100, 3), "f4", chunks=(10, 3))[:50] = 1
     assert refusal(path) == f"{path}: x: shape (100, 3) is claimed, but not all of its values were ever written"
+
+
+def test_a_chunk_that_a_damaged_index_has_lost_is_no_zeros(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.h5", {"x": A})
+    whole = bytearray(path.read_bytes())
+    with h5py.File(path) as file:
+        chunk = file["layers/x"].id.get_chunk_info(0).byte_offset
+    # the index entry of a chunk: size, filter mask, three numbers that say which rows and columns it holds, its address
+    at = whole.find(chunk.to_bytes(8, "little"))
+    whole[at - 6] = 138
+    path.write_bytes(whole)
+    with pytest.raises(InputError, match=r"layer x: row 0 \(id row 0\) holds nan in column 0"):
+        align([open_store(path)])[0].read("x")
 
 
 DAMAGE = """

@@ -1,0 +1,288 @@
+"""The command contract: light start-up, one line per problem, exit codes, signals, and streams that go away."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from helpers import run
+from stores import values, write
+
+import contrasim_cli
+from contrasim_cli import errors
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
+
+COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect"]
+BENCHMARKS = ["layers", "multilingual", "image-caption"]
+HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "contrasim_cli.store"}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A small store."""
+    return write(tmp_path / "a.h5", {"x": values(20), "y": values(20, 4)})
+
+
+def python(program: str, *args: object, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run a program in a new interpreter."""
+    return subprocess.run(
+        [sys.executable, "-c", program, *map(str, args)], capture_output=True, text=True, check=False, **options
+    )
+
+
+# start-up
+
+IMPORTED = """
+import sys
+from contrasim_cli.cli import main
+try:
+    main()
+except SystemExit as stop:
+    code = stop.code
+print("imported", code, *(name for name in sys.modules), file=sys.stderr)
+"""
+
+LIGHT = [
+    ["--help"],
+    ["--version"],
+    *([command, "--help"] for command in COMMANDS),
+    *(["bench", benchmark, "--help"] for benchmark in BENCHMARKS),
+    [],
+    ["nonsense"],
+    ["score"],
+    ["inspect", "--nonsense"],
+    ["baseline", "--list"],
+    ["bench", "layers", "a.h5", "b.h5", "--measure", "ckaa"],
+    ["baseline", "a.h5"],
+]
+
+
+def imported(args: Sequence[str]) -> tuple[int, set[str]]:
+    """The exit code, and what of the heavy modules was imported."""
+    line = python(IMPORTED, *args).stderr.splitlines()[-1].split()
+    assert line[0] == "imported"
+    return int(line[1]), HEAVY & set(line[2:])
+
+
+@pytest.mark.parametrize("args", LIGHT, ids=" ".join)
+def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
+    light = "--help" in args or "--list" in args or "--version" in args
+    assert imported(args) == (0 if light else 2, set())
+
+
+def test_a_heavy_import_would_be_seen(store: Path) -> None:
+    code, found = imported(["inspect", str(store)])
+    assert code == 0
+    assert {"h5py", "numpy", "contrasim_cli.store"} <= found
+
+
+def test_the_module_is_the_same_program() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "contrasim_cli", "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"contrasim {contrasim_cli.__version__}\n", "")
+
+
+def test_help_names_every_command_and_option() -> None:
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(command in out for command in COMMANDS)
+    for command in COMMANDS:
+        assert run(command, "-h").stdout == run(command, "--help").stdout
+    for words in [[c] for c in COMMANDS if c != "bench"] + [["bench", b] for b in BENCHMARKS]:
+        out = run(*words, "--help").stdout
+        assert all(option in out for option in ("--quiet", "--verbose", "--no-color", "--debug")), words
+
+
+# usage errors
+
+SUFFIX = "the format follows the suffix, which is one of"
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "Missing command."),
+        (["bench"], "Missing command."),
+        (["nonsense"], "No such command 'nonsense'."),
+        (["\x1b[31m\n"], r"No such command '\x1b[31m\n'."),
+        (["inspect"], "Missing argument 'files'."),
+        (["baseline", "a", "b", "--measure", "ckaa"], "--measure ckaa is unknown; did you mean cka?"),
+        (["baseline", "a", "b", "--measure", "zzz"], "--measure zzz is unknown; there are cka, cca, svcca, pwcca, dot, norm"),
+        (["baseline", "a"], "baseline compares 2 or more stores, 1 given"),
+        (["baseline", "a", "b", "--memory", "lots"], "Invalid value for --memory: 'lots' is no size; write it as 2G or 512M"),
+        (["baseline", "a", "b", "--memory", "0"], "Invalid value for --memory: '0' is no size; write it as 2G or 512M"),
+        (["baseline", "a", "b", "-o", "x.doc"], f"--output x.doc: {SUFFIX} .tsv, .csv, .json, .txt"),
+        (["baseline", "a", "b", "--plot", "x.doc"], f"--plot x.doc: {SUFFIX} .png, .svg, .pdf"),
+    ],
+)  # fmt: skip
+def test_usage_errors_are_one_line(args: list[str], message: str) -> None:
+    assert run(*args) == (2, "", f"contrasim: error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["inspect", "a", "--format", "xml"],
+        ["inspect", "a", "--formt", "tsv"],
+        ["baseline", "a", "b", "--seed", "-1"],
+        ["baseline", "a", "b", "--seed", "x" * 500],
+        ["baseline", "a", "b", "--rank-tol", "2"],
+        ["baseline", "a", "b", "--memory", "9" * 400 + "T"],
+        ["baseline", "a", "b", "--device", "tpu"],
+        ["baseline", "a", "b", "--align"],
+    ],
+)
+def test_other_usage_errors_are_one_line_too(args: list[str]) -> None:
+    code, out, err = run(*args)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("contrasim: error: ")
+
+
+# problems of inputs
+
+
+def test_all_problems_are_reported_at_once(store: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"none{k}\n.h5" for k in range(12)]
+    lines = [
+        f"contrasim: error: {tmp_path}/none{k}\\n.h5: cannot be read: No such file or directory\n" for k in range(12)
+    ]
+    assert run("inspect", paths[0]) == (3, "", lines[0])
+    assert run("baseline", store, *paths[:2]) == (3, "", "".join(lines[:2]))
+    assert run("inspect", *paths[:10]) == (3, "", "".join(lines[:10]))
+    assert run("inspect", *paths[:11]) == (3, "", "".join(lines[:10]) + "contrasim: error: … and 1 more problem\n")
+    assert run("inspect", *paths) == (3, "", "".join(lines[:10]) + "contrasim: error: … and 2 more problems\n")
+
+
+def test_layers_that_match_nothing_are_reported_for_every_store(store: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "b.h5", {"x": values(20)})
+    assert run("baseline", store, other, "--layers", "z*") == (
+        2,
+        "",
+        f"contrasim: error: --layers z* matches no layer of {store}; it has 2: x, y\n"
+        f"contrasim: error: --layers z* matches no layer of {other}; it has 1: x\n",
+    )
+
+
+def test_the_lowest_exit_code_counts() -> None:
+    with pytest.raises(Problems) as caught:
+        raise_all([MismatchError("b"), Problems([InputError("a"), MismatchError("c")])])
+    assert caught.value.exit_code == 3
+    assert caught.value.lines == ["b", "a", "c"]
+    raise_all([])
+    with pytest.raises(MismatchError):
+        raise_all([MismatchError("alone")])
+
+
+def test_every_error_has_the_exit_code_of_the_contract() -> None:
+    codes = {
+        "ContraSimError": 1, "UsageError": 2, "InputError": 3, "MismatchError": 4, "OutputExistsError": 5, "MissingError": 6,
+        "OutputError": 7, "TrainingError": 8, "Interrupted": 130, "Terminated": 143,
+    }  # fmt: skip
+    defined = {
+        name: kind.exit_code
+        for name, kind in vars(errors).items()
+        if isinstance(kind, type) and hasattr(kind, "exit_code")
+    }
+    assert defined.items() >= codes.items()
+    assert set(defined) - set(codes) == {"Problems", "Stopped"}
+
+
+def test_the_reason_of_somebody_elses_error_is_short() -> None:
+    assert errors.reason(ValueError("one\ntwo")) == "one"
+    assert errors.reason(ValueError()) == "ValueError"
+    assert len(errors.reason(ValueError("x" * 9999))) == 200
+
+
+# what goes wrong inside
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "line"),
+    [
+        (KeyError("a\nb"), 1, r"internal error: KeyError: 'a\nb'; --debug shows where, please report it"),
+        (MemoryError(), 1, "internal error: MemoryError: ; --debug shows where, please report it"),
+        (ContraSimError("odd"), 1, "odd"),
+        (UsageError("odd"), 2, "odd"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("go on with --resume"), 130, "go on with --resume"),
+        (errors.Terminated(), 143, "terminated"),
+        (errors.Terminated("go on with --resume"), 143, "go on with --resume"),
+    ],
+)
+def test_whatever_happens_is_one_line(
+    store: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException, code: int, line: str
+) -> None:
+    def fail(paths: Sequence[Path]) -> None:
+        raise problem
+
+    monkeypatch.setattr("contrasim_cli.store.open_stores", fail)
+    assert run("inspect", store) == (code, "", f"contrasim: error: {line}\n")
+
+
+def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "none"
+    line = f"contrasim: error: {missing}: cannot be read: No such file or directory\n"
+    code, out, err = run("inspect", missing, "--debug")
+    assert (code, out) == (3, "")
+    assert err.startswith("Traceback (most recent call last):\n")
+    assert "FileNotFoundError" in err
+    assert err.endswith(line)
+    assert run("inspect", missing) == (3, "", line)
+
+
+# signals and streams
+
+WAITING = """
+import sys, time
+import contrasim_cli.store
+def wait(paths):
+    print("go", flush=True)
+    time.sleep(60)
+contrasim_cli.store.open_stores = wait
+from contrasim_cli.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+)
+def test_a_signal_stops_a_run_with_one_line(number: int, code: int, line: str) -> None:
+    pipe = subprocess.PIPE
+    command = [sys.executable, "-c", WAITING, "inspect", "a.h5"]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "go\n"
+        child.send_signal(number)
+        out, err = child.communicate(timeout=20)
+    assert (child.returncode, out, err) == (code, "", f"contrasim: error: {line}\n")
+
+
+def shell(text: str, *args: object) -> subprocess.CompletedProcess[str]:
+    """Run a line of bash, in which `contrasim` is the program and $1 … are the arguments."""
+    line = f'set -o pipefail; contrasim() {{ "{sys.executable}" -m contrasim_cli "$@"; }}; {text}'
+    return subprocess.run(["bash", "-c", line, "bash", *map(str, args)], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "error"),
+    [
+        ('contrasim inspect "$1" | head -c 0', 0, ""),
+        ("contrasim --help | head -c 0", 0, ""),
+        ("contrasim baseline --list | head -c 0", 0, ""),
+        ("contrasim baseline --list >&-", 0, ""),
+        (
+            'contrasim inspect "$1" > /dev/full',
+            7,
+            "contrasim: error: stdout: cannot be written: No space left on device\n",
+        ),
+        ("contrasim inspect none 2>&-", 3, ""),
+        ("contrasim inspect none 2> /dev/full", 3, ""),
+    ],
+)
+def test_streams_that_take_nothing(store: Path, line: str, code: int, error: str) -> None:
+    done = shell(line, store)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", error)

@@ -1,0 +1,216 @@
+"""Results as text, to the letter."""
+
+import csv
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contrasim_cli import report
+from contrasim_cli.errors import OutputExistsError, UsageError
+from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
+
+GRID = Results(
+    "baseline",
+    ScoreRow,
+    [
+        ScoreRow("cka", "a", "x", "b", "y", 0.1 + 0.2),
+        ScoreRow("cka", "a", "x", "b", "z", None),
+        ScoreRow("cka", "a", "w", "b", "y", 1e-20),
+        ScoreRow("cka", "a", "w", "b", "z", -12345.678),
+    ],
+    {"inputs": ["a.h5", "b.h5"], "rows": 7, "seed": 0},
+)
+
+
+def bench_row(measure: str, negatives: str, layer: str, accuracy: float | None, **more: Any) -> BenchRow:
+    values = {"pair": "all", "std": 0.0125, "ci_low": 0.25, "ci_high": 1.0, "chance": 1 / 11, "trials": 79} | more
+    return BenchRow("multilingual", measure, negatives, layer=layer, accuracy=accuracy, **values)
+
+
+BENCH = Results(
+    "bench",
+    BenchRow,
+    [
+        bench_row("cka", "random", "l1", 0.5),
+        bench_row("cka", "random", "all", 0.5, pair="en-ar"),
+        bench_row("cka", "random", "all", 0.75),
+        bench_row("cca", "random", "l1", None, std=None, ci_low=None, ci_high=None, trials=0),
+        bench_row("cca", "random", "all", None, std=None, ci_low=None, ci_high=None, trials=0),
+        bench_row("cka", "faiss", "l1", 1.0, std=None, ci_low=None, ci_high=None),
+        bench_row("cka", "faiss", "all", 1.0),
+    ],
+)
+
+
+def text(results: Results, form: str, **options: Any) -> str:
+    return report.render(results, form, color=False, width=options.pop("width", 100), **options)
+
+
+def test_tsv() -> None:
+    assert text(GRID, "tsv") == (
+        "measure\tstore_a\tlayer_a\tstore_b\tlayer_b\tscore\n"
+        "cka\ta\tx\tb\ty\t0.30000000000000004\n"
+        "cka\ta\tx\tb\tz\t\n"
+        "cka\ta\tw\tb\ty\t1e-20\n"
+        "cka\ta\tw\tb\tz\t-12345.678\n"
+    )
+
+
+def test_csv_of_a_benchmark() -> None:
+    assert text(BENCH, "csv").splitlines()[:5] == [
+        "benchmark,measure,negatives,pair,layer,accuracy,std,ci_low,ci_high,chance,trials",
+        "multilingual,cka,random,all,l1,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
+        "multilingual,cka,random,en-ar,all,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
+        "multilingual,cka,random,all,all,0.75,0.0125,0.25,1.0,0.09090909090909091,79",
+        "multilingual,cca,random,all,l1,,,,,0.09090909090909091,0",
+    ]
+
+
+def test_json() -> None:
+    assert text(GRID, "json").endswith("}\n")
+    content = json.loads(text(GRID, "json"), parse_constant=pytest.fail)
+    assert list(content) == ["schema_version", "command", "inputs", "rows", "seed", "results"]
+    assert (content["schema_version"], content["command"], content["inputs"]) == (1, "baseline", ["a.h5", "b.h5"])
+    assert content["results"][0] == {
+        "measure": "cka",
+        "store_a": "a",
+        "layer_a": "x",
+        "store_b": "b",
+        "layer_b": "y",
+        "score": 0.30000000000000004,
+    }
+    assert content["results"][1]["score"] is None
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_empty_in_text_and_null_in_json(value: float) -> None:
+    odd = Results("baseline", ScoreRow, [ScoreRow("cka", "a", "x", "b", "y", value)])
+    assert text(odd, "tsv").splitlines()[1] == "cka\ta\tx\tb\ty\t"
+    assert json.loads(text(odd, "json"), parse_constant=pytest.fail)["results"][0]["score"] is None
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_numbers_come_back_as_they_were(value: float) -> None:
+    one = Results("baseline", ScoreRow, [ScoreRow("cka", "a", "x", "b", "y", value)])
+    assert float(text(one, "tsv").splitlines()[1].split("\t")[-1]) == value
+    assert json.loads(text(one, "json"))["results"][0]["score"] == value
+    assert float(text(one, "value")) == value
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.text(min_size=1).map(report.quoted))
+def test_names_come_back_as_they_were(name: str) -> None:
+    one = Results("baseline", ScoreRow, [ScoreRow("cka", name, "x", "b", name, 1.0)])
+    for form, delimiter in (("tsv", "\t"), ("csv", ",")):
+        _, row = csv.reader(io.StringIO(text(one, form)), delimiter=delimiter)
+        assert (row[1], row[4]) == (name, name)
+    assert json.loads(text(one, "json"))["results"][0]["layer_b"] == name
+
+
+def test_value() -> None:
+    (first, undefined, *_) = GRID.rows
+    assert text(Results("score", ScoreRow, [first]), "value") == "0.30000000000000004\n"
+    assert text(Results("score", ScoreRow, [undefined]), "value") == "\n"
+    for results in (GRID, Results("score", ScoreRow, []), BENCH):
+        with pytest.raises(UsageError, match=f"--format value prints one score, {len(results.rows)} were asked for"):
+            text(results, "value")
+
+
+def test_the_grid_as_a_table() -> None:
+    assert text(GRID, "table") == (
+        "cka: a (rows) against b (columns)\n"
+        "┏━━━┳━━━━━━━━┳━━━━━━━━━━━━┓\n"
+        "┃   ┃      y ┃          z ┃\n"
+        "┡━━━╇━━━━━━━━╇━━━━━━━━━━━━┩\n"
+        "│ x │ 0.3000 │            │\n"
+        "│ w │ 0.0000 │ -1.235e+04 │\n"
+        "└───┴────────┴────────────┘\n"
+    )
+
+
+def test_a_grid_too_wide_to_read_is_listed() -> None:
+    wide = [ScoreRow("cka", "a", "x", "b", f"layer_{k}", 0.5) for k in range(30)]
+    lines = text(Results("baseline", ScoreRow, wide), "table", width=80).splitlines()
+    assert len(lines) == 30 + 4
+    assert "layer_29" in lines[-2]
+
+
+def test_a_benchmark_as_a_table() -> None:
+    assert text(BENCH, "table") == (
+        "multilingual, random negatives: accuracy in % ± std; chance is 9.1 %\n"
+        "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━┓\n"
+        "┃ layer         ┃        cka ┃ cca ┃\n"
+        "┡━━━━━━━━━━━━━━━╇━━━━━━━━━━━━╇━━━━━┩\n"
+        "│ l1            │ 50.0 ± 1.2 │     │\n"
+        "├───────────────┼────────────┼─────┤\n"
+        "│ all           │ 75.0 ± 1.2 │     │\n"
+        "│ 95 % interval │ 25.0–100.0 │     │\n"
+        "│ trials        │         79 │     │\n"
+        "└───────────────┴────────────┴─────┘\n"
+        "multilingual, faiss negatives: accuracy in % ± std; chance is 9.1 %\n"
+        "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┓\n"
+        "┃ layer         ┃         cka ┃\n"
+        "┡━━━━━━━━━━━━━━━╇━━━━━━━━━━━━━┩\n"
+        "│ l1            │       100.0 │\n"
+        "├───────────────┼─────────────┤\n"
+        "│ all           │ 100.0 ± 1.2 │\n"
+        "│ 95 % interval │  25.0–100.0 │\n"
+        "│ trials        │          79 │\n"
+        "└───────────────┴─────────────┘\n"
+    )
+
+
+def test_names_in_tables_are_no_markup() -> None:
+    """Rich takes [cls] for a style and :key: for a picture."""
+    row = ScoreRow("[bold]m", "a[red]", "h[cls]", "b", ":key:", 0.5)
+    for results in (Results("score", ScoreRow, [row]), Results("score", ScoreRow, [row, row])):
+        shown = text(results, "table")
+        for name in ("[bold]m", "a[red]", "h[cls]", ":key:"):
+            assert name in shown
+
+
+@pytest.mark.parametrize("measures", [9, 14])
+def test_many_measures_do_not_break_a_table(measures: int) -> None:
+    rows = [
+        bench_row(f"encoder_{k}.pt", "random", layer, 0.5) for k in range(measures) for layer in ("hidden_1", "all")
+    ]
+    shown = text(Results("bench", BenchRow, rows), "table", width=80)
+    for k in range(measures):
+        assert f"encoder_{k}.pt" in shown
+    assert shown.count("50.0 ± 1.2") == 2 * measures
+    assert shown.count("accuracy in %") == 1
+    assert max(map(len, shown.splitlines())) <= 80
+    narrow = text(Results("bench", BenchRow, rows[:2]), "table", width=20)
+    assert "50.0 ± 1.2" in narrow
+
+
+def test_layers_of_a_store_as_a_table() -> None:
+    rows = [InspectRow("a.h5", "l", 5, 3, "float16", 0, None, 1)]
+    lines = text(Results("inspect", InspectRow, rows), "table").splitlines()
+    assert lines[3].split() == ["│", "a.h5", "│", "l", "│", "5", "│", "3", "│", "float16", "│", "0", "│", "│", "1", "│"]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".CSV", ".json", ".txt"])
+def test_the_suffix_decides_what_a_file_holds(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"out{suffix}"
+    report.write_file(GRID, path, force=False)
+    form = {".tsv": "tsv", ".csv": "csv", ".json": "json", ".txt": "table"}[suffix.lower()]
+    assert path.read_text(encoding="utf-8") == report.render(GRID, form, color=False)
+    with pytest.raises(OutputExistsError):
+        report.write_file(GRID, path, force=False)
+
+
+def test_other_suffixes_are_refused() -> None:
+    with pytest.raises(UsageError) as refused:
+        report.file_format(Path("out.xlsx"))
+    assert (
+        str(refused.value)
+        == "--output out.xlsx: the format follows the suffix, which is one of .tsv, .csv, .json, .txt"
+    )
