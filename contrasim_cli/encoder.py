@@ -123,7 +123,7 @@ class Checkpoint:
             )
 
     @torch.inference_mode()
-    def encode(self, rows: np.ndarray[Any, Any], view: int, device: torch.device) -> Tensor:
+    def encode(self, rows: np.ndarray[Any, Any] | Tensor, view: int, device: torch.device) -> Tensor:
         """Rows [n, width] to unit vectors [n, output], float32, on the device."""
         encoder = self.encoder.to(device).eval()
         blocks = [

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
+from contrasim_cli.measures.cca import from_whitened
 from contrasim_cli.measures.protocol import Energies, Moments
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
@@ -63,6 +64,13 @@ class Plan:
     def width(self, layer: Layer) -> int:
         """Neurons of a layer."""
         return self.views[layer[0]].store.layer(layer[1]).width
+
+    def problems(self, scorer: Scorer) -> list[ContraSimError]:
+        """Why layers cannot go through a scorer's encoder."""
+        by_view: dict[int, list[str]] = {}
+        for view, name in self.layers:
+            by_view.setdefault(view, []).append(name)
+        return [problem for view, names in by_view.items() for problem in scorer.check(self.views[view].store, names)]
 
     def cells(self) -> Iterator[tuple[Layer, Layer]]:
         """Every pair of layers."""
@@ -110,11 +118,12 @@ class Reader:
         view, name = layer
         return torch.from_numpy(self.plan.views[view].read(name, np.arange(start, stop))).to(self.device)
 
-    def shifted(self, layer: Layer, start: int, stop: int) -> Tensor:
+    def shifted(self, layer: Layer, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
         """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
         if layer not in self._first:
             self._first[layer] = self.rows(layer, 0, 1).clone()
-        return self.rows(layer, start, stop) - self._first[layer]
+        rows = self.rows(layer, start, stop)
+        return rows.to(dtype or rows.dtype) - self._first[layer].to(dtype or rows.dtype)
 
     def block_rows(self, layers: Sequence[Layer], itemsize: int = 4) -> int:
         """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget."""
@@ -157,12 +166,12 @@ class MomentSums:
     means: dict[Layer, list[Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        zeros = {"dtype": torch.float64, "device": self.device}
-        self.scatter = {la: torch.zeros(self.widths[la], self.widths[la], **zeros) for la in self.own}  # type: ignore[arg-type]
-        self.cross = [
-            torch.zeros(sum(self.widths[la] for la in t.first), sum(self.widths[la] for la in t.second), **zeros)  # type: ignore[arg-type]
-            for t in self.tiles
-        ]
+        self.scatter = {layer: self._zeros([layer], [layer]) for layer in self.own}
+        self.cross = [self._zeros(tile.first, tile.second) for tile in self.tiles]
+
+    def _zeros(self, first: Sequence[Layer], second: Sequence[Layer]) -> Tensor:
+        shape = [sum(self.widths[layer] for layer in side) for side in (first, second)]
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     @property
     def layers(self) -> list[Layer]:
@@ -178,10 +187,10 @@ class MomentSums:
             self.means.setdefault(layer, []).append(mean)
             centred[layer] = (block - mean.to(block.dtype)).to(self.dtype)
         for layer, scatter in self.scatter.items():
-            scatter += (centred[layer].T @ centred[layer]).double()
+            scatter.add_((centred[layer].T @ centred[layer]).double())
         for tile, cross in zip(self.tiles, self.cross, strict=True):
             a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-            cross += (a.T @ b).double()
+            cross.add_((a.T @ b).double())
 
     def finish(self) -> dict[Layer, Tensor]:
         """Add what lies between the blocks; the means [p] of all rows, as the blocks were given."""
@@ -191,18 +200,20 @@ class MomentSums:
         if len(self.counts) > 1:
             between = {layer: weights.sqrt() * (stacked[layer] - means[layer]) for layer in stacked}
             for layer, scatter in self.scatter.items():
-                scatter += between[layer].T @ between[layer]
+                scatter.add_(between[layer].T @ between[layer])
             for tile, cross in zip(self.tiles, self.cross, strict=True):
                 a, b = (torch.cat([between[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-                cross += a.T @ b
+                cross.add_(a.T @ b)
         return means
 
     def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
         """The cross moment [p, q] of every pair of layers of the tiles."""
         for tile, cross in zip(self.tiles, self.cross, strict=True):
-            lines = cross.split([self.widths[la] for la in tile.first])
+            lines = torch.split(cross, [self.widths[la] for la in tile.first])
             for one, line in zip(tile.first, lines, strict=True):
-                for other, part in zip(tile.second, line.split([self.widths[la] for la in tile.second], dim=1), strict=True):
+                for other, part in zip(
+                    tile.second, torch.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
+                ):
                     yield one, other, part
 
 
@@ -211,7 +222,9 @@ def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[lis
     tiles = []
     for a, b in plan.pairs:
         second = [(b, name) for name in plan.second[b]]
-        for chunk in _chunks([(a, name) for name in plan.first[a]], widths, limit // 8, sum(widths[la] for la in second)):
+        for chunk in _chunks(
+            [(a, name) for name in plan.first[a]], widths, limit // 8, sum(widths[la] for la in second)
+        ):
             for part in _chunks(second, widths, limit // 8, sum(widths[la] for la in chunk)):
                 tiles.append(Tile(chunk, part))
     passes: list[list[Tile]] = [[]]
@@ -272,6 +285,8 @@ class Grid:
             run: Callable[[list[int]], None] = self._in_memory
             if measure.rowwise is not None:
                 run = self._rowwise
+            elif scorer.checkpoint is None and measure.whiten is not None and narrow:
+                run = self._whitened
             elif scorer.checkpoint is None and measure.energy is not None:
                 run = self._energies if narrow or self.reader.in_memory else self._in_memory
             elif scorer.checkpoint is None and measure.moments is not None and narrow:
@@ -284,7 +299,11 @@ class Grid:
     def _rowwise(self, members: list[int]) -> None:
         """Σ_r f(x_r, y_r) over blocks, for all pairs of layers of two views in one product."""
         plan, layers = self.plan, self.plan.layers
-        sums = {(s, pair): torch.zeros(len(plan.first[pair[0]]), len(plan.second[pair[1]]), dtype=torch.float64) for s in members for pair in plan.pairs}
+        sums = {
+            (s, pair): torch.zeros(len(plan.first[pair[0]]), len(plan.second[pair[1]]), dtype=torch.float64)
+            for s in members
+            for pair in plan.pairs
+        }
         step = self.reader.block_rows(layers, itemsize=16)
         with self.progress("comparing", plan.n_rows, "rows") as advance:
             for start, stop in spans(plan.n_rows, step):
@@ -333,7 +352,7 @@ class Grid:
         forms = {s: self.scorers[s].measure.moments for s in members}
         widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
         own: dict[Any, Any] = {}
-        for sums, means in self._passes(widths, self.precision, self.reader.shifted, with_own=True):
+        for sums, means in self._passes(widths, torch.float64, self._doubled, with_own=True):
             for layer, scatter in sums.scatter.items():
                 first = self.reader.rows(layer, 0, 1)[0].double()
                 moments = Moments(self.plan.n_rows, means[layer] + first, scatter)
@@ -347,23 +366,76 @@ class Grid:
                     value = form.pair(own[form.own, one], own[form.own, other], cross)
                     self.scores[s, one, other] = float(value)
 
+    def _doubled(self, layer: Layer, start: int, stop: int) -> Tensor:
+        return self.reader.shifted(layer, start, stop, torch.float64)
+
     def _passes(
         self, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, with_own: bool
     ) -> Iterator[tuple[MomentSums, dict[Layer, Tensor]]]:
         """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
         passes = tile_passes(self.plan, widths, max(1, self.reader.free // 2))
-        log.debug("second moments: %d pass(es) over the rows, %s products", len(passes), str(dtype).removeprefix("torch."))
+        log.debug(
+            "second moments: %d pass(es) over the rows, %s products", len(passes), str(dtype).removeprefix("torch.")
+        )
         done: set[Layer] = set()
         for tiles in passes:
             needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
             sums = MomentSums(widths, [la for la in needed if with_own and la not in done], tiles, dtype, self.device)
             done.update(needed)
-            step = self.reader.block_rows(needed)
+            step = self.reader.block_rows(needed, itemsize=dtype.itemsize)
             with self.progress("comparing", self.plan.n_rows, "rows") as advance:
                 for start, stop in spans(self.plan.n_rows, step):
                     sums.add({layer: rows(layer, start, stop) for layer in needed})
                     advance(stop - start)
             yield sums, sums.finish()
+
+    # --- factors: the CCA family and regression -----------------------------------------------------------------------
+
+    def _whitened(self, members: list[int]) -> None:
+        """Moments of the rows give whitening maps; moments of the whitened rows, which are nearly orthonormal, the rest."""
+        for whiten in {self.scorers[s].measure.whiten for s in members}:
+            assert whiten is not None
+            same = [s for s in members if self.scorers[s].measure.whiten == whiten]
+            means, maps = self._whitenings(whiten)
+            for s in same:
+                for layer, factors in maps.items():
+                    self.note_full_rank(self.scorers[s], layer, factors)
+            for one, other, products in self._whitened_products(means, maps):
+                sides = from_whitened(maps[one], maps[other], products)
+                for s in same:
+                    self.scores[s, one, other] = float(self.scorers[s].measure.compare(*sides))
+
+    def _whitenings(self, whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
+        """Means of the shifted rows and factors of every layer, as many layers at once as fit."""
+        means: dict[Layer, Tensor] = {}
+        maps: dict[Layer, Any] = {}
+        widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
+        for layers in _chunks(self.plan.layers, widths, max(1, self.reader.free // 16), max(widths.values())):
+            sums = MomentSums(widths, layers, [], torch.float64, self.device)
+            for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers, itemsize=8)):
+                sums.add({layer: self._doubled(layer, start, stop) for layer in layers})
+            means |= sums.finish()
+            maps |= {layer: whiten(Moments(self.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}
+        return means, maps
+
+    def _whitened_products(
+        self, means: Mapping[Layer, Tensor], maps: Mapping[Layer, Any]
+    ) -> Iterator[tuple[Layer, Layer, Tensor]]:
+        """UᵀU' [r, s] for every pair of layers.
+
+        Rounding of the moments leaves whitened rows a little off orthonormal; their own moments set that right.
+        """
+
+        def rows(layer: Layer, start: int, stop: int) -> Tensor:
+            whitened: Tensor = (self._doubled(layer, start, stop) - means[layer]) @ maps[layer].map
+            return whitened
+
+        mends: dict[Layer, Tensor] = {}
+        ranks = {layer: factors.rank for layer, factors in maps.items()}
+        for sums, _ in self._passes(ranks, torch.float64, rows, with_own=True):
+            mends |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
+            for one, other, cross in sums.crosses():
+                yield one, other, mends[one] @ cross @ mends[other].T
 
     # --- CKA ----------------------------------------------------------------------------------------------------------
 
@@ -396,7 +468,9 @@ class Grid:
     def _means(self) -> dict[Layer, Tensor]:
         """Means [p] of the shifted rows; a pass over rows that are not in memory."""
         layers = self.plan.layers
-        totals = {layer: torch.zeros(self.plan.width(layer), dtype=torch.float64, device=self.device) for layer in layers}
+        totals = {
+            layer: torch.zeros(self.plan.width(layer), dtype=torch.float64, device=self.device) for layer in layers
+        }
         for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers)):
             for layer in layers:
                 totals[layer] += self.reader.shifted(layer, start, stop).sum(dim=0, dtype=torch.float64)
@@ -406,7 +480,9 @@ class Grid:
         rows = self.reader.shifted(layer, start, stop)
         return rows - means[layer].to(rows.dtype)
 
-    def _diagonals(self, means: Mapping[Layer, Tensor]) -> tuple[dict[tuple[Layer, Layer], Tensor], dict[Layer, Tensor]]:
+    def _diagonals(
+        self, means: Mapping[Layer, Tensor]
+    ) -> tuple[dict[tuple[Layer, Layer], Tensor], dict[Layer, Tensor]]:
         """Σ_r K_rr L_rr for every pair of layers, and traces."""
         layers = self.plan.layers
         products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=self.device)
@@ -489,10 +565,17 @@ class Grid:
         return self.reader.rows(layer, 0, self.plan.n_rows)
 
 
+def _inverse_root(scatter: Tensor) -> Tensor:
+    """M with M S Mᵀ = I, lower triangular."""
+    identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
+    inverse: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), identity, upper=False)
+    return inverse
+
+
 def _inner_products(tile: Tensor) -> Tensor:
     """[layers, layers] inner products of [layers, m], summed in the products' type over SUM_LENGTH, then in float64."""
     whole = tile.shape[1] // SUM_LENGTH * SUM_LENGTH
-    pieces = tile[:, :whole].unflatten(1, (-1, SUM_LENGTH)).transpose(0, 1)
+    pieces = tile[:, :whole].reshape(len(tile), -1, SUM_LENGTH).transpose(0, 1)
     rest = tile[:, whole:]
     return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()
 
@@ -535,11 +618,13 @@ def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64
     plan = grid.plan
     found = {}
     for s, scorer in enumerate(grid.scorers):
-        undefined = []
+        undefined: list[tuple[Layer, Layer]] = []
         for a, b in plan.pairs:
             values = np.array([[scores[s, (a, i), (b, j)] for j in plan.second[b]] for i in plan.first[a]])
             found[s, a, b] = values
-            undefined.extend(((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(~np.isfinite(values)))
+            undefined.extend(
+                ((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(~np.isfinite(values))
+            )
         if undefined:
             _warn_undefined(plan, scorer, undefined)
     return found
@@ -548,4 +633,6 @@ def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64
 def _warn_undefined(plan: Plan, scorer: Scorer, cells: Sequence[tuple[Layer, Layer]]) -> None:
     first, second = (f"{quoted(name)} of {quoted(plan.views[view].store.path)}" for view, name in cells[0])
     more = f" and {len(cells) - 1} more pairs of layers" if len(cells) > 1 else ""
-    log.warning("%s is undefined (%s) for %s and %s%s; left empty", scorer.name, scorer.entry.undefined, first, second, more)
+    log.warning(
+        "%s is undefined (%s) for %s and %s%s; left empty", scorer.name, scorer.entry.undefined, first, second, more
+    )

@@ -4,9 +4,8 @@ And the grid: every layer of one store against every layer of another, each laye
 """
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +20,7 @@ from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
-from contrasim_cli.progress import Progress
-from contrasim_cli.store import Store, View
+from contrasim_cli.store import Store
 
 log = logging.getLogger(__name__)
 

@@ -9,10 +9,11 @@ import torch
 
 from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.benchmarks.outcomes import Trials
-from contrasim_cli.errors import ContraSimError, MismatchError, UsageError, raise_all
+from contrasim_cli.errors import MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
+from contrasim_cli.grid import Grid, Plan, layer_grids
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.scoring import Prepared, Scorer, layer_grid
+from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 
 
@@ -60,23 +61,15 @@ def layer_prediction(
     """
     pairs = model_pairs(len(views), every_pair)
     check_depth(views, layers)
-    problems: list[ContraSimError] = []
-    for scorer in scorers:
-        for view, chosen in zip(views, layers, strict=True):
-            problems.extend(scorer.check(view.store, chosen))
-    raise_all(problems)
-    prepared = Prepared(views, device, budget)
-    prepared.fill(dict(enumerate(layers)), scorers, progress)
+    plan = Plan(views, pairs, layers, layers)
+    raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
+    grids = layer_grids(Grid(plan, scorers, device, budget, progress=progress))
     labels = [f"{names[a]}-{names[b]}" for a, b in pairs]
     found = []
-    with progress("comparing", len(scorers) * len(pairs), "pairs") as advance:
-        for scorer in scorers:
-            outcomes = np.empty((len(pairs), len(layers[0]), 1))
-            for k, (a, b) in enumerate(pairs):
-                grid = layer_grid(prepared, (a, b), (layers[a], layers[b]), scorer)
-                outcomes[k, :, 0] = predicted(grid, scorer.entry.higher_is_more_similar)
-                advance(1)
-            found.append(Trials(scorer, "", labels, layers[0], outcomes, 1 / len(layers[0]), clusters_are_pairs=True))
+    for s, scorer in enumerate(scorers):
+        by_pair = [predicted(grids[s, a, b], scorer.entry.higher_is_more_similar) for a, b in pairs]
+        outcomes = np.stack(by_pair)[:, :, None]
+        found.append(Trials(scorer, "", labels, layers[0], outcomes, 1 / len(layers[0]), clusters_are_pairs=True))
     return found
 
 

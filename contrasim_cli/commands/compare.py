@@ -43,21 +43,21 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     asked = parse_memory(request.memory)
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.scoring import Prepared, distinct_names, layer_grid
+    from contrasim_cli.grid import Grid, Plan, layer_grids
+    from contrasim_cli.scoring import distinct_names
 
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
     with Inputs(request.stores, request.align, request.nan) as inputs:
         first, second = inputs.select_sides(request.layers_a, request.layers_b)
-        used = _used(first, second)
-        raise_all([p for s in scorers for k, names in used.items() for p in s.check(inputs.stores[k], names)])
         names = distinct_names(request.stores)
-        prepared = Prepared(inputs.views, device, budget)
-        prepared.fill(used, scorers, console.progress)
+        plan = Plan(inputs.views, list(combinations(range(len(names)), 2)), first, second)
+        raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
+        found = layer_grids(Grid(plan, scorers, device, budget, progress=console.progress))
         rows = []
-        for a, b in combinations(range(len(names)), 2):
-            for scorer in scorers:
-                grid = layer_grid(prepared, (a, b), (first[a], second[b]), scorer)
+        for a, b in plan.pairs:
+            for s, scorer in enumerate(scorers):
+                grid = found[s, a, b]
                 for i, layer_a in enumerate(first[a]):
                     for j, layer_b in enumerate(second[b]):
                         score = float(grid[i, j])
@@ -68,12 +68,3 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                         )
         about = inputs.about(seed=request.seed, device=str(device))
     emit(Results(request.command, ScoreRow, rows, about), request.form, request.output, request.plot, request.force)
-
-
-def _used(first: Sequence[Sequence[str]], second: Sequence[Sequence[str]]) -> dict[int, list[str]]:
-    """The layers of each store that some pair needs: the last store is never a first side, the first never a second."""
-    used: dict[int, list[str]] = {}
-    for k in range(len(first)):
-        sides = [*(first[k] if k < len(first) - 1 else ()), *(second[k] if k else ())]
-        used[k] = list(dict.fromkeys(sides))
-    return used

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contrasim_cli.errors import MissingError
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.cca import Factored, converging_svd, preparer
+from contrasim_cli.measures.cca import Factored, converging_svd, preparer, whitener
 from contrasim_cli.measures.protocol import Measure, MomentForm, MomentPrepared, Moments, centred, moment_measure
 from contrasim_cli.measures.subspace import principal, root_of_difference, whitening_map
 
@@ -173,7 +173,12 @@ def _regression(
     compare: Callable[[Factored, Factored], Tensor], pair: Callable[[Whitened, Whitened, Tensor], Tensor]
 ) -> Callable[[Options], Measure]:
     """Rows are factored, like in the CCA family: a scatter squares the condition, and would lose digits of small directions."""
-    return lambda options: Measure(preparer(options.rank_tol), compare, MomentForm(whitening(options.rank_tol), pair))
+    return lambda options: Measure(
+        preparer(options.rank_tol),
+        compare,
+        MomentForm(whitening(options.rank_tol), pair),
+        whiten=whitener(options.rank_tol),
+    )
 
 
 # --- matchings of columns -----------------------------------------------------------------------------------------------

@@ -11,8 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.protocol import Measure, centred
+from contrasim_cli.measures import Options
+from contrasim_cli.measures.protocol import Measure, Moments, centred
 
+RESOLVED = 1e-7  # σ below this times the largest is lost in second moments, which hold σ²
 TIE = 1e-9  # squared correlations closer than this are ordered by the variance of X
 VARIANCE_KEPT = 0.99  # of SVCCA, in σ² (Raghu et al. 2017)
 
@@ -157,10 +159,50 @@ def preparer(rank_tol: float) -> Callable[[Tensor], Factored]:
     return lambda x: prepare(x, rank_tol)
 
 
+class Whitening(NamedTuple):
+    """Factors of Xc = U diag(σ) Vᵀ through moments: U = Xc W, over the directions within the rank, largest first."""
+
+    map: Tensor  # W [p, r]
+    sigma: Tensor  # [r]
+    right: Tensor  # Vᵀ [r, p]
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank."""
+        return len(self.sigma)
+
+
+@cache
+def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
+    """The whitening of a layer; None where the tolerance is finer than what second moments resolve."""
+    if rank_tol < RESOLVED:
+        return None
+
+    def whiten(moments: Moments) -> Whitening:
+        scale = moments.scatter.diagonal().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        values, vectors = torch.linalg.eigh(moments.scatter / scale)
+        values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
+        kept = (values > rank_tol**2 * values[:1]) & (values > 0)
+        sigma = (values[kept] * scale).sqrt()
+        return Whitening(vectors[:, kept] / sigma, sigma, vectors[:, kept].T)
+
+    return whiten
+
+
+def from_whitened(a: Whitening, b: Whitening, products: Tensor) -> tuple[Factored, Factored]:
+    """Two sides as `compare` takes them, whose left factors have the given products UᵀU' [r, s]."""
+    identity = torch.eye(b.rank, dtype=products.dtype, device=products.device)
+    return Factored(products.mT, a.sigma, a.right), Factored(identity, b.sigma, b.right)
+
+
+def _measure(compare: Callable[[Factored, Factored], Tensor]) -> Callable[[Options], Measure]:
+    return lambda options: Measure(preparer(options.rank_tol), compare, whiten=whitener(options.rank_tol))
+
+
 MEASURES = {
-    "cca": lambda options: Measure(preparer(options.rank_tol), cca),
-    "svcca": lambda options: Measure(preparer(options.rank_tol), svcca),
-    "pwcca": lambda options: Measure(preparer(options.rank_tol), pwcca),
-    "pwcca_google": lambda options: Measure(preparer(options.rank_tol), pwcca_google),
-    "cca_yanai": lambda options: Measure(preparer(options.rank_tol), cca_yanai),
+    "cca": _measure(cca),
+    "svcca": _measure(svcca),
+    "pwcca": _measure(pwcca),
+    "pwcca_google": _measure(pwcca_google),
+    "cca_yanai": _measure(cca_yanai),
 }

@@ -22,6 +22,8 @@ from contrasim_cli.measures.distances import (
 )
 from contrasim_cli.measures.protocol import Measure
 
+RSMS = ("pearson", "cosine", "euclidean")
+COMPARISONS = ("spearman", "pearson", "cosine")
 CONSTANT = 1e-12  # a deviation below this part of the largest value is rounding
 ZERO = 1e-13  # a similarity below this is rounding, of rows scaled to 1
 
@@ -122,7 +124,13 @@ def distance_correlation(a: Matrix, b: Matrix) -> Tensor:
 
 @cache
 def rsa_preparer(rsm: str, compare: str) -> Callable[[Tensor], Pairs]:
-    """`prepare_rsa` with its settings; the same function for the same ones."""
+    """`prepare_rsa` with its settings; the same function for the same ones.
+
+    Raises:
+        ValueError: a setting is unknown.
+    """
+    if rsm not in RSMS or compare not in COMPARISONS:
+        raise ValueError(f"expected one of {RSMS} and one of {COMPARISONS}, found {rsm!r} and {compare!r}")
     return lambda x: prepare_rsa(x, rsm, compare)
 
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.measures.protocol import Measure, RowForm
 
 
 class Rows(NamedTuple):
@@ -43,8 +43,27 @@ def norm(a: Rows, b: Rows) -> Tensor:
     return (1.0 - distance).mean(dim=-1)
 
 
+def _as_is(x: Tensor) -> Tensor:
+    return prepare(x).rows
+
+
+def _unit(x: Tensor) -> Tensor:
+    return prepare_unit(x).rows
+
+
+def _products(x: Tensor, y: Tensor) -> Tensor:
+    return x.flatten(1) @ y.flatten(1).T
+
+
+def _closeness(x: Tensor, y: Tensor) -> Tensor:
+    """Σ_r (1 - ‖x_r - y_r‖) of unit rows, for which ‖x - y‖² = 2 - 2 x·y."""
+    cosines = x.transpose(0, 1) @ y.transpose(0, 1).mT
+    total: Tensor = (1.0 - (2.0 - 2.0 * cosines).clamp_min(0.0).sqrt()).sum(dim=0)
+    return total
+
+
 MEASURES = {
-    "dot": lambda options: Measure(prepare, dot),
-    "cosine": lambda options: Measure(prepare_unit, cosine),
-    "norm": lambda options: Measure(prepare_unit, norm),
+    "dot": lambda options: Measure(prepare, dot, rowwise=RowForm(_as_is, _products)),
+    "cosine": lambda options: Measure(prepare_unit, cosine, rowwise=RowForm(_unit, _products)),
+    "norm": lambda options: Measure(prepare_unit, norm, rowwise=RowForm(_unit, _closeness)),
 }

@@ -68,6 +68,8 @@ class Measure:
     """A pair of functions; measures that share `prepare` share its result, a named tuple of tensors.
 
     The other forms give the same number in a way in which rows can be streamed; a measure has those that it can have.
+    `whiten` is that of measures whose `prepare` is a factorisation Xc = U diag(σ) Vᵀ: from the moments of a layer it
+    gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -75,6 +77,7 @@ class Measure:
     moments: MomentForm | None = None
     rowwise: RowForm | None = None
     energy: Callable[[Energies], Tensor] | None = None
+    whiten: Callable[[Moments], Any] | None = None
 
 
 class MomentPrepared(NamedTuple):

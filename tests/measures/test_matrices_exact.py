@@ -96,16 +96,22 @@ SETTINGS = [
 OPTION = {"threshold": "rbf_threshold", "batch": "minibatch", "compare": "rsm_compare"}
 
 
-def options(given: dict[str, Any]) -> Options:
+def options(chosen: dict[str, Any]) -> Options:
     """The options that an oracle calls by shorter names."""
-    return dataclasses.replace(Options(), **{OPTION.get(key, key): value for key, value in given.items()})
+    return dataclasses.replace(Options(), **{OPTION.get(key, key): value for key, value in chosen.items()})
 
 
-@pytest.mark.parametrize(("name", "given"), SETTINGS, ids=str)
-def test_options_are_honoured(name: str, given: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("name", "chosen"), SETTINGS, ids=str)
+def test_options_are_honoured(name: str, chosen: dict[str, Any]) -> None:
     oracle = getattr(oracles, name)
     for case, (x, y) in CASES.items():
-        exact(similarity(name, x, y, options(given)), oracle(x, y, **given), case)
+        exact(similarity(name, x, y, options(chosen)), oracle(x, y, **chosen), case)
+
+
+@pytest.mark.parametrize("chosen", [{"rsm": "person"}, {"compare": "euclidean"}])
+def test_unknown_settings_are_refused(chosen: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match=next(iter(chosen.values()))):
+        load("rsa", options(chosen))
 
 
 def integers(n: int) -> st.SearchStrategy[Array]:
@@ -204,6 +210,14 @@ def test_equally_near_rows_are_taken_by_position() -> None:
     nearest = neighbours.prepare(torch.from_numpy(x), 2).nearest
     assert nearest[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
     assert nearest[40].tolist() == nearest[50].tolist() == [0, 1]
+
+
+def test_what_is_equally_near() -> None:
+    """Squared distances of 4e-14 and 1e-14, and of 4e-10 and 1e-10, where the largest from the mean is about 1."""
+    for turn, expected in ((1e-7, [1, 2]), (1e-5, [2, 1])):
+        angles = np.array([0.0, 2 * turn, turn, np.pi, np.pi - 0.1])
+        x = torch.from_numpy(np.column_stack([np.cos(angles), np.sin(angles)]))
+        assert neighbours.prepare(x, 2).nearest[0].tolist() == expected
 
 
 def hard_to_search() -> dict[str, Array]:
