@@ -21,10 +21,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.energies import kernel_energies, spans
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.measures.cca import from_whitened
-from contrasim_cli.measures.protocol import Energies, Moments
+from contrasim_cli.measures.protocol import Moments
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
@@ -32,8 +33,6 @@ from contrasim_cli.store import View
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 256 << 20  # of all layers of a pass together
-TILE_BYTES = 128 << 20  # of a tile of the Gram matrices of all layers
-SUM_LENGTH = 4096  # products are summed in float32 over no more than this many, then in float64
 
 Layer = tuple[int, str]  # view, name
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
@@ -134,12 +133,6 @@ class Reader:
     def free(self) -> int:
         """What the budget leaves beside the rows kept."""
         return max(0, self.budget - (self.size if self.in_memory else 0))
-
-
-def spans(n_rows: int, step: int) -> Iterator[tuple[int, int]]:
-    """Blocks of rows."""
-    for start in range(0, n_rows, step):
-        yield start, min(start + step, n_rows)
 
 
 @dataclass(frozen=True)
@@ -352,7 +345,7 @@ class Grid:
         forms = {s: self.scorers[s].measure.moments for s in members}
         widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
         own: dict[Any, Any] = {}
-        for sums, means in self._passes(widths, torch.float64, self._doubled, with_own=True):
+        for sums, means in self.passes(widths, torch.float64, self._doubled, with_own=True):
             for layer, scatter in sums.scatter.items():
                 first = self.reader.rows(layer, 0, 1)[0].double()
                 moments = Moments(self.plan.n_rows, means[layer] + first, scatter)
@@ -369,7 +362,7 @@ class Grid:
     def _doubled(self, layer: Layer, start: int, stop: int) -> Tensor:
         return self.reader.shifted(layer, start, stop, torch.float64)
 
-    def _passes(
+    def passes(
         self, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, with_own: bool
     ) -> Iterator[tuple[MomentSums, dict[Layer, Tensor]]]:
         """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
@@ -432,7 +425,7 @@ class Grid:
 
         mends: dict[Layer, Tensor] = {}
         ranks = {layer: factors.rank for layer, factors in maps.items()}
-        for sums, _ in self._passes(ranks, torch.float64, rows, with_own=True):
+        for sums, _ in self.passes(ranks, torch.float64, rows, with_own=True):
             mends |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
             for one, other, cross in sums.crosses():
                 yield one, other, mends[one] @ cross @ mends[other].T
@@ -440,85 +433,14 @@ class Grid:
     # --- CKA ----------------------------------------------------------------------------------------------------------
 
     def _energies(self, members: list[int]) -> None:
-        means = self._means()
-        diagonals = self._diagonals(means)
-        gram = self.reader.in_memory and self._gram_is_cheaper()
-        energies = self._gram_energies(means) if gram else self._moment_energies()
+        """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
+        found = kernel_energies(self)
         for one, other in self.plan.cells():
-            given = Energies(
-                self.plan.n_rows,
-                *(energies[pair] for pair in ((one, other), (one, one), (other, other))),
-                *(diagonals[0][pair] for pair in ((one, other), (one, one), (other, other))),
-                *(diagonals[1][layer] for layer in (one, other)),
-            )
+            given = found.of(one, other)
             for s in members:
                 energy = self.scorers[s].measure.energy
                 assert energy is not None
                 self.scores[s, one, other] = float(energy(given))
-
-    def _gram_is_cheaper(self) -> bool:
-        """Count operations: cross products of features, or the upper halves of Gram matrices and their inner products."""
-        n, layers = self.plan.n_rows, self.plan.layers
-        features = sum(2 * n * self.plan.width(one) * self.plan.width(other) for one, other in self.plan.cells())
-        features += sum(2 * n * self.plan.width(layer) ** 2 for layer in layers)
-        gram = sum(n * n * self.plan.width(layer) for layer in layers) + n * n * len(layers) ** 2
-        log.debug("cka: %.3g operations through features, %.3g through Gram matrices", features, gram)
-        return gram < features
-
-    def _means(self) -> dict[Layer, Tensor]:
-        """Means [p] of the shifted rows; a pass over rows that are not in memory."""
-        layers = self.plan.layers
-        totals = {
-            layer: torch.zeros(self.plan.width(layer), dtype=torch.float64, device=self.device) for layer in layers
-        }
-        for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers)):
-            for layer in layers:
-                totals[layer] += self.reader.shifted(layer, start, stop).sum(dim=0, dtype=torch.float64)
-        return {layer: total / self.plan.n_rows for layer, total in totals.items()}
-
-    def _centred(self, means: Mapping[Layer, Tensor], layer: Layer, start: int, stop: int) -> Tensor:
-        rows = self.reader.shifted(layer, start, stop)
-        return rows - means[layer].to(rows.dtype)
-
-    def _diagonals(
-        self, means: Mapping[Layer, Tensor]
-    ) -> tuple[dict[tuple[Layer, Layer], Tensor], dict[Layer, Tensor]]:
-        """Σ_r K_rr L_rr for every pair of layers, and traces."""
-        layers = self.plan.layers
-        products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=self.device)
-        traces = torch.zeros(len(layers), dtype=torch.float64, device=self.device)
-        for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers)):
-            squares = [self._centred(means, la, start, stop).double().square().sum(dim=1) for la in layers]
-            stacked = torch.stack(squares)
-            products += stacked @ stacked.T
-            traces += stacked.sum(dim=1)
-        pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
-        return pairs, dict(zip(layers, traces, strict=True))
-
-    def _moment_energies(self) -> dict[tuple[Layer, Layer], Tensor]:
-        widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
-        energies: dict[tuple[Layer, Layer], Tensor] = {}
-        for sums, _ in self._passes(widths, self.precision, self.reader.shifted, with_own=True):
-            for layer, scatter in sums.scatter.items():
-                energies[layer, layer] = scatter.square().sum()
-            for one, other, cross in sums.crosses():
-                energies[one, other] = cross.square().sum()
-        return energies
-
-    def _gram_energies(self, means: Mapping[Layer, Tensor]) -> dict[tuple[Layer, Layer], Tensor]:
-        """Upper half only, in tiles of rows: every layer's tile at once, whose inner products are added up."""
-        layers = self.plan.layers
-        centred = [self._centred(means, la, 0, self.plan.n_rows).to(self.precision) for la in layers]
-        side = max(64, int((TILE_BYTES / (4 * len(layers))) ** 0.5))
-        total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=self.device)
-        blocks = list(spans(self.plan.n_rows, side))
-        with self.progress("comparing", len(blocks) * (len(blocks) + 1) // 2, "tiles") as advance:
-            for i, (top, bottom) in enumerate(blocks):
-                for left, right in blocks[i:]:
-                    tile = torch.stack([x[top:bottom] @ x[left:right].T for x in centred]).flatten(1)
-                    total += (1 if left == top else 2) * _inner_products(tile)
-                    advance(1)
-        return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
 
     def note_full_rank(self, scorer: Scorer, layer: Layer, prepared: Any) -> None:
         """Say once per layer that its rows are too few for canonical correlations to mean anything."""
@@ -570,14 +492,6 @@ def _inverse_root(scatter: Tensor) -> Tensor:
     identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
     inverse: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), identity, upper=False)
     return inverse
-
-
-def _inner_products(tile: Tensor) -> Tensor:
-    """[layers, layers] inner products of [layers, m], summed in the products' type over SUM_LENGTH, then in float64."""
-    whole = tile.shape[1] // SUM_LENGTH * SUM_LENGTH
-    pieces = tile[:, :whole].reshape(len(tile), -1, SUM_LENGTH).transpose(0, 1)
-    rest = tile[:, whole:]
-    return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()
 
 
 @dataclass

@@ -55,15 +55,21 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
     return x.flatten(1) @ y.flatten(1).T
 
 
+def _product_values(x: Tensor, y: Tensor) -> Tensor:
+    return x.transpose(0, 1) @ y.transpose(0, 1).mT
+
+
 def _closeness(x: Tensor, y: Tensor) -> Tensor:
-    """Σ_r (1 - ‖x_r - y_r‖) of unit rows, for which ‖x - y‖² = 2 - 2 x·y."""
-    cosines = x.transpose(0, 1) @ y.transpose(0, 1).mT
-    total: Tensor = (1.0 - (2.0 - 2.0 * cosines).clamp_min(0.0).sqrt()).sum(dim=0)
-    return total
+    return _closeness_values(x, y).sum(dim=0)
+
+
+def _closeness_values(x: Tensor, y: Tensor) -> Tensor:
+    """1 - ‖x_r - y_r‖ of unit rows, for which ‖x - y‖² = 2 - 2 x·y."""
+    return 1.0 - (2.0 - 2.0 * _product_values(x, y)).clamp_min(0.0).sqrt()
 
 
 MEASURES = {
-    "dot": lambda options: Measure(prepare, dot, rowwise=RowForm(_as_is, _products)),
-    "cosine": lambda options: Measure(prepare_unit, cosine, rowwise=RowForm(_unit, _products)),
-    "norm": lambda options: Measure(prepare_unit, norm, rowwise=RowForm(_unit, _closeness)),
+    "dot": lambda options: Measure(prepare, dot, rowwise=RowForm(_as_is, _products, _product_values)),
+    "cosine": lambda options: Measure(prepare_unit, cosine, rowwise=RowForm(_unit, _products, _product_values)),
+    "norm": lambda options: Measure(prepare_unit, norm, rowwise=RowForm(_unit, _closeness, _closeness_values)),
 }

@@ -42,11 +42,12 @@ class RowForm:
     """A measure that is the mean over rows of a function of paired rows.
 
     `map` goes over rows [k, p] of one layer; `sums` takes mapped rows [l, k, p] and [m, k, p] of layers of equal width and
-    gives Σ_r f(x_r, y_r) [l, m].
+    gives Σ_r f(x_r, y_r) [l, m]; `values` gives f(x_r, y_r) [k, l, m].
     """
 
     map: Callable[[Tensor], Tensor]
     sums: Callable[[Tensor, Tensor], Tensor]
+    values: Callable[[Tensor, Tensor], Tensor]
 
 
 class Energies(NamedTuple):

@@ -1,0 +1,208 @@
+"""Inner products of Gram matrices, of which linear CKA and its like are made.
+
+⟨K, L⟩ = ‖XcᵀYc‖²_F costs 2 n p q through the cross product of features, pair by pair; through the upper halves of Gram
+matrices it costs n² p per layer and next to nothing per pair. Many rows want the first, many layers the second. Products
+are made in the grid's precision and summed over no more than SUM_LENGTH terms before float64 takes over.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures.protocol import Energies
+
+if TYPE_CHECKING:
+    from contrasim_cli.grid import Grid, Layer, Rows
+
+log = logging.getLogger(__name__)
+
+TILE_BYTES = 32 << 20  # of a tile of the Gram matrices of all layers
+SUM_LENGTH = 4096
+Pair = tuple["Layer", "Layer"]
+
+
+def spans(n_rows: int, step: int) -> Iterator[tuple[int, int]]:
+    """Blocks of rows."""
+    for start in range(0, n_rows, step):
+        yield start, min(start + step, n_rows)
+
+
+@dataclass
+class KernelEnergies:
+    """⟨K, L⟩ of pairs of layers, inner products of the diagonals, and traces."""
+
+    n_rows: int
+    products: dict[Pair, Tensor]
+    diagonals: dict[Pair, Tensor]
+    traces: dict["Layer", Tensor]
+
+    def of(self, one: "Layer", other: "Layer") -> Energies:
+        """Everything about one pair of layers."""
+        pairs = ((one, other), (one, one), (other, other))
+        cross, first, second = (self.products[pair].double() for pair in pairs)
+        diagonal_cross, diagonal_first, diagonal_second = (self.diagonals[pair] for pair in pairs)
+        return Energies(
+            n=self.n_rows,
+            cross=cross,
+            first=first,
+            second=second,
+            diagonal_cross=diagonal_cross,
+            diagonal_first=diagonal_first,
+            diagonal_second=diagonal_second,
+            trace_first=self.traces[one],
+            trace_second=self.traces[other],
+        )
+
+
+def kernel_energies(grid: "Grid") -> KernelEnergies:
+    """The energies of all pairs of layers of a grid."""
+    if not grid.reader.in_memory:
+        means = _means(grid)
+        rows = lambda layer, start, stop: _centred(grid, means, layer, start, stop)  # noqa: E731
+        products = _streamed_products(grid)
+    else:
+        centred = _centred_views(grid)
+        rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
+        products = _gram_products(grid, centred) if gram_is_cheaper(grid) else _feature_products(grid, centred)
+    return KernelEnergies(grid.plan.n_rows, products, *_diagonals(grid, rows))
+
+
+def gram_is_cheaper(grid: "Grid") -> bool:
+    """Count the operations of both ways."""
+    n, plan = grid.plan.n_rows, grid.plan
+    features = sum(2 * n * plan.width(one) * plan.width(other) for one, other in plan.cells())
+    features += sum(2 * n * plan.width(layer) ** 2 for layer in plan.layers)
+    gram = sum(n * n * plan.width(layer) for layer in plan.layers) + n * n * len(plan.layers) ** 2
+    cheaper = "Gram matrices" if gram < features else "features"
+    log.debug("cka: through %s (%.3g operations through features, %.3g through Gram matrices)", cheaper, features, gram)
+    return gram < features
+
+
+def _means(grid: "Grid") -> dict["Layer", Tensor]:
+    """Means [p] of the shifted rows; a pass over rows that are not in memory."""
+    layers, plan = grid.plan.layers, grid.plan
+    totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
+    for start, stop in spans(plan.n_rows, grid.reader.block_rows(layers)):
+        for layer in layers:
+            totals[layer] += grid.reader.shifted(layer, start, stop).sum(dim=0, dtype=torch.float64)
+    return {layer: total / plan.n_rows for layer, total in totals.items()}
+
+
+def _diagonals(grid: "Grid", rows: "Rows") -> tuple[dict[Pair, Tensor], dict["Layer", Tensor]]:
+    """Σ_r K_rr L_rr for every pair of layers, and the traces."""
+    layers = grid.plan.layers
+    products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
+    traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
+    for start, stop in spans(grid.plan.n_rows, grid.reader.block_rows(layers)):
+        lengths = [torch.linalg.vector_norm(rows(layer, start, stop), dim=1) for layer in layers]
+        squares = torch.stack(lengths).double().square()
+        products += squares @ squares.T
+        traces += squares.sum(dim=1)
+    pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
+    return pairs, dict(zip(layers, traces, strict=True))
+
+
+def _centred(grid: "Grid", means: Mapping["Layer", Tensor], layer: "Layer", start: int, stop: int) -> Tensor:
+    rows = grid.reader.shifted(layer, start, stop)
+    return rows - means[layer].to(rows.dtype)
+
+
+def _centred_views(grid: "Grid") -> dict["Layer", Tensor]:
+    """Centred rows of every layer in the grid's precision, those of one view side by side in one matrix."""
+    centred: dict[Layer, Tensor] = {}
+    for view in dict.fromkeys(view for view, _ in grid.plan.layers):
+        layers = [layer for layer in grid.plan.layers if layer[0] == view]
+        widths = [grid.plan.width(layer) for layer in layers]
+        together = torch.empty(grid.plan.n_rows, sum(widths), dtype=grid.precision, device=grid.device)
+        for layer, part in zip(layers, torch.split(together, widths, dim=1), strict=True):
+            rows = grid.reader.shifted(layer, 0, grid.plan.n_rows)
+            rows -= rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)
+            part.copy_(rows)
+            centred[layer] = part
+    return centred
+
+
+def _feature_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
+    """‖XᵀY‖²_F: each layer against all layers of the other view in one product."""
+    found: dict[Pair, Tensor] = {
+        (layer, layer): _cross_energies(rows, rows, [rows.shape[1]])[0] for layer, rows in centred.items()
+    }
+    plan = grid.plan
+    with grid.progress("comparing", sum(len(plan.first[a]) for a, _ in plan.pairs), "layers") as advance:
+        for a, b in plan.pairs:
+            second = [(b, name) for name in plan.second[b]]
+            others = _side_by_side([centred[layer] for layer in second])
+            for one in ((a, name) for name in plan.first[a]):
+                energies = _cross_energies(centred[one], others, [plan.width(layer) for layer in second])
+                found.update(zip(((one, layer) for layer in second), energies, strict=True))
+                advance(1)
+    return found
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """Matrices as one; without a copy where they are neighbours already."""
+    first, width = parts[0], sum(part.shape[1] for part in parts)
+    step = first.stride(0)
+    at = first.storage_offset()
+    for part in parts:
+        if part.storage_offset() != at or part.stride(0) != step:
+            return torch.cat(parts, dim=1)
+        at += part.shape[1]
+    return torch.as_strided(first, (first.shape[0], width), (step, 1))
+
+
+def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
+    """‖XᵀY_k‖²_F for the parts Y_k of Y."""
+    total: Tensor | None = None
+    for start, stop in spans(len(x), 2 * SUM_LENGTH):
+        cross = x[start:stop].T @ y[start:stop]
+        total = cross if total is None else total.double().add_(cross)
+    assert total is not None
+    columns = torch.linalg.vector_norm(total, dim=0).double().square()
+    return [part.sum() for part in torch.split(columns, widths)]
+
+
+def _streamed_products(grid: "Grid") -> dict[Pair, Tensor]:
+    """‖XᵀY‖²_F of moments that are added up over blocks of rows."""
+    widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
+    found: dict[Pair, Tensor] = {}
+    for sums, _ in grid.passes(widths, grid.precision, grid.reader.shifted, with_own=True):
+        found.update({(layer, layer): scatter.square().sum() for layer, scatter in sums.scatter.items()})
+        found.update({(one, other): cross.square().sum() for one, other, cross in sums.crosses()})
+    return found
+
+
+def _gram_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
+    """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
+    layers, rows = list(centred), list(centred.values())
+    side = _even(grid.plan.n_rows, max(64, int((TILE_BYTES / (4 * len(layers))) ** 0.5)))
+    room = torch.empty(len(layers) * side * side, dtype=grid.precision, device=grid.device)
+    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
+    blocks = list(spans(grid.plan.n_rows, side))
+    with grid.progress("comparing", len(blocks) * (len(blocks) + 1) // 2, "tiles") as advance:
+        for i, (top, bottom) in enumerate(blocks):
+            for left, right in blocks[i:]:
+                height, width = bottom - top, right - left
+                tiles = room[: len(layers) * height * width].view(len(layers), height, width)
+                for tile, x in zip(tiles, rows, strict=True):
+                    torch.mm(x[top:bottom], x[left:right].T, out=tile)
+                total += (1 if left == top else 2) * _inner_products(tiles.flatten(1))
+                advance(1)
+    return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
+
+
+def _even(n_rows: int, most: int) -> int:
+    """Rows per block, so that all blocks are of about one size: the lower halves of diagonal tiles are work for nothing."""
+    return -(-n_rows // -(-n_rows // most))
+
+
+def _inner_products(tiles: Tensor) -> Tensor:
+    """[layers, layers] inner products of [layers, m]."""
+    whole = tiles.shape[1] // SUM_LENGTH * SUM_LENGTH
+    pieces = tiles[:, :whole].reshape(len(tiles), -1, SUM_LENGTH).transpose(0, 1)
+    rest = tiles[:, whole:]
+    return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()

@@ -1,0 +1,81 @@
+"""Prepared layers whose rows are permuted: what `prepare` would make of the permuted rows, without preparing them.
+
+A factorisation permutes with its left factor, a kernel with its rows and columns; what is a statistic of all rows stays.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures.alignment import Raw
+from contrasim_cli.measures.cca import Factored
+from contrasim_cli.measures.cka import Centred, Debiased, Kernel
+from contrasim_cli.measures.matrices import Matrix, Pairs
+from contrasim_cli.measures.neighbours import Neighbours
+from contrasim_cli.measures.pointwise import Rows
+from contrasim_cli.measures.protocol import MomentPrepared, expand
+from contrasim_cli.measures.statistics import Statistic
+from contrasim_cli.measures.subspace import Basis
+
+BY_ROW = {
+    Factored: ("left",),
+    Basis: ("left",),
+    MomentPrepared: ("rows",),
+    Raw: ("rows",),
+    Rows: ("rows",),
+    Centred: ("rows",),
+    Debiased: ("rows", "lengths"),
+    Neighbours: ("rows", "cosines", "kernel"),
+    Statistic: (),
+}
+BY_PAIR = {Centred: "gram", Debiased: "gram", Kernel: "values", Matrix: "values"}
+KINDS = (*BY_ROW, *BY_PAIR, Pairs)
+
+
+def permute_rows(prepared: Any, orders: Tensor) -> Any | None:
+    """A prepared layer of n rows under the orders [c, n], with a new leading dimension c (or 1, where no order matters).
+
+    None for kinds that rows cannot be permuted in, such as batches of rows.
+    """
+    kind = type(prepared)
+    if kind not in KINDS:
+        return None
+    changed = {}
+    for name in BY_ROW.get(kind, ()):
+        changed[name] = _rows(getattr(prepared, name), orders)
+    if kind in BY_PAIR:
+        changed[BY_PAIR[kind]] = _both(getattr(prepared, BY_PAIR[kind]), orders)
+    if kind is Pairs:
+        changed["values"] = prepared.values[_positions(orders)]
+    if kind is Neighbours:
+        changed["nearest"] = _renamed(prepared.nearest, orders)
+    return kind(*(changed.get(name, expand(getattr(prepared, name), 0)) for name in kind._fields))
+
+
+def _rows(values: Tensor | None, orders: Tensor) -> Tensor | None:
+    """[c, n, ...] of [n, ...]."""
+    return None if values is None else values[orders]
+
+
+def _both(matrix: Tensor | None, orders: Tensor) -> Tensor | None:
+    """[c, n, n] of [n, n]."""
+    if matrix is None:
+        return None
+    return torch.stack([matrix.index_select(0, order).index_select(1, order) for order in orders])
+
+
+def _positions(orders: Tensor) -> Tensor:
+    """Where the pairs r < s of permuted rows are among the n(n - 1)/2 pairs [c, pairs]."""
+    n = orders.shape[-1]
+    first, second = torch.triu_indices(n, n, 1, device=orders.device)
+    one, other = orders[:, first], orders[:, second]
+    low, high = torch.minimum(one, other), torch.maximum(one, other)
+    return low * (2 * n - low - 1) // 2 + high - low - 1
+
+
+def _renamed(nearest: Tensor, orders: Tensor) -> Tensor:
+    """Positions of neighbours [c, n, k]: row r is now what row orders[r] was, so that its neighbours have new positions."""
+    place = torch.argsort(orders, dim=-1)
+    found: Tensor = place.gather(-1, nearest[orders].flatten(1)).reshape(*orders.shape, -1)
+    return found
