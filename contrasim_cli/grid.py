@@ -252,6 +252,8 @@ class Grid:
     device: torch.device
     budget: int
     precision: torch.dtype = torch.float32
+    max_rows: int | None = None  # of measures that cost n²
+    seed: int = 0
     progress: Progress = silent
 
     def __post_init__(self) -> None:
@@ -266,6 +268,10 @@ class Grid:
             InputError: a value is NaN or Inf, or a layer does not fit the budget and its measure needs it whole.
         """
         self.reader.load(self.progress)
+        if self.rows_of_subset is not None:
+            text = "%s: a random subset of %d of %d rows (--seed %d)"
+            names = ", ".join(scorer.name for scorer in self.scorers if scorer.entry.quadratic)
+            log.info(text, names, self.rows_of_subset, self.plan.n_rows, self.seed)
         for run, members in self._by_form().items():
             run(members)
         return self.scores
@@ -472,19 +478,32 @@ class Grid:
                         self.scores[s, one, other] = float("nan")
                 advance(1)
 
-    def whole(self, layer: Layer) -> Tensor:
-        """All rows of a layer.
+    @property
+    def rows_of_subset(self) -> int | None:
+        """How many rows measures that cost n² take, if not all."""
+        limited = any(scorer.entry.quadratic for scorer in self.scorers)
+        return self.max_rows if limited and self.max_rows is not None and self.max_rows < self.plan.n_rows else None
+
+    def whole(self, scorer: Scorer, layer: Layer) -> Tensor:
+        """All rows of a layer, or the seeded subset where the measure costs n².
 
         Raises:
             InputError: they do not fit the budget.
         """
-        need = 4 * 8 * self.plan.n_rows * self.plan.width(layer)  # rows, centred rows and two factors in float64
+        n_rows, quadratic = self.plan.n_rows, scorer.entry.quadratic
+        rows = self.rows_of_subset or n_rows if quadratic else n_rows
+        # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
+        need = 8 * rows * max(4 * self.plan.width(layer), 2 * rows if quadratic else 0)
         if need > 2 * self.budget:
+            advice = "give --max-rows" if quadratic else "raise it or compare fewer rows"
             raise InputError(
                 f"{quoted(self.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
-                f"at once for some measure, --memory allows {self.budget / 2**30:.1f}; raise it or compare fewer rows"
+                f"at once for {scorer.name}, --memory allows {self.budget / 2**30:.1f}; {advice}"
             )
-        return self.reader.rows(layer, 0, self.plan.n_rows)
+        if rows == n_rows:
+            return self.reader.rows(layer, 0, n_rows)
+        chosen = np.sort(np.random.default_rng([self.seed, 2]).choice(n_rows, rows, replace=False))
+        return torch.from_numpy(self.plan.views[layer[0]].read(layer[1], chosen)).to(self.device)
 
 
 def _inverse_root(scatter: Tensor) -> Tensor:
@@ -510,7 +529,7 @@ class Prepared:
         scorer = self.scorers[s]
         if (scorer.key, layer) in self._kept:
             return self._kept[scorer.key, layer]
-        rows = self.grid.encoded(scorer, layer, self.grid.whole(layer))
+        rows = self.grid.encoded(scorer, layer, self.grid.whole(scorer, layer))
         made = scorer.measure.prepare(rows)
         self.grid.note_full_rank(scorer, layer, made)
         size = _bytes(made)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from contrasim_cli import console
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.commands.inputs import Inputs, at_least
-from contrasim_cli.commands.options import Align, Device, Format, OnNan, parse_memory
+from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, parse_memory
 from contrasim_cli.results import Results, ScoreRow
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class Request:
     output: Path | None
     plot: Path | None
     force: bool
+    precision: PrecisionName = PrecisionName.float32
+    max_rows: int | None = None
 
 
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
@@ -41,6 +43,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     at_least(request.stores, 2, request.command)
     check_outputs(request.output, request.plot, request.force)
     asked = parse_memory(request.memory)
+    import torch
+
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid import Grid, Plan, layer_grids
@@ -53,7 +57,9 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         names = distinct_names(request.stores)
         plan = Plan(inputs.views, list(combinations(range(len(names)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
-        found = layer_grids(Grid(plan, scorers, device, budget, progress=console.progress))
+        precision = getattr(torch, request.precision.value)
+        grids = Grid(plan, scorers, device, budget, precision, request.max_rows, request.seed, console.progress)
+        found = layer_grids(grids)
         rows = []
         for a, b in plan.pairs:
             for s, scorer in enumerate(scorers):
@@ -66,5 +72,5 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                                 scorer.name, names[a], layer_a, names[b], layer_b, None if math.isnan(score) else score
                             )
                         )
-        about = inputs.about(seed=request.seed, device=str(device))
+        about = inputs.about(seed=request.seed, device=str(device), max_rows=grids.rows_of_subset)
     emit(Results(request.command, ScoreRow, rows, about), request.form, request.output, request.plot, request.force)

@@ -46,6 +46,14 @@ class OnNan(str, Enum):
     drop = "drop"
 
 
+class PrecisionName(str, Enum):
+    """Types of matrix products."""
+
+    float32 = "float32"
+    float64 = "float64"
+    bfloat16 = "bfloat16"
+
+
 Stores = Annotated[
     list[Path], typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False)
 ]
@@ -98,6 +106,19 @@ Force = Annotated[bool, typer.Option("--force", help="Replace an existing output
 RankTol = Annotated[
     float,
     typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
+]
+
+Precision = Annotated[
+    PrecisionName, typer.Option("--precision", help="Type of the matrix products of cka, rv and cka_debiased.")
+]
+MaxRows = Annotated[
+    int | None,
+    typer.Option(
+        "--max-rows",
+        min=4,
+        help="Measures that cost n² take a random subset (--seed) of this many rows.",
+        show_default=False,
+    ),
 ]
 
 _COMMON = {

@@ -64,6 +64,11 @@ class Entry:
     trivial_at_full_rank: bool = False
     extra: str = ""  # the extra that it needs
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether it costs n², so that many rows are out of reach."""
+        return self.cost.startswith("n²")
+
 
 def _entry(name: str, family: str, summary: str, invariances: str, **more: object) -> Entry:
     undefined = str(more.pop("undefined", NO_VARIANCE))
