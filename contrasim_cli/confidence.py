@@ -25,9 +25,10 @@ shuffle has a seed of its own, so that no result depends on how many are worked 
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.benchmarks.intervals import LEVEL
+from contrasim_cli.energies import spans
 from contrasim_cli.errors import InputError
-from contrasim_cli.grid import Cell, Grid, Layer, spans
-from contrasim_cli.measures.permuted import inner_product, kernel, permute_rows
+from contrasim_cli.grid import Cell, Grid, Layer
+from contrasim_cli.measures.cka import Centred, Debiased, gram_form
+from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,13 @@ FEWEST_ROWS = 4  # of which half can be drawn
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
 DRAWN_TOGETHER = 256  # replicates whose weights are drawn together
 CHUNK_BYTES = 256 << 20  # of replicates worked off at once
+GATHER = 150  # multiplications in the time of moving one value of a Gram matrix
 TIE = 1e-9  # scores closer than this part of them differ by rounding
-GROWTH = {"rsm_norm_difference": 1.0, "permutation_procrustes": 0.5, "procrustes_size_shape": 0.5}  # θ ∝ rows to this power
+GROWTH = {
+    "rsm_norm_difference": 1.0,
+    "permutation_procrustes": 0.5,
+    "procrustes_size_shape": 0.5,
+}  # θ ∝ rows to this power
 SUBSET, DRAW, SHUFFLE, WEIGHTS = range(4)  # what a seed is for
 
 Values = npt.NDArray[np.float64]
@@ -70,8 +78,7 @@ class Asked:
         return (*interval, "p_value", "z_score") if self.permutations else interval
 
 
-@dataclass(frozen=True)
-class Confidence:
+class Confidence(NamedTuple):
     """Of one cell; None where it was not asked for or is undefined."""
 
     ci_low: float | None = None
@@ -127,7 +134,7 @@ class Resampling:
             InputError: its rows do not fit the budget.
         """
         rows = self.grid.plan.n_rows
-        count = min(rows, self.asked.rows)
+        count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
         chosen = np.arange(rows) if count == rows else np.sort(self._rng(SUBSET).choice(rows, count, replace=False))
         self.subset = torch.from_numpy(chosen)
         self.half = count // 2
@@ -145,13 +152,25 @@ class Resampling:
 
     def compute(self) -> dict[Cell, Confidence]:
         """Everything asked for; `intervals` and `shuffles` then say how."""
-        self.found = {(s, *cell): Confidence() for s in range(len(self.grid.scorers)) for cell in self.grid.plan.cells()}
+        self.found = {
+            (s, *cell): Confidence() for s in range(len(self.grid.scorers)) for cell in self.grid.plan.cells()
+        }
         rowwise = [s for s, scorer in enumerate(self.grid.scorers) if scorer.measure.rowwise is not None]
         if rowwise:
             self._rowwise(rowwise)
         for members in self._wholes:
             self._whole(members)
+        self._note_blind()
         return self.found
+
+    def _note_blind(self) -> None:
+        """Say where shuffles tell nothing."""
+        for s, scorer in enumerate(self.grid.scorers):
+            cells = [self.found[(s, *cell)] for cell in self.grid.plan.cells()]
+            blind = sum(cell.p_value == 1.0 and cell.z_score is None for cell in cells)
+            if blind and self.asked.permutations > 1:
+                text = "%s: every shuffle of rows scores the same for %d pair(s) of layers, so that p is 1 and there is no z-score"
+                log.info(text, scorer.name, blind)
 
     @property
     def _wholes(self) -> list[list[int]]:
@@ -161,6 +180,33 @@ class Resampling:
             if scorer.measure.rowwise is None:
                 groups.setdefault(scorer.key, []).append(s)
         return list(groups.values())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What JSON says of how it was done."""
+        kinds = {
+            "bootstrap": (self.asked.bootstrap, self.intervals),
+            "permutations": (self.asked.permutations, self.shuffles),
+        }
+        return {
+            "replicates": {kind: count for kind, (count, _) in kinds.items()},
+            "confidence_rows": {
+                kind: {name: use.rows for name, use in uses.items()} for kind, (_, uses) in kinds.items()
+            },
+            "confidence_method": {
+                kind: {name: use.method for name, use in uses.items()} for kind, (_, uses) in kinds.items()
+            },
+        }
+
+    def note(self) -> None:
+        """Say on stderr how it was done."""
+        for text, count, uses in (
+            ("95 %% intervals from %d replicates, %s (%s)", self.asked.bootstrap, self.intervals),
+            ("p-values from %d shuffles, %s (%s)", self.asked.permutations, self.shuffles),
+        ):
+            for use in dict.fromkeys(uses.values()):
+                names = ", ".join(name for name, found in uses.items() if found == use)
+                log.info(text, count, use.method, names)
 
     def _rng(self, *purpose: int) -> np.random.Generator:
         return np.random.default_rng([self.asked.seed, *purpose])
@@ -177,12 +223,12 @@ class Resampling:
         return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
 
     def _set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
-        self.found[s, *cell] = replace(self.found[s, *cell], **values)
+        self.found[(s, *cell)] = self.found[(s, *cell)]._replace(**values)
 
     def _set_intervals(self, s: int, replicates: Mapping[tuple[Layer, Layer], Values], scale: float | None) -> None:
         empty = 0
         for cell, values in replicates.items():
-            score = self.grid.scores[s, *cell]
+            score = self.grid.scores[(s, *cell)]
             low, high = interval(values, score, scale)
             empty += low is None and np.isfinite(score)
             self._set(s, cell, ci_low=low, ci_high=high)
@@ -194,10 +240,8 @@ class Resampling:
                 self.grid.scorers[s].entry.undefined,
             )
 
-    def _set_significance(
-        self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values
-    ) -> None:
-        if not np.isfinite(self.grid.scores[s, *cell]):
+    def _set_significance(self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values) -> None:
+        if not np.isfinite(self.grid.scores[(s, *cell)]):
             return
         p, z = significance(shuffled, observed, self.grid.scorers[s].entry.higher_is_more_similar)
         self._set(s, cell, p_value=p, z_score=z)
@@ -211,22 +255,18 @@ class Resampling:
             for k, s in enumerate(members):
                 part = means[:, k * len(cells) : (k + 1) * len(cells)]
                 self._set_intervals(s, dict(zip(cells, part.T, strict=True)), None)
-                self.intervals[self.grid.scorers[s].name] = Use(plan.n_rows, "bootstrap of rows, percentiles")
-        if self.asked.permutations:
-            every = torch.arange(plan.n_rows)
-            rows = every if self.grid.reader.in_memory and self._mapped_bytes(members) <= self.grid.reader.free // 2 else self.subset
-            for s in members:
-                self._shuffle_pairs(s, rows)
-                self.shuffles[self.grid.scorers[s].name] = Use(len(rows), "rows of Y shuffled")
+                self.intervals[self.grid.scorers[s].name] = Use(
+                    plan.n_rows, f"bootstrap of {plan.n_rows} rows, percentiles"
+                )
+        for s in members if self.asked.permutations else ():
+            fit = self.grid.reader.in_memory and self._mapped_bytes(s) <= self.grid.reader.free // 2
+            rows = torch.arange(plan.n_rows) if fit else self.subset
+            self._shuffle_pairs(s, rows)
+            self.shuffles[self.grid.scorers[s].name] = Use(len(rows), f"{len(rows)} rows of Y")
 
-    def _mapped_bytes(self, members: Sequence[int]) -> int:
-        checkpoints = [self.grid.scorers[s].checkpoint for s in members]
-        widths = [
-            self.grid.plan.width(layer) if checkpoint is None else checkpoint.config.output
-            for checkpoint in checkpoints
-            for layer in self.grid.plan.layers
-        ]
-        return 8 * self.grid.plan.n_rows * max(sum(widths[k :: len(members)]) for k in range(len(members)))
+    def _mapped_bytes(self, s: int) -> int:
+        widths = [self._width(self.grid.scorers[s], layer) for layer in self.grid.plan.layers]
+        return 8 * self.grid.plan.n_rows * sum(widths)
 
     def _bootstrap_means(self, members: Sequence[int]) -> Values:
         """[B, scorers · cells] means over rows drawn with replacement, as weighted sums over blocks of rows."""
@@ -330,9 +370,14 @@ class Resampling:
         if self.asked.permutations:
             self._shuffle_prepared(members)
 
+    def _scored_rows(self, scorer: Scorer) -> int:
+        """Rows that the score is of."""
+        limited = self.grid.rows_of_subset if scorer.entry.quadratic else None
+        return limited or self.grid.plan.n_rows
+
     def _scale(self, scorer: Scorer) -> float:
         """What takes the spread of scores on m of n rows to that of the score on all N."""
-        rows, count = self.grid.plan.n_rows, len(self.subset)
+        rows, count = self._scored_rows(scorer), len(self.subset)
         growth = (rows / self.half) ** GROWTH.get(scorer.entry.name, 0.0)
         return float(growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
 
@@ -340,11 +385,15 @@ class Resampling:
         replicates, count = self.asked.bootstrap, len(self.subset)
         scorers = [self.grid.scorers[s] for s in members]
         for scorer in scorers:
-            method = f"{self.half} of {count} rows without replacement, spread scaled to {self.grid.plan.n_rows} rows"
+            method = (
+                f"{self.half} of {count} rows without replacement, spread scaled to {self._scored_rows(scorer)} rows"
+            )
             self.intervals[scorer.name] = Use(count, method)
             self._warn_narrow(scorer)
         if count < FEWEST_ROWS:
-            log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
+            log.warning(
+                "no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers)
+            )
             return
         rows = {layer: self._subset_rows(scorers[0], layer) for layer in self.grid.plan.layers}
         each = sum(8 * self.half * max(side.shape[1], self.half) for side in rows.values())
@@ -352,9 +401,11 @@ class Resampling:
         with self.grid.progress("subsampling", replicates, "draws") as advance:
             for start, stop in spans(replicates, self._together(each)):
                 draws = self._draws(start, stop)
-                kept = Kept(lambda layer: scorers[0].measure.prepare(rows[layer][draws]), self._room)  # noqa: B023
-                for s, cell, values in self._compared(members, kept, kept):
-                    found.setdefault((s, cell), []).append(values)
+                kept = Kept(lambda layer: self._prepare(scorers[0], rows[layer][draws]), self._room)  # noqa: B023
+                for a, b in self.grid.plan.pairs:
+                    ones, others = [(a, n) for n in self.grid.plan.first[a]], [(b, n) for n in self.grid.plan.second[b]]
+                    for s, cell, values in self._compared(members, kept, ones, others):
+                        found.setdefault((s, cell), []).append(values)
                 advance(stop - start)
         for s in members:
             cells = {cell: torch.cat(found[s, cell]).numpy() for cell in self.grid.plan.cells()}
@@ -382,20 +433,41 @@ class Resampling:
         """Replicates worked off at once, of so many bytes each."""
         return max(1, min(CHUNK_BYTES, self._room // 4) // max(1, each))
 
+    def _prepare(self, scorer: Scorer, rows: Tensor) -> Any:
+        """Rows [n, p], or [c, m, p] of draws, as the measure prepares them; CKA's as Gram matrices where those cost less."""
+        prepared = scorer.measure.prepare(rows)
+        if isinstance(prepared, Centred | Debiased) and self._gram_is_cheaper(scorer, rows.shape[-2], rows.ndim > 2):
+            return gram_form(prepared)
+        return prepared
+
+    def _gram_is_cheaper(self, scorer: Scorer, count: int, drawn: bool) -> bool:
+        """Count operations of a replicate: cross products of features, or of Gram matrices, made for a draw or shuffled."""
+        plan = self.grid.plan
+        cells = [(self._width(scorer, one), self._width(scorer, other)) for one, other in plan.cells()]
+        each = [self._width(scorer, layer) if drawn else GATHER for layer in plan.layers]
+        return count * (sum(each) + len(cells)) < sum(p * q for p, q in cells)
+
     def _compared(
-        self, members: Sequence[int], first: "Kept", second: "Kept"
+        self, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], others: Sequence[Layer]
     ) -> Iterator[tuple[int, tuple[Layer, Layer], Tensor]]:
-        """Scores [c] of every cell, of layers that have a leading dimension c on one side or both."""
-        for one, other in self.grid.plan.cells():
-            for s in members:
-                values = self.grid.scorers[s].measure.compare(first.get(one), second.get(other))
-                yield s, (one, other), torch.atleast_1d(values).cpu()
+        """Scores [c] of all layers of one side with all of the other, both with a leading dimension c."""
+        compares = {s: self.grid.scorers[s].measure.compare for s in members}
+        products: Tensor | None = None
+        if not OF_INNER_PRODUCT.keys().isdisjoint(compares.values()):
+            first, second = (_stacked(kept.get(layer) for layer in side) for side in (ones, others))
+            products = None if first is None or second is None else first @ second.mT
+        for (i, one), (j, other) in product(enumerate(ones), enumerate(others)):
+            for s, compare in compares.items():
+                if products is None or compare not in OF_INNER_PRODUCT:
+                    yield s, (one, other), compare(kept.get(one), kept.get(other)).cpu()
+                else:
+                    yield s, (one, other), OF_INNER_PRODUCT[compare](products[:, i, j]).cpu()
 
     def _shuffle_prepared(self, members: Sequence[int]) -> None:
         scorer, count = self.grid.scorers[members[0]], len(self.subset)
         for s in members:
-            self.shuffles[self.grid.scorers[s].name] = Use(count, "rows of Y shuffled")
-        kept = Kept(lambda layer: scorer.measure.prepare(self._subset_rows(scorer, layer)), self._room)
+            self.shuffles[self.grid.scorers[s].name] = Use(count, f"{count} rows of Y")
+        kept = Kept(lambda layer: self._prepare(scorer, self._subset_rows(scorer, layer)), self._room)
         facing: dict[Layer, list[Layer]] = {}
         for one, other in self.grid.plan.cells():
             facing.setdefault(other, []).append(one)
@@ -417,14 +489,41 @@ class Resampling:
             shuffled = permute_rows(prepared, orders)
             if shuffled is None:
                 shuffled = scorer.measure.prepare(rows[orders])
-            for one in ones:
-                for s in members:
-                    values = self.grid.scorers[s].measure.compare(kept.get(one), shuffled)
-                    found.setdefault((s, one), []).append(values.cpu().expand(stop - start))
+            for s, one, values in self._against(members, kept, ones, shuffled):
+                found.setdefault((s, one), []).append(values.cpu().expand(stop - start))
             advance(stop - start)
         for (s, one), parts in found.items():
             observed = self.grid.scorers[s].measure.compare(kept.get(one), prepared)
             self._set_significance(s, (one, other), float(observed), torch.cat(parts).numpy())
+
+    def _against(
+        self, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], shuffled: Any
+    ) -> Iterator[tuple[int, Layer, Tensor]]:
+        """Scores [c] of layers with a shuffled one."""
+        values = flat(shuffled)
+        for some in self._fitting(ones, 0 if values is None else values.shape[-1]):
+            side = None if values is None else _stacked(kept.get(one) for one in some)
+            products = None if values is None or side is None else side @ values.mT
+            for s in members:
+                compare = self.grid.scorers[s].measure.compare
+                for i, one in enumerate(some):
+                    if products is None or compare not in OF_INNER_PRODUCT:
+                        yield s, one, compare(kept.get(one), shuffled)
+                    else:
+                        yield s, one, OF_INNER_PRODUCT[compare](products[i])
+
+    def _fitting(self, layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
+        """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
+        step = max(1, min(CHUNK_BYTES, self._room // 4) // (8 * each)) if each else len(layers)
+        for start in range(0, len(layers), step):
+            yield layers[start : start + step]
+
+
+def _stacked(prepared: Iterable[Any]) -> Tensor | None:
+    """The kernels of prepared layers [..., layers, d]; None where one has none."""
+    values = [flat(layer) for layer in prepared]
+    found = [value for value in values if value is not None]
+    return torch.stack(found, dim=-2) if len(found) == len(values) else None
 
 
 def _weights(rng: np.random.Generator, drawn: npt.NDArray[np.int64], rows: int) -> Values:

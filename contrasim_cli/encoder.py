@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contrasim_cli.errors import InputError, MismatchError, reason
-from contrasim_cli.files import quoted, write_atomic
+from contrasim_cli.files import first_bytes, quoted, write_atomic
 
 FORMAT = "contrasim-encoder"
 FORMAT_VERSION = 1
@@ -195,9 +195,8 @@ def load(path: Path) -> Checkpoint:
 
 
 def _load_dict(path: Path) -> Mapping[str, Any]:
+    start = first_bytes(path)
     try:
-        with path.open("rb") as stream:
-            start = stream.read(8)
         if start.startswith(b"\x89HDF"):
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler

@@ -6,6 +6,7 @@ are made in the grid's precision and summed over no more than SUM_LENGTH terms b
 """
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-TILE_BYTES = 32 << 20  # of a tile of the Gram matrices of all layers
+TILE_SIDE = 640  # rows of a tile of a Gram matrix: products of smaller matrices are slow, larger ones waste more
+TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
 SUM_LENGTH = 4096
+EXACT, ROUNDED = 1e-12, 0.3  # a difference of energies below this part of them is lost, in float64 and in less
 Pair = tuple["Layer", "Layer"]
 
 
@@ -36,6 +39,7 @@ class KernelEnergies:
     """⟨K, L⟩ of pairs of layers, inner products of the diagonals, and traces."""
 
     n_rows: int
+    rounding: float
     products: dict[Pair, Tensor]
     diagonals: dict[Pair, Tensor]
     traces: dict["Layer", Tensor]
@@ -55,20 +59,22 @@ class KernelEnergies:
             diagonal_second=diagonal_second,
             trace_first=self.traces[one],
             trace_second=self.traces[other],
+            rounding=self.rounding,
         )
 
 
-def kernel_energies(grid: "Grid") -> KernelEnergies:
-    """The energies of all pairs of layers of a grid."""
+def kernel_energies(grid: "Grid", precision: torch.dtype) -> KernelEnergies:
+    """The energies of all pairs of layers of a grid, of products in the given precision."""
+    rounding = EXACT if precision == torch.float64 else ROUNDED
     if not grid.reader.in_memory:
         means = _means(grid)
         rows = lambda layer, start, stop: _centred(grid, means, layer, start, stop)  # noqa: E731
-        products = _streamed_products(grid)
+        products = _streamed_products(grid, precision)
     else:
-        centred = _centred_views(grid)
+        centred = _centred_views(grid, precision)
         rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
         products = _gram_products(grid, centred) if gram_is_cheaper(grid) else _feature_products(grid, centred)
-    return KernelEnergies(grid.plan.n_rows, products, *_diagonals(grid, rows))
+    return KernelEnergies(grid.plan.n_rows, rounding, products, *_diagonals(grid, rows))
 
 
 def gram_is_cheaper(grid: "Grid") -> bool:
@@ -88,7 +94,7 @@ def _means(grid: "Grid") -> dict["Layer", Tensor]:
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
     for start, stop in spans(plan.n_rows, grid.reader.block_rows(layers)):
         for layer in layers:
-            totals[layer] += grid.reader.shifted(layer, start, stop).sum(dim=0, dtype=torch.float64)
+            totals[layer] += grid.reader.shifted(layer, start, stop, torch.float64).sum(dim=0)
     return {layer: total / plan.n_rows for layer, total in totals.items()}
 
 
@@ -107,23 +113,35 @@ def _diagonals(grid: "Grid", rows: "Rows") -> tuple[dict[Pair, Tensor], dict["La
 
 
 def _centred(grid: "Grid", means: Mapping["Layer", Tensor], layer: "Layer", start: int, stop: int) -> Tensor:
-    rows = grid.reader.shifted(layer, start, stop)
+    rows = grid.reader.shifted(layer, start, stop, torch.float64)  # whose squares leave float32 sooner
     return rows - means[layer].to(rows.dtype)
 
 
-def _centred_views(grid: "Grid") -> dict["Layer", Tensor]:
-    """Centred rows of every layer in the grid's precision, those of one view side by side in one matrix."""
+def _centred_views(grid: "Grid", precision: torch.dtype) -> dict["Layer", Tensor]:
+    """Centred rows of every layer with values near 1, those of one view side by side in one matrix."""
     centred: dict[Layer, Tensor] = {}
     for view in dict.fromkeys(view for view, _ in grid.plan.layers):
         layers = [layer for layer in grid.plan.layers if layer[0] == view]
         widths = [grid.plan.width(layer) for layer in layers]
-        together = torch.empty(grid.plan.n_rows, sum(widths), dtype=grid.precision, device=grid.device)
+        together = torch.empty(grid.plan.n_rows, sum(widths), dtype=precision, device=grid.device)
         for layer, part in zip(layers, torch.split(together, widths, dim=1), strict=True):
-            rows = grid.reader.shifted(layer, 0, grid.plan.n_rows)
+            rows = grid.reader.shifted(layer, 0, grid.plan.n_rows, _at_least(precision))
             rows -= rows.mean(dim=0, dtype=torch.float64).to(rows.dtype)
-            part.copy_(rows)
+            part.copy_(rows.mul_(_towards_one(rows)))
             centred[layer] = part
     return centred
+
+
+def _at_least(precision: torch.dtype) -> torch.dtype | None:
+    """The type that rows are shifted and centred in: their own, or float64 where products are."""
+    return torch.float64 if precision == torch.float64 else None
+
+
+def _towards_one(rows: Tensor) -> float:
+    """A power of two that takes the largest value near 1: energies are fourth powers, and leave float32 soon."""
+    limit = 1000 if rows.dtype == torch.float64 else 120
+    exponent = math.frexp(float(torch.linalg.vector_norm(rows, torch.inf)))[1]
+    return 2.0 ** -max(-limit, min(limit, exponent))
 
 
 def _feature_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
@@ -166,11 +184,15 @@ def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
     return [part.sum() for part in torch.split(columns, widths)]
 
 
-def _streamed_products(grid: "Grid") -> dict[Pair, Tensor]:
+def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F of moments that are added up over blocks of rows."""
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     found: dict[Pair, Tensor] = {}
-    for sums, _ in grid.passes(widths, grid.precision, grid.reader.shifted, with_own=True):
+
+    def rows(layer: "Layer", start: int, stop: int) -> Tensor:
+        return grid.reader.shifted(layer, start, stop, _at_least(precision))
+
+    for sums in grid.passes(widths, precision, rows):
         found.update({(layer, layer): scatter.square().sum() for layer, scatter in sums.scatter.items()})
         found.update({(one, other): cross.square().sum() for one, other, cross in sums.crosses()})
     return found
@@ -179,8 +201,9 @@ def _streamed_products(grid: "Grid") -> dict[Pair, Tensor]:
 def _gram_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
     layers, rows = list(centred), list(centred.values())
-    side = _even(grid.plan.n_rows, max(64, int((TILE_BYTES / (4 * len(layers))) ** 0.5)))
-    room = torch.empty(len(layers) * side * side, dtype=grid.precision, device=grid.device)
+    fitting = int((min(TILE_BYTES, grid.reader.free // 4) / (4 * len(layers))) ** 0.5)
+    side = _even(grid.plan.n_rows, max(64, min(TILE_SIDE, fitting)))
+    room = torch.empty(len(layers) * side * side, dtype=rows[0].dtype, device=grid.device)
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
     blocks = list(spans(grid.plan.n_rows, side))
     with grid.progress("comparing", len(blocks) * (len(blocks) + 1) // 2, "tiles") as advance:

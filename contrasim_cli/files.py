@@ -5,16 +5,41 @@ import fcntl
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from contrasim_cli.errors import OutputError, OutputExistsError
+from contrasim_cli.errors import InputError, OutputError, OutputExistsError
 
 
 def quoted(name: object) -> str:
     """A name as messages show it: one line, control characters escaped."""
     text = str(name)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_bytes(path: Path) -> bytes:
+    """The first bytes of an input, by which its kind is known.
+
+    Raises:
+        InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+            raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
+        with path.open("rb") as stream:
+            return stream.read(64)
+    except OSError as error:
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror}") from error
+
+
+def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
+    """File names as results show them; whole paths where two names are the same, numbered where two paths are."""
+    for names in ([quoted(p.name if suffix else p.stem) for p in paths], [quoted(p) for p in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [name if names.count(name) == 1 else f"{name}#{names[: k + 1].count(name)}" for k, name in enumerate(names)]
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.energies import kernel_energies, spans
+from contrasim_cli.energies import KernelEnergies, kernel_energies, spans
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.measures.cca import from_whitened
@@ -33,6 +33,8 @@ from contrasim_cli.store import View
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 256 << 20  # of all layers of a pass together
+NEARLY = 1e-2  # by which whitened rows may be off orthonormal
+SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
 
 Layer = tuple[int, str]  # view, name
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
@@ -114,19 +116,37 @@ class Reader:
         """Raw rows [stop - start, p]."""
         if layer in self._kept:
             return self._kept[layer][start:stop]
-        view, name = layer
-        return torch.from_numpy(self.plan.views[view].read(name, np.arange(start, stop))).to(self.device)
+        return self.chosen(layer, np.arange(start, stop))
+
+    def chosen(self, layer: Layer, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The given raw rows [len(rows), p]."""
+        if layer in self._kept:
+            return self._kept[layer][torch.from_numpy(rows).to(self.device)]
+        return torch.from_numpy(self.plan.views[layer[0]].read(layer[1], rows)).to(self.device)
 
     def shifted(self, layer: Layer, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
         """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
+        rows = self.rows(layer, start, stop)
+        return rows.to(dtype or rows.dtype) - self.first(layer).to(dtype or rows.dtype)
+
+    def squares_fit(self, layer: Layer) -> bool:
+        """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
+        if self._itemsize(layer) < 8:
+            return True
+        n_rows = self.plan.n_rows
+        blocks = spans(n_rows, n_rows if layer in self._kept else self.block_rows([layer], itemsize=8))
+        largest = max(float(self.shifted(layer, start, stop).abs().amax()) for start, stop in blocks)
+        return largest == 0 or 1e-60 < largest < 1e60
+
+    def first(self, layer: Layer) -> Tensor:
+        """The layer's first row [1, p]."""
         if layer not in self._first:
             self._first[layer] = self.rows(layer, 0, 1).clone()
-        rows = self.rows(layer, start, stop)
-        return rows.to(dtype or rows.dtype) - self._first[layer].to(dtype or rows.dtype)
+        return self._first[layer]
 
     def block_rows(self, layers: Sequence[Layer], itemsize: int = 4) -> int:
         """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget."""
-        size = min(BLOCK_BYTES, max(1 << 20, self.budget // 4))
+        size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
         return max(64, size // max(1, itemsize * sum(map(self.plan.width, layers))))
 
     @property
@@ -147,7 +167,7 @@ class Tile:
 class MomentSums:
     """Σ XᵀX of layers and Σ XᵀY of tiles over blocks of rows, each block centred by its own mean.
 
-    Products in `dtype`, sums in float64. What the blocks' means lack to the mean of all is added at the end.
+    Products in `dtype`, sums in float64, to which each block's distance from the mean so far is added (Chan et al. 1979).
     """
 
     widths: Mapping[Layer, int]
@@ -155,16 +175,21 @@ class MomentSums:
     tiles: Sequence[Tile]
     dtype: torch.dtype
     device: torch.device
-    counts: list[int] = field(default_factory=list)
-    means: dict[Layer, list[Tensor]] = field(default_factory=dict)
+    count: int = 0
 
     def __post_init__(self) -> None:
+        self.means = {layer: self._vector(layer) for layer in self.layers}
+        # kept from block to block: memory that is asked for anew each time would scatter over the heap, and grow with it
+        self._steps = {layer: self._vector(layer) for layer in self.layers}
         self.scatter = {layer: self._zeros([layer], [layer]) for layer in self.own}
         self.cross = [self._zeros(tile.first, tile.second) for tile in self.tiles]
 
     def _zeros(self, first: Sequence[Layer], second: Sequence[Layer]) -> Tensor:
         shape = [sum(self.widths[layer] for layer in side) for side in (first, second)]
         return torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def _vector(self, layer: Layer) -> Tensor:
+        return torch.zeros(self.widths[layer], dtype=torch.float64, device=self.device)
 
     @property
     def layers(self) -> list[Layer]:
@@ -173,31 +198,31 @@ class MomentSums:
 
     def add(self, rows: Mapping[Layer, Tensor]) -> None:
         """One block: rows [k, p] of every layer."""
-        self.counts.append(len(next(iter(rows.values()))))
+        size = len(next(iter(rows.values())))
         centred = {}
         for layer, block in rows.items():
             mean = block.mean(dim=0, dtype=torch.float64)
-            self.means.setdefault(layer, []).append(mean)
-            centred[layer] = (block - mean.to(block.dtype)).to(self.dtype)
+            centred[layer] = _with_squares(block - mean.to(block.dtype), self.dtype)
+            torch.sub(mean, self.means[layer], out=self._steps[layer])
+            self.means[layer].add_(self._steps[layer], alpha=size / (self.count + size))
+        self._add_products(centred)
+        if self.count:
+            self._add_steps(self.count * size / (self.count + size))
+        self.count += size
+
+    def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
         for layer, scatter in self.scatter.items():
-            scatter.add_((centred[layer].T @ centred[layer]).double())
+            _add_product(scatter, centred[layer], centred[layer])
         for tile, cross in zip(self.tiles, self.cross, strict=True):
             a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-            cross.add_((a.T @ b).double())
+            _add_product(cross, a, b)
 
-    def finish(self) -> dict[Layer, Tensor]:
-        """Add what lies between the blocks; the means [p] of all rows, as the blocks were given."""
-        weights = torch.tensor(self.counts, dtype=torch.float64, device=self.device).unsqueeze(1)
-        stacked = {layer: torch.stack(means) for layer, means in self.means.items()}
-        means = {layer: (weights * by_block).sum(dim=0) / weights.sum() for layer, by_block in stacked.items()}
-        if len(self.counts) > 1:
-            between = {layer: weights.sqrt() * (stacked[layer] - means[layer]) for layer in stacked}
-            for layer, scatter in self.scatter.items():
-                scatter.add_(between[layer].T @ between[layer])
-            for tile, cross in zip(self.tiles, self.cross, strict=True):
-                a, b = (torch.cat([between[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-                cross.add_(a.T @ b)
-        return means
+    def _add_steps(self, weight: float) -> None:
+        for layer, scatter in self.scatter.items():
+            scatter.addr_(self._steps[layer], self._steps[layer], alpha=weight)
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            a, b = (torch.cat([self._steps[layer] for layer in side]) for side in (tile.first, tile.second))
+            cross.addr_(a, b, alpha=weight)
 
     def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
         """The cross moment [p, q] of every pair of layers of the tiles."""
@@ -208,6 +233,22 @@ class MomentSums:
                     tile.second, torch.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
                 ):
                     yield one, other, part
+
+
+def _with_squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows in the type of the products; in float64 where their squares would leave its range."""
+    largest = float(rows.abs().amax()) if rows.numel() else 0.0
+    return rows.to(dtype if largest == 0 or 1e-12 < largest < 1e12 else torch.float64)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Total += AᵀB in the finer of both types, without a float64 copy of the product."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    if dtype == total.dtype:
+        total.addmm_(a.T.to(dtype), b.to(dtype))
+    else:
+        for start, stop in spans(len(a), SUM_LENGTH):
+            total.add_(a[start:stop].T.to(dtype) @ b[start:stop].to(dtype))
 
 
 def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[list[Tile]]:
@@ -277,21 +318,26 @@ class Grid:
         return self.scores
 
     def _by_form(self) -> dict[Callable[[list[int]], None], list[int]]:
-        narrow = all(self.plan.n_rows > self.plan.width(layer) for layer in self.plan.layers)
+        streams = self._streams()
         groups: dict[Callable[[list[int]], None], list[int]] = {}
         for s, scorer in enumerate(self.scorers):
             measure = scorer.measure
             run: Callable[[list[int]], None] = self._in_memory
             if measure.rowwise is not None:
                 run = self._rowwise
-            elif scorer.checkpoint is None and measure.whiten is not None and narrow:
+            elif scorer.checkpoint is None and measure.whiten is not None and streams:
                 run = self._whitened
             elif scorer.checkpoint is None and measure.energy is not None:
-                run = self._energies if narrow or self.reader.in_memory else self._in_memory
-            elif scorer.checkpoint is None and measure.moments is not None and narrow:
+                run = self._energies if streams or self.reader.in_memory else self._in_memory
+            elif scorer.checkpoint is None and measure.moments is not None and streams:
                 run = self._moments
             groups.setdefault(run, []).append(s)
         return groups
+
+    def _streams(self) -> bool:
+        """Whether second moments serve: there are rows enough for them, and no square leaves float64."""
+        narrow = all(self.plan.n_rows > self.plan.width(layer) + 1 for layer in self.plan.layers)
+        return narrow and all(map(self.reader.squares_fit, self.plan.layers))
 
     # --- row-wise -----------------------------------------------------------------------------------------------------
 
@@ -315,16 +361,17 @@ class Grid:
                     self.scores[s, (a, one), (b, other)] = float(total[i, j]) / plan.n_rows
 
     def _add_rowwise(self, members: list[int], raw: Mapping[Layer, Tensor], sums: dict[Any, Tensor]) -> None:
-        mapped: dict[Any, dict[Layer, Tensor]] = {}
+        by_map: dict[Any, list[int]] = {}
         for s in members:
-            scorer = self.scorers[s]
-            form = scorer.measure.rowwise
+            form = self.scorers[s].measure.rowwise
             assert form is not None
-            key = (id(scorer.checkpoint), form.map)
-            if key not in mapped:
-                mapped[key] = {layer: form.map(self.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
-            for a, b in self.plan.pairs:
-                sums[s, (a, b)] += self._pair_sums(s, mapped[key], a, b)
+            by_map.setdefault((id(self.scorers[s].checkpoint), form.map), []).append(s)
+        for (_, mapping), same in by_map.items():
+            scorer = self.scorers[same[0]]
+            mapped = {layer: mapping(self.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
+            for s in same:
+                for a, b in self.plan.pairs:
+                    sums[s, (a, b)] += self._pair_sums(s, mapped, a, b)
 
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""
@@ -351,10 +398,9 @@ class Grid:
         forms = {s: self.scorers[s].measure.moments for s in members}
         widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
         own: dict[Any, Any] = {}
-        for sums, means in self.passes(widths, torch.float64, self._doubled, with_own=True):
+        for sums in self.passes(widths, torch.float64, self._doubled):
             for layer, scatter in sums.scatter.items():
-                first = self.reader.rows(layer, 0, 1)[0].double()
-                moments = Moments(self.plan.n_rows, means[layer] + first, scatter)
+                moments = Moments(self.plan.n_rows, sums.means[layer] + self.reader.first(layer)[0].double(), scatter)
                 for form in forms.values():
                     assert form is not None
                     if (form.own, layer) not in own:
@@ -369,40 +415,43 @@ class Grid:
         return self.reader.shifted(layer, start, stop, torch.float64)
 
     def passes(
-        self, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, with_own: bool
-    ) -> Iterator[tuple[MomentSums, dict[Layer, Tensor]]]:
+        self, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, held: int = 0
+    ) -> Iterator[MomentSums]:
         """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
-        passes = tile_passes(self.plan, widths, max(1, self.reader.free // 2))
+        passes = tile_passes(self.plan, widths, max(1, (self.reader.free - held) // 4))
         log.debug(
             "second moments: %d pass(es) over the rows, %s products", len(passes), str(dtype).removeprefix("torch.")
         )
         done: set[Layer] = set()
         for tiles in passes:
             needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
-            sums = MomentSums(widths, [la for la in needed if with_own and la not in done], tiles, dtype, self.device)
+            sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, self.device)
             done.update(needed)
             step = self.reader.block_rows(needed, itemsize=dtype.itemsize)
             with self.progress("comparing", self.plan.n_rows, "rows") as advance:
                 for start, stop in spans(self.plan.n_rows, step):
                     sums.add({layer: rows(layer, start, stop) for layer in needed})
                     advance(stop - start)
-            yield sums, sums.finish()
+            yield sums
 
     # --- factors: the CCA family and regression -----------------------------------------------------------------------
 
     def _whitened(self, members: list[int]) -> None:
         """Moments of the rows give whitening maps; moments of the whitened rows, which are nearly orthonormal, the rest."""
-        for whiten in {self.scorers[s].measure.whiten for s in members}:
+        for whiten in dict.fromkeys(self.scorers[s].measure.whiten for s in members):
             assert whiten is not None
             same = [s for s in members if self.scorers[s].measure.whiten == whiten]
+            left = []
             means, maps = self._whitenings(whiten)
-            for s in same:
-                for layer, factors in maps.items():
-                    self.note_full_rank(self.scorers[s], layer, factors)
             for one, other, products in self._whitened_products(means, maps):
+                if products is None:
+                    left.append((one, other))
+                    continue
                 sides = from_whitened(maps[one], maps[other], products)
                 for s in same:
                     self.scores[s, one, other] = float(self.scorers[s].measure.compare(*sides))
+            if left:
+                self._in_memory(same, left)
 
     def _whitenings(self, whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
         """Means of the shifted rows and factors of every layer, as many layers at once as fit."""
@@ -413,14 +462,14 @@ class Grid:
             sums = MomentSums(widths, layers, [], torch.float64, self.device)
             for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers, itemsize=8)):
                 sums.add({layer: self._doubled(layer, start, stop) for layer in layers})
-            means |= sums.finish()
+            means |= sums.means
             maps |= {layer: whiten(Moments(self.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}
         return means, maps
 
     def _whitened_products(
         self, means: Mapping[Layer, Tensor], maps: Mapping[Layer, Any]
-    ) -> Iterator[tuple[Layer, Layer, Tensor]]:
-        """UᵀU' [r, s] for every pair of layers.
+    ) -> Iterator[tuple[Layer, Layer, Tensor | None]]:
+        """UᵀU' [r, s] for every pair of layers; None where moments did not resolve a layer's directions.
 
         Rounding of the moments leaves whitened rows a little off orthonormal; their own moments set that right.
         """
@@ -429,24 +478,33 @@ class Grid:
             whitened: Tensor = (self._doubled(layer, start, stop) - means[layer]) @ maps[layer].map
             return whitened
 
-        mends: dict[Layer, Tensor] = {}
+        mends: dict[Layer, Tensor | None] = {}
         ranks = {layer: factors.rank for layer, factors in maps.items()}
-        for sums, _ in self.passes(ranks, torch.float64, rows, with_own=True):
+        for sums in self.passes(ranks, torch.float64, rows, held=sum(map(_bytes, maps.values()))):
             mends |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
             for one, other, cross in sums.crosses():
-                yield one, other, mends[one] @ cross @ mends[other].T
+                first, second = mends[one], mends[other]
+                yield one, other, None if first is None or second is None else first @ cross @ second.T
 
     # --- CKA ----------------------------------------------------------------------------------------------------------
 
     def _energies(self, members: list[int]) -> None:
         """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
-        found = kernel_energies(self)
+        for precision in dict.fromkeys([self.precision, torch.float64]):
+            if members:
+                found = kernel_energies(self, precision)
+                members = [s for s in members if not self._resolved(s, found)]
+
+    def _resolved(self, s: int, found: KernelEnergies) -> bool:
+        """Score all pairs of layers; whether the energies are fine enough wherever both sides vary."""
+        energy, enough = self.scorers[s].measure.energy, True
+        assert energy is not None
         for one, other in self.plan.cells():
             given = found.of(one, other)
-            for s in members:
-                energy = self.scorers[s].measure.energy
-                assert energy is not None
-                self.scores[s, one, other] = float(energy(given))
+            score = float(energy(given))
+            self.scores[s, one, other] = score
+            enough &= not np.isnan(score) or not bool(given.first > 0) or not bool(given.second > 0)
+        return enough
 
     def note_full_rank(self, scorer: Scorer, layer: Layer, prepared: Any) -> None:
         """Say once per layer that its rows are too few for canonical correlations to mean anything."""
@@ -465,18 +523,25 @@ class Grid:
 
     # --- whatever needs whole layers ----------------------------------------------------------------------------------
 
-    def _in_memory(self, members: list[int]) -> None:
-        prepared = Prepared(self, {s: self.scorers[s] for s in members})
-        with self.progress("comparing", sum(1 for _ in self.plan.cells()), "pairs") as advance:
-            for one, other in self.plan.cells():
-                for s in members:
-                    scorer = self.scorers[s]
-                    if not scorer.mismatch(self.plan.width(one), self.plan.width(other)):
-                        value = scorer.measure.compare(prepared.get(s, one), prepared.get(s, other))
-                        self.scores[s, one, other] = float(value)
-                    else:
-                        self.scores[s, one, other] = float("nan")
-                advance(1)
+    def _in_memory(self, members: list[int], cells: Sequence[tuple[Layer, Layer]] | None = None) -> None:
+        cells = cells or list(self.plan.cells())
+        by_preparation: dict[Any, list[int]] = {}
+        for s in members:
+            by_preparation.setdefault(self.scorers[s].key, []).append(s)
+        with self.progress("comparing", len(cells) * len(by_preparation), "pairs") as advance:
+            for same in by_preparation.values():
+                prepared = Prepared(self, self.scorers[same[0]])
+                for one, other in cells:
+                    self._compare(same, prepared, one, other)
+                    advance(1)
+
+    def _compare(self, members: list[int], prepared: "Prepared", one: Layer, other: Layer) -> None:
+        """One cell of measures that prepare layers alike."""
+        mismatch = prepared.scorer.mismatch(self.plan.width(one), self.plan.width(other))
+        sides = None if mismatch else (prepared.first(one), prepared.get(other))
+        for s in members:
+            score = float("nan") if sides is None else float(self.scorers[s].measure.compare(*sides))
+            self.scores[s, one, other] = score
 
     @property
     def rows_of_subset(self) -> int | None:
@@ -485,7 +550,7 @@ class Grid:
         return self.max_rows if limited and self.max_rows is not None and self.max_rows < self.plan.n_rows else None
 
     def whole(self, scorer: Scorer, layer: Layer) -> Tensor:
-        """All rows of a layer, or the seeded subset where the measure costs n².
+        """All rows of a layer as the scorer's measure takes them, or the seeded subset where the measure costs n².
 
         Raises:
             InputError: they do not fit the budget.
@@ -493,49 +558,60 @@ class Grid:
         n_rows, quadratic = self.plan.n_rows, scorer.entry.quadratic
         rows = self.rows_of_subset or n_rows if quadratic else n_rows
         # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
-        need = 8 * rows * max(4 * self.plan.width(layer), 2 * rows if quadratic else 0)
+        width = scorer.checkpoint.config.output if scorer.checkpoint else self.plan.width(layer)
+        need = 8 * rows * max(4 * width, 2 * rows if quadratic else 0)
         if need > 2 * self.budget:
             advice = "give --max-rows" if quadratic else "raise it or compare fewer rows"
             raise InputError(
                 f"{quoted(self.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
                 f"at once for {scorer.name}, --memory allows {self.budget / 2**30:.1f}; {advice}"
             )
-        if rows == n_rows:
+        if rows < n_rows:
+            chosen = np.sort(np.random.default_rng([self.seed, 2]).choice(n_rows, rows, replace=False))
+            return self.encoded(scorer, layer, self.reader.chosen(layer, chosen))
+        if scorer.checkpoint is None:
             return self.reader.rows(layer, 0, n_rows)
-        chosen = np.sort(np.random.default_rng([self.seed, 2]).choice(n_rows, rows, replace=False))
-        return torch.from_numpy(self.plan.views[layer[0]].read(layer[1], chosen)).to(self.device)
+        blocks = spans(n_rows, self.reader.block_rows([layer]))  # encoded rows are often much narrower
+        return torch.cat([self.encoded(scorer, layer, self.reader.rows(layer, *block)) for block in blocks])
 
 
-def _inverse_root(scatter: Tensor) -> Tensor:
-    """M with M S Mᵀ = I, lower triangular."""
+def _inverse_root(scatter: Tensor) -> Tensor | None:
+    """M with M S Mᵀ = I, lower triangular; None where S is not near I, so that what was whitened is mostly rounding."""
     identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
+    if scatter.numel() and float((scatter - identity).abs().amax()) > NEARLY:
+        return None
     inverse: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), identity, upper=False)
     return inverse
 
 
 @dataclass
 class Prepared:
-    """Layers as measures prepare them; keeps what fits, prepares the rest anew when asked."""
+    """Layers as a measure prepares them; keeps what fits, prepares the rest anew when asked."""
 
     grid: Grid
-    scorers: Mapping[int, Scorer]
-    _kept: dict[tuple[Any, Layer], Any] = field(default_factory=dict)
+    scorer: Scorer
+    _kept: dict[Layer, Any] = field(default_factory=dict)
+    _last: tuple[Layer, Any] | None = None
 
     def __post_init__(self) -> None:
         self._left = self.grid.reader.free
 
-    def get(self, s: int, layer: Layer) -> Any:
-        """The prepared layer of one scorer; scorers that share the work share it."""
-        scorer = self.scorers[s]
-        if (scorer.key, layer) in self._kept:
-            return self._kept[scorer.key, layer]
-        rows = self.grid.encoded(scorer, layer, self.grid.whole(scorer, layer))
-        made = scorer.measure.prepare(rows)
-        self.grid.note_full_rank(scorer, layer, made)
+    def first(self, layer: Layer) -> Any:
+        """The prepared layer, which is kept until another is asked for here: cells of one first layer follow each other."""
+        if self._last is None or self._last[0] != layer:
+            self._last = (layer, self.get(layer))
+        return self._last[1]
+
+    def get(self, layer: Layer) -> Any:
+        """The prepared layer."""
+        if layer in self._kept:
+            return self._kept[layer]
+        made = self.scorer.measure.prepare(self.grid.whole(self.scorer, layer))
+        self.grid.note_full_rank(self.scorer, layer, made)
         size = _bytes(made)
         if size <= self._left:
             self._left -= size
-            self._kept[scorer.key, layer] = made
+            self._kept[layer] = made
         return made
 
 
@@ -554,10 +630,9 @@ def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64
         undefined: list[tuple[Layer, Layer]] = []
         for a, b in plan.pairs:
             values = np.array([[scores[s, (a, i), (b, j)] for j in plan.second[b]] for i in plan.first[a]])
+            values[~np.isfinite(values)] = np.nan
             found[s, a, b] = values
-            undefined.extend(
-                ((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(~np.isfinite(values))
-            )
+            undefined.extend(((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(np.isnan(values)))
         if undefined:
             _warn_undefined(plan, scorer, undefined)
     return found

@@ -2,18 +2,24 @@
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import write_atomic
+from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.results import ALL, BenchRow, Results, ScoreRow
 
 MARKERS = "osD^vP*X<>"
+MOST_VALUES = 12  # layers on a side up to which the values are written into the cells
+MOST_TICKS = 24
+MOST_COLUMNS = 4
 LINES = ("-", "--", "-.", ":")
 
 
@@ -37,43 +43,87 @@ def _heat_maps(rows: Sequence[ScoreRow]) -> Figure:
     panels: dict[tuple[str, str, str], list[ScoreRow]] = {}
     for row in rows:
         panels.setdefault((row.measure, row.store_a, row.store_b), []).append(row)
-    columns = min(3, len(panels))
-    lines = -(-len(panels) // columns)
-    largest = max(len({row.layer_b for row in cells}) for cells in panels.values())
-    side = max(3.2, 0.42 * largest + 1.6)
-    figure = Figure(figsize=(columns * side, lines * side * 0.92), layout="constrained")
+    maps = [HeatMap.of(key, cells) for key, cells in panels.items()]
+    measures = list(dict.fromkeys(one.measure for one in maps))
+    columns = len(measures) if 1 < len(measures) <= MOST_COLUMNS else min(3, len(maps))
+    if columns == len(measures):  # one pair of stores per line
+        maps.sort(key=lambda one: measures.index(one.measure))
+        maps = [one for k in range(len(maps) // columns) for one in maps[k :: len(maps) // columns]]
+    lines = -(-len(maps) // columns)
+    high, wide = (max(_inches(one.values.shape[axis]) for one in maps) for axis in (0, 1))
+    figure = Figure(figsize=(columns * (wide + 2.0), lines * (high + 1.4)), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
-    for ax in axes[len(panels) :]:
+    for ax in axes[len(maps) :]:
         ax.axis("off")
-    for ax, (key, cells) in zip(axes, panels.items(), strict=False):
-        _heat_map(figure, ax, key, cells)
+    for ax, one in zip(axes, maps, strict=False):
+        _heat_map(figure, ax, one, _limits([other.values for other in maps if other.measure == one.measure]))
     return figure
 
 
-def _heat_map(figure: Figure, ax: Any, key: tuple[str, str, str], cells: Sequence[ScoreRow]) -> None:
-    across = list(dict.fromkeys(cell.layer_b for cell in cells))
-    down = list(dict.fromkeys(cell.layer_a for cell in cells))
-    values = np.array([np.nan if cell.score is None else cell.score for cell in cells]).reshape(len(down), len(across))
-    image = ax.imshow(values, cmap="viridis", aspect="equal", origin="lower")
-    figure.colorbar(image, ax=ax, shrink=0.8)
-    ax.set_title(key[0])
-    ax.set_xlabel(key[2])
-    ax.set_ylabel(key[1])
-    ax.set_xticks(range(len(across)), across, rotation=90, fontsize=7)
-    ax.set_yticks(range(len(down)), down, fontsize=7)
-    if values.size <= 144 and np.isfinite(values).any():
-        middle = (np.nanmin(values) + np.nanmax(values)) / 2
-        for (i, j), value in np.ndenumerate(values):
-            if np.isfinite(value):
-                ax.text(
-                    j,
-                    i,
-                    f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}",
-                    ha="center",
-                    va="center",
-                    fontsize=6,
-                    color="white" if value < middle else "black",
-                )
+@dataclass(frozen=True)
+class HeatMap:
+    """One grid: layers of the first store from below, layers of the second from the left."""
+
+    measure: str
+    stores: tuple[str, str]
+    down: Sequence[str]
+    across: Sequence[str]
+    values: npt.NDArray[np.float64]
+
+    @classmethod
+    def of(cls, key: tuple[str, str, str], cells: Sequence[ScoreRow]) -> "HeatMap":
+        """The grid of some cells, of one measure and pair of stores."""
+        down, across = (
+            list(dict.fromkeys(names)) for names in zip(*((c.layer_a, c.layer_b) for c in cells), strict=True)
+        )
+        values = np.full((len(down), len(across)), np.nan)
+        for cell in cells:
+            values[down.index(cell.layer_a), across.index(cell.layer_b)] = np.nan if cell.score is None else cell.score
+        return cls(key[0], key[1:], down, across, values)
+
+
+def _inches(layers: int) -> float:
+    """Side of a heat map: room for a value in each cell while they are few, then for every cell to be seen."""
+    return max(1.2, min(0.36 * layers, max(0.36 * MOST_VALUES, 0.11 * layers)))
+
+
+def _limits(grids: Sequence[npt.NDArray[np.float64]]) -> tuple[float, float]:
+    """The least and the greatest value of all panels of a measure, so that equal colours are equal values."""
+    finite = np.concatenate([grid[np.isfinite(grid)] for grid in grids])
+    return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
+
+
+def _heat_map(figure: Figure, ax: Any, one: HeatMap, limits: tuple[float, float]) -> None:
+    higher = higher_is_more_similar(one.measure)
+    colours = mpl.colormaps["viridis" if higher else "viridis_r"]  # bright is similar
+    ax.patch.set(hatch="////", edgecolor="0.7", facecolor="white")  # shows where there is no value
+    image = ax.imshow(one.values, cmap=colours, aspect="equal", origin="lower", vmin=limits[0], vmax=limits[1])
+    bar = figure.colorbar(image, ax=ax, shrink=0.8)
+    bar.ax.tick_params(labelsize=7)
+    if not higher:
+        bar.set_label("lower is more similar", fontsize=7)
+    ax.set_title(one.measure, fontsize=10)
+    ax.set_xlabel(one.stores[1], fontsize=9)
+    ax.set_ylabel(one.stores[0], fontsize=9)
+    ax.set_xticks(*_ticks(one.across), rotation=90, fontsize=7)
+    ax.set_yticks(*_ticks(one.down), fontsize=7)
+    if max(one.values.shape) <= MOST_VALUES:
+        _write_values(ax, image, one.values)
+
+
+def _ticks(names: Sequence[str]) -> tuple[Sequence[int], Sequence[str]]:
+    """Positions and names, thinned out so that they do not overlap."""
+    step = -(-len(names) // MOST_TICKS)
+    return range(0, len(names), step), names[::step]
+
+
+def _write_values(ax: Any, image: Any, values: npt.NDArray[np.float64]) -> None:
+    for (i, j), value in np.ndenumerate(values):
+        if np.isfinite(value):
+            red, green, blue, _ = image.cmap(image.norm(value))
+            dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
+            text = f"{value:.2f}" if abs(value) < 10 else f"{value:.3g}"
+            ax.text(j, i, text, ha="center", va="center", fontsize=6, color="white" if dark else "black")
 
 
 def _accuracies(rows: Sequence[BenchRow]) -> Figure:

@@ -6,7 +6,6 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,12 @@ from rich.table import Table
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted, write_atomic
+from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.results import ALL, BenchRow, Results, Row, ScoreRow
+from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
 
 SCHEMA_VERSION = 1
+LISTED = 60  # cells of a grid too wide to read that are listed one by one
 FILE_FORMATS = {".tsv": "tsv", ".csv": "csv", ".json": "json", ".txt": "table"}
 
 
@@ -76,7 +78,7 @@ def _separated(results: Results, delimiter: str) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerow(results.columns)
-    writer.writerows([_cell(value) for value in astuple(row)] for row in results.rows)
+    writer.writerows([_cell(value) for value in results.values(row)] for row in results.rows)
     return stream.getvalue()
 
 
@@ -87,7 +89,7 @@ def _cell(value: object) -> str:
 
 
 def _json(results: Results) -> str:
-    rows = [dict(zip(results.columns, map(_finite, astuple(row)), strict=True)) for row in results.rows]
+    rows = [dict(zip(results.columns, map(_finite, results.values(row)), strict=True)) for row in results.rows]
     content = {"schema_version": SCHEMA_VERSION, "command": results.command, **results.about, "results": rows}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -108,10 +110,10 @@ def _value(results: Results) -> str:
 def _tables(results: Results, width: int) -> list[Table | str]:
     """Tables, and lines that say what the next one shows."""
     if results.kind is ScoreRow:
-        return _score_tables([row for row in results.rows if isinstance(row, ScoreRow)], width)
+        return _score_tables(results, width)
     if results.kind is BenchRow:
         return _bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
-    return [_plain_table(results.columns, results.rows), *_fact_tables(results.about.get("stores", {}))]
+    return [_plain_table(results, results.rows), *_fact_tables(results.about.get("stores", {}))]
 
 
 def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
@@ -127,33 +129,50 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
     return [table]
 
 
-def _plain_table(columns: Sequence[str], rows: Sequence[Row]) -> Table:
-    table = Table(*columns)
+def _plain_table(results: Results, rows: Sequence[Row]) -> Table:
+    table = Table(*results.columns)
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _cell(value) for value in astuple(row)))
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _cell(value) for value in results.values(row)))
     return table
 
 
-def _score_tables(rows: Sequence[ScoreRow], width: int) -> list[Table | str]:
-    """A grid per measure and pair of stores; the long form where a grid is too wide to read."""
+def _score_tables(results: Results, width: int) -> list[Table | str]:
+    """A table per measure and pair of stores."""
     grids: dict[tuple[str, str, str], list[ScoreRow]] = {}
-    for row in rows:
-        grids.setdefault((row.measure, row.store_a, row.store_b), []).append(row)
-    return [part for key, cells in grids.items() for part in _grid(key, cells, width)]
+    for row in results.rows:
+        if isinstance(row, ScoreRow):
+            grids.setdefault((row.measure, row.store_a, row.store_b), []).append(row)
+    return [part for key, cells in grids.items() for part in _grid(results, key, cells, width)]
 
 
-def _grid(key: tuple[str, str, str], cells: Sequence[ScoreRow], width: int) -> list[Table | str]:
-    columns = list(dict.fromkeys(cell.layer_b for cell in cells))
-    lines = list(dict.fromkeys(cell.layer_a for cell in cells))
-    if sum(max(8, len(name) + 3) for name in columns) + max(map(len, lines)) + 4 > width:
-        return [_plain_table([*ScoreRow.__dataclass_fields__], cells)]
-    table = Table("")
-    for name in columns:
-        table.add_column(name, justify="right", no_wrap=True)
+def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow], width: int) -> list[Table | str]:
+    """A shaded grid; where that is too wide, a list of few cells, or the best matches of many."""
+    higher = higher_is_more_similar(key[0])
     scores = {(cell.layer_a, cell.layer_b): cell.score for cell in cells}
-    for name in lines:
-        table.add_row(name, *(_short(scores[name, other]) for other in columns))
-    return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns)", table]
+    shown = {(cell.layer_a, cell.layer_b): _scored(cell) for cell in cells}
+    down, across = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
+    grid = ScoreGrid(down, across, scores, shown, higher)
+    table = full_table(grid, width) or (None if results.optional else narrow_table(grid, width))
+    note = "" if higher else "; lower is more similar"
+    if table:
+        return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns){note}", table]
+    if len(cells) <= LISTED:
+        return [_plain_table(results, cells)]
+    return [f"{key[0]}: the layer of {key[2]} that is most similar to each of {key[1]}{note}", best_matches(grid)]
+
+
+def _scored(cell: ScoreRow) -> str:
+    """`0.8312 [0.81, 0.85] p 0.01`, as far as it was asked for."""
+    parts = [_short(cell.score)]
+    if cell.ci_low is not None and cell.ci_high is not None:
+        parts.append(f"[{_shorter(cell.ci_low)}, {_shorter(cell.ci_high)}]")
+    if cell.p_value is not None:
+        parts.append(f"p {cell.p_value:.2g}")
+    return " ".join(parts)
+
+
+def _shorter(bound: float) -> str:
+    return f"{bound:.2f}" if abs(bound) < 1000 else f"{bound:.3g}"
 
 
 def _short(score: float | None) -> str:

@@ -10,7 +10,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One cell of a grid; `score` is None where the measure is undefined."""
+    """One cell of a grid; `score` is None where the measure is undefined, the rest also where it was not asked for."""
 
     measure: str
     store_a: str
@@ -18,6 +18,10 @@ class ScoreRow:
     store_b: str
     layer_b: str
     score: float | None
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_value: float | None = None
+    z_score: float | None = None
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,14 @@ class Results:
     kind: type[Row]
     rows: Sequence[Row]
     about: dict[str, Any] = field(default_factory=dict)
+    optional: Sequence[str] = ()  # columns that are shown because they were asked for
 
     @property
     def columns(self) -> list[str]:
-        """The names of the rows' fields, in order."""
-        return [column.name for column in dataclasses.fields(self.kind)]
+        """The names of the rows' fields that are shown, in order; those with a default are optional."""
+        fields = dataclasses.fields(self.kind)
+        return [f.name for f in fields if f.default is dataclasses.MISSING or f.name in self.optional]
+
+    def values(self, row: Row) -> list[Any]:
+        """What a row has in these columns."""
+        return [getattr(row, name) for name in self.columns]

@@ -17,7 +17,7 @@ from torch import Tensor
 from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.store import Store
@@ -90,9 +90,3 @@ def learned(paths: Sequence[Path]) -> list[Scorer]:
     names = distinct_names(paths, suffix=True)
     measures = [checkpoint.config.scored_by for checkpoint in checkpoints]
     return [Scorer(n, MEASURES[m], load(m), c) for n, m, c in zip(names, measures, checkpoints, strict=True)]
-
-
-def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
-    """File names as results show them; whole paths where two names are the same."""
-    names = [quoted(path.name if suffix else path.stem) for path in paths]
-    return names if len(set(names)) == len(names) else [quoted(path) for path in paths]

@@ -13,7 +13,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from contrasim_cli.benchmarks.layers import layer_prediction, model_pairs, predicted
+from contrasim_cli.benchmarks import model_pairs
+from contrasim_cli.benchmarks.layers import layer_prediction, predicted
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.scoring import Scorer, closed_form

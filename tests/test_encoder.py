@@ -209,7 +209,7 @@ def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     store = made.store(tmp_path / "a.h5", {"l": np.eye(3)})
     assert refusal(store) == f"{store}: is a store of activations (HDF5), not an encoder"
     assert refusal(tmp_path / "none.pt") == f"{tmp_path / 'none.pt'}: cannot be read: No such file or directory"
-    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
+    assert refusal(tmp_path) == f"{tmp_path}: cannot be read: it is a folder"
     torch.save({"weight": torch.ones(3)}, tmp_path / "other.pt")
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
     (tmp_path / "text.pt").write_text("not at all")

@@ -67,6 +67,32 @@ def test_every_name_is_on_a_heat_map(tmp_path: Path) -> None:
     assert drawn.count(">0.17<") == 2 * 2  # 1/6, in the two far corners of both panels
 
 
+def test_many_names_are_thinned_out(tmp_path: Path) -> None:
+    drawn = svg(tmp_path, grid(size=48))
+    shown = [k for k in range(48) if f">hidden_{k}<" in drawn]
+    assert shown == [*range(0, 48, 2)]
+    assert ">0.02<" not in drawn  # 1/48: no values in cells so small
+
+
+def test_the_direction_is_said_where_lower_is_more_similar(tmp_path: Path) -> None:
+    assert svg(tmp_path, grid(("cka", "procrustes", "enc.pt"))).count(">lower is more similar<") == 1
+
+
+def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
+    rows = [
+        ScoreRow(measure, "a", f"x{i}", store, "y", value)
+        for measure in ("cka", "procrustes")
+        for store, values in (("b", (0.0, 0.5)), ("c", (0.5, 1.0)))
+        for i, value in enumerate(values)
+    ]
+    figure = plots._heat_maps(rows)
+    images = [ax.images[0] for ax in figure.axes if ax.images]
+    assert [ax.get_title() for ax in figure.axes if ax.images] == ["cka", "procrustes", "cka", "procrustes"]
+    assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 4
+    bright = [sum(image.cmap(image.norm(1.0))[:3]) > sum(image.cmap(image.norm(0.0))[:3]) for image in images]
+    assert bright == [True, False, True, False]
+
+
 def test_every_name_is_on_a_benchmark(tmp_path: Path) -> None:
     drawn = svg(tmp_path, bench())
     names = ["cka", "dot", "norm", "pwcca", "enc.pt", "accuracy in %", *(f"hidden_{k}" for k in range(1, 7))]

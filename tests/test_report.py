@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli import report
+from contrasim_cli import report, shading
 from contrasim_cli.errors import OutputExistsError, UsageError
 from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
 
@@ -140,6 +141,124 @@ def test_a_grid_too_wide_to_read_is_listed() -> None:
     lines = text(Results("baseline", ScoreRow, wide), "table", width=80).splitlines()
     assert len(lines) == 30 + 4
     assert "layer_29" in lines[-2]
+
+
+def square(size: int, measure: str = "cka", sign: int = 1, **more: float) -> Results:
+    """A grid whose layer i of a is most like layer i + 1 of b, then like layer i."""
+    rows = [
+        ScoreRow(measure, "a", f"hidden_{i}", "b", f"hidden_{j}", sign * (1 - abs(i + 0.9 - j) / size), **more)
+        for i in range(size)
+        for j in range(size)
+    ]
+    return Results("baseline", ScoreRow, rows, optional=list(more))
+
+
+def test_twelve_layers_fit_a_hundred_columns() -> None:
+    lines = text(square(12), "table").splitlines()
+    assert len(lines) == 12 + 3
+    assert max(map(len, lines)) <= 100
+    assert lines[1].split() == [str(k) for k in range(12)]
+    assert lines[3].split()[:4] == ["hidden_0", "0.93", "0.99", "0.91"]
+    assert lines[-1].split()[0] == "hidden_11"
+
+
+@pytest.mark.parametrize(("measure", "sign"), [("cka", 1), ("procrustes", -1), ("enc.pt", 1)])
+def test_many_layers_are_shown_by_their_best_matches(measure: str, sign: int) -> None:
+    title, heads, _, *lines = text(square(48, measure, sign), "table").splitlines()
+    assert title.startswith(f"{measure}: the layer of b that is most similar to each of a")
+    assert title.endswith("lower is more similar") == (sign < 0)
+    assert heads.split() == ["layer", "best", "match", "score", "runner-up", "score"]
+    assert len(lines) == 48
+    score = [f"{sign * value:.4f}" for value in (1 - 0.1 / 48, 1 - 0.9 / 48)]
+    assert lines[7].split() == ["hidden_7", "hidden_8", score[0], "hidden_7", score[1]]
+
+
+def test_best_matches_keep_their_intervals_and_leave_out_what_is_undefined() -> None:
+    shown = text(square(12, ci_low=0.25, ci_high=0.75), "table").splitlines()
+    assert len(shown) == 12 + 3
+    assert shown[3].split() == [
+        "hidden_0",
+        "hidden_1",
+        "0.9917",
+        "[0.25,",
+        "0.75]",
+        "hidden_0",
+        "0.9250",
+        "[0.25,",
+        "0.75]",
+    ]
+    rows = [
+        ScoreRow("cka", "a", f"x{i}", "b", f"y{j}", 0.5 if i == j == 0 else None) for i in range(48) for j in range(48)
+    ]
+    lines = text(Results("baseline", ScoreRow, rows), "table").splitlines()
+    assert [line.split() for line in lines[3:5]] == [["x0", "y0", "0.5000"], ["x1"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "short"),
+    [
+        (["hidden_1", "hidden_2", "hidden_10"], ["1", "2", "10"]),
+        (["hidden_10", "hidden_11"], ["10", "11"]),
+        (["block.1.out", "block.11.out"], ["1", "11"]),
+        (["layer", "layer_1"], ["layer", "layer_1"]),
+        (["layer"], ["layer"]),
+        (["embeddings", "top"], ["embeddings", "top"]),
+    ],
+)
+def test_what_all_names_share_is_left_out(names: list[str], short: list[str]) -> None:
+    assert shading.short_names(names) == short
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [(0.456, "0.46"), (-0.456, "-0.46"), (9.994, "9.99"), (9.996, "10"), (-123.4, "-123"), (9999.4, "9999"), (12345.0, "1e4"),
+     (-2.5e11, "-2e11"), (None, ""), (math.nan, "")],
+)  # fmt: skip
+def test_a_narrow_score_has_five_letters(score: float | None, shown: str) -> None:
+    assert shading.two_decimals(score) == shown
+    assert len(shown) <= 5
+
+
+def colours(monkeypatch: pytest.MonkeyPatch, results: Results) -> dict[str, str]:
+    """Backgrounds of the cells by what they show."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLORTERM", "truecolor")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    found = re.findall(
+        r"\x1b\[38;2;[\d;]+;48;2;([\d;]+)m *(-?[\d.]+)", report.render(results, "table", color=True, width=100)
+    )
+    return {shown: colour for colour, shown in found}
+
+
+@pytest.mark.parametrize(("measure", "brightest"), [("cka", "0.9000"), ("procrustes", "0.1000")])
+def test_the_most_similar_cell_is_the_brightest(monkeypatch: pytest.MonkeyPatch, measure: str, brightest: str) -> None:
+    rows = [ScoreRow(measure, "a", "x", "b", str(k), value) for k, value in enumerate([0.1, 0.5, 0.9, None])]
+    results = Results("baseline", ScoreRow, rows)
+    shades = colours(monkeypatch, results)
+    assert set(shades) == {"0.1000", "0.5000", "0.9000"}
+    assert max(shades, key=lambda shown: sum(map(int, shades[shown].split(";")))) == brightest
+    assert colours(monkeypatch, Results("baseline", ScoreRow, rows[:1])) == {}  # nothing to compare it with
+    assert len(colours(monkeypatch, square(12))) > 20
+    assert "\x1b" not in text(results, "table")
+
+
+def test_letters_can_be_read_on_every_shade() -> None:
+    """Contrast of at least 4.5 to 1 (WCAG 2)."""
+
+    def luminance(colour: Any) -> float:
+        parts = [part / 255 for part in colour.get_truecolor()]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
+
+    for step in range(len(shading.SHADES)):
+        style = shading._style(step)
+        dark, light = sorted(map(luminance, (style.color, style.bgcolor)))
+        assert (light + 0.05) / (dark + 0.05) > 4.5
+
+
+def test_scores_of_any_size_are_shaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [ScoreRow("dot", "a", "x", "b", str(k), value) for k, value in enumerate([-1.7e308, 0.0, 1.7e308, math.inf])]
+    assert len(colours(monkeypatch, Results("baseline", ScoreRow, rows))) == 3
 
 
 def test_a_benchmark_as_a_table() -> None:

@@ -1,37 +1,19 @@
 """Layer prediction (§5.1; Kornblith et al. 2019): is the same layer of another model the most similar one?"""
 
 from collections.abc import Sequence
-from itertools import permutations
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.benchmarks import STRICTLY, model_pairs
 from contrasim_cli.benchmarks.outcomes import Trials
-from contrasim_cli.errors import MismatchError, UsageError, raise_all
+from contrasim_cli.errors import MismatchError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.grid import Grid, Plan, layer_grids
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
-
-
-def model_pairs(n_models: int, every: bool) -> list[tuple[int, int]]:
-    """(0, 1), (2, 3), …, or every ordered pair.
-
-    Raises:
-        UsageError: fewer than two models, or an odd number where pairs are disjoint.
-    """
-    if n_models < 2:
-        raise UsageError("bench layers compares two or more stores, one per model")
-    if every:
-        return list(permutations(range(n_models), 2))
-    if n_models % 2:
-        raise UsageError(
-            f"bench layers makes disjoint pairs of stores, {n_models} is odd; leave one out or give --pairs all"
-        )
-    return [(i, i + 1) for i in range(0, n_models, 2)]
 
 
 def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> npt.NDArray[np.float64]:

@@ -73,6 +73,9 @@ def baseline(
     minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256,
     precision: o.Precision = o.PrecisionName.float32,
     max_rows: o.MaxRows = None,
+    bootstrap: o.Bootstrap = None,
+    permutations: o.Permutations = None,
+    confidence_rows: o.ConfidenceRows = 2000,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -110,5 +113,8 @@ def baseline(
         force=force,
         precision=precision,
         max_rows=max_rows,
+        bootstrap=bootstrap,
+        permutations=permutations,
+        confidence_rows=confidence_rows,
     )
     compare(request, scorers)

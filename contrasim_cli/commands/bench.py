@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contrasim_cli import console
+from contrasim_cli.benchmarks import model_pairs
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
+from contrasim_cli.files import distinct_names
 from contrasim_cli.measures import MEASURES, Options, check_names
 from contrasim_cli.results import BenchRow, Results
 
@@ -121,14 +123,13 @@ def layers_command(
     force: o.Force = False,
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?"""
+    model_pairs(len(stores), pairs is Pairs.all)
     common = Common(stores, measure, encoder, rank_tol, align, nan, device, seed, memory, format, output, plot, force)
     names, asked = common.check()
-    from contrasim_cli.benchmarks.layers import layer_prediction, model_pairs
+    from contrasim_cli.benchmarks.layers import layer_prediction
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
-    from contrasim_cli.scoring import distinct_names
 
-    model_pairs(len(stores), pairs is Pairs.all)
     where = pick_device(device and device.value)
     scorers = common.scorers(names)
     with Inputs(stores, align, nan) as inputs:
@@ -225,7 +226,6 @@ def _retrieval(
     from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
-    from contrasim_cli.scoring import distinct_names
     from contrasim_cli.store import View, open_store
 
     where = pick_device(common.device and common.device.value)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from contrasim_cli import console
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.commands.inputs import Inputs, at_least
 from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, parse_memory
+from contrasim_cli.files import distinct_names
 from contrasim_cli.results import Results, ScoreRow
 
 if TYPE_CHECKING:
@@ -36,6 +37,9 @@ class Request:
     force: bool
     precision: PrecisionName = PrecisionName.float32
     max_rows: int | None = None
+    bootstrap: int | None = None
+    permutations: int | None = None
+    confidence_rows: int = 2000
 
 
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
@@ -45,10 +49,10 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     asked = parse_memory(request.memory)
     import torch
 
+    from contrasim_cli.confidence import Asked, Resampling
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid import Grid, Plan, layer_grids
-    from contrasim_cli.scoring import distinct_names
 
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
@@ -59,18 +63,29 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         precision = getattr(torch, request.precision.value)
         grids = Grid(plan, scorers, device, budget, precision, request.max_rows, request.seed, console.progress)
+        asked_for = Asked(request.bootstrap or 0, request.permutations or 0, request.confidence_rows, request.seed)
+        resampling = Resampling(grids, asked_for) if asked_for.columns else None
         found = layer_grids(grids)
+        confidence = resampling.compute() if resampling else {}
         rows = []
         for a, b in plan.pairs:
             for s, scorer in enumerate(scorers):
-                grid = found[s, a, b]
-                for i, layer_a in enumerate(first[a]):
-                    for j, layer_b in enumerate(second[b]):
-                        score = float(grid[i, j])
-                        rows.append(
-                            ScoreRow(
-                                scorer.name, names[a], layer_a, names[b], layer_b, None if math.isnan(score) else score
-                            )
+                for (i, layer_a), (j, layer_b) in product(enumerate(first[a]), enumerate(second[b])):
+                    score = float(found[s, a, b][i, j])
+                    rows.append(
+                        ScoreRow(
+                            scorer.name,
+                            names[a],
+                            layer_a,
+                            names[b],
+                            layer_b,
+                            None if math.isnan(score) else score,
+                            *confidence.get((s, (a, layer_a), (b, layer_b)), ()),
                         )
+                    )
         about = inputs.about(seed=request.seed, device=str(device), max_rows=grids.rows_of_subset)
-    emit(Results(request.command, ScoreRow, rows, about), request.form, request.output, request.plot, request.force)
+        if resampling:
+            about |= resampling.about
+            resampling.note()
+    results = Results(request.command, ScoreRow, rows, about, asked_for.columns)
+    emit(results, request.form, request.output, request.plot, request.force)

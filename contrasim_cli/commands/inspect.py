@@ -10,6 +10,7 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
+from contrasim_cli.files import distinct_names
 from contrasim_cli.results import FactRow, InspectRow, Results
 
 if TYPE_CHECKING:
@@ -94,7 +95,6 @@ def _text(value: Any) -> str:
 
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
-    from contrasim_cli.scoring import distinct_names
     from contrasim_cli.store.inspection import count_all, facts
 
     counts = count_all(stores, console.progress) if scan else {}

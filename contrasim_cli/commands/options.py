@@ -120,6 +120,23 @@ MaxRows = Annotated[
         show_default=False,
     ),
 ]
+Bootstrap = Annotated[
+    int | None,
+    typer.Option("--bootstrap", min=1, help="95 % intervals from so many resamplings of rows.", show_default=False),
+]
+Permutations = Annotated[
+    int | None,
+    typer.Option(
+        "--permutations",
+        min=1,
+        help="p-values and z-scores from so many shufflings of the second side's rows.",
+        show_default=False,
+    ),
+]
+ConfidenceRows = Annotated[
+    int,
+    typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
+]
 
 _COMMON = {
     "quiet": (("-q", "--quiet"), "Only errors on stderr."),

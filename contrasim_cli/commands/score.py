@@ -22,6 +22,9 @@ def score(
     layers_b: o.LayersB = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    bootstrap: o.Bootstrap = None,
+    permutations: o.Permutations = None,
+    confidence_rows: o.ConfidenceRows = 2000,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -52,5 +55,8 @@ def score(
         output,
         plot,
         force,
+        bootstrap=bootstrap,
+        permutations=permutations,
+        confidence_rows=confidence_rows,
     )
     compare(request, scorers)

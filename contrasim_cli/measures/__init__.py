@@ -5,6 +5,7 @@ family, one line here, and one row in the property tests.
 """
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,6 +45,11 @@ class Options:
     ridge: float = 0.1  # λ of GULP, over the mean variance of a direction
     minibatch: int = 256  # rows per batch of cka_minibatch
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("rank_tol", "rbf_threshold", "ridge"):
+            if not math.isfinite(getattr(self, name)):
+                raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a finite number")
 
 
 @dataclass(frozen=True)
@@ -419,6 +425,11 @@ _ENTRIES = (
 MEASURES = {entry.name: entry for entry in _ENTRIES}
 
 
+def higher_is_more_similar(name: str) -> bool:
+    """The direction of what a result calls a measure; encoders, which are named by their files, score higher."""
+    return name not in MEASURES or MEASURES[name].higher_is_more_similar
+
+
 def check_names(names: Sequence[str]) -> list[str]:
     """The measures that are asked for, each once: names, `family:NAME`, or `all`.
 
@@ -439,7 +450,7 @@ def _expand(asked: str) -> list[str]:
         return members
     if asked not in MEASURES:
         near = difflib.get_close_matches(asked, MEASURES, n=3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(MEASURES)}"
+        hint = f"did you mean {', '.join(near)}?" if near else "contrasim baseline --list shows what there is"
         raise UsageError(f"--measure {quoted(asked)} is unknown; {hint}")
     return [asked]
 

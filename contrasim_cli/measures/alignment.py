@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contrasim_cli.errors import MissingError
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.cca import Factored, converging_svd, preparer, whitener
+from contrasim_cli.measures.cca import RESOLVED, Factored, converging_svd, preparer, whitener
 from contrasim_cli.measures.protocol import Measure, MomentForm, MomentPrepared, Moments, centred, moment_measure
 from contrasim_cli.measures.subspace import principal, root_of_difference, whitening_map
 
@@ -176,7 +176,7 @@ def _regression(
     return lambda options: Measure(
         preparer(options.rank_tol),
         compare,
-        MomentForm(whitening(options.rank_tol), pair),
+        MomentForm(whitening(options.rank_tol), pair) if options.rank_tol >= RESOLVED else None,
         whiten=whitener(options.rank_tol),
     )
 

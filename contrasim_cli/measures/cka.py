@@ -116,6 +116,14 @@ def compare_debiased(a: Debiased, b: Debiased) -> Tensor:
     return _without_diagonal(a.rows.shape[-2], biased, (a.lengths * b.lengths).sum(dim=-1), traces)
 
 
+def gram_form(side: Centred | Debiased) -> Centred | Debiased:
+    """The same side in its Gram form, whichever is the smaller one."""
+    if side.rows is None:
+        return side
+    gram = side.rows @ side.rows.mT
+    return Centred(gram, None) if isinstance(side, Centred) else Debiased(_u_centred(gram), None, None)
+
+
 def _without_diagonal(n: int, biased: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
     """n (n - 3) HSIC₁ from ⟨K, L⟩, Σ_r K_rr L_rr and tr K · tr L of centred K, L, whose rows sum to zero.
 
@@ -131,8 +139,8 @@ def energy_debiased(e: Energies) -> Tensor:
     cross = _without_diagonal(e.n, e.cross, e.diagonal_cross, e.trace_first * e.trace_second)
     first = _without_diagonal(e.n, e.first, e.diagonal_first, e.trace_first * e.trace_first)
     second = _without_diagonal(e.n, e.second, e.diagonal_second, e.trace_second * e.trace_second)
-    first = first.where(first > ROUNDING * e.first, torch.nan)
-    second = second.where(second > ROUNDING * e.second, torch.nan)
+    first = first.where(first > e.rounding * e.first, torch.nan)
+    second = second.where(second > e.rounding * e.second, torch.nan)
     return cross / (first.sqrt() * second.sqrt())
 
 

@@ -62,6 +62,7 @@ class Energies(NamedTuple):
     diagonal_second: Tensor
     trace_first: Tensor  # Σ_r K_rr
     trace_second: Tensor
+    rounding: float = 1e-12  # a difference below this part of its terms is lost in their rounding
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.cca import Factored, factor, preparer
+from contrasim_cli.measures.cca import RESOLVED, Factored, factor, preparer
 from contrasim_cli.measures.protocol import Measure, MomentForm, Moments
 
 ROUNDING = 1e-14  # a difference of squares below this share of them is rounding, not a distance
@@ -157,7 +157,9 @@ def _gulp_of_moments(a: Ridge, b: Ridge, cross: Tensor) -> Tensor:
 
 MEASURES: dict[str, Callable[[Options], Measure]] = {
     "eigenspace_overlap": lambda options: Measure(
-        basis(options.rank_tol), eigenspace_overlap, MomentForm(centred_basis(options.rank_tol), _overlap_of_moments)
+        basis(options.rank_tol),
+        eigenspace_overlap,
+        MomentForm(centred_basis(options.rank_tol), _overlap_of_moments) if options.rank_tol >= RESOLVED else None,
     ),
     "gulp": lambda options: Measure(
         preparer(options.rank_tol),

@@ -1,12 +1,11 @@
 """Opening a store: what a file is, is found by its content, never by its name."""
 
-import stat
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.files import first_bytes, quoted
 from contrasim_cli.store import foreign, format, hdf5
 from contrasim_cli.store.store import Store
 
@@ -43,7 +42,7 @@ def open_store(path: Path, layers_axis: int | None = None) -> Store:
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
         MissingError: a .safetensors file without the extra `hf`.
     """
-    start = _first_bytes(path)
+    start = first_bytes(path)
     if _is_hdf5(path, start):
         return _open_hdf5(path, layers_axis)
     if start.startswith(b"\x93NUMPY"):
@@ -53,18 +52,6 @@ def open_store(path: Path, layers_axis: int | None = None) -> Store:
     if start[8:9] == b"{":
         return foreign.read_safetensors(path, layers_axis)
     raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
-        with path.open("rb") as stream:
-            return stream.read(64)
-    except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror}") from error
 
 
 def _is_hdf5(path: Path, start: bytes) -> bool:

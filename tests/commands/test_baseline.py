@@ -47,7 +47,7 @@ def test_every_pair_of_stores_in_the_order_given(stores: list[Path], layers: lis
     ]
     for row in rows:
         x, y = (layers["abc".index(row[f"store_{s}"])][row[f"layer_{s}"]] for s in "ab")
-        assert float(row["score"]) == pytest.approx(similarity(row["measure"], x, y), rel=1e-12)
+        assert float(row["score"]) == pytest.approx(similarity(row["measure"], x, y), rel=1e-6)
 
 
 def test_cka_is_the_default_and_a_measure_named_twice_counts_once(stores: list[Path]) -> None:
@@ -87,7 +87,7 @@ def test_a_bare_number_where_one_score_is_asked_for(stores: list[Path], layers: 
     done = run("baseline", *stores[:2], "--layers-a", "0", "--layers-b", "1", "--format", "value")
     assert (done.code, done.stderr) == (0, "")
     expected = similarity("cka", layers[0]["layer_0"], layers[1]["layer_1"])
-    assert float(done.stdout) == pytest.approx(expected, rel=1e-12)
+    assert float(done.stdout) == pytest.approx(expected, rel=1e-6)
     assert done.stdout == repr(float(done.stdout)) + "\n"
     many = run("baseline", *stores, "--format", "value", "--layers", "0")
     assert (many.code, many.stdout) == (2, "")
@@ -109,6 +109,7 @@ def test_json_tells_what_was_compared(stores: list[Path]) -> None:
         "versions": {"contrasim": __version__, "torch": torch.__version__},
         "seed": 4,
         "device": "cpu",
+        "max_rows": None,
     }
     assert [list(row) for row in score] == [["measure", "store_a", "layer_a", "store_b", "layer_b", "score"]]
 
@@ -165,7 +166,7 @@ def test_rows_with_nan_are_refused_or_dropped_everywhere(tmp_path: Path, layers:
     assert done.stderr.startswith("contrasim: warning: --nan drop: 1 of 30 rows hold NaN or Inf")
     for row in table(done.stdout):
         expected = similarity("cka", layers[0][row["layer_a"]][kept], layers[1][row["layer_b"]][kept])
-        assert float(row["score"]) == pytest.approx(expected, rel=1e-12)
+        assert float(row["score"]) == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "json", "txt"])
@@ -190,7 +191,7 @@ def test_the_file_holds_what_stdout_shows(stores: list[Path], tmp_path: Path, su
             "--output out.xls: the format follows the suffix, which is one of .tsv, .csv, .json, .txt",
         ),
         (["--plot", "out.gif"], 2, "--plot out.gif: the format follows the suffix, which is one of .png, .svg, .pdf"),
-        (["--measure", "ckaa"], 2, "--measure ckaa is unknown; did you mean cka?"),
+        (["--measure", "ckaa"], 2, "--measure ckaa is unknown; did you mean cka, cknna?"),
         (["-o", "none/out.tsv"], 7, "none/out.tsv: cannot be written: there is no folder {cwd}/none; create it first"),
     ],
 )

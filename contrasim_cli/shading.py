@@ -1,0 +1,121 @@
+"""Grids of scores as tables: shaded where there is colour, and short enough to be read at the width of a terminal."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from heapq import nlargest
+
+from rich import box
+from rich.color import Color
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+# dark to bright, also in grey (viridis); bright is similar
+SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
+DARK = 4  # as many of them want white letters
+HEAD = 5  # letters of a column's head where columns are narrow
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ScoreGrid:
+    """One measure and pair of stores: what is shown of every pair of layers, and the scores by which it is shaded."""
+
+    down: Sequence[str]
+    across: Sequence[str]
+    scores: Mapping[Pair, float | None]
+    shown: Mapping[Pair, str]
+    higher: bool  # is more similar
+
+    def similar(self, pair: Pair) -> float | None:
+        """The score with its sign turned where lower is more similar; None where there is none."""
+        score = self.scores.get(pair)
+        if score is None or not math.isfinite(score):
+            return None
+        return score if self.higher else -score
+
+    def styles(self) -> dict[Pair, Style]:
+        """Shades of the pairs that have a score, from the least similar to the most."""
+        found = {pair: value for pair in self.scores if (value := self.similar(pair)) is not None}
+        if not found or min(found.values()) == max(found.values()):
+            return {}
+        least, most = min(found.values()), max(found.values())
+        # halves, whose difference is in range whatever the values
+        shares = {pair: (value / 2 - least / 2) / (most / 2 - least / 2) for pair, value in found.items()}
+        return {pair: _style(round((len(SHADES) - 1) * share)) for pair, share in shares.items()}
+
+
+def _style(step: int) -> Style:
+    letters = "#ffffff" if step < DARK else "#000000"
+    return Style(color=Color.parse(letters), bgcolor=Color.parse(SHADES[step]))
+
+
+def full_table(grid: ScoreGrid, width: int) -> Table | None:
+    """Whole names and all that is to be shown; None where it is too wide."""
+    least = max(5, *map(len, grid.shown.values()))
+    if sum(max(least, len(name)) + 3 for name in grid.across) + max(map(len, grid.down)) + 4 > width:
+        return None
+    table = Table("")
+    for name in grid.across:
+        table.add_column(name, justify="right", no_wrap=True)
+    return _filled(table, grid, grid.shown)
+
+
+def narrow_table(grid: ScoreGrid, width: int) -> Table | None:
+    """Two decimals under what tells the layers apart; None where even that is too wide or does not tell them apart."""
+    heads = [name if len(name) <= HEAD else "…" + name[1 - HEAD :] for name in short_names(grid.across)]
+    if len(set(heads)) < len(heads) or (HEAD + 1) * len(heads) + max(map(len, grid.down)) + 1 > width:
+        return None
+    table = Table("", box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    for head in heads:
+        table.add_column(head, justify="right", no_wrap=True, width=HEAD)
+    table.columns[0].no_wrap = True
+    return _filled(table, grid, {pair: two_decimals(score) for pair, score in grid.scores.items()})
+
+
+def _filled(table: Table, grid: ScoreGrid, shown: Mapping[Pair, str]) -> Table:
+    styles = grid.styles()
+    for name in grid.down:
+        pairs = [(name, other) for other in grid.across]
+        cells = [Text(shown.get(pair, ""), style=styles.get(pair, ""), justify="right") for pair in pairs]
+        table.add_row(name, *cells)
+    return table
+
+
+def best_matches(grid: ScoreGrid) -> Table:
+    """The most similar layer of the second store for each of the first, and the runner-up."""
+    heads = ("layer", "best match", "score", "runner-up", "score")
+    table = Table(*heads, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for column in (2, 4):
+        table.columns[column].justify = "right"
+    for name in grid.down:
+        found = {other: value for other in grid.across if (value := grid.similar((name, other))) is not None}
+        best = nlargest(2, found, key=lambda other: found[other])
+        cells = [cell for other in best for cell in (other, grid.shown[name, other])]
+        table.add_row(name, *cells, *[""] * (4 - len(cells)))
+    return table
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Names without what all begin and end with; numbers stay whole."""
+    before, after = _common(names), _common([name[::-1] for name in names])
+    short = [name[len(before) : len(name) - len(after)] for name in names]
+    return short if len(names) > 1 and all(short) else list(names)
+
+
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with, up to the number that it may end in."""
+    first, last = min(names), max(names)
+    length = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))
+    return first[:length].rstrip("0123456789")
+
+
+def two_decimals(score: float | None) -> str:
+    """A score in no more than five letters."""
+    if score is None or not math.isfinite(score):
+        return ""
+    if abs(score) < 9.995:
+        return f"{score:.2f}"
+    return f"{score:.0f}" if abs(score) < 9999.5 else f"{score:.0e}".replace("e+0", "e").replace("e+", "e")
