@@ -63,18 +63,24 @@ class KernelEnergies:
         )
 
 
-def kernel_energies(grid: "Grid", precision: torch.dtype) -> KernelEnergies:
-    """The energies of all pairs of layers of a grid, of products in the given precision."""
+def kernel_energies(grid: "Grid", precision: torch.dtype, diagonals: bool) -> KernelEnergies:
+    """The energies of all pairs of layers of a grid, of products in the given precision; diagonals where asked for, else 0."""
     rounding = EXACT if precision == torch.float64 else ROUNDED
     if not grid.reader.in_memory:
-        means = _means(grid)
+        means = _means(grid) if diagonals else {}
         rows = lambda layer, start, stop: _centred(grid, means, layer, start, stop)  # noqa: E731
         products = _streamed_products(grid, precision)
     else:
         centred = _centred_views(grid, precision)
         rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
         products = _gram_products(grid, centred) if gram_is_cheaper(grid) else _feature_products(grid, centred)
-    return KernelEnergies(grid.plan.n_rows, rounding, products, *_diagonals(grid, rows))
+    nothing = torch.zeros((), dtype=torch.float64)
+    found = (
+        _diagonals(grid, rows)
+        if diagonals
+        else (dict.fromkeys(products, nothing), dict.fromkeys(grid.plan.layers, nothing))
+    )
+    return KernelEnergies(grid.plan.n_rows, rounding, products, *found)
 
 
 def gram_is_cheaper(grid: "Grid") -> bool:

@@ -492,7 +492,8 @@ class Grid:
         """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
         for precision in dict.fromkeys([self.precision, torch.float64]):
             if members:
-                found = kernel_energies(self, precision)
+                diagonals = any(self.scorers[s].measure.diagonals for s in members)
+                found = kernel_energies(self, precision, diagonals)
                 members = [s for s in members if not self._resolved(s, found)]
 
     def _resolved(self, s: int, found: KernelEnergies) -> bool:

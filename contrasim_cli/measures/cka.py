@@ -249,7 +249,7 @@ def rbf_preparer(threshold: float) -> Callable[[Tensor], Kernel]:
 MEASURES = {
     "cka": lambda options: Measure(prepare, compare, energy=energy),
     "rv": lambda options: Measure(prepare, compare, energy=energy),
-    "cka_debiased": lambda options: Measure(prepare_debiased, compare_debiased, energy=energy_debiased),
+    "cka_debiased": lambda options: Measure(prepare_debiased, compare_debiased, energy=energy_debiased, diagonals=True),
     "cka_minibatch": lambda options: Measure(minibatch_preparer(options.minibatch), compare_minibatch),
     "cka_rbf": lambda options: Measure(rbf_preparer(options.rbf_threshold), compare_rbf),
 }

@@ -79,6 +79,7 @@ class Measure:
     moments: MomentForm | None = None
     rowwise: RowForm | None = None
     energy: Callable[[Energies], Tensor] | None = None
+    diagonals: bool = False  # whether `energy` looks at those of the Gram matrices, which cost two passes over the rows
     whiten: Callable[[Moments], Any] | None = None
 
 
