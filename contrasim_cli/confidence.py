@@ -36,11 +36,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.benchmarks.intervals import LEVEL
-from contrasim_cli.energies import spans
 from contrasim_cli.errors import InputError
-from contrasim_cli.grid import Cell, Grid, Layer
+from contrasim_cli.grid import Cell, Grid
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
+from contrasim_cli.plan import Layer, spans
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ are made in the grid's precision and summed over no more than SUM_LENGTH terms b
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.measures.protocol import Energies
+from contrasim_cli.plan import Layer, Rows, spans
 
 if TYPE_CHECKING:
-    from contrasim_cli.grid import Grid, Layer, Rows
+    from contrasim_cli.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,7 @@ TILE_SIDE = 640  # rows of a tile of a Gram matrix: products of smaller matrices
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
 SUM_LENGTH = 4096
 EXACT, ROUNDED = 1e-12, 0.3  # a difference of energies below this part of them is lost, in float64 and in less
-Pair = tuple["Layer", "Layer"]
-
-
-def spans(n_rows: int, step: int) -> Iterator[tuple[int, int]]:
-    """Blocks of rows."""
-    for start in range(0, n_rows, step):
-        yield start, min(start + step, n_rows)
+Pair = tuple[Layer, Layer]
 
 
 @dataclass
@@ -42,9 +37,9 @@ class KernelEnergies:
     rounding: float
     products: dict[Pair, Tensor]
     diagonals: dict[Pair, Tensor]
-    traces: dict["Layer", Tensor]
+    traces: dict[Layer, Tensor]
 
-    def of(self, one: "Layer", other: "Layer") -> Energies:
+    def of(self, one: Layer, other: Layer) -> Energies:
         """Everything about one pair of layers."""
         pairs = ((one, other), (one, one), (other, other))
         cross, first, second = (self.products[pair].double() for pair in pairs)
@@ -94,7 +89,7 @@ def gram_is_cheaper(grid: "Grid") -> bool:
     return gram < features
 
 
-def _means(grid: "Grid") -> dict["Layer", Tensor]:
+def _means(grid: "Grid") -> dict[Layer, Tensor]:
     """Means [p] of the shifted rows; a pass over rows that are not in memory."""
     layers, plan = grid.plan.layers, grid.plan
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
@@ -104,7 +99,7 @@ def _means(grid: "Grid") -> dict["Layer", Tensor]:
     return {layer: total / plan.n_rows for layer, total in totals.items()}
 
 
-def _diagonals(grid: "Grid", rows: "Rows") -> tuple[dict[Pair, Tensor], dict["Layer", Tensor]]:
+def _diagonals(grid: "Grid", rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
     """Σ_r K_rr L_rr for every pair of layers, and the traces."""
     layers = grid.plan.layers
     products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
@@ -118,12 +113,12 @@ def _diagonals(grid: "Grid", rows: "Rows") -> tuple[dict[Pair, Tensor], dict["La
     return pairs, dict(zip(layers, traces, strict=True))
 
 
-def _centred(grid: "Grid", means: Mapping["Layer", Tensor], layer: "Layer", start: int, stop: int) -> Tensor:
+def _centred(grid: "Grid", means: Mapping[Layer, Tensor], layer: Layer, start: int, stop: int) -> Tensor:
     rows = grid.reader.shifted(layer, start, stop, torch.float64)  # whose squares leave float32 sooner
     return rows - means[layer].to(rows.dtype)
 
 
-def _centred_views(grid: "Grid", precision: torch.dtype) -> dict["Layer", Tensor]:
+def _centred_views(grid: "Grid", precision: torch.dtype) -> dict[Layer, Tensor]:
     """Centred rows of every layer with values near 1, those of one view side by side in one matrix."""
     centred: dict[Layer, Tensor] = {}
     for view in dict.fromkeys(view for view, _ in grid.plan.layers):
@@ -150,7 +145,7 @@ def _towards_one(rows: Tensor) -> float:
     return 2.0 ** -max(-limit, min(limit, exponent))
 
 
-def _feature_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
+def _feature_products(grid: "Grid", centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F: each layer against all layers of the other view in one product."""
     found: dict[Pair, Tensor] = {
         (layer, layer): _cross_energies(rows, rows, [rows.shape[1]])[0] for layer, rows in centred.items()
@@ -195,7 +190,7 @@ def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tenso
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     found: dict[Pair, Tensor] = {}
 
-    def rows(layer: "Layer", start: int, stop: int) -> Tensor:
+    def rows(layer: Layer, start: int, stop: int) -> Tensor:
         return grid.reader.shifted(layer, start, stop, _at_least(precision))
 
     for sums in grid.passes(widths, precision, rows):
@@ -204,7 +199,7 @@ def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tenso
     return found
 
 
-def _gram_products(grid: "Grid", centred: Mapping["Layer", Tensor]) -> dict[Pair, Tensor]:
+def _gram_products(grid: "Grid", centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
     layers, rows = list(centred), list(centred.values())
     fitting = int((min(TILE_BYTES, grid.reader.free // 4) / (4 * len(layers))) ** 0.5)

@@ -21,267 +21,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.energies import KernelEnergies, kernel_energies, spans
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.energies import KernelEnergies, kernel_energies
+from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures.cca import from_whitened
 from contrasim_cli.measures.protocol import Moments
+from contrasim_cli.moments import MomentSums, chunks, tile_passes
+from contrasim_cli.plan import Layer, Plan, Reader, Rows, spans
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
-from contrasim_cli.store import View
 
 log = logging.getLogger(__name__)
 
-BLOCK_BYTES = 256 << 20  # of all layers of a pass together
 NEARLY = 1e-2  # by which whitened rows may be off orthonormal
-SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
 
-Layer = tuple[int, str]  # view, name
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
 Scores = dict[Cell, float]
-Rows = Callable[[Layer, int, int], Tensor]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Which layers meet which: for every pair of views, the layers of either side."""
-
-    views: Sequence[View]
-    pairs: Sequence[tuple[int, int]]
-    first: Sequence[Sequence[str]]
-    second: Sequence[Sequence[str]]
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of every view."""
-        return self.views[0].n_rows
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Every layer that some pair needs, once."""
-        sides = [((a, self.first[a]), (b, self.second[b])) for a, b in self.pairs]
-        return list(dict.fromkeys((view, name) for pair in sides for view, names in pair for name in names))
-
-    def width(self, layer: Layer) -> int:
-        """Neurons of a layer."""
-        return self.views[layer[0]].store.layer(layer[1]).width
-
-    def problems(self, scorer: Scorer) -> list[ContraSimError]:
-        """Why layers cannot go through a scorer's encoder."""
-        by_view: dict[int, list[str]] = {}
-        for view, name in self.layers:
-            by_view.setdefault(view, []).append(name)
-        return [problem for view, names in by_view.items() for problem in scorer.check(self.views[view].store, names)]
-
-    def cells(self) -> Iterator[tuple[Layer, Layer]]:
-        """Every pair of layers."""
-        for a, b in self.pairs:
-            for one in self.first[a]:
-                for other in self.second[b]:
-                    yield (a, one), (b, other)
-
-
-@dataclass
-class Reader:
-    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing."""
-
-    plan: Plan
-    device: torch.device
-    budget: int
-    _kept: dict[Layer, Tensor] = field(default_factory=dict)
-    _first: dict[Layer, Tensor] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.size = sum(self.plan.n_rows * self.plan.width(layer) * self._itemsize(layer) for layer in self.plan.layers)
-        self.in_memory = self.size <= self.budget // 2
-
-    def _itemsize(self, layer: Layer) -> int:
-        return self.plan.views[layer[0]].store.layer(layer[1]).read_dtype.itemsize
-
-    def load(self, progress: Progress) -> None:
-        """Read what fits once; the bad values of all layers are reported together."""
-        if not self.in_memory:
-            return
-        problems: list[ContraSimError] = []
-        with progress("reading", len(self.plan.layers), "layers") as advance:
-            for view, name in self.plan.layers:
-                try:
-                    self._kept[view, name] = torch.from_numpy(self.plan.views[view].read(name)).to(self.device)
-                except InputError as problem:
-                    problems.append(problem)
-                advance(1)
-        raise_all(problems)
-
-    def rows(self, layer: Layer, start: int, stop: int) -> Tensor:
-        """Raw rows [stop - start, p]."""
-        if layer in self._kept:
-            return self._kept[layer][start:stop]
-        return self.chosen(layer, np.arange(start, stop))
-
-    def chosen(self, layer: Layer, rows: npt.NDArray[np.int64]) -> Tensor:
-        """The given raw rows [len(rows), p]."""
-        if layer in self._kept:
-            return self._kept[layer][torch.from_numpy(rows).to(self.device)]
-        return torch.from_numpy(self.plan.views[layer[0]].read(layer[1], rows)).to(self.device)
-
-    def shifted(self, layer: Layer, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
-        """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
-        rows = self.rows(layer, start, stop)
-        return rows.to(dtype or rows.dtype) - self.first(layer).to(dtype or rows.dtype)
-
-    def squares_fit(self, layer: Layer) -> bool:
-        """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
-        if self._itemsize(layer) < 8:
-            return True
-        n_rows = self.plan.n_rows
-        blocks = spans(n_rows, n_rows if layer in self._kept else self.block_rows([layer], itemsize=8))
-        largest = max(float(self.shifted(layer, start, stop).abs().amax()) for start, stop in blocks)
-        return largest == 0 or 1e-60 < largest < 1e60
-
-    def first(self, layer: Layer) -> Tensor:
-        """The layer's first row [1, p]."""
-        if layer not in self._first:
-            self._first[layer] = self.rows(layer, 0, 1).clone()
-        return self._first[layer]
-
-    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4) -> int:
-        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget."""
-        size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
-        return max(64, size // max(1, itemsize * sum(map(self.plan.width, layers))))
-
-    @property
-    def free(self) -> int:
-        """What the budget leaves beside the rows kept."""
-        return max(0, self.budget - (self.size if self.in_memory else 0))
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Layers of two views whose cross moments are added up together."""
-
-    first: Sequence[Layer]
-    second: Sequence[Layer]
-
-
-@dataclass
-class MomentSums:
-    """Σ XᵀX of layers and Σ XᵀY of tiles over blocks of rows, each block centred by its own mean.
-
-    Products in `dtype`, sums in float64, to which each block's distance from the mean so far is added (Chan et al. 1979).
-    """
-
-    widths: Mapping[Layer, int]
-    own: Sequence[Layer]
-    tiles: Sequence[Tile]
-    dtype: torch.dtype
-    device: torch.device
-    count: int = 0
-
-    def __post_init__(self) -> None:
-        self.means = {layer: self._vector(layer) for layer in self.layers}
-        # kept from block to block: memory that is asked for anew each time would scatter over the heap, and grow with it
-        self._steps = {layer: self._vector(layer) for layer in self.layers}
-        self.scatter = {layer: self._zeros([layer], [layer]) for layer in self.own}
-        self.cross = [self._zeros(tile.first, tile.second) for tile in self.tiles]
-
-    def _zeros(self, first: Sequence[Layer], second: Sequence[Layer]) -> Tensor:
-        shape = [sum(self.widths[layer] for layer in side) for side in (first, second)]
-        return torch.zeros(shape, dtype=torch.float64, device=self.device)
-
-    def _vector(self, layer: Layer) -> Tensor:
-        return torch.zeros(self.widths[layer], dtype=torch.float64, device=self.device)
-
-    @property
-    def layers(self) -> list[Layer]:
-        """Every layer that a block must hold."""
-        return list(dict.fromkeys([*self.own, *(la for t in self.tiles for la in (*t.first, *t.second))]))
-
-    def add(self, rows: Mapping[Layer, Tensor]) -> None:
-        """One block: rows [k, p] of every layer."""
-        size = len(next(iter(rows.values())))
-        centred = {}
-        for layer, block in rows.items():
-            mean = block.mean(dim=0, dtype=torch.float64)
-            centred[layer] = _with_squares(block - mean.to(block.dtype), self.dtype)
-            torch.sub(mean, self.means[layer], out=self._steps[layer])
-            self.means[layer].add_(self._steps[layer], alpha=size / (self.count + size))
-        self._add_products(centred)
-        if self.count:
-            self._add_steps(self.count * size / (self.count + size))
-        self.count += size
-
-    def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
-        for layer, scatter in self.scatter.items():
-            _add_product(scatter, centred[layer], centred[layer])
-        for tile, cross in zip(self.tiles, self.cross, strict=True):
-            a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-            _add_product(cross, a, b)
-
-    def _add_steps(self, weight: float) -> None:
-        for layer, scatter in self.scatter.items():
-            scatter.addr_(self._steps[layer], self._steps[layer], alpha=weight)
-        for tile, cross in zip(self.tiles, self.cross, strict=True):
-            a, b = (torch.cat([self._steps[layer] for layer in side]) for side in (tile.first, tile.second))
-            cross.addr_(a, b, alpha=weight)
-
-    def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
-        """The cross moment [p, q] of every pair of layers of the tiles."""
-        for tile, cross in zip(self.tiles, self.cross, strict=True):
-            lines = torch.split(cross, [self.widths[la] for la in tile.first])
-            for one, line in zip(tile.first, lines, strict=True):
-                for other, part in zip(
-                    tile.second, torch.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
-                ):
-                    yield one, other, part
-
-
-def _with_squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
-    """Rows in the type of the products; in float64 where their squares would leave its range."""
-    largest = float(rows.abs().amax()) if rows.numel() else 0.0
-    return rows.to(dtype if largest == 0 or 1e-12 < largest < 1e12 else torch.float64)
-
-
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Total += AᵀB in the finer of both types, without a float64 copy of the product."""
-    dtype = torch.promote_types(a.dtype, b.dtype)
-    if dtype == total.dtype:
-        total.addmm_(a.T.to(dtype), b.to(dtype))
-    else:
-        for start, stop in spans(len(a), SUM_LENGTH):
-            total.add_(a[start:stop].T.to(dtype) @ b[start:stop].to(dtype))
-
-
-def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[list[Tile]]:
-    """All pairs of layers as tiles, in passes whose sums take no more than `limit` bytes (or a single pair does)."""
-    tiles = []
-    for a, b in plan.pairs:
-        second = [(b, name) for name in plan.second[b]]
-        for chunk in _chunks(
-            [(a, name) for name in plan.first[a]], widths, limit // 8, sum(widths[la] for la in second)
-        ):
-            for part in _chunks(second, widths, limit // 8, sum(widths[la] for la in chunk)):
-                tiles.append(Tile(chunk, part))
-    passes: list[list[Tile]] = [[]]
-    used = 0
-    for tile in tiles:
-        size = 8 * sum(widths[la] for la in tile.first) * sum(widths[la] for la in tile.second)
-        if passes[-1] and used + size > limit:
-            passes.append([])
-            used = 0
-        passes[-1].append(tile)
-        used += size
-    return passes
-
-
-def _chunks(layers: Sequence[Layer], widths: Mapping[Layer, int], limit: int, across: int) -> Iterator[list[Layer]]:
-    """Runs of layers whose widths times `across` stay within the limit; at least one layer each."""
-    chunk: list[Layer] = []
-    for layer in layers:
-        if chunk and (sum(widths[la] for la in chunk) + widths[layer]) * across > limit:
-            yield chunk
-            chunk = []
-        chunk.append(layer)
-    yield chunk
 
 
 @dataclass
@@ -458,7 +213,7 @@ class Grid:
         means: dict[Layer, Tensor] = {}
         maps: dict[Layer, Any] = {}
         widths = {layer: self.plan.width(layer) for layer in self.plan.layers}
-        for layers in _chunks(self.plan.layers, widths, max(1, self.reader.free // 16), max(widths.values())):
+        for layers in chunks(self.plan.layers, widths, max(1, self.reader.free // 16), max(widths.values())):
             sums = MomentSums(widths, layers, [], torch.float64, self.device)
             for start, stop in spans(self.plan.n_rows, self.reader.block_rows(layers, itemsize=8)):
                 sums.add({layer: self._doubled(layer, start, stop) for layer in layers})

@@ -1,0 +1,140 @@
+"""Second moments of layers and pairs of layers, added up over blocks of rows, in tiles that bound memory."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.plan import Layer, Plan, spans
+
+SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Layers of two views whose cross moments are added up together."""
+
+    first: Sequence[Layer]
+    second: Sequence[Layer]
+
+
+@dataclass
+class MomentSums:
+    """Σ XᵀX of layers and Σ XᵀY of tiles over blocks of rows, each block centred by its own mean.
+
+    Products in `dtype`, sums in float64, to which each block's distance from the mean so far is added (Chan et al. 1979).
+    """
+
+    widths: Mapping[Layer, int]
+    own: Sequence[Layer]
+    tiles: Sequence[Tile]
+    dtype: torch.dtype
+    device: torch.device
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        self.means = {layer: self._vector(layer) for layer in self.layers}
+        # kept from block to block: memory that is asked for anew each time would scatter over the heap, and grow with it
+        self._steps = {layer: self._vector(layer) for layer in self.layers}
+        self.scatter = {layer: self._zeros([layer], [layer]) for layer in self.own}
+        self.cross = [self._zeros(tile.first, tile.second) for tile in self.tiles]
+
+    def _zeros(self, first: Sequence[Layer], second: Sequence[Layer]) -> Tensor:
+        shape = [sum(self.widths[layer] for layer in side) for side in (first, second)]
+        return torch.zeros(shape, dtype=torch.float64, device=self.device)
+
+    def _vector(self, layer: Layer) -> Tensor:
+        return torch.zeros(self.widths[layer], dtype=torch.float64, device=self.device)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer that a block must hold."""
+        return list(dict.fromkeys([*self.own, *(la for t in self.tiles for la in (*t.first, *t.second))]))
+
+    def add(self, rows: Mapping[Layer, Tensor]) -> None:
+        """One block: rows [k, p] of every layer."""
+        size = len(next(iter(rows.values())))
+        centred = {}
+        for layer, block in rows.items():
+            mean = block.mean(dim=0, dtype=torch.float64)
+            centred[layer] = _with_squares(block - mean.to(block.dtype), self.dtype)
+            torch.sub(mean, self.means[layer], out=self._steps[layer])
+            self.means[layer].add_(self._steps[layer], alpha=size / (self.count + size))
+        self._add_products(centred)
+        if self.count:
+            self._add_steps(self.count * size / (self.count + size))
+        self.count += size
+
+    def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
+        for layer, scatter in self.scatter.items():
+            _add_product(scatter, centred[layer], centred[layer])
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
+            _add_product(cross, a, b)
+
+    def _add_steps(self, weight: float) -> None:
+        for layer, scatter in self.scatter.items():
+            scatter.addr_(self._steps[layer], self._steps[layer], alpha=weight)
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            a, b = (torch.cat([self._steps[layer] for layer in side]) for side in (tile.first, tile.second))
+            cross.addr_(a, b, alpha=weight)
+
+    def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
+        """The cross moment [p, q] of every pair of layers of the tiles."""
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            lines = torch.split(cross, [self.widths[la] for la in tile.first])
+            for one, line in zip(tile.first, lines, strict=True):
+                for other, part in zip(
+                    tile.second, torch.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
+                ):
+                    yield one, other, part
+
+
+def _with_squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
+    """Rows in the type of the products; in float64 where their squares would leave its range."""
+    largest = float(rows.abs().amax()) if rows.numel() else 0.0
+    return rows.to(dtype if largest == 0 or 1e-12 < largest < 1e12 else torch.float64)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Total += AᵀB in the finer of both types, without a float64 copy of the product."""
+    dtype = torch.promote_types(a.dtype, b.dtype)
+    if dtype == total.dtype:
+        total.addmm_(a.T.to(dtype), b.to(dtype))
+    else:
+        for start, stop in spans(len(a), SUM_LENGTH):
+            total.add_(a[start:stop].T.to(dtype) @ b[start:stop].to(dtype))
+
+
+def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[list[Tile]]:
+    """All pairs of layers as tiles, in passes whose sums take no more than `limit` bytes (or a single pair does)."""
+    tiles = []
+    for a, b in plan.pairs:
+        second = [(b, name) for name in plan.second[b]]
+        for chunk in chunks(
+            [(a, name) for name in plan.first[a]], widths, limit // 8, sum(widths[la] for la in second)
+        ):
+            for part in chunks(second, widths, limit // 8, sum(widths[la] for la in chunk)):
+                tiles.append(Tile(chunk, part))
+    passes: list[list[Tile]] = [[]]
+    used = 0
+    for tile in tiles:
+        size = 8 * sum(widths[la] for la in tile.first) * sum(widths[la] for la in tile.second)
+        if passes[-1] and used + size > limit:
+            passes.append([])
+            used = 0
+        passes[-1].append(tile)
+        used += size
+    return passes
+
+
+def chunks(layers: Sequence[Layer], widths: Mapping[Layer, int], limit: int, across: int) -> Iterator[list[Layer]]:
+    """Runs of layers whose widths times `across` stay within the limit; at least one layer each."""
+    chunk: list[Layer] = []
+    for layer in layers:
+        if chunk and (sum(widths[la] for la in chunk) + widths[layer]) * across > limit:
+            yield chunk
+            chunk = []
+        chunk.append(layer)
+    yield chunk
