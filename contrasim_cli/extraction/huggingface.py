@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pickle
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,7 @@ def _folder(model: str) -> Path:
 
 
 @dataclass
-class _Pretrained:
+class _Pretrained(ABC):
     """What texts and images have in common."""
 
     options: ModelOptions
@@ -241,10 +242,11 @@ class _Pretrained:
     def _pooled(self, hidden: Sequence[Tensor], inputs: Inputs) -> dict[str, Tensor]:
         return {name: self._pool(hidden[index], inputs) for name, index in self.chosen.items()}
 
+    @abstractmethod
     def _pool(self, states: Tensor, inputs: Inputs) -> Tensor:
-        raise NotImplementedError
+        """One row [items, width] per item."""
 
-    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:
+    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:  # noqa: B027  (most have nothing to check)
         pass
 
 
@@ -325,7 +327,7 @@ class TextNetwork(_Pretrained):
     def _pool(self, states: Tensor, inputs: Inputs) -> Tensor:
         return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
 
-    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:
+    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:  # noqa: B027  (most have nothing to check)
         if self.pooling == "cls" and self.tokenizer.cls_token_id is None:
             log.warning("%s has no CLS token: --pool cls takes the first token of every text", self.name)
 
@@ -423,7 +425,7 @@ class VisionNetwork(_Pretrained):
                 f"{self._where}: {quoted(self.name)} does not take images {shapes(inputs.values())} ({_first_line(error)})"
             ) from error
 
-    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:
+    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:  # noqa: B027  (most have nothing to check)
         if hidden[0].ndim == 3:
             self.extra = hidden[0].shape[1] - self._patches(inputs["pixel_values"])
         if self.pooling == "cls" and self.extra < 1:
