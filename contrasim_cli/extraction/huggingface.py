@@ -327,7 +327,7 @@ class TextNetwork(_Pretrained):
     def _pool(self, states: Tensor, inputs: Inputs) -> Tensor:
         return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
 
-    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:  # noqa: B027  (most have nothing to check)
+    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:
         if self.pooling == "cls" and self.tokenizer.cls_token_id is None:
             log.warning("%s has no CLS token: --pool cls takes the first token of every text", self.name)
 
@@ -425,7 +425,7 @@ class VisionNetwork(_Pretrained):
                 f"{self._where}: {quoted(self.name)} does not take images {shapes(inputs.values())} ({_first_line(error)})"
             ) from error
 
-    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:  # noqa: B027  (most have nothing to check)
+    def _check(self, hidden: Sequence[Tensor], inputs: Inputs) -> None:
         if hidden[0].ndim == 3:
             self.extra = hidden[0].shape[1] - self._patches(inputs["pixel_values"])
         if self.pooling == "cls" and self.extra < 1:
