@@ -40,7 +40,7 @@ from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
-from contrasim_cli.plan import Layer, spans
+from contrasim_cli.plan import Kept, Layer, size, spans
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)
@@ -531,29 +531,3 @@ def _weights(rng: np.random.Generator, drawn: npt.NDArray[np.int64], rows: int) 
     replicate = np.repeat(np.arange(len(drawn)), drawn)
     places = replicate * rows + rng.integers(0, rows, size=len(replicate))
     return np.bincount(places, minlength=len(drawn) * rows).reshape(len(drawn), rows).astype(np.float64)
-
-
-@dataclass
-class Kept:
-    """Layers made on demand; kept while there is room, made anew when asked for again otherwise."""
-
-    make: Callable[[Layer], Any]
-    room: int
-    made: dict[Layer, Any] = field(default_factory=dict)
-
-    def get(self, layer: Layer) -> Any:
-        """The layer as `make` makes it."""
-        if layer in self.made:
-            return self.made[layer]
-        made = self.make(layer)
-        if size(made) <= self.room:
-            self.room -= size(made)
-            self.made[layer] = made
-        return made
-
-
-def size(prepared: Any) -> int:
-    """Bytes of the tensors of a prepared layer."""
-    if isinstance(prepared, Tensor):
-        return prepared.numel() * prepared.element_size()
-    return sum(map(size, prepared)) if isinstance(prepared, tuple) else 0

@@ -13,7 +13,7 @@ Memory is bounded by `budget`: what does not fit is worked off in tiles of layer
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.measures.cca import from_whitened
 from contrasim_cli.measures.protocol import Moments
 from contrasim_cli.moments import MomentSums, chunks, tile_passes
-from contrasim_cli.plan import Layer, Plan, Reader, Rows, spans
+from contrasim_cli.plan import Kept, Layer, Plan, Reader, Rows, size, spans
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 
@@ -235,7 +235,7 @@ class Grid:
 
         mends: dict[Layer, Tensor | None] = {}
         ranks = {layer: factors.rank for layer, factors in maps.items()}
-        for sums in self.passes(ranks, torch.float64, rows, held=sum(map(_bytes, maps.values()))):
+        for sums in self.passes(ranks, torch.float64, rows, held=sum(map(size, maps.values()))):
             mends |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
             for one, other, cross in sums.crosses():
                 first, second = mends[one], mends[other]
@@ -346,11 +346,10 @@ class Prepared:
 
     grid: Grid
     scorer: Scorer
-    _kept: dict[Layer, Any] = field(default_factory=dict)
     _last: tuple[Layer, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._left = self.grid.reader.free
+        self._kept = Kept(self._make, self.grid.reader.free)
 
     def first(self, layer: Layer) -> Any:
         """The prepared layer, which is kept until another is asked for here: cells of one first layer follow each other."""
@@ -360,21 +359,12 @@ class Prepared:
 
     def get(self, layer: Layer) -> Any:
         """The prepared layer."""
-        if layer in self._kept:
-            return self._kept[layer]
+        return self._kept.get(layer)
+
+    def _make(self, layer: Layer) -> Any:
         made = self.scorer.measure.prepare(self.grid.whole(self.scorer, layer))
         self.grid.note_full_rank(self.scorer, layer, made)
-        size = _bytes(made)
-        if size <= self._left:
-            self._left -= size
-            self._kept[layer] = made
         return made
-
-
-def _bytes(prepared: Any) -> int:
-    if isinstance(prepared, Tensor):
-        return prepared.numel() * prepared.element_size()
-    return sum(map(_bytes, prepared)) if isinstance(prepared, tuple) else 0
 
 
 def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:

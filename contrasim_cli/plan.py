@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -136,3 +137,29 @@ class Reader:
     def free(self) -> int:
         """What the budget leaves beside the rows kept."""
         return max(0, self.budget - (self.size if self.in_memory else 0))
+
+
+@dataclass
+class Kept:
+    """Layers made on demand; kept while there is room, made anew when asked for again otherwise."""
+
+    make: Callable[[Layer], Any]
+    room: int
+    made: dict[Layer, Any] = field(default_factory=dict)
+
+    def get(self, layer: Layer) -> Any:
+        """The layer as `make` makes it."""
+        if layer in self.made:
+            return self.made[layer]
+        made = self.make(layer)
+        if size(made) <= self.room:
+            self.room -= size(made)
+            self.made[layer] = made
+        return made
+
+
+def size(prepared: Any) -> int:
+    """Bytes of the tensors of a prepared layer."""
+    if isinstance(prepared, Tensor):
+        return prepared.numel() * prepared.element_size()
+    return sum(map(size, prepared)) if isinstance(prepared, tuple) else 0
