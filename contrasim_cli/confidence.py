@@ -38,9 +38,9 @@ from torch import Tensor
 from contrasim_cli.benchmarks.intervals import LEVEL
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid
+from contrasim_cli.grid.plan import Kept, Layer, size, spans
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
-from contrasim_cli.plan import Kept, Layer, size, spans
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)

@@ -14,9 +14,9 @@ from helpers import run
 from contrasim_cli.confidence import DRAW, SHUFFLE, SUBSET, Asked, Confidence, Resampling, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Grid
+from contrasim_cli.grid.plan import Plan
 from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.measures.protocol import similarity
-from contrasim_cli.plan import Plan
 from contrasim_cli.report import render
 from contrasim_cli.results import Results, ScoreRow
 from contrasim_cli.scoring import Scorer, closed_form

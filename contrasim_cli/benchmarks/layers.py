@@ -11,7 +11,7 @@ from contrasim_cli.benchmarks.outcomes import Trials
 from contrasim_cli.errors import MismatchError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.grid import Grid, layer_grids
-from contrasim_cli.plan import Plan
+from contrasim_cli.grid.plan import Plan
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View

@@ -53,7 +53,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid import Grid, layer_grids
-    from contrasim_cli.plan import Plan
+    from contrasim_cli.grid.plan import Plan
 
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()

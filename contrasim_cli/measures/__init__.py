@@ -261,6 +261,7 @@ _ENTRIES = (
         f"scale offset {_MATCHED} symmetric",
         range="[-1, 1]",
         source="Li et al. 2016",
+        extra="match",
     ),
     _entry(
         "eigenspace_overlap",

@@ -278,8 +278,8 @@ def _best_mean(found: Any) -> float:
     return float(found[linear_sum_assignment(found, maximize=True)].mean()) if found.size else float("nan")
 
 
-def _matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor], scipy: bool = True) -> Measure:
-    if scipy and find_spec("scipy") is None:
+def _matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+    if find_spec("scipy") is None:
         raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
     return Measure(prepare_columns, lambda a, b: pair(a.own, b.own, a.rows.mT @ b.rows), MomentForm(columns, pair))
 
@@ -295,5 +295,5 @@ MEASURES: dict[str, Callable[[Options], Measure]] = {
     "linear_regression": _regression(linear_regression, _r2_of_moments),
     "linear_regression_symmetric": _regression(linear_regression_symmetric, _symmetric_of_moments),
     "hard_match": lambda options: _matching("hard_match", hard_match),
-    "soft_match": lambda options: _matching("soft_match", soft_match, scipy=False),
+    "soft_match": lambda options: _matching("soft_match", soft_match),
 }

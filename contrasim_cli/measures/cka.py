@@ -4,9 +4,10 @@
 `cka_debiased` and `cka_minibatch` estimate without bias (Song et al. 2012, Nguyen et al. 2021), in [-1, 1]: what is
 unrelated scores about 0 and therefore also below. `cka_rbf` has Gaussian kernels, in [0, 1].
 
-Memory per layer [n, p]: n · min(n, p), of `cka_minibatch` n · min(batch, p), of `cka_rbf` n².
+Memory per prepared layer [n, p]: n · min(n, p), of `cka_minibatch` n · min(batch, p), of `cka_rbf` n².
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -14,8 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.distances import all_squared_distances, double_centred, median, scaled, unit, upper
-from contrasim_cli.measures.protocol import Energies, Measure, centred
+from contrasim_cli.measures.distances import (
+    all_squared_distances,
+    double_centred,
+    median,
+    median_of_tiles,
+    scaled,
+    scaled_map,
+    unit,
+)
+from contrasim_cli.measures.matrices import cosine_of, double_centring
+from contrasim_cli.measures.protocol import BatchForm, Energies, Measure, PairForm, centred
+from contrasim_cli.measures.tiles import Tile, Tiles, upper
 
 FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
 ROUNDING = 1e-12  # an unbiased ⟨K, K⟩ below this part of the biased one is rounding
@@ -178,6 +189,25 @@ def compare_minibatch(a: Batches, b: Batches) -> Tensor:
     return torch.stack(found).sum(dim=0)
 
 
+@cache
+def minibatches(batch: int) -> BatchForm:
+    """`compare_minibatch` with batches that follow each other; the same form for the same size."""
+    return BatchForm(batch, FEWEST_ROWS, _u_kernel, _of_sums)
+
+
+def _u_kernel(x: Tensor) -> Tensor:
+    """Ũ [n²] of rows [n, p] over √(n (n - 3)), so that inner products are HSIC₁; zero where it is rounding."""
+    rows = centred(x)
+    gram = rows @ rows.mT
+    kernel = _u_centred(gram)
+    enough = _squared(kernel) > ROUNDING**2 * _squared(gram)
+    return (kernel * enough / math.sqrt(len(x) * (len(x) - 3))).flatten()
+
+
+def _of_sums(cross: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    return cosine_of(cross, first.where(first > 0, torch.nan), second.where(second > 0, torch.nan))
+
+
 class Kernel(NamedTuple):
     """A centred kernel matrix of Frobenius norm 1."""
 
@@ -196,6 +226,18 @@ def prepare_rbf(x: Tensor, threshold: float) -> Kernel:
     # less 1, which centring takes away: a wide kernel is 1 but for its last digits
     kernel = torch.expm1(-squared / (2 * sigma.where(sigma > 0, torch.nan).square()).unsqueeze(-1))
     return Kernel(unit(double_centred(kernel), dim=(-2, -1)))
+
+
+@cache
+def rbf_pairs(threshold: float) -> PairForm:
+    """The pair form of `cka_rbf` with a threshold; the same for the same one."""
+
+    def fit(tiles: Tiles) -> Callable[[Tile], Tensor]:
+        sigma = threshold * median_of_tiles(tiles)
+        doubled = 2 * sigma.where(sigma > 0, torch.nan).square()
+        return double_centring(tiles, lambda squared: torch.expm1(-squared / doubled))
+
+    return PairForm(scaled_map, fit, cosine_of)
 
 
 def compare_rbf(a: Kernel, b: Kernel) -> Tensor:
@@ -250,6 +292,10 @@ MEASURES = {
     "cka": lambda options: Measure(prepare, compare, energy=energy),
     "rv": lambda options: Measure(prepare, compare, energy=energy),
     "cka_debiased": lambda options: Measure(prepare_debiased, compare_debiased, energy=energy_debiased, diagonals=True),
-    "cka_minibatch": lambda options: Measure(minibatch_preparer(options.minibatch), compare_minibatch),
-    "cka_rbf": lambda options: Measure(rbf_preparer(options.rbf_threshold), compare_rbf),
+    "cka_minibatch": lambda options: Measure(
+        minibatch_preparer(options.minibatch), compare_minibatch, batches=minibatches(options.minibatch)
+    ),
+    "cka_rbf": lambda options: Measure(
+        rbf_preparer(options.rbf_threshold), compare_rbf, pairs=rbf_pairs(options.rbf_threshold)
+    ),
 }

@@ -1,16 +1,20 @@
-"""Squared distances between the rows of one matrix, tile by tile, and what is made of n × n matrices. All in float64."""
+"""Squared distances between rows, whole or in tiles, and what is made of n × n matrices. All in float64."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.protocol import centred
+from contrasim_cli.measures.protocol import Blocks, centred
+from contrasim_cli.measures.tiles import RowMap, Tiles, between
 
 TILE = 1 << 24  # values of a tile held at once
-INEXACT = 1e-5  # squared distances below this part of both rows' squared norms are computed from the difference
 ONE_DIRECTION = 1e-14  # unit rows that differ by less differ by rounding
 TIE = 1e-13  # values closer than this part of the largest differ by rounding
+BINS = 1 << 18  # ranks of more values are those of bins of about equally many
+COLLECTED = 1 << 24  # values held at once around a median
 
 
 def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,6 +43,45 @@ def centred_directions(x: Tensor) -> Tensor:
     return rows * (largest > ONE_DIRECTION).where(largest.isfinite(), torch.nan)
 
 
+def scaled_map(blocks: Blocks) -> RowMap:
+    """`scaled` of rows in blocks."""
+    centre = _centring(blocks, Tensor.double)
+    largest = largest_of(centre(rows).abs().amax() for rows in blocks)
+    largest = largest.where(largest != 0, 1.0)
+    return RowMap(lambda rows: centre(rows) / largest, largest)
+
+
+def directions_map(blocks: Blocks, before: Callable[[Tensor], Tensor] = Tensor.double) -> RowMap:
+    """`centred_directions` of rows in blocks, of what `before` makes of each row."""
+    centre = _centring(blocks, lambda rows: directions(before(rows)))
+    largest = largest_of(centre(rows).abs().amax() for rows in blocks)
+    factor = (largest > ONE_DIRECTION).where(largest.isfinite(), torch.nan)
+    return RowMap(lambda rows: centre(rows) * factor, torch.ones_like(largest))
+
+
+def sum_of(values: Iterator[Tensor]) -> Tensor:
+    """The sum of one tensor per block, in place: small ones kept from block to block would scatter over the heap."""
+    total = next(values).clone()
+    for value in values:
+        total += value
+    return total
+
+
+def largest_of(values: Iterator[Tensor]) -> Tensor:
+    """The largest of one number [] per block, in the same way; NaN where one is."""
+    found = next(values).clone()
+    for value in values:
+        torch.maximum(found, value, out=found)
+    return found
+
+
+def _centring(blocks: Blocks, mapped: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """The map of rows to mapped rows less the mean of all of them, in float64; equal rows become exactly zero."""
+    first = mapped(blocks.rows(0, 1))
+    mean = sum_of((mapped(rows) - first).sum(dim=0) for rows in blocks) / blocks.n_rows
+    return lambda rows: mapped(rows) - first - mean
+
+
 def tiles(n: int, each: int) -> Iterator[slice]:
     """Slices of n rows, of which each takes `each` values, that hold about TILE values."""
     step = max(1, TILE // max(each, 1))
@@ -47,19 +90,8 @@ def tiles(n: int, each: int) -> Iterator[slice]:
 
 
 def squared_distances(rows: Tensor, at: slice) -> Tensor:
-    """‖x_r - x_s‖² [..., t, n] of the rows `at` to all rows [..., n, p].
-
-    ‖x_r‖² + ‖x_s‖² - 2 x_r · x_s cancels where rows are close; those distances come from the difference.
-    """
-    norms = rows.square().sum(dim=-1)
-    both = norms[..., at, None] + norms[..., None, :]
-    squared = (both - 2 * (rows[..., at, :] @ rows.mT)).clamp(min=0.0)
-    *lead, first, second = (squared < INEXACT * both).nonzero(as_tuple=True)
-    for some in tiles(len(first), rows.shape[-1]):
-        of = [index[some] for index in lead]
-        difference = rows[(*of, first[some] + at.start)] - rows[(*of, second[some])]
-        squared[(*of, first[some], second[some])] = difference.square().sum(dim=-1)
-    return squared
+    """‖x_r - x_s‖² [..., t, n] of the rows `at` to all rows [..., n, p]."""
+    return between(rows[..., at, :], rows)
 
 
 def all_squared_distances(rows: Tensor) -> Tensor:
@@ -81,12 +113,6 @@ def upper_squared_distances(rows: Tensor) -> Tensor:
 
 def _each(rows: Tensor) -> int:
     return rows.shape[-2] * rows.shape[:-2].numel()
-
-
-def upper(matrix: Tensor) -> Tensor:
-    """Entries above the diagonal [..., pairs] of [..., n, n], row by row."""
-    position = torch.arange(matrix.shape[-1], device=matrix.device)
-    return matrix[..., position > position[:, None]]
 
 
 def double_centred(matrix: Tensor) -> Tensor:
@@ -125,3 +151,113 @@ def average_ranks(values: Tensor) -> Tensor:
     last = place.where(torch.cat([apart, edge], dim=-1), torch.inf).flip(-1).cummin(dim=-1).values.flip(-1)
     ranks = torch.empty_like(values).scatter_(-1, order, (first + last) / 2)
     return ranks.where(~values.isnan(), torch.nan)
+
+
+def median_of_tiles(tiles: Tiles) -> Tensor:
+    """The median [] of the distances (not squared) of two rows r < s, the mean of the middle two; NaN of none.
+
+    A sample brackets it; a pass over the tiles counts what lies below the bracket and holds what lies in it. Where that
+    is too much to hold, what is held of it is the sample of another pass.
+    """
+    places = ((tiles.pairs - 1) // 2, tiles.pairs // 2)
+    sample = tiles.sample(BINS)
+    found = _Within(-math.inf, math.inf, 0, 0, tiles.pairs, 0, sample)
+    margin = 4.0
+    while not found.knows(places):
+        low, high = _bracket(found, places, margin)
+        widest = (low, high) == (found.low, found.high)
+        closer = _within(tiles, low, high, found.inside if widest else COLLECTED)
+        if closer.below <= places[0] and places[1] < closer.below + closer.up_to_high:
+            found, margin = closer, 4.0
+        else:
+            margin *= 4
+    if not tiles.pairs:
+        return sample.new_tensor(math.nan)
+    return sum_of(found.at(place).sqrt() for place in places) / 2
+
+
+class _Within(NamedTuple):
+    """Where a range of values lies among all, and what is in it."""
+
+    low: float
+    high: float
+    below: int  # how many values are less than low
+    at_low: int  # how many are equal to it: of ties there may be any number
+    inside: int  # how many lie between low and high
+    at_high: int
+    values: Tensor  # those between; where they are too many, an even selection of them
+
+    @property
+    def up_to_high(self) -> int:
+        """How many are in the range, ends included."""
+        return self.at_low + self.inside + self.at_high
+
+    def knows(self, places: Sequence[int]) -> bool:
+        """Whether the values at these places of all, in order, can be told."""
+        first, last = (place - self.below - self.at_low for place in places)
+        return len(self.values) == self.inside or last < 0 or first >= self.inside
+
+    def at(self, place: int) -> Tensor:
+        """The value at a place."""
+        within = place - self.below - self.at_low
+        if 0 <= within < self.inside:
+            return self.values.kthvalue(within + 1).values
+        return self.values.new_tensor(self.low if within < 0 else self.high)
+
+
+def _bracket(found: _Within, places: Sequence[int], margin: float) -> tuple[float, float]:
+    """Values between which the places lie, by so many standard errors of what the sample says; the old ones at its ends."""
+    ordered, count = found.values.sort().values, len(found.values)
+    shares = [(place - found.below - found.at_low) / found.inside for place in places]
+    low = math.floor((shares[0] - margin / (2 * count**0.5)) * count)
+    high = math.ceil((shares[1] + margin / (2 * count**0.5)) * count)
+    return (
+        float(ordered[min(low, count - 1)]) if low >= 0 else found.low,
+        float(ordered[max(high, 0)]) if high < count else found.high,
+    )
+
+
+def _within(tiles: Tiles, low: float, high: float, limit: int) -> _Within:
+    """Count and collect the squared distances of two rows r < s."""
+    below = at_low = inside = at_high = 0
+    held: list[Tensor] = []
+    stride = 1
+    for tile in tiles:
+        values = tile.once()
+        found = values[(values > low) & (values < high)]
+        below += int((values < low).sum())
+        at_low += int((values == low).sum())
+        inside += len(found)
+        at_high += int(((values == high) & (high > low)).sum())
+        held.append(found[::stride])
+        if sum(map(len, held)) > limit:
+            stride *= 2
+            held = [part[::2].clone() for part in held]
+    return _Within(low, high, below, at_low, inside, at_high, torch.cat(held))
+
+
+class Ranks(NamedTuple):
+    """Average ranks from 0 of all squared distances of two rows r < s; those in a bin between two edges share theirs."""
+
+    edges: Tensor  # [bins - 1]
+    ranks: Tensor  # [bins]
+
+    def of(self, values: Tensor) -> Tensor:
+        """The ranks of some of the values; NaN of NaN."""
+        return self.ranks[torch.bucketize(values, self.edges)].where(~values.isnan(), torch.nan)
+
+
+def ranks_of_tiles(tiles: Tiles) -> Ranks:
+    """`average_ranks` of the squared distances of all pairs; up to BINS pairs exactly.
+
+    More are cut into bins of about equally many, between values that are apart by more than rounding, so that ties stay
+    together. Within a bin of the share b of all values ranks deviate by no more than b/2, and evenly to both sides: of a
+    rank correlation that changes about Σ b³, which is 1e-10.
+    """
+    ordered = tiles.sample(BINS).sort().values
+    apart = ordered.diff() > TIE * ordered[-1:]
+    edges = ((ordered[:-1] + ordered[1:]) / 2)[apart]
+    counts = torch.zeros(len(edges) + 1, dtype=torch.float64, device=edges.device)
+    for tile in tiles:
+        counts += torch.bincount(torch.bucketize(tile.once(), edges), minlength=len(counts))
+    return Ranks(edges, counts.cumsum(0) - (counts + 1) / 2)

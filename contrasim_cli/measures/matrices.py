@@ -1,7 +1,7 @@
 """Measures of two n × n matrices of similarities or distances between rows.
 
 Everything is float64. `prepare` holds one n × n matrix per layer, or its n(n - 1)/2 entries above the diagonal, and
-`compare` is one inner product of two of them.
+`compare` is one inner product of two of them. The pair forms make the same matrices tile by tile.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from contrasim_cli.measures import Options
 from contrasim_cli.measures.distances import (
     all_squared_distances,
     average_ranks,
     centred_directions,
+    directions_map,
     double_centred,
+    ranks_of_tiles,
     scaled,
+    scaled_map,
     unit,
     upper_squared_distances,
 )
-from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.measures.protocol import Blocks, Measure, PairForm
+from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
 RSMS = ("pearson", "cosine", "euclidean")
 COMPARISONS = ("spearman", "pearson", "cosine")
@@ -67,8 +72,13 @@ def _compared_rows(x: Tensor, rsm: str) -> Tensor:
         return scaled(x)[0]
     if rsm == "cosine":
         return centred_directions(x)
+    return centred_directions(_deviations(x))
+
+
+def _deviations(x: Tensor) -> Tensor:
+    """Entries of each row [..., p] less their mean."""
     shifted = x.double() - x[..., :1].double()  # of a large common offset no digit is lost
-    return centred_directions(shifted - shifted.mean(dim=-1, keepdim=True))
+    return shifted - shifted.mean(dim=-1, keepdim=True)
 
 
 def _largest(values: Tensor) -> Tensor:
@@ -134,8 +144,104 @@ def rsa_preparer(rsm: str, compare: str) -> Callable[[Tensor], Pairs]:
     return lambda x: prepare_rsa(x, rsm, compare)
 
 
+# --- the same in tiles --------------------------------------------------------------------------------------------------
+
+Make = Callable[[Tile], Tensor]
+
+
+def cosine_of(cross: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """⟨A, B⟩ / (‖A‖ ‖B‖) from the inner products."""
+    return cross / (first.sqrt() * second.sqrt())
+
+
+def _rsa_mapping(rsm: str) -> Callable[[Blocks], RowMap]:
+    if rsm == "euclidean":
+        return scaled_map
+    return directions_map if rsm == "cosine" else _deviations_map
+
+
+def _deviations_map(blocks: Blocks) -> RowMap:
+    return directions_map(blocks, _deviations)
+
+
+def _fit_rsa(tiles: Tiles, rsm: str, compare: str) -> Make:
+    """What `prepare_rsa` makes of all pairs, up to a factor."""
+    if compare == "spearman":
+        ranks, mean = ranks_of_tiles(tiles), (tiles.pairs - 1) / 2
+        return lambda tile: tile.without_self(ranks.of(tile.squared) - mean)
+    if compare == "cosine":
+        value = Tensor.sqrt if rsm == "euclidean" else _half_complement
+        seen = _seen(tiles, value)
+        return lambda tile: tile.without_self(value(tile.squared) * (seen.largest > ZERO))
+    value = Tensor.sqrt if rsm == "euclidean" else Tensor.clone
+    seen = _seen(tiles, value)
+    varies = seen.deviation > CONSTANT * seen.largest
+    return lambda tile: tile.without_self((value(tile.squared) - seen.mean) * varies)
+
+
+def _half_complement(squared: Tensor) -> Tensor:
+    return 1 - squared / 2
+
+
+class _Seen(NamedTuple):
+    """Of the values of all pairs r < s."""
+
+    mean: Tensor
+    largest: Tensor  # in absolute value
+    deviation: Tensor  # the largest from the mean
+
+
+def _seen(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> _Seen:
+    sums, lows, highs = [], [], []
+    for tile in tiles:
+        values = value(tile.once())
+        if len(values):
+            sums.append(values.sum())
+            lows.append(values.amin())
+            highs.append(values.amax())
+    if not sums:
+        return _Seen(*[tiles.scale.new_tensor(0.0)] * 3)
+    low, high, mean = torch.stack(lows).amin(), torch.stack(highs).amax(), torch.stack(sums).sum() / tiles.pairs
+    return _Seen(mean, torch.maximum(low.abs(), high.abs()), torch.maximum(mean - low, high - mean))
+
+
+def _fit_distances(tiles: Tiles) -> Make:
+    return lambda tile: tile.squared.sqrt() * tiles.scale
+
+
+def double_centring(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> Make:
+    """H M H, tile by tile, of the n × n matrix M of values of the squared distances."""
+    sums = tiles.scale.new_zeros(tiles.n_rows)
+    for tile in tiles:
+        tile.row_sums(value(tile.squared), sums)
+    means = sums / tiles.n_rows
+    whole = means.mean()
+    return lambda tile: value(tile.squared) - means[tile.rows, None] - means[tile.columns] + whole
+
+
+DISTANCES = PairForm(scaled_map, _fit_distances, lambda gap, first, second: gap.sqrt(), gaps=True)
+CENTRED_DISTANCES = PairForm(
+    scaled_map,
+    lambda tiles: double_centring(tiles, Tensor.sqrt),
+    lambda cross, first, second: cosine_of(cross, first, second).clamp(min=0.0).sqrt(),
+)
+
+
+@cache
+def rsa_pairs(rsm: str, compare: str) -> PairForm:
+    """The pair form of `rsa`; the same for the same settings."""
+    return PairForm(_rsa_mapping(rsm), lambda tiles: _fit_rsa(tiles, rsm, compare), cosine_of)
+
+
+def _rsa(options: Options) -> Measure:
+    prepare = rsa_preparer(options.rsm, options.rsm_compare)
+    return Measure(prepare, inner, pairs=rsa_pairs(options.rsm, options.rsm_compare))
+
+
 MEASURES = {
-    "rsa": lambda options: Measure(rsa_preparer(options.rsm, options.rsm_compare), inner),
-    "rsm_norm_difference": lambda options: Measure(prepare_distances, rsm_norm_difference),
-    "distance_correlation": lambda options: Measure(prepare_distance_correlation, distance_correlation),
+    "rsa": _rsa,
+    "rsm_norm_difference": lambda options: Measure(prepare_distances, rsm_norm_difference, pairs=DISTANCES),
+    "distance_correlation": lambda options: Measure(
+        prepare_distance_correlation, distance_correlation, pairs=CENTRED_DISTANCES
+    ),
 }

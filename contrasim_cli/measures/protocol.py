@@ -6,9 +6,9 @@ matrices in one call. Scores are float64 and NaN where the measure is undefined.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.measures import MEASURES, Options, load
+from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
 
 class Moments(NamedTuple):
@@ -65,13 +66,57 @@ class Energies(NamedTuple):
     rounding: float = 1e-12  # a difference below this part of its terms is lost in their rounding
 
 
+class Blocks(Protocol):
+    """Raw rows of one layer, block by block and as often as asked."""
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of them [stop - start, p]."""
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """All of them, in order."""
+
+
+@dataclass(frozen=True)
+class BatchForm:
+    """A measure made of inner products of kernels of `rows` consecutive rows, which are added up over batches.
+
+    `kernel` makes of rows [k, p], k ≤ `rows`, values [m] whose inner product over two layers is the batch's term; batches
+    of fewer than `fewest` rows are left out. `score` gets ΣK·L, ΣK·K and ΣL·L.
+    """
+
+    rows: int
+    fewest: int
+    kernel: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class PairForm:
+    """A measure of two n × n matrices that are made of the squared distances between rows, tile by tile.
+
+    `mapping` says between which rows: it makes a map of raw rows. `fit` passes over a layer's squared distances and gives
+    the function that makes a tile of the matrix. Tiles are compared by their inner product, or with `gaps` by the sum of
+    their squared differences; `score` gets that, and the same of either side with itself.
+    """
+
+    mapping: Callable[[Blocks], RowMap]
+    fit: Callable[[Tiles], Callable[[Tile], Tensor]]
+    score: Callable[[Tensor, Tensor, Tensor], Tensor]
+    gaps: bool = False
+
+
 @dataclass(frozen=True)
 class Measure:
     """A pair of functions; measures that share `prepare` share its result, a named tuple of tensors.
 
     The other forms give the same number in a way in which rows can be streamed; a measure has those that it can have.
     `whiten` is that of measures whose `prepare` is a factorisation Xc = U diag(σ) Vᵀ: from the moments of a layer it
-    gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product.
+    gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product. `own` is that
+    of measures that compare one number per layer: it makes what `prepare` does of blocks of rows.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -81,6 +126,9 @@ class Measure:
     energy: Callable[[Energies], Tensor] | None = None
     diagonals: bool = False  # whether `energy` looks at those of the Gram matrices, which cost two passes over the rows
     whiten: Callable[[Moments], Any] | None = None
+    own: Callable[[Blocks], Any] | None = None
+    batches: BatchForm | None = None
+    pairs: PairForm | None = None
 
 
 class MomentPrepared(NamedTuple):

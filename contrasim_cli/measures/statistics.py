@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from contrasim_cli.measures.distances import directions_map, largest_of, sum_of
 from contrasim_cli.measures.pointwise import prepare_unit
-from contrasim_cli.measures.protocol import Measure, MomentForm, Moments
+from contrasim_cli.measures.protocol import Blocks, Measure
+from contrasim_cli.measures.tiles import Tiles
 
 NO_CENTROID = 1e-12  # a centroid shorter than this times the longest row is rounding, and has no direction
 BLOCK = 1024  # rows whose distances to all rows are held at a time
@@ -31,13 +33,9 @@ def magnitude(x: Tensor) -> Statistic:
     return Statistic(_length(_mean(x)))
 
 
-def magnitude_of_moments(moments: Moments) -> Statistic:
-    """The same through the mean."""
-    return Statistic(_length(moments.mean))
-
-
-def _difference_of_moments(a: Statistic, b: Statistic, cross: Tensor) -> Tensor:
-    return difference(a, b)
+def magnitude_of_blocks(blocks: Blocks) -> Statistic:
+    """The same of rows in blocks."""
+    return Statistic(_length(_mean_of_blocks(blocks)))
 
 
 def concentricity(x: Tensor) -> Statistic:
@@ -51,6 +49,16 @@ def concentricity(x: Tensor) -> Statistic:
     centre = mean / length.where(length > NO_CENTROID * longest, torch.nan).unsqueeze(-1)
     apart = (prepare_unit(x).rows - centre.unsqueeze(-2)).square().sum(dim=-1)
     return Statistic(-apart.mean(dim=-1) / 2)
+
+
+def concentricity_of_blocks(blocks: Blocks) -> Statistic:
+    """The same of rows in blocks."""
+    mean = _mean_of_blocks(blocks)
+    longest = largest_of(_length(rows.double()).amax() for rows in blocks)
+    length = _length(mean)
+    centre = mean / length.where(length > NO_CENTROID * longest, torch.nan)
+    apart = sum_of((prepare_unit(rows).rows - centre).square().sum() for rows in blocks)
+    return Statistic(-apart / blocks.n_rows / 2)
 
 
 def uniformity(x: Tensor) -> Statistic:
@@ -73,10 +81,23 @@ def uniformity(x: Tensor) -> Statistic:
     return Statistic(torch.log1p(total / total.new_tensor(n * (n - 1))))
 
 
+def uniformity_of_blocks(blocks: Blocks) -> Statistic:
+    """The same of rows in blocks; n² distances in tiles."""
+    mapping = directions_map(blocks)
+    tiles = Tiles(blocks.n_rows, lambda start, stop: mapping.apply(blocks.rows(start, stop)), BLOCK, mapping.scale)
+    total = sum_of(torch.expm1(-2.0 * tile.once()).sum() for tile in tiles)
+    return Statistic(torch.log1p(total / total.new_tensor(tiles.pairs)))
+
+
 def _mean(x: Tensor) -> Tensor:
     """x̄ [..., p]; from the first row on, so that equal rows have exactly their own mean."""
     first = x[..., 0, :].double()
     return first + (x.double() - first.unsqueeze(-2)).mean(dim=-2)
+
+
+def _mean_of_blocks(blocks: Blocks) -> Tensor:
+    first = blocks.rows(0, 1)[0].double()
+    return first + sum_of((rows.double() - first).sum(dim=0) for rows in blocks) / blocks.n_rows
 
 
 def _length(x: Tensor) -> Tensor:
@@ -85,9 +106,7 @@ def _length(x: Tensor) -> Tensor:
 
 
 MEASURES = {
-    "magnitude_difference": lambda options: Measure(
-        magnitude, difference, MomentForm(magnitude_of_moments, _difference_of_moments)
-    ),
-    "concentricity_difference": lambda options: Measure(concentricity, difference),
-    "uniformity_difference": lambda options: Measure(uniformity, difference),
+    "magnitude_difference": lambda options: Measure(magnitude, difference, own=magnitude_of_blocks),
+    "concentricity_difference": lambda options: Measure(concentricity, difference, own=concentricity_of_blocks),
+    "uniformity_difference": lambda options: Measure(uniformity, difference, own=uniformity_of_blocks),
 }

@@ -143,7 +143,7 @@ def through_moments(name: str, x: AnyArray, y: AnyArray) -> float:
 def test_what_can_be_streamed() -> None:
     assert set(NAMES) - set(STREAMED) == {
         *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine"),
-        *("concentricity_difference", "uniformity_difference"),
+        *("magnitude_difference", "concentricity_difference", "uniformity_difference"),
     }
 
 
@@ -307,7 +307,7 @@ def tensors(*matrices: Array) -> list[torch.Tensor]:
     return [torch.from_numpy(matrix) for matrix in matrices]
 
 
-@pytest.mark.parametrize("name", ["hard_match", "permutation_procrustes"])
+@pytest.mark.parametrize("name", ["hard_match", "soft_match", "permutation_procrustes"])
 def test_without_scipy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contrasim_cli.measures.alignment.find_spec", lambda module: None)
     assert MEASURES[name].extra == "match"
@@ -315,7 +315,6 @@ def test_without_scipy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         MissingError, match=rf"^--measure {name}: needs the extra match: pip install 'contrasim\[match\]'$"
     ):
         load(name)
-    load("soft_match")
 
 
 def test_only_the_assignments_import_scipy(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,6 +139,30 @@ class Reader:
         return max(0, self.budget - (self.size if self.in_memory else 0))
 
 
+@dataclass(frozen=True)
+class Blocks:
+    """Raw rows [k, p] of one layer, or of a subset of its rows, block by block and as often as asked."""
+
+    reader: Reader
+    layer: Layer
+    step: int
+    chosen: npt.NDArray[np.int64] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self.reader.plan.n_rows if self.chosen is None else len(self.chosen)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of them."""
+        if self.chosen is None:
+            return self.reader.rows(self.layer, start, stop)
+        return self.reader.chosen(self.layer, self.chosen[start:stop])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.step))
+
+
 @dataclass
 class Kept:
     """Layers made on demand; kept while there is room, made anew when asked for again otherwise."""

@@ -7,23 +7,27 @@ are made in the grid's precision and summed over no more than SUM_LENGTH terms b
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from contrasim_cli.grid.moments import passes
+from contrasim_cli.grid.plan import Layer, Rows, spans
 from contrasim_cli.measures.protocol import Energies
-from contrasim_cli.plan import Layer, Rows, spans
 
 if TYPE_CHECKING:
-    from contrasim_cli.grid import Grid
+    from contrasim_cli.grid.grid import Grid
 
 log = logging.getLogger(__name__)
 
-TILE_SIDE = 640  # rows of a tile of a Gram matrix: products of smaller matrices are slow, larger ones waste more
+TILE_SIDE = 1280  # rows of a tile of a Gram matrix, at most: products of smaller matrices are slow
+LEAF_SIDE = 320  # of a tile on the diagonal, at most: its lower half is work for nothing
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
+READING = 100  # operations in the time of reading a byte again
 SUM_LENGTH = 4096
 EXACT, ROUNDED = 1e-12, 0.3  # a difference of energies below this part of them is lost, in float64 and in less
 Pair = tuple[Layer, Layer]
@@ -58,45 +62,84 @@ class KernelEnergies:
         )
 
 
+def compute(grid: "Grid", members: list[int]) -> None:
+    """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
+    for precision in dict.fromkeys([grid.precision, torch.float64]):
+        if members:
+            diagonals = any(grid.scorers[s].measure.diagonals for s in members)
+            found = kernel_energies(grid, precision, diagonals)
+            members = [s for s in members if not _resolved(grid, s, found)]
+
+
+def _resolved(grid: "Grid", s: int, found: KernelEnergies) -> bool:
+    """Score all pairs of layers; whether the energies are fine enough wherever both sides vary."""
+    energy, enough = grid.scorers[s].measure.energy, True
+    assert energy is not None
+    for one, other in grid.plan.cells():
+        given = found.of(one, other)
+        score = float(energy(given))
+        grid.scores[s, one, other] = score
+        enough &= not math.isnan(score) or not bool(given.first > 0) or not bool(given.second > 0)
+    return enough
+
+
 def kernel_energies(grid: "Grid", precision: torch.dtype, diagonals: bool) -> KernelEnergies:
     """The energies of all pairs of layers of a grid, of products in the given precision; diagonals where asked for, else 0."""
     rounding = EXACT if precision == torch.float64 else ROUNDED
-    if not grid.reader.in_memory:
-        means = _means(grid) if diagonals else {}
-        rows = lambda layer, start, stop: _centred(grid, means, layer, start, stop)  # noqa: E731
-        products = _streamed_products(grid, precision)
-    else:
+    gram = gram_is_cheaper(grid)
+    if grid.reader.in_memory:
         centred = _centred_views(grid, precision)
-        rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
-        products = _gram_products(grid, centred) if gram_is_cheaper(grid) else _feature_products(grid, centred)
-    nothing = torch.zeros((), dtype=torch.float64)
-    found = (
-        _diagonals(grid, rows)
-        if diagonals
-        else (dict.fromkeys(products, nothing), dict.fromkeys(grid.plan.layers, nothing))
+        rows: Rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
+        products = _gram_products(grid, rows, precision) if gram else _feature_products(grid, centred)
+    elif gram:
+        rows = _streamed(grid, precision, scaled=True)
+        products = _gram_products(grid, rows, precision)
+    else:
+        rows = _streamed(grid, torch.float64, scaled=False) if diagonals else _nothing
+        products = _streamed_products(grid, precision)
+    if diagonals:
+        return KernelEnergies(grid.plan.n_rows, rounding, products, *_diagonals(grid, rows))
+    zero = torch.zeros((), dtype=torch.float64)
+    return KernelEnergies(
+        grid.plan.n_rows, rounding, products, dict.fromkeys(products, zero), dict.fromkeys(grid.plan.layers, zero)
     )
-    return KernelEnergies(grid.plan.n_rows, rounding, products, *found)
 
 
 def gram_is_cheaper(grid: "Grid") -> bool:
-    """Count the operations of both ways."""
+    """Count the operations of both ways, and what Gram tiles have to read again."""
     n, plan = grid.plan.n_rows, grid.plan
     features = sum(2 * n * plan.width(one) * plan.width(other) for one, other in plan.cells())
     features += sum(2 * n * plan.width(layer) ** 2 for layer in plan.layers)
     gram = sum(n * n * plan.width(layer) for layer in plan.layers) + n * n * len(plan.layers) ** 2
+    if not grid.reader.in_memory:
+        gram += READING * grid.reader.size * n // _tile_side(grid)
     cheaper = "Gram matrices" if gram < features else "features"
     log.debug("cka: through %s (%.3g operations through features, %.3g through Gram matrices)", cheaper, features, gram)
     return gram < features
 
 
-def _means(grid: "Grid") -> dict[Layer, Tensor]:
-    """Means [p] of the shifted rows; a pass over rows that are not in memory."""
-    layers, plan = grid.plan.layers, grid.plan
+def _nothing(layer: Layer, start: int, stop: int) -> Tensor:
+    raise AssertionError("rows are read where Gram matrices or their diagonals are needed")
+
+
+def _streamed(grid: "Grid", precision: torch.dtype, scaled: bool) -> Rows:
+    """Centred rows, with values near 1 where they are scaled, read from disk when asked for; their means take a pass."""
+    layers, plan, reader = grid.plan.layers, grid.plan, grid.reader
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
-    for start, stop in spans(plan.n_rows, grid.reader.block_rows(layers)):
+    largest = dict.fromkeys(layers, 0.0)
+    for start, stop in spans(plan.n_rows, reader.block_rows(layers)):
         for layer in layers:
-            totals[layer] += grid.reader.shifted(layer, start, stop, torch.float64).sum(dim=0)
-    return {layer: total / plan.n_rows for layer, total in totals.items()}
+            rows = reader.shifted(layer, start, stop, torch.float64)
+            totals[layer] += rows.sum(dim=0)
+            largest[layer] = max(largest[layer], float(rows.abs().amax()))
+    means = {layer: total / plan.n_rows for layer, total in totals.items()}
+    factors = {layer: _power_of_two(value, torch.float64) if scaled else 1.0 for layer, value in largest.items()}
+
+    def centred(layer: Layer, start: int, stop: int) -> Tensor:
+        rows = reader.shifted(layer, start, stop, torch.float64) - means[layer]
+        return rows.mul_(factors[layer]).to(precision)
+
+    return centred
 
 
 def _diagonals(grid: "Grid", rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
@@ -111,11 +154,6 @@ def _diagonals(grid: "Grid", rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer
         traces += squares.sum(dim=1)
     pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
     return pairs, dict(zip(layers, traces, strict=True))
-
-
-def _centred(grid: "Grid", means: Mapping[Layer, Tensor], layer: Layer, start: int, stop: int) -> Tensor:
-    rows = grid.reader.shifted(layer, start, stop, torch.float64)  # whose squares leave float32 sooner
-    return rows - means[layer].to(rows.dtype)
 
 
 def _centred_views(grid: "Grid", precision: torch.dtype) -> dict[Layer, Tensor]:
@@ -140,9 +178,12 @@ def _at_least(precision: torch.dtype) -> torch.dtype | None:
 
 def _towards_one(rows: Tensor) -> float:
     """A power of two that takes the largest value near 1: energies are fourth powers, and leave float32 soon."""
-    limit = 1000 if rows.dtype == torch.float64 else 120
-    exponent = math.frexp(float(torch.linalg.vector_norm(rows, torch.inf)))[1]
-    return 2.0 ** -max(-limit, min(limit, exponent))
+    return _power_of_two(float(torch.linalg.vector_norm(rows, torch.inf)), rows.dtype)
+
+
+def _power_of_two(largest: float, dtype: torch.dtype) -> float:
+    limit = 1000 if dtype == torch.float64 else 120
+    return 2.0 ** -max(-limit, min(limit, math.frexp(largest)[1]))
 
 
 def _feature_products(grid: "Grid", centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
@@ -193,35 +234,64 @@ def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tenso
     def rows(layer: Layer, start: int, stop: int) -> Tensor:
         return grid.reader.shifted(layer, start, stop, _at_least(precision))
 
-    for sums in grid.passes(widths, precision, rows):
+    for sums in passes(grid, widths, precision, rows):
         found.update({(layer, layer): scatter.square().sum() for layer, scatter in sums.scatter.items()})
         found.update({(one, other): cross.square().sum() for one, other, cross in sums.crosses()})
     return found
 
 
-def _gram_products(grid: "Grid", centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
+def _gram_products(grid: "Grid", rows: Rows, precision: torch.dtype) -> dict[Pair, Tensor]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
-    layers, rows = list(centred), list(centred.values())
-    fitting = int((min(TILE_BYTES, grid.reader.free // 4) / (4 * len(layers))) ** 0.5)
-    side = _even(grid.plan.n_rows, max(64, min(TILE_SIDE, fitting)))
-    room = torch.empty(len(layers) * side * side, dtype=rows[0].dtype, device=grid.device)
+    layers, tiles = grid.plan.layers, _gram_tiles(grid)
+    largest = max((bottom - top) * (right - left) for top, bottom, left, right in tiles)
+    room = torch.empty(len(layers) * largest, dtype=precision, device=grid.device)
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    blocks = list(spans(grid.plan.n_rows, side))
-    with grid.progress("comparing", len(blocks) * (len(blocks) + 1) // 2, "tiles") as advance:
-        for i, (top, bottom) in enumerate(blocks):
-            for left, right in blocks[i:]:
-                height, width = bottom - top, right - left
-                tiles = room[: len(layers) * height * width].view(len(layers), height, width)
-                for tile, x in zip(tiles, rows, strict=True):
-                    torch.mm(x[top:bottom], x[left:right].T, out=tile)
-                total += (1 if left == top else 2) * _inner_products(tiles.flatten(1))
-                advance(1)
+    with grid.progress("comparing", len(tiles), "tiles") as advance:
+        for top, bottom, left, right in tiles:
+            height, width = bottom - top, right - left
+            found = room[: len(layers) * height * width].view(len(layers), height, width)
+            for tile, layer in zip(found, layers, strict=True):
+                first = rows(layer, top, bottom)
+                torch.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
+            total += (1 if left == top else 2) * _inner_products(found.flatten(1))
+            advance(1)
     return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
 
 
-def _even(n_rows: int, most: int) -> int:
-    """Rows per block, so that all blocks are of about one size: the lower halves of diagonal tiles are work for nothing."""
-    return -(-n_rows // -(-n_rows // most))
+def _gram_tiles(grid: "Grid") -> list[tuple[int, int, int, int]]:
+    """Top, bottom, left, right of tiles that cover the upper half of an n × n matrix."""
+    side = _tile_side(grid)
+    return list(_upper_half(0, grid.plan.n_rows, side, min(LEAF_SIDE, side)))
+
+
+def _tile_side(grid: "Grid") -> int:
+    """Rows of the largest tiles, as memory allows."""
+    limit = min(TILE_BYTES, grid.reader.free // 4) / (4 * len(grid.plan.layers))
+    side = int(limit**0.5)
+    if not grid.reader.in_memory:  # the rows of a tile are held, too
+        width = max(map(grid.plan.width, grid.plan.layers))
+        side = int((limit + width**2) ** 0.5 - width)
+    return max(64, min(TILE_SIDE, side))
+
+
+def _upper_half(start: int, stop: int, side: int, leaf: int) -> Iterator[tuple[int, int, int, int]]:
+    """Both diagonal quarters in turn, down to leaves, and the quarter between them."""
+    if stop - start <= leaf:
+        yield start, stop, start, stop
+        return
+    middle = (start + stop) // 2
+    yield from _upper_half(start, middle, side, leaf)
+    yield from _upper_half(middle, stop, side, leaf)
+    for top, bottom in _even_spans(start, middle, side):
+        for left, right in _even_spans(middle, stop, side):
+            yield top, bottom, left, right
+
+
+def _even_spans(start: int, stop: int, most: int) -> list[tuple[int, int]]:
+    """Runs of about one size."""
+    parts = -(-(stop - start) // most)
+    edges = [start + (stop - start) * part // parts for part in range(parts + 1)]
+    return list(pairwise(edges))
 
 
 def _inner_products(tiles: Tensor) -> Tensor:

@@ -1,14 +1,66 @@
-"""Second moments of layers and pairs of layers, added up over blocks of rows, in tiles that bound memory."""
+"""Measures of second moments, and these moments: added up over blocks of rows, in tiles of layers that bound memory."""
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from contrasim_cli.plan import Layer, Plan, spans
+from contrasim_cli.grid.plan import Layer, Plan, Rows, spans
+from contrasim_cli.measures.protocol import Moments
+
+if TYPE_CHECKING:
+    from contrasim_cli.grid.grid import Grid
+
+log = logging.getLogger(__name__)
+
 
 SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
+
+
+def compute(grid: "Grid", members: list[int]) -> None:
+    """Every layer's own part and every pair of one read of the rows, or of a few where the sums do not fit."""
+    forms = {s: grid.scorers[s].measure.moments for s in members}
+    widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
+    own: dict[Any, Any] = {}
+    for sums in passes(grid, widths, torch.float64, doubled(grid)):
+        for layer, scatter in sums.scatter.items():
+            moments = Moments(grid.plan.n_rows, sums.means[layer] + grid.reader.first(layer)[0].double(), scatter)
+            for form in forms.values():
+                assert form is not None
+                if (form.own, layer) not in own:
+                    own[form.own, layer] = form.own(moments)
+        for one, other, cross in sums.crosses():
+            for s, form in forms.items():
+                assert form is not None
+                value = form.pair(own[form.own, one], own[form.own, other], cross)
+                grid.scores[s, one, other] = float(value)
+
+
+def doubled(grid: "Grid") -> Rows:
+    """Rows less the first one, in float64."""
+    return lambda layer, start, stop: grid.reader.shifted(layer, start, stop, torch.float64)
+
+
+def passes(
+    grid: "Grid", widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, held: int = 0
+) -> "Iterator[MomentSums]":
+    """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
+    found = tile_passes(grid.plan, widths, max(1, (grid.reader.free - held) // 4))
+    log.debug("second moments: %d pass(es) over the rows, %s products", len(found), str(dtype).removeprefix("torch."))
+    done: set[Layer] = set()
+    for tiles in found:
+        needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
+        sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, grid.device)
+        done.update(needed)
+        step = grid.reader.block_rows(needed, itemsize=dtype.itemsize)
+        with grid.progress("comparing", grid.plan.n_rows, "rows") as advance:
+            for start, stop in spans(grid.plan.n_rows, step):
+                sums.add({layer: rows(layer, start, stop) for layer in needed})
+                advance(stop - start)
+        yield sums
 
 
 @dataclass(frozen=True)

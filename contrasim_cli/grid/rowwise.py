@@ -1,0 +1,59 @@
+"""Row-wise measures and learned scores: means over rows, added up over blocks of rows."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.grid.plan import Layer, spans
+
+if TYPE_CHECKING:
+    from contrasim_cli.grid.grid import Grid
+
+
+def compute(grid: "Grid", members: list[int]) -> None:
+    """Σ_r f(x_r, y_r) over blocks, for all pairs of layers of two views in one product."""
+    plan, layers = grid.plan, grid.plan.layers
+    sums = {
+        (s, pair): torch.zeros(len(plan.first[pair[0]]), len(plan.second[pair[1]]), dtype=torch.float64)
+        for s in members
+        for pair in plan.pairs
+    }
+    step = grid.reader.block_rows(layers, itemsize=16)
+    with grid.progress("comparing", plan.n_rows, "rows") as advance:
+        for start, stop in spans(plan.n_rows, step):
+            raw = {layer: grid.reader.rows(layer, start, stop) for layer in layers}
+            _add(grid, members, raw, sums)
+            advance(stop - start)
+    for (s, (a, b)), total in sums.items():
+        for i, one in enumerate(plan.first[a]):
+            for j, other in enumerate(plan.second[b]):
+                grid.scores[s, (a, one), (b, other)] = float(total[i, j]) / plan.n_rows
+
+
+def _add(grid: "Grid", members: list[int], raw: Mapping[Layer, Tensor], sums: dict[Any, Tensor]) -> None:
+    by_map: dict[Any, list[int]] = {}
+    for s in members:
+        form = grid.scorers[s].measure.rowwise
+        assert form is not None
+        by_map.setdefault((id(grid.scorers[s].checkpoint), form.map), []).append(s)
+    for (_, mapping), same in by_map.items():
+        scorer = grid.scorers[same[0]]
+        mapped = {layer: mapping(grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
+        for s in same:
+            for a, b in grid.plan.pairs:
+                sums[s, (a, b)] += _pair_sums(grid, s, mapped, a, b)
+
+
+def _pair_sums(grid: "Grid", s: int, mapped: Mapping[Layer, Tensor], a: int, b: int) -> Tensor:
+    """[layers of a, layers of b] sums over a block; NaN where widths differ."""
+    form = grid.scorers[s].measure.rowwise
+    assert form is not None
+    one, other = [mapped[a, n] for n in grid.plan.first[a]], [mapped[b, n] for n in grid.plan.second[b]]
+    out = torch.full((len(one), len(other)), torch.nan, dtype=torch.float64)
+    for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
+        i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
+        part = form.sums(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
+        out[torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
+    return out

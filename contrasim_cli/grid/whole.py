@@ -1,0 +1,143 @@
+"""Measures that need whole layers, and those whose other forms do not resolve the layers: prepared in memory."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted
+from contrasim_cli.grid.plan import Kept, Layer, size, spans
+from contrasim_cli.scoring import Scorer
+
+if TYPE_CHECKING:
+    from contrasim_cli.grid.grid import Grid
+
+log = logging.getLogger(__name__)
+
+Pairs = Sequence[tuple[Layer, Layer]]
+
+
+def compute(grid: "Grid", members: list[int], cells: Pairs | None = None) -> None:
+    """Prepare every layer once, where they fit, and compare pair by pair."""
+    cells = cells or list(grid.plan.cells())
+    by_preparation: dict[Any, list[int]] = {}
+    for s in members:
+        by_preparation.setdefault(grid.scorers[s].key, []).append(s)
+    with grid.progress("comparing", len(cells) * len(by_preparation), "pairs") as advance:
+        for same in by_preparation.values():
+            prepared = Prepared(grid, grid.scorers[same[0]])
+            for one, other in prepared.ordered(cells):
+                _compare(grid, same, prepared, one, other)
+                advance(1)
+
+
+def _compare(grid: "Grid", members: list[int], prepared: "Prepared", one: Layer, other: Layer) -> None:
+    """One cell of measures that prepare layers alike."""
+    mismatch = prepared.scorer.mismatch(grid.plan.width(one), grid.plan.width(other))
+    sides = None if mismatch else (prepared.first(one), prepared.second(other))
+    for s in members:
+        score = float("nan") if sides is None else float(grid.scorers[s].measure.compare(*sides))
+        grid.scores[s, one, other] = score
+
+
+def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
+    """All rows of a layer as the scorer's measure takes them, or the seeded subset where the measure costs n².
+
+    Raises:
+        InputError: they do not fit the budget.
+    """
+    chosen = grid.chosen(scorer)
+    rows = grid.plan.n_rows if chosen is None else len(chosen)
+    # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
+    width = scorer.checkpoint.config.output if scorer.checkpoint else grid.plan.width(layer)
+    need = 8 * rows * max(4 * width, 2 * rows if scorer.measure.pairs is not None else 0)
+    if need > 2 * grid.budget:
+        advice = "give --max-rows" if scorer.entry.quadratic else "raise it or compare fewer rows"
+        raise InputError(
+            f"{quoted(grid.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
+            f"at once for {scorer.name}, --memory allows {grid.budget / 2**30:.1f}; {advice}"
+        )
+    if chosen is not None:
+        return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
+    if scorer.checkpoint is None:
+        return grid.reader.rows(layer, 0, rows)
+    blocks = spans(rows, grid.reader.block_rows([layer]))  # encoded rows are often much narrower
+    return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
+
+
+@dataclass
+class Prepared:
+    """Layers as a measure prepares them; keeps what fits, and prepares the rest as few times as that allows."""
+
+    grid: "Grid"
+    scorer: Scorer
+    _pinned: dict[Layer, Any] = field(default_factory=dict)
+    _last: tuple[Layer, Any] | None = None
+
+    def __post_init__(self) -> None:
+        self._kept = Kept(self._make, self.grid.reader.free // 2)
+
+    def ordered(self, cells: Pairs) -> Iterator[tuple[Layer, Layer]]:
+        """The cells in an order in which every second layer meets as many first ones as fit, which are pinned meanwhile."""
+        facing: dict[Layer, list[Layer]] = {}
+        for one, other in cells:
+            facing.setdefault(one, []).append(other)
+        for ones in self._runs(list(facing)):
+            others = dict.fromkeys(other for one in ones for other in facing[one])
+            for other in others:
+                for one in ones:
+                    if other in facing[one]:
+                        yield one, other
+            self._pinned.clear()
+
+    def _runs(self, layers: Sequence[Layer]) -> Iterator[list[Layer]]:
+        """Runs of layers that fit, prepared, into half of what is free; one at least."""
+        run: list[Layer] = []
+        room = self.grid.reader.free // 2
+        for layer in layers:
+            run.append(layer)
+            room -= self._pinned_size(layer)
+            if room < self._pinned_size(layer):
+                yield run
+                run, room = [], self.grid.reader.free // 2
+        if run:
+            yield run
+
+    def _pinned_size(self, layer: Layer) -> int:
+        return size(self.first(layer))
+
+    def first(self, layer: Layer) -> Any:
+        """The prepared layer as the first of a pair."""
+        if layer not in self._pinned:
+            self._pinned[layer] = self._kept.get(layer)
+        return self._pinned[layer]
+
+    def second(self, layer: Layer) -> Any:
+        """The prepared layer as the second of a pair; the last one stays."""
+        if self._last is None or self._last[0] != layer:
+            self._last = (layer, self._pinned[layer] if layer in self._pinned else self._kept.get(layer))
+        return self._last[1]
+
+    def _make(self, layer: Layer) -> Any:
+        made = self.scorer.measure.prepare(rows_of(self.grid, self.scorer, layer))
+        self._note_full_rank(layer, made)
+        return made
+
+    def _note_full_rank(self, layer: Layer, prepared: Any) -> None:
+        """Say once per layer that its rows are too few for canonical correlations to mean anything."""
+        rows = self.grid.plan.n_rows
+        if not self.scorer.entry.trivial_at_full_rank or layer in self.grid.full_rank or int(prepared.rank) < rows - 1:
+            return
+        self.grid.full_rank.add(layer)
+        log.warning(
+            "%s: layer %s: %d rows span every direction (rank %d), so that each canonical correlation is 1 whatever "
+            "the other side; the CCA family needs more rows than neurons",
+            quoted(self.grid.plan.views[layer[0]].store.path),
+            quoted(layer[1]),
+            rows,
+            rows - 1,
+        )

@@ -1,0 +1,136 @@
+"""Squared distances between the rows of one layer, as tiles of the upper half of an n × n matrix. All in float64."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+INEXACT = 1e-5  # squared distances below this part of both rows' squared norms are computed from the difference
+GATHERED = 1 << 24  # values of rows gathered at once
+
+
+class RowMap(NamedTuple):
+    """What is done to raw rows [k, p] before their distances are taken, by which it scales these."""
+
+    apply: Callable[[Tensor], Tensor]
+    scale: Tensor  # a distance of raw rows over one of mapped rows
+
+
+class Tile(NamedTuple):
+    """‖x_r - x_s‖² of a run of rows r and a run of rows s, which are the same on the diagonal and else come later."""
+
+    top: int
+    left: int
+    squared: Tensor  # [h, w]
+
+    @property
+    def on_diagonal(self) -> bool:
+        """Whether every pair is in it twice, and each row with itself."""
+        return self.top == self.left
+
+    @property
+    def rows(self) -> slice:
+        """The rows r."""
+        return slice(self.top, self.top + self.squared.shape[0])
+
+    @property
+    def columns(self) -> slice:
+        """The rows s."""
+        return slice(self.left, self.left + self.squared.shape[1])
+
+    def once(self) -> Tensor:
+        """The squared distances of its pairs r < s [pairs]."""
+        return upper(self.squared) if self.on_diagonal else self.squared.flatten()
+
+    def without_self(self, values: Tensor) -> Tensor:
+        """Values [h, w] with zeros for each row with itself."""
+        return values.fill_diagonal_(0.0) if self.on_diagonal else values
+
+    def row_sums(self, values: Tensor, sums: Tensor) -> None:
+        """Add the sums of a symmetric matrix's rows [n], of which these values [h, w] are a tile."""
+        sums[self.rows] += values.sum(dim=1)
+        if not self.on_diagonal:
+            sums[self.columns] += values.sum(dim=0)
+
+
+def upper(matrix: Tensor) -> Tensor:
+    """Entries above the diagonal [..., pairs] of [..., n, n], row by row."""
+    position = torch.arange(matrix.shape[-1], device=matrix.device)
+    return matrix[..., position > position[:, None]]
+
+
+def between(a: Tensor, b: Tensor) -> Tensor:
+    """‖a_r - b_s‖² [..., t, n] of rows [..., t, p] and [..., n, p].
+
+    ‖a_r‖² + ‖b_s‖² - 2 a_r · b_s cancels where rows are close; those distances come from the difference.
+    """
+    both = a.square().sum(dim=-1)[..., :, None] + b.square().sum(dim=-1)[..., None, :]
+    squared = (both - 2 * (a @ b.mT)).clamp(min=0.0)
+    *lead, first, second = (squared < INEXACT * both).nonzero(as_tuple=True)
+    step = max(1, GATHERED // max(1, a.shape[-1]))
+    for start in range(0, len(first), step):
+        of = [index[start : start + step] for index in lead]
+        one, other = first[start : start + step], second[start : start + step]
+        squared[(*of, one, other)] = (a[(*of, one)] - b[(*of, other)]).square().sum(dim=-1)
+    return squared
+
+
+@dataclass
+class Tiles:
+    """The tiles of one layer. Made anew in every pass, but for those that fit `room` bytes."""
+
+    n_rows: int
+    mapped: Callable[[int, int], Tensor]  # rows [stop - start, p] whose distances are meant
+    side: int
+    scale: Tensor
+    room: int = 0
+    _kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+    _row: tuple[int, Tensor] | None = None
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs of rows r < s there are."""
+        return self.n_rows * (self.n_rows - 1) // 2
+
+    @property
+    def positions(self) -> list[tuple[int, int]]:
+        """Top and left of every tile, on the diagonal and above it."""
+        starts = range(0, self.n_rows, self.side)
+        return [(top, left) for top in starts for left in starts if left >= top]
+
+    def __iter__(self) -> Iterator[Tile]:
+        return (self.at(*position) for position in self.positions)
+
+    def at(self, top: int, left: int) -> Tile:
+        """One tile."""
+        found = self._kept.get((top, left))
+        if found is None:
+            first = self._first(top)
+            found = between(first, first if left == top else self._rows(left))
+            if found.nelement() * found.itemsize <= self.room:
+                self.room -= found.nelement() * found.itemsize
+                self._kept[top, left] = found
+        return Tile(top, left, found)
+
+    def _rows(self, start: int) -> Tensor:
+        return self.mapped(start, min(start + self.side, self.n_rows))
+
+    def _first(self, top: int) -> Tensor:
+        """The rows of a line of tiles, which follow each other."""
+        if self._row is None or self._row[0] != top:
+            self._row = (top, self._rows(top))
+        return self._row[1]
+
+    def sample(self, count: int) -> Tensor:
+        """Squared distances [about count] of pairs r < s, of each tile in proportion; of all pairs where there are no more."""
+        if self.pairs <= count:
+            return torch.cat([tile.once() for tile in self])
+        generator = torch.Generator().manual_seed(0)
+        found = []
+        for tile in self:
+            values = tile.once()
+            drawn = torch.randint(len(values), (max(1, count * len(values) // self.pairs),), generator=generator)
+            found.append(values[drawn.to(values.device)])
+        return torch.cat(found)

@@ -1,0 +1,87 @@
+"""Medians and ranks of the distances in tiles, against all of them at once."""
+
+import numpy as np
+import pytest
+import torch
+
+from contrasim_cli.measures import distances
+from contrasim_cli.measures.distances import average_ranks, median, median_of_tiles, ranks_of_tiles
+from contrasim_cli.measures.tiles import Tiles, between
+
+ROWS = {
+    "normal": torch.randn(150, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+    "few values": torch.randint(0, 2, (150, 3), generator=torch.Generator().manual_seed(0)).double(),
+    "half equal": torch.cat(
+        [torch.ones(110, 2), torch.rand(40, 2, generator=torch.Generator().manual_seed(1))]
+    ).double(),
+    "all equal": torch.ones(20, 2, dtype=torch.float64),
+    "two clusters": torch.cat([torch.zeros(70, 1), torch.linspace(1, 1.0001, 71)[:, None]]).double(),
+    "two rows": torch.tensor([[0.0], [3.0]], dtype=torch.float64),
+    "far apart": torch.logspace(-6, 6, 100, dtype=torch.float64)[:, None],
+}
+
+
+def tiles_of(rows: torch.Tensor, side: int = 32, room: int = 0) -> Tiles:
+    return Tiles(len(rows), lambda start, stop: rows[start:stop], side, torch.ones((), dtype=torch.float64), room)
+
+
+def once(rows: torch.Tensor) -> torch.Tensor:
+    """The squared distances of all pairs r < s."""
+    first, second = torch.triu_indices(len(rows), len(rows), 1)
+    return (rows[first] - rows[second]).square().sum(dim=1)
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize(("bins", "collected"), [(1 << 18, 1 << 24), (200, 1 << 24), (200, 300), (20, 50), (8, 8)])
+def test_the_median(case: str, bins: int, collected: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all pairs at once; from a sample and one pass; and from several passes that narrow the bracket down."""
+    monkeypatch.setattr(distances, "BINS", bins)
+    monkeypatch.setattr(distances, "COLLECTED", collected)
+    found = median_of_tiles(tiles_of(ROWS[case]))
+    torch.testing.assert_close(found, median(once(ROWS[case]).sqrt())[0], rtol=1e-12, atol=1e-12)
+
+
+def test_the_median_of_no_pairs() -> None:
+    assert median_of_tiles(tiles_of(torch.ones(1, 3, dtype=torch.float64))).isnan()
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_ranks_of_few_pairs_are_exact(case: str) -> None:
+    values = once(ROWS[case])
+    torch.testing.assert_close(ranks_of_tiles(tiles_of(ROWS[case])).of(values), average_ranks(values))
+
+
+@pytest.mark.parametrize("case", ["normal", "few values", "half equal", "two clusters"])
+def test_ranks_of_many_pairs_change_no_correlation(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distances, "BINS", 2000)
+    values = once(ROWS[case])
+    found, exact = ranks_of_tiles(tiles_of(ROWS[case])).of(values), average_ranks(values)
+    assert np.corrcoef(found, exact)[0, 1] == pytest.approx(1, abs=1e-5)
+    assert float((found - exact).mean().abs()) < 1e-6 * len(values)
+    if case == "few values":  # ties stay together
+        torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.parametrize("side", [1, 7, 150, 1000])
+@pytest.mark.parametrize("room", [0, 40_000, 1 << 30])
+def test_tiles_are_the_upper_half(side: int, room: int) -> None:
+    rows = ROWS["normal"][:40]
+    tiles = tiles_of(rows, side, room)
+    expected = between(rows, rows)
+    for _ in range(2):  # made, and kept
+        seen = torch.zeros(40, 40)
+        for tile in tiles:
+            torch.testing.assert_close(tile.squared, expected[tile.rows, tile.columns])
+            seen[tile.rows, tile.columns] += 1
+        assert (seen.triu() == torch.ones(40, 40).triu()).all()
+    assert torch.cat([tile.once() for tile in tiles]).sort().values.tolist() == pytest.approx(
+        once(rows).sort().values.tolist()
+    )
+
+
+def test_a_sample_is_of_all_tiles() -> None:
+    rows = ROWS["normal"]
+    found, values = tiles_of(rows).sample(3000), once(rows)
+    assert len(found) == pytest.approx(3000, rel=0.02)
+    assert torch.isin(found.round(decimals=9), values.round(decimals=9)).all()
+    assert float(found.median()) == pytest.approx(float(values.median()), rel=0.1)
