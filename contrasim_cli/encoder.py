@@ -1,11 +1,13 @@
-"""The encoder e: an MLP whose unit-norm outputs an ordinary measure compares, and its checkpoint, version 1.
+"""The encoder e: an MLP whose unit-norm outputs an ordinary measure compares, and its checkpoint, version 2.
 
 Learned similarity = encode both sides, then `dot` (Eq. 2), `norm` (Eq. 9, 10) or `cka` of what comes out.
 """
 
 import dataclasses
+import errno
 import hashlib
 import io
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,9 +21,12 @@ from torch.nn import functional
 
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
+from contrasim_cli.transforms import Standardization
 
 FORMAT = "contrasim-encoder"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)  # version 1 knew nothing but the paper's recipe, which is what options it lacks stand at
+STATE_OF_A_RUN = frozenset({"optimizer", "scaler", "best"})  # tensors of an unfinished run
 ENCODE_ROWS = 8192  # rows per block, so that encoding needs little memory whatever the layer
 
 
@@ -49,6 +54,21 @@ class Config:
     anchor_side: str = "both"
     encoder_per_view: bool = False
     seed: int = 0
+    recipe: str = "paper"
+    standardize: str = "none"
+    shrinkage: float = 0.01
+    path: str = "mlp"
+    optimizer: str = "adam"
+    schedule: str = "constant"
+    warmup: float = 0.0
+    validation: float = 0.0
+    patience: int = 0
+    precision: str = "float32"
+
+    @property
+    def standardization(self) -> Standardization:
+        """What is done to rows before they are encoded."""
+        return Standardization(self.standardize, self.shrinkage)
 
     @property
     def scored_by(self) -> str:
@@ -57,24 +77,56 @@ class Config:
 
 
 class Encoder(nn.Module):
-    """MLP: one first linear layer per width (or per view and width), the rest shared; ReLU between, unit-norm output."""
+    """MLP: one first linear layer per width (or per view and width), the rest shared; ReLU between, unit-norm output.
+
+    `path` linear: a linear map instead, one per width, that starts as the identity (as a random rotation into the
+    output where that is narrower). `both`: rows of norm 1 through the linear map, plus `gain` times the MLP's unit-norm
+    output, where the gain starts at 0: before the first step the encoder is the linear map alone.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         first = config.hidden[0] if config.hidden else config.output
         by_view = config.view_widths if config.encoder_per_view else (config.widths,)
-        self.first = nn.ModuleDict(
-            {_key(view, width): nn.Linear(width, first) for view, widths in enumerate(by_view) for width in widths}
-        )
-        sizes = [*config.hidden, config.output]
-        layers = [nn.Sequential(nn.ReLU(), nn.Linear(a, b)) for a, b in pairwise(sizes)]
-        self.rest = nn.Sequential(*layers)
+        inputs = [(_key(view, width), width) for view, widths in enumerate(by_view) for width in widths]
+        if config.path != "linear":
+            self.first = nn.ModuleDict({key: nn.Linear(width, first) for key, width in inputs})
+            sizes = [*config.hidden, config.output]
+            layers = [nn.Sequential(nn.ReLU(inplace=True), nn.Linear(a, b)) for a, b in pairwise(sizes)]
+            self.rest = nn.Sequential(*layers)
+        if config.path != "mlp":
+            self.linear = nn.ParameterDict({key: _start(width, config.output) for key, width in inputs})
+        if config.path == "both":
+            self.gain = nn.Parameter(torch.zeros(()))
 
     def forward(self, rows: Tensor, view: int = 0) -> Tensor:
         """Rows [..., width] to unit vectors [..., output]; `view` counts only where views have their own first layer."""
-        first = self.first[_key(view if self.config.encoder_per_view else 0, rows.shape[-1])]
-        return functional.normalize(self.rest(first(rows)), dim=-1)
+        key = _key(view if self.config.encoder_per_view else 0, rows.shape[-1])
+        if self.config.path == "mlp":
+            return functional.normalize(self._mlp(rows, key), dim=-1)
+        if self.config.path == "linear":
+            return functional.normalize(_widened(functional.linear(rows, self.linear[key])), dim=-1)
+        unit = functional.normalize(_widened(rows), dim=-1)
+        scaled = unit * rows.shape[-1] ** 0.5  # values of about 1, as an MLP is initialised for
+        beside = functional.normalize(self._mlp(scaled, key), dim=-1)
+        return functional.normalize(_widened(functional.linear(unit, self.linear[key])) + self.gain * beside, dim=-1)
+
+    def _mlp(self, rows: Tensor, key: str) -> Tensor:
+        return _widened(self.rest(self.first[key](rows)))
+
+
+def _widened(rows: Tensor) -> Tensor:
+    """No narrower than float32: norms and similarities are never taken in less."""
+    return rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+
+
+def _start(width: int, output: int) -> nn.Parameter:
+    """[output, width] the identity, or orthonormal rows where the output is narrower."""
+    if output >= width:
+        return nn.Parameter(torch.eye(output, width))
+    rotation: Tensor = torch.linalg.qr(torch.randn(width, output))[0]
+    return nn.Parameter(rotation.T.contiguous())
 
 
 def _key(view: int, width: int) -> str:
@@ -143,10 +195,17 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def words_digest(content: Mapping[str, Any]) -> str:
+    """SHA-256 of the configuration, of where the encoder comes from, and of what training noted in numbers and words."""
+    noted = {name: value for name, value in content["training"].items() if name not in STATE_OF_A_RUN}
+    words = [content["config"], content["provenance"], noted]
+    return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()
+
+
 def save(path: Path, checkpoint: Checkpoint, force: bool) -> None:
     """Write a checkpoint, whole or not at all."""
     state = {name: tensor.detach().cpu() for name, tensor in checkpoint.encoder.state_dict().items()}
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "config": {name: _plain(value) for name, value in dataclasses.asdict(checkpoint.config).items()},
@@ -155,6 +214,7 @@ def save(path: Path, checkpoint: Checkpoint, force: bool) -> None:
         "training": checkpoint.training,
         "provenance": checkpoint.provenance,
     }
+    content["words_digest"] = words_digest(content)
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue(), force)
@@ -177,20 +237,25 @@ def load(path: Path) -> Checkpoint:
     content = _load_dict(path)
     if content.get("format") != FORMAT:
         raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
-    if content.get("format_version") != FORMAT_VERSION:
+    if content.get("format_version") not in READABLE:
         raise InputError(
-            f"{quoted(path)}: encoder format_version is {content.get('format_version')}, this contrasim reads {FORMAT_VERSION}; "
-            "install a newer one"
+            f"{quoted(path)}: encoder format_version is {content.get('format_version')}, this contrasim reads "
+            f"{' and '.join(map(str, READABLE))}; install a newer one"
         )
     try:
         encoder = Encoder(Config(**{name: _tuples(value) for name, value in content["config"].items()}))
         encoder.load_state_dict(content["state_dict"])
         sound = weights_digest(content["state_dict"]) == content["digest"]
+        told = content["format_version"] == 1 or words_digest(content) == content["words_digest"]
         training, provenance = dict(content["training"]), dict(content["provenance"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise InputError(f"{quoted(path)}: the encoder is damaged ({reason(error)})") from error
     if not sound:
         raise InputError(f"{quoted(path)}: the encoder's weights do not match their digest; the file is damaged")
+    if not told:
+        raise InputError(
+            f"{quoted(path)}: the encoder's options or history do not match their digest; the file is damaged"
+        )
     return Checkpoint(encoder, training, provenance, path)
 
 
@@ -205,6 +270,10 @@ def _load_dict(path: Path) -> Mapping[str, Any]:
     except InputError:
         raise
     except OSError as error:
+        if error.errno == errno.EINVAL:  # an archive cut short sends its reader to places before its start
+            raise InputError(
+                f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one"
+            ) from error
         raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler trips over
         raise InputError(

@@ -4,7 +4,7 @@ Similarities `s` are already divided by the temperature. Anchors are the first r
 first view's. Equations are the paper's.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -67,6 +67,49 @@ def supcon(s: Tensor, positives: Tensor, others: Tensor) -> Tensor:
     everything = s.masked_fill(~others, -torch.inf).logsumexp(dim=1, keepdim=True)
     by_anchor = ((everything - s) * positives).sum(dim=1) / positives.sum(dim=1)
     return by_anchor.sum() / max(1, len(by_anchor))
+
+
+def paired(first: Tensor, second: Tensor, temperature: float, all_others: bool, first_only: bool = False) -> Tensor:
+    """`contrasim`, or with `all_others` `supcon`, of task `pairs` for rows [n, d] of two views, without masks.
+
+    Every anchor has one positive, so that both are `logsumexp_{j} s_ij - s_ip`, over j ∈ N(i) or over all j ≠ i, summed
+    or averaged over anchors.
+    """
+    n = len(first)
+    items = torch.cat([first, second])
+    anchors = (first if first_only else items) / temperature
+    partner = torch.arange(len(anchors), device=items.device).add(n).remainder(2 * n)
+    attract = (anchors * items[partner]).sum(dim=1)
+    by_anchor = _logsumexp_of_others(anchors, items, None if all_others else partner) - attract
+    return by_anchor.mean() if all_others else by_anchor.sum()
+
+
+def _logsumexp_of_others(anchors: Tensor, items: Tensor, partner: Tensor | None) -> Tensor:
+    """Per anchor i logsumexp_j anchors_i · items_j over all items j but i itself and its partner."""
+    found: Tensor = _LogSumExp.apply(anchors, items, partner)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _LogSumExp(torch.autograd.Function):
+    """The matrix of all pairs is written once, and its exponentials are what the gradient needs."""
+
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, items: Tensor, partner: Tensor | None) -> Tensor:
+        s = anchors @ items.T
+        index = torch.arange(len(anchors), device=s.device)
+        s[index, index] = -torch.inf
+        if partner is not None:
+            s[index, partner] = -torch.inf
+        largest = s.amax(dim=1, keepdim=True)
+        total = s.sub_(largest).exp_().sum(dim=1, keepdim=True)
+        ctx.save_for_backward(s, total, anchors, items)
+        return (largest + total.log()).squeeze(1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        exponentials, total, anchors, items = ctx.saved_tensors
+        weights = gradient.unsqueeze(1) / total
+        return weights * (exponentials @ items), exponentials.T @ (weights * anchors), None
 
 
 def deepdot(s: Tensor, positives: Tensor) -> Tensor:

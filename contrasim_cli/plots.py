@@ -1,7 +1,7 @@
 """Results as figures; needs the extra `plot`. Readable in print and in grey."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import write_atomic
@@ -36,6 +37,32 @@ def draw(results: Results, path: Path, force: bool) -> None:
             raise UsageError("--plot: there is nothing to draw")
         figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight")
     write_atomic(path, buffer.getvalue(), force)
+
+
+def draw_training(curves: Mapping[str, Sequence[float]], path: Path, force: bool) -> None:
+    """Draw loss and, where rows were held out, accuracy over the epochs of a run; whole or not at all."""
+    mpl.use("Agg")
+    accuracy = curves.get("validation_accuracy")
+    panels = 2 if accuracy else 1
+    figure = Figure(figsize=(1.0 + 4.0 * panels, 3.4), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    _curve(axes[0], curves["loss"])
+    axes[0].set_ylabel("mean loss of a step")
+    if accuracy:
+        _curve(axes[1], [100 * value for value in accuracy])
+        axes[1].set_ylabel("accuracy in % on held-out rows")
+        axes[1].set_ylim(-2, 104)
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.fonttype": "none", "pdf.fonttype": 42}):
+        figure.savefig(buffer, format=path.suffix[1:].lower(), dpi=160, bbox_inches="tight")
+    write_atomic(path, buffer.getvalue(), force)
+
+
+def _curve(ax: Any, values: Sequence[float]) -> None:
+    ax.plot(range(1, 1 + len(values)), values, color="C0", marker="o", markersize=3)
 
 
 def _heat_maps(rows: Sequence[ScoreRow]) -> Figure:

@@ -53,6 +53,9 @@ class InspectRow:
     nan: int | None
     inf: int | None
     constant_columns: int | None
+    mean_cosine: float | None
+    widest_share: float | None
+    effective_rank: float | None
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.store import Store
+from contrasim_cli.transforms import AS_THEY_ARE, Standardization
 
 log = logging.getLogger(__name__)
 
@@ -29,15 +30,16 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Scorer:
-    """One column of a result: a measure, and the encoder that rows go through before it, if any."""
+    """One column of a result: a measure, the encoder that rows go through before it, if any, and what comes before both."""
 
     name: str
     entry: Entry
     measure: Measure
     checkpoint: Checkpoint | None = None
+    standardize: Standardization = AS_THEY_ARE
 
     def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
-        """Rows [n, p] of a store as the measure takes them: encoded [n, output], or as they are."""
+        """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.checkpoint is None:
             return torch.as_tensor(matrix).to(device)
         return self.checkpoint.encode(matrix, self.checkpoint.view_of(store.stem, store.path), device)
@@ -68,13 +70,26 @@ class Scorer:
         return self.checkpoint is None and self.entry.needs_equal_widths and width_a != width_b
 
 
-def closed_form(names: Sequence[str], options: Options = Options()) -> list[Scorer]:
+def by_standardization(scorers: Sequence[Scorer]) -> dict[Standardization, list[int]]:
+    """Positions of the scorers that take rows in the same form."""
+    groups: dict[Standardization, list[int]] = {}
+    for s, scorer in enumerate(scorers):
+        groups.setdefault(scorer.standardize, []).append(s)
+    return groups
+
+
+def closed_form(
+    names: Sequence[str], options: Options = Options(), standardize: Standardization | None = None
+) -> list[Scorer]:
     """Scorers of the registry's measures."""
-    return [Scorer(name, MEASURES[name], load(name, options)) for name in names]
+    return [Scorer(n, MEASURES[n], load(n, options), standardize=standardize or AS_THEY_ARE) for n in names]
 
 
-def learned(paths: Sequence[Path]) -> list[Scorer]:
-    """Scorers of encoder checkpoints, named by their files; the problems of all are reported together."""
+def learned(paths: Sequence[Path], standardize: Standardization | None = None) -> list[Scorer]:
+    """Scorers of encoder checkpoints, named by their files; the problems of all are reported together.
+
+    Rows are standardised as each encoder was trained, unless a way is given.
+    """
     checkpoints: list[Checkpoint] = []
     problems: list[ContraSimError] = []
     for path in paths:
@@ -89,4 +104,7 @@ def learned(paths: Sequence[Path]) -> list[Scorer]:
     raise_all(problems)
     names = distinct_names(paths, suffix=True)
     measures = [checkpoint.config.scored_by for checkpoint in checkpoints]
-    return [Scorer(n, MEASURES[m], load(m), c) for n, m, c in zip(names, measures, checkpoints, strict=True)]
+    return [
+        Scorer(n, MEASURES[m], load(m), c, c.config.standardization if standardize is None else standardize)
+        for n, m, c in zip(names, measures, checkpoints, strict=True)
+    ]

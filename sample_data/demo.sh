@@ -8,9 +8,9 @@ out=${1:-../demo_out}
 mkdir -p "$out"
 
 for objective in contrasim deepdot deepcka; do
-    contrasim train layers/train/seed_*.h5 --task layers --objective "$objective" -o "$out/$objective.pt" --force
+    contrasim train layers/train/seed_*.h5 --task layers --recipe paper --objective "$objective" -o "$out/$objective.pt" --force
 done
-contrasim train layers/train/seed_*.h5 --task layers --batch-size 256 -o "$out/contrasim-batch256.pt" --force
+contrasim train layers/train/seed_*.h5 --task layers --recipe paper --batch-size 256 -o "$out/contrasim-batch256.pt" --force
 
 contrasim bench layers layers/test/seed_*.h5 --pairs all \
     --measure cka --measure pwcca --measure svcca --measure cca --measure dot --measure norm \

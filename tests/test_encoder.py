@@ -104,12 +104,26 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
     layers = made.related(2, 2, 20, (10, 6))
     stores = [made.store(tmp_path / f"{name}.h5", x) for name, x in zip("ab", layers, strict=True)]
     done = run(
-        "train", *stores, "--task", "pairs", "--epochs", "2", "--hidden", "12", "--dim", "4", "-o", tmp_path / "e.pt"
+        "train",
+        *stores,
+        "--task",
+        "pairs",
+        "--recipe",
+        "paper",
+        "--epochs",
+        "2",
+        "--hidden",
+        "12",
+        "--dim",
+        "4",
+        "-o",
+        tmp_path / "e.pt",
     )
     assert done.code == 0
     found = content(tmp_path / "e.pt")
-    assert list(found) == ["format", "format_version", "config", "state_dict", "digest", "training", "provenance"]
-    assert (found["format"], found["format_version"]) == ("contrasim-encoder", 1)
+    parts = ["format", "format_version", "config", "state_dict", "digest", "training", "provenance", "words_digest"]
+    assert list(found) == parts
+    assert (found["format"], found["format_version"]) == ("contrasim-encoder", 2)
     assert found["config"] == {
         "task": "pairs",
         "objective": "contrasim",
@@ -127,6 +141,16 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "anchor_side": "both",
         "encoder_per_view": False,
         "seed": 0,
+        "recipe": "paper",
+        "standardize": "none",
+        "shrinkage": 0.01,
+        "path": "mlp",
+        "optimizer": "adam",
+        "schedule": "constant",
+        "warmup": 0.0,
+        "validation": 0.0,
+        "patience": 0,
+        "precision": "float32",
     }
     assert set(found["state_dict"]) == {
         f"{layer}.{kind}"
@@ -177,13 +201,61 @@ def test_swapped_weights_are_noticed(path: Path) -> None:
     assert "do not match their digest" in refusal(rewritten(path, state_dict=state))
 
 
-def test_a_future_version_is_refused(path: Path) -> None:
-    assert refusal(rewritten(path, format_version=2)) == (
-        f"{path}: encoder format_version is 2, this contrasim reads 1; install a newer one"
+def test_version_1_is_read_as_the_papers_recipe(path: Path) -> None:
+    """Which knew neither the later options nor a digest of anything but the weights."""
+    later = {"recipe", "standardize", "shrinkage", "path", "optimizer", "schedule", "warmup", "validation", "patience"}
+    old = content(path)
+    del old["words_digest"]
+    old["config"] = {name: value for name, value in old["config"].items() if name not in later | {"precision"}}
+    torch.save(old | {"format_version": 1}, path)
+    assert encoders.load(path).config == made.checkpoint(widths=(5,)).config
+    assert not encoders.load(path).config.standardization
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [("config", {"standardize": "whiten"}), ("provenance", {"stores": [1]}), ("training", {"loss_curve": [0.5]})],
+)
+def test_words_that_were_changed_are_noticed(path: Path, key: str, change: dict[str, Any]) -> None:
+    changed = rewritten(path, **{key: content(path)[key] | change})
+    assert refusal(changed) == (
+        f"{path}: the encoder's options or history do not match their digest; the file is damaged"
     )
 
 
-@pytest.mark.parametrize("key", ["config", "state_dict", "digest", "training", "provenance"])
+@pytest.mark.parametrize(("width", "output"), [(5, 5), (5, 8)])
+def test_a_linear_path_starts_as_the_identity(width: int, output: int) -> None:
+    rows = torch.randn(9, width)
+    unit = torch.nn.functional.normalize(rows, dim=1)
+    for path in ("linear", "both"):
+        encoded = made.checkpoint(widths=(width,), output=output, path=path).encoder(rows)
+        torch.testing.assert_close(encoded[:, :width], unit)
+        assert (encoded[:, width:] == 0).all()
+
+
+def test_a_linear_path_into_less_starts_as_a_rotation_into_it() -> None:
+    linear = made.checkpoint(widths=(9,), output=4, path="linear").encoder.linear["view0_width9"]
+    torch.testing.assert_close(linear @ linear.T, torch.eye(4))
+
+
+def test_the_mlp_beside_the_linear_path() -> None:
+    encoder_ = made.checkpoint(widths=(6,), path="both").encoder.double()
+    encoder_.gain.data.fill_(0.7)
+    rows = torch.randn(9, 6, dtype=torch.float64)
+    norm = torch.nn.functional.normalize
+    unit = norm(rows, dim=1)
+    mlp = encoder_.rest(encoder_.first["view0_width6"](unit * 6**0.5))
+    expected = norm(unit @ encoder_.linear["view0_width6"].T + 0.7 * norm(mlp, dim=1), dim=1)
+    torch.testing.assert_close(encoder_(rows), expected)
+
+
+def test_a_future_version_is_refused(path: Path) -> None:
+    assert refusal(rewritten(path, format_version=3)) == (
+        f"{path}: encoder format_version is 3, this contrasim reads 1 and 2; install a newer one"
+    )
+
+
+@pytest.mark.parametrize("key", ["config", "state_dict", "digest", "training", "provenance", "words_digest"])
 def test_a_part_that_is_missing_is_noticed(path: Path, key: str) -> None:
     torch.save({name: value for name, value in content(path).items() if name != key}, path)
     assert refusal(path) == f"{path}: the encoder is damaged ('{key}')"

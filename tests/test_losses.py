@@ -231,3 +231,26 @@ def test_supcon_averages_over_the_anchors_with_positives() -> None:
     assert loss.item() == pytest.approx(oracles.supcon(list(items), reduced, 0.07), rel=1e-9)
     (gradient,) = torch.autograd.grad(loss, z)
     assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("side", ["both", "first"])
+@pytest.mark.parametrize("objective", ["contrasim", "supcon"])
+def test_pairs_without_masks_are_those_with_masks(objective: str, side: Side) -> None:
+    """Values and gradients, which are written out by hand."""
+    z = torch.from_numpy(encoded(2 * ROWS, 1))
+    found = []
+    for paired in (True, False):
+        rows = z.clone().requires_grad_()
+        first, second = rows.squeeze(1).chunk(2)
+        if paired:
+            loss = losses.paired(first, second, 0.07, objective == "supcon", side == "first")
+        else:
+            sets = losses.pair_sets(ROWS, side)
+            s = similarities(rows, len(sets.positives), "dot") / 0.07
+            loss = getattr(losses, objective)(
+                s, sets.positives, sets.others if objective == "supcon" else sets.negatives
+            )
+        (gradient,) = torch.autograd.grad(loss, rows)
+        found.append((loss.detach(), gradient))
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+    assert found[0][1].abs().max() > 0.1

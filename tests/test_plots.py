@@ -128,7 +128,7 @@ def test_odd_results_are_drawn(tmp_path: Path, results: Results) -> None:
 
 
 def test_there_is_nothing_to_draw_of_other_results(tmp_path: Path) -> None:
-    rows = [InspectRow("a.h5", "l", 5, 3, "float16", 0, None, 1)]
+    rows = [InspectRow("a.h5", "l", 5, 3, "float16", 0, None, 1, 0.5, None, 2.0)]
     with pytest.raises(UsageError, match="there is nothing to draw"):
         plots.draw(Results("inspect", InspectRow, rows), tmp_path / "out.png", force=False)
 

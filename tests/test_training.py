@@ -1,9 +1,11 @@
 """Batches, objectives and the loop: every row once, the oracle's loss, the same weights however a run is interrupted."""
 
+import json
 import logging
 import math
 import os
 import signal
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +23,13 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, Terminated, TrainingError, UsageError
-from contrasim_cli.progress import silent
-from contrasim_cli.training import Data, Source, State, Step, epoch_groups
+from contrasim_cli.training import Data, Order, Run, Source, State, Step, encoding, loop
+from contrasim_cli.training import order as ordering
+from contrasim_cli.training import rows as rows_module
+from contrasim_cli.training.journal import Journal
+from contrasim_cli.training.loop import nothing_saved
+from contrasim_cli.training.rows import Held
+from contrasim_cli.transforms import Standardization, Standardizer
 
 CPU = torch.device("cpu")
 KINDS = [
@@ -59,18 +66,19 @@ def messages() -> Iterator[list[str]]:
     heard: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
-    training.log.addHandler(handler)
+    loop.log.addHandler(handler)
     yield heard
-    training.log.removeHandler(handler)
+    loop.log.removeHandler(handler)
 
 
-def nowhere(state: State, finished: bool) -> None:
-    """Save nothing."""
+def source_of(data: Data, options: Config, budget: int = 1 << 40) -> Source:
+    return Source(data, Order.of(data, options), budget)
 
 
-def trained(data: Data, options: Config, *, budget: int = 1 << 40, save: Any = nowhere) -> State:
+def trained(data: Data, options: Config, *, budget: int = 1 << 40, save: Any = nothing_saved, **more: Any) -> State:
     """The state after a whole run."""
-    return training.train(Source(data, budget, CPU, silent), options, training.new_state(options, CPU), save)
+    source = source_of(data, options, budget)
+    return Run(source, options, training.new_state(options, CPU), CPU, save, **more).train()
 
 
 def weights(state: State) -> str:
@@ -81,7 +89,7 @@ def weights(state: State) -> str:
 
 
 def steps_of(n_rows: int, n_layers: int, options: Config, epoch: int = 0) -> list[Step]:
-    return [step for _, steps in epoch_groups(n_rows, n_layers, options, epoch) for step in steps]
+    return [step for group in Order(n_rows, n_layers, options).groups(epoch) for step in group.steps]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -92,27 +100,35 @@ def steps_of(n_rows: int, n_layers: int, options: Config, epoch: int = 0) -> lis
     group=st.integers(1, 300),
     task=st.sampled_from(["pairs", "layers"]),
     epoch=st.integers(0, 3),
+    validation=st.sampled_from([0.0, 0.1, 0.5]),
 )
 def test_an_epoch_visits_every_row_once_per_layer(
-    n_rows: int, n_layers: int, batch: int, group: int, task: str, epoch: int
+    n_rows: int, n_layers: int, batch: int, group: int, task: str, epoch: int, validation: float
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "GROUP_ROWS", group)
-        patch.setattr(training, "BLOCK_ROWS", 13)
-        groups = list(epoch_groups(n_rows, n_layers, config(task, batch_size=batch), epoch))
-    assert max(len(rows) for rows, _ in groups) <= max(group, batch)
-    assert sorted(np.concatenate([rows for rows, _ in groups])) == list(range(n_rows))
+        patch.setattr(ordering, "GROUP_ROWS", group)
+        patch.setattr(ordering, "BLOCK_ROWS", 13)
+        options = config(task, batch_size=batch, validation=validation)
+        held_out = ordering.held_out_rows(n_rows, options)
+        order = Order(n_rows, n_layers, options, held_out=held_out)
+        groups = list(order.groups(epoch))
+    assert len(held_out) == min(math.ceil(validation * n_rows), n_rows - 2)
+    assert max(len(group_.rows) for group_ in groups) <= max(group, batch)
+    trained_on = sorted(set(range(n_rows)) - set(held_out))
+    assert sorted(np.concatenate([group_.rows for group_ in groups])) == trained_on
+    n_rows = len(trained_on)
     alone = n_rows % batch == 1 and task == "pairs"
     for layer in range(n_layers if task == "pairs" else 1):
-        batches = [step.rows for _, steps in groups for step in steps if step.layer == layer]
+        batches = [step.rows for group_ in groups for step in group_.steps if step.layer == layer]
         seen = np.concatenate(batches)
         assert len(seen) == len(set(seen)) == n_rows - alone
         sizes = sorted(map(len, batches))
         assert sizes[-1] <= batch
         assert len(sizes) == n_rows // batch + (n_rows % batch > alone)
         assert all(size == batch for size in sizes[1:])
-    for rows, steps in groups:
-        assert {row for step in steps for row in step.rows} <= set(rows)
+    assert order.n_steps == sum(len(group_.steps) for group_ in groups)
+    for group_ in groups:
+        assert {row for step in group_.steps for row in step.rows} <= set(group_.rows)
 
 
 def test_every_layer_meets_the_same_batches() -> None:
@@ -145,34 +161,100 @@ def test_the_order_is_random_and_depends_on_seed_and_epoch_alone() -> None:
 
 def test_rows_from_all_over_the_store_meet_in_one_batch() -> None:
     step = steps_of(5000, 1, config(batch_size=256))[0]
-    assert len({row // training.BLOCK_ROWS for row in step.rows}) > 10
+    assert len({row // ordering.BLOCK_ROWS for row in step.rows}) > 10
 
 
+HOWS = ["none", "center", "zscore", "whiten"]
+
+
+def standardized(data: Data, kind: str) -> Data:
+    """The same data, standardised by their own statistics."""
+    found = Standardizer(data.views).transforms(Standardization(kind), data.layers, 1 << 40)
+    return replace(data, transforms=found)
+
+
+@pytest.mark.parametrize("kind", HOWS)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8])
-def test_streamed_rows_are_those_in_memory(tmp_path: Path, dtype: type, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "GROUP_ROWS", 64)
-    monkeypatch.setattr(training, "BLOCK_ROWS", 8)
+def test_streamed_rows_are_those_in_memory(
+    tmp_path: Path, dtype: type, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "GROUP_ROWS", 64)
+    monkeypatch.setattr(ordering, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(rows_module, "BLOCK_ROWS", 8)
+    monkeypatch.setattr(rows_module, "READ_BYTES", 1)
     rng = np.random.default_rng(0)
-    layers = [{f"l{k}": (40 * rng.normal(size=(150, 5))).astype(dtype) for k in range(2)} for _ in "ab"]
+    widths = (5, 3)
+    layers = [{f"l{k}": (40 * rng.normal(size=(150, widths[k]))).astype(dtype) for k in range(2)} for _ in "ab"]
     write = made.store if dtype != np.int8 else plain
     views = [made.View(made.open_store(write(tmp_path / f"{n}.h5", x))) for n, x in zip("ab", layers, strict=True)]
-    data = Data(views, [["l0", "l1"], ["l1", "l0"]])
-    assert data.bytes_in_memory == 4 * 150 * 5 * (2 if dtype == np.float16 else 4)
-    held, streamed = (
-        Source(data, data.bytes_in_memory, CPU, silent),
-        Source(data, data.bytes_in_memory - 1, CPU, silent),
-    )
+    data = standardized(Data(views, [["l0", "l1"], ["l1", "l0"]]), kind)
+    itemsize = 2 if dtype == np.float16 else 4
+    assert data.bytes_in_memory == 2 * 150 * 8 * itemsize
+    options = config(validation=0.1)
+    held, streamed = (source_of(data, options, data.bytes_in_memory - less) for less in (0, 1))
     assert (held.in_memory, streamed.in_memory) == (True, False)
     assert training.provenance(held) == training.provenance(streamed)
-    for rows, steps in epoch_groups(150, 2, config(), 0):
-        held.open_group(rows)
-        streamed.open_group(rows)
-        for step in steps:
-            for side, name in enumerate([f"l{step.layer}", f"l{1 - step.layer}"]):
-                taken = streamed.take(side, step.layer, step.rows)
-                assert taken.dtype == torch.float32
-                assert torch.equal(taken, held.take(side, step.layer, step.rows))
-                np.testing.assert_array_equal(taken.numpy(), layers[side][name][step.rows].astype(np.float32))
+    transforms = data.transforms
+    seen = []
+    with held.groups(0, 0) as a, streamed.groups(0, 0) as b:
+        for (group, whole, before), (_, part, also) in zip(a, b, strict=True):
+            assert before == also
+            for step in group.steps:
+                seen.append(step)
+                one, other = taken(whole, step), taken(part, step)
+                for side, name in enumerate([f"l{step.layer}", f"l{1 - step.layer}"]):
+                    assert torch.equal(one[side], other[side])
+                    rows = views[side].read(name, step.rows)
+                    expected = transforms[side, name](rows) if transforms else rows
+                    assert one[side].dtype == (torch.float16 if dtype == np.float16 else torch.float32)
+                    np.testing.assert_allclose(
+                        one[side].float(), expected, rtol=1e-3 if itemsize == 2 else 1e-6, atol=1e-6
+                    )
+    assert len(seen) == held.order.n_steps
+    for layer in range(2):
+        one, other = (taken(s.held_out, Step(s.order.held_out, layer)) for s in (held, streamed))
+        assert all(torch.equal(one[side], other[side]) for side in range(2))
+
+
+def taken(held: Held, step: Step) -> dict[int, torch.Tensor]:
+    """A step's rows by their place."""
+    found = {}
+    for part in held.take(step.rows, step.layer):
+        rows = part.rows(slice(None)).view(len(part.places), len(step.rows), part.width)
+        found |= dict(zip(part.places, rows, strict=True))
+    return found
+
+
+def test_group_rows_follow_from_the_data_alone() -> None:
+    options = config(batch_size=100)
+    assert Order(10**6, 2, options, row_bytes=1).group_rows == 16_300
+    assert Order(10**6, 2, options, row_bytes=1 << 20).group_rows == 200
+    assert Order(10**6, 2, options, row_bytes=1 << 30).group_rows == 100
+
+
+def test_no_more_than_two_groups_are_held(data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One where the budget has no room for two, and never the whole."""
+    monkeypatch.setattr(ordering, "GROUP_ROWS", 16)
+    for module in (ordering, rows_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 8)
+    alive: weakref.WeakSet[Held] = weakref.WeakSet()
+    most = 0
+    made_group = Source._group
+
+    def group(self: Source, rows: Any) -> Held:
+        nonlocal most
+        found = made_group(self, rows)
+        alive.add(found)
+        most = max(most, len(alive))
+        return found
+
+    monkeypatch.setattr(Source, "_group", group)
+    for budget, allowed in ((0, 1), (2 * 16 * data.row_bytes, 2)):
+        alive.clear()
+        most = 0
+        assert source_of(data, config(), budget).reads_ahead == (allowed == 2)
+        trained(data, config(epochs=1), budget=budget)
+        assert 1 <= most <= allowed
 
 
 def plain(path: Path, layers: dict[str, Any]) -> Path:
@@ -185,13 +267,18 @@ def plain(path: Path, layers: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize("kind", ["none", "whiten"])
 @pytest.mark.parametrize("task", ["layers", "pairs"])
-def test_streaming_changes_no_bit_of_the_weights(data: Data, task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "GROUP_ROWS", 32)
-    monkeypatch.setattr(training, "BLOCK_ROWS", 8)
-    held, streamed = trained(data, config(task)), trained(data, config(task), budget=0)
-    assert weights(held) == weights(streamed)
-    assert held.curve == streamed.curve
+def test_streaming_changes_no_bit_of_the_weights(
+    data: Data, task: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordering, "GROUP_ROWS", 32)
+    for module in (ordering, rows_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 8)
+    data, options = standardized(data, kind), config(task, validation=0.2)
+    held, ahead, streamed = (trained(data, options, budget=b) for b in (1 << 40, 2 * 32 * data.row_bytes, 0))
+    assert weights(held) == weights(streamed) == weights(ahead)
+    assert held.curves == streamed.curves == ahead.curves
 
 
 # --- the loss ---------------------------------------------------------------------------------------------------------
@@ -240,13 +327,42 @@ def test_the_first_step_has_the_oracles_loss_and_training_lowers_it(
         items = np.stack([fresh(matrix).double().numpy() for matrix in rows])
     losses: list[float] = []
     progress = recorder(losses)
-    state = training.train(Source(data, 1 << 40, CPU, silent), options, state, nowhere, progress)
+    state = Run(source_of(data, options), options, state, CPU, progress=progress).train()
     assert losses[0] == pytest.approx(expected_loss(items, options, (len(data.views), 3)), rel=1e-3)
-    assert len(state.curve) == 15
+    assert len(state.curves["loss"]) == 15
     steps = 1 if task == "layers" else 3
-    assert state.curve[0] == pytest.approx(np.mean(losses[:steps]), rel=1e-2)
-    margin = 0.1 * abs(state.curve[0]) if objective in ("contrasim", "supcon") else 0.01
-    assert state.curve[-1] < state.curve[0] - margin
+    assert state.curves["loss"][0] == pytest.approx(np.mean(losses[:steps]), rel=1e-2)
+    margin = 0.1 * abs(state.curves["loss"][0]) if objective in ("contrasim", "supcon") else 0.01
+    assert state.curves["loss"][-1] < state.curves["loss"][0] - margin
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+@pytest.mark.parametrize("chunk", [3, 4096])
+def test_items_of_differing_widths_come_back_in_their_order(
+    tmp_path: Path, task: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Layers of one model differ in width and type, so that what goes through together is not what lies together."""
+    monkeypatch.setattr(encoding, "CHUNK_ROWS", chunk)
+    rng = np.random.default_rng(0)
+    layers = [
+        {
+            f"l{k}": rng.normal(size=(20, width)).astype(dtype)
+            for k, (width, dtype) in enumerate(zip((5, 3, 5), types, strict=True))
+        }
+        for types in (("f2", "f4", "f4"), ("f4", "f4", "f2"))
+    ]
+    views = [made.view(tmp_path / f"{name}.h5", x) for name, x in zip("ab", layers, strict=True)]
+    data = Data(views, [["l0", "l1", "l2"], ["l1", "l2", "l0"]])
+    options = config(task, widths=(3, 5))
+    encoder = training.new_state(options, CPU).encoder
+    rows = np.array([7, 0, 19, 3])
+    with source_of(data, options).groups(0, 0) as groups, torch.no_grad():
+        ((_, held, _),) = groups
+        for layer in (None,) if task == "layers" else range(3):
+            z = encoding.encode_parts(encoder, held.take(rows, layer), CPU, options)
+            items = [(v, n) for v in range(2) for k, n in enumerate(data.layers[v]) if layer in (None, k)]
+            expected = [encoder(torch.from_numpy(layers[v][n][rows]).float()) for v, n in items]
+            torch.testing.assert_close(z, torch.stack(expected))
 
 
 def recorder(losses: list[float]) -> Any:
@@ -269,11 +385,13 @@ def test_zipped_layers_meet(tmp_path: Path) -> None:
     """Layer k of one side is trained against layer k of the other in the order that was chosen."""
     data = make_data(tmp_path)
     crossed = Data(data.views, [["layer_0", "layer_2"], ["layer_1", "layer_0"]])
-    source = Source(crossed, 1 << 40, CPU, silent)
     rows = np.array([3, 1])
-    for k, (a, b) in enumerate([("layer_0", "layer_1"), ("layer_2", "layer_0")]):
-        np.testing.assert_array_equal(source.take(0, k, rows), data.views[0].read(a)[rows])
-        np.testing.assert_array_equal(source.take(1, k, rows), data.views[1].read(b)[rows])
+    with source_of(crossed, config()).groups(0, 0) as groups:
+        ((_, held, _),) = groups
+        for k, (a, b) in enumerate([("layer_0", "layer_1"), ("layer_2", "layer_0")]):
+            found = taken(held, Step(rows, k))
+            np.testing.assert_array_equal(found[0], data.views[0].read(a)[rows])
+            np.testing.assert_array_equal(found[1], data.views[1].read(b)[rows])
 
 
 # --- data that does not fit -------------------------------------------------------------------------------------------
@@ -381,9 +499,17 @@ class Crash(Exception):
     """Stands for SIGKILL."""
 
 
-def interrupted(data: Data, options: Config, path: Path, stop: Callable[[int], None], resume: bool) -> State | None:
+def interrupted(
+    data: Data,
+    options: Config,
+    path: Path,
+    stop: Callable[[int], None],
+    resume: bool,
+    every: int | None = None,
+    log_file: Path | None = None,
+) -> State | None:
     """A run that keeps its state in a file as the command does; `stop(step)` is called at every step."""
-    source = Source(data, 1 << 40, CPU, silent)
+    source = source_of(data, options)
     about = training.provenance(source)
     if resume:
         found = encoders.load(path)
@@ -393,7 +519,7 @@ def interrupted(data: Data, options: Config, path: Path, stop: Callable[[int], N
         state = training.new_state(options, CPU)
 
     def save(state: State, finished: bool) -> None:
-        encoders.save(path, encoders.Checkpoint(state.encoder, state.record(finished), about), force=True)
+        encoders.save(path, state.checkpoint(about, finished), force=True)
 
     count = 0
 
@@ -406,13 +532,15 @@ def interrupted(data: Data, options: Config, path: Path, stop: Callable[[int], N
     from contextlib import nullcontext
 
     try:
-        return training.train(source, options, state, save, lambda *_: nullcontext(advance))
+        run = Run(source, options, state, CPU, save, every, progress=lambda *_: nullcontext(advance))
+        with Journal(log_file, run.steps_done) as run.journal:
+            return run.train()
     except (Terminated, KeyboardInterrupt, Crash):
         return None
 
 
-# 50 rows in batches of 16 and three layers are 12 steps an epoch; the last ones are the ends of epochs
-@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 20, 24])
+# 50 rows in batches of 16 and three layers are 12 steps an epoch
+@pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 20, 23])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_bits(data: Data, tmp_path: Path, step: int, number: int) -> None:
     options, path = config(epochs=2), tmp_path / "state.pt"
@@ -428,7 +556,17 @@ def test_a_stopped_run_goes_on_to_the_same_bits(data: Data, tmp_path: Path, step
     state = interrupted(data, options, path, lambda at: None, resume=True)
     assert state is not None
     assert weights(state) == weights(whole)
-    assert state.curve == whole.curve
+    assert state.curves["loss"] == whole.curves["loss"]
+
+
+def test_a_signal_in_the_last_step_is_too_late(data: Data, tmp_path: Path) -> None:
+    def stop(at: int) -> None:
+        if at == 24:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    state = interrupted(data, config(epochs=2), tmp_path / "state.pt", stop, resume=False)
+    assert state is not None
+    assert encoders.load(tmp_path / "state.pt").training["finished"]
 
 
 def test_a_run_stopped_again_and_again_comes_to_the_same_bits(data: Data, tmp_path: Path) -> None:
@@ -483,7 +621,7 @@ def test_other_data_are_not_resumed(data: Data, tmp_path: Path, what: str) -> No
     (tmp_path / "other").mkdir()
     views = [made.view(tmp_path / "other" / f"{name}.h5", x, ids) for name, x in zip("ab", layers, strict=True)]
     other = Data(views, [["layer_0", "layer_1"] if what == "layers" else list(x) for x in layers])
-    about = training.provenance(Source(other, 0, CPU, silent))
+    about = training.provenance(source_of(other, config(), 0))
     with pytest.raises(UsageError, match="--resume needs the stores, rows and layers of the run it resumes"):
         training.check_resumable(encoders.load(path), about)
 
@@ -491,8 +629,165 @@ def test_other_data_are_not_resumed(data: Data, tmp_path: Path, what: str) -> No
 def test_the_learning_curve_is_the_mean_loss_of_each_epoch(data: Data) -> None:
     losses: list[float] = []
     options = config(epochs=2)
-    source = Source(data, 1 << 40, CPU, silent)
-    state = training.train(source, options, training.new_state(options, CPU), nowhere, recorder(losses))
+    state = trained(data, options, progress=recorder(losses))
     assert len(losses) == 24
-    assert state.curve == pytest.approx([np.mean(losses[:12]), np.mean(losses[12:])], rel=1e-3)
-    assert math.isfinite(state.curve[-1])
+    assert state.curves["loss"] == pytest.approx([np.mean(losses[:12]), np.mean(losses[12:])], rel=1e-3)
+    assert math.isfinite(state.curves["loss"][-1])
+
+
+# --- parts of recipes -------------------------------------------------------------------------------------------------
+
+PARTS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+    "cosine": {"schedule": "cosine", "warmup": 0.3},
+    "linear": {"path": "linear"},
+    "both": {"path": "both"},
+    "early stopping": {"validation": 0.2, "patience": 1},
+    "bfloat16": {"precision": "bfloat16"},
+    "float16": {"precision": "float16"},
+    "supcon, first": {"objective": "supcon", "anchor_side": "first"},
+    "everything": {
+        "optimizer": "adamw", "weight_decay": 0.1, "schedule": "cosine", "warmup": 0.1, 
+        "path": "both", "validation": 0.1, "patience": 2, "precision": "bfloat16",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+@pytest.mark.parametrize("part", PARTS)
+def test_every_part_repeats_bit_for_bit_through_kills_at_any_step(
+    data: Data, tmp_path: Path, part: str, task: str
+) -> None:
+    """Killed after every third step or so, with a state saved at every second."""
+    options, path = config(task, epochs=2, **PARTS[part]), tmp_path / "state.pt"
+    state, runs = None, 0
+
+    def crash(at: int) -> None:
+        if at == 3:
+            raise Crash
+
+    while state is None:
+        assert runs < 30
+        state = interrupted(data, options, path, crash, resume=runs > 0, every=2)
+        runs += 1
+    whole = trained(data, options)
+    assert runs > 1
+    assert weights(state) == weights(whole)
+    assert encoders.weights_digest(state.result.state_dict()) == encoders.weights_digest(whole.result.state_dict())
+    assert state.curves == whole.curves
+    paper = trained(data, config(task, epochs=2))
+    assert weights(paper) != weights(whole) or state.result is not state.encoder or part == "early stopping"
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [
+        training.state.learning_rate(config(schedule="cosine", warmup=0.2, lr=1.0), step, 20) for step in range(20)
+    ]
+    assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    assert rates[4:] == pytest.approx([0.5 * (1 + math.cos(math.pi * k / 16)) for k in range(16)])
+    assert {training.state.learning_rate(config(lr=0.5), step, 20) for step in range(20)} == {0.5}
+
+
+def test_the_learning_rate_reaches_the_optimizer(data: Data, tmp_path: Path) -> None:
+    options = config(schedule="cosine", warmup=0.5, epochs=2)
+    with Journal(tmp_path / "log") as journal:
+        trained(data, options, journal=journal)
+    found = [json.loads(line)["learning_rate"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert found == pytest.approx([training.state.learning_rate(options, step, 24) for step in range(24)])
+
+
+def test_early_stopping_keeps_the_best_encoder_on_held_out_rows(data: Data) -> None:
+    """A learning rate that wrecks what was learned: the loss on held-out rows rises from some epoch on."""
+    options = config(validation=0.3, patience=2, epochs=40, lr=0.05)
+    state = trained(data, options)
+    losses = state.curves["validation_loss"]
+    assert len(losses) < 40
+    best = losses.index(min(losses))
+    assert best == len(losses) - 3
+    assert len(state.curves["loss"]) == len(state.curves["validation_accuracy"]) == len(losses)
+    shorter = trained(data, replace(options, epochs=best + 1))
+    assert encoders.weights_digest(state.result.state_dict()) == weights(shorter)
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+def test_validation_is_of_rows_that_are_never_trained_on(data: Data, task: str) -> None:
+    options = config(task, validation=0.2, epochs=1)
+    source = source_of(data, options)
+    rows = source.order.held_out
+    assert len(rows) == 10
+    state = Run(source, options, training.new_state(options, CPU), CPU).train()
+    encoder = state.encoder
+    with torch.no_grad():
+        z = [
+            [encoder(torch.from_numpy(v.read(f"layer_{k}", rows))).double().numpy() for k in range(3)]
+            for v in data.views
+        ]
+    right = []
+    if task == "pairs":
+        for k in range(3):
+            for a, b in ((z[0][k], z[1][k]), (z[1][k], z[0][k])):
+                right += [all(x @ b[i] > x @ b[j] for j in range(10) if j != i) for i, x in enumerate(a)]
+    else:
+        for f, g in ((z[0], z[1]), (z[1], z[0])):
+            right += [all((f[i] * g[i]).sum() > (f[i] * g[j]).sum() for j in range(3) if j != i) for i in range(3)]
+    assert state.curves["validation_accuracy"] == pytest.approx([np.mean(right)])
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_reduced_precision_learns_the_same(data: Data, task: str, precision: str) -> None:
+    full, reduced = (trained(data, config(task, epochs=8, precision=p)) for p in ("float32", precision))
+    assert weights(full) != weights(reduced)
+    assert reduced.curves["loss"][-1] == pytest.approx(full.curves["loss"][-1], rel=0.1, abs=0.3)
+
+
+# --- what a run leaves behind -----------------------------------------------------------------------------------------
+
+
+def test_the_log_has_a_line_per_step_however_a_run_is_interrupted(data: Data, tmp_path: Path) -> None:
+    options, path = config(epochs=2, validation=0.1), tmp_path / "state.pt"
+    logs = tmp_path / "whole.jsonl", tmp_path / "parts.jsonl"
+    with Journal(logs[0]) as journal:
+        trained(data, options, journal=journal)
+    state, runs = None, 0
+    while state is None:
+        with logs[1].open("a") as torn:
+            torn.write('{"step": 99' if runs else "")
+        state = interrupted(data, options, path, lambda at: crash_at(at, 5), resume=runs > 0, every=2, log_file=logs[1])
+        runs += 1
+    whole, parts = ([json.loads(line) for line in log.read_text().splitlines()] for log in logs)
+    assert [line.pop("rows_per_second") > 0 for line in whole + parts] == [True] * len(whole + parts)
+    assert whole == parts
+    assert [line["step"] for line in whole] == list(range(1, 1 + len(whole)))
+    assert [sorted(line) for line in whole[:1]] == [["epoch", "learning_rate", "loss", "step"]]
+    ends = [line for line in whole if "validation_accuracy" in line]
+    assert [(line["epoch"], line["validation_accuracy"]) for line in ends] == list(
+        enumerate(state.curves["validation_accuracy"], 1)
+    )
+    assert [line["step"] for line in ends] == [len(whole) // 2, len(whole)]
+
+
+def crash_at(at: int, step: int) -> None:
+    if at == step:
+        raise Crash
+
+
+def test_states_are_saved_every_so_many_steps_and_after_every_epoch(data: Data) -> None:
+    saved: list[tuple[int, int, bool]] = []
+    trained(data, config(epochs=2), save=lambda s, finished: saved.append((s.epoch, s.step, finished)), save_every=5)
+    assert saved == [(0, 5, False), (0, 10, False), (1, 0, False), (1, 3, False), (1, 8, False), (2, 0, True)]
+
+
+def test_weights_that_are_not_finite_are_never_saved_and_the_last_good_state_is_kept(data: Data) -> None:
+    saved: list[int] = []
+
+    def save(state: State, finished: bool) -> None:
+        saved.append(state.step)
+        assert all(bool(torch.isfinite(p).all()) for p in state.encoder.parameters())
+        if state.step == 2:
+            next(state.encoder.parameters()).data[0, 0] = np.inf
+
+    message = r"^the (weights are not finite after|loss is nan in) epoch 1, step 3.*; the state after epoch 1, step 2 is kept$"
+    with pytest.raises(TrainingError, match=message):
+        trained(data, config(epochs=1), save=save, save_every=1)
+    assert saved == [1, 2]

@@ -1,6 +1,7 @@
 """Layer prediction (§5.1; Kornblith et al. 2019): is the same layer of another model the most similar one?"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +14,9 @@ from contrasim_cli.files import quoted
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.scoring import Scorer
+from contrasim_cli.scoring import Scorer, by_standardization
 from contrasim_cli.store import View
+from contrasim_cli.transforms import Standardizer
 
 
 def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> npt.NDArray[np.float64]:
@@ -36,6 +38,7 @@ def layer_prediction(
     device: torch.device,
     budget: int,
     progress: Progress = silent,
+    standardizer: Standardizer | None = None,
 ) -> list[Trials]:
     """Outcomes [pairs, layers, 1] of every scorer.
 
@@ -46,7 +49,11 @@ def layer_prediction(
     check_depth(views, layers)
     plan = Plan(views, pairs, layers, layers)
     raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
-    grids = layer_grids(Grid(plan, scorers, device, budget, progress=progress))
+    grids: dict[tuple[int, int, int], npt.NDArray[np.float64]] = {}
+    for how, members in by_standardization(scorers).items():
+        rows = (standardizer or Standardizer(views)).views(how, layers, budget, progress)
+        grid = Grid(replace(plan, views=rows), [scorers[s] for s in members], device, budget, progress=progress)
+        grids |= {(members[s], a, b): found for (s, a, b), found in layer_grids(grid).items()}
     labels = [f"{names[a]}-{names[b]}" for a, b in pairs]
     found = []
     for s, scorer in enumerate(scorers):

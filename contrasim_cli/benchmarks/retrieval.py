@@ -24,6 +24,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex
+from contrasim_cli.transforms import Standardization, Standardizer
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ class Task:
     batch_size: int
     seed: int = 0
     candidates_from: View | None = None
+    standardizer: Standardizer | None = None  # by the views' own statistics unless given
     empty: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # scorer and reason: layers without a result
 
     @property
@@ -112,6 +114,7 @@ def retrieval(
                 for s, scorer in enumerate(scorers):
                     found[s, kind][:, k] = layer.outcomes(scorer, candidates, cut, device)
                 advance(1)
+            layer.standardizer.forget()
     for (name, reason), layers in task.empty.items():
         log.warning("%s: %s; left empty in layers %s", name, reason, ", ".join(dict.fromkeys(map(quoted, layers))))
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
@@ -177,10 +180,12 @@ def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
 
 
 class _Layer:
-    """One layer of all views: raw rows, which are read once."""
+    """One layer of all views: raw rows, which are read once, and what scorers standardise them to."""
 
     def __init__(self, task: Task, k: int) -> None:
         self.task = task
+        self.standardizer = task.standardizer or Standardizer(task.views)
+        self._standardized: dict[Standardization, list[Floats]] = {}
         self.names = [names[k] for names in task.layers]
         self.raw = [view.read(name) for view, name in zip(task.views, self.names, strict=True)]
 
@@ -197,6 +202,16 @@ class _Layer:
         distinct, places = np.unique(chosen, return_inverse=True)
         return places.reshape(chosen.shape), pool.view.read(pool.layer, distinct)
 
+    def rows(self, scorer: Scorer) -> list[Floats]:
+        """The rows of every view as the scorer standardises them."""
+        how = scorer.standardize
+        if how not in self._standardized:
+            self._standardized[how] = [self._apply(j, how, raw) for j, raw in enumerate(self.raw)]
+        return self._standardized[how]
+
+    def _apply(self, j: int, how: Standardization, raw: Floats) -> Floats:
+        return self.standardizer.transform(j, self.names[j], how)(raw) if how else raw
+
     def outcomes(
         self,
         scorer: Scorer,
@@ -208,9 +223,11 @@ class _Layer:
         task = self.task
         out = np.full((len(task.pairs), len(cut)), np.nan)
         stores = [view.store for view in task.views]
-        rows = [scorer.rows(raw, store, device) for raw, store in zip(self.raw, stores, strict=True)]
+        rows = [scorer.rows(own, store, device) for own, store in zip(self.rows(scorer), stores, strict=True)]
         pools = {
-            j: rows[j] if pool is self.raw[j] else scorer.rows(pool, stores[j], device)
+            j: rows[j]
+            if pool is self.raw[j]
+            else scorer.rows(self._apply(j, scorer.standardize, pool), stores[j], device)
             for j, (_, pool) in candidates.items()
         }
         usable = [

@@ -76,6 +76,9 @@ def baseline(
     bootstrap: o.Bootstrap = None,
     permutations: o.Permutations = None,
     confidence_rows: o.ConfidenceRows = 2000,
+    standardize: o.StandardizeOption = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -89,13 +92,14 @@ def baseline(
 ) -> None:
     """Compare stores by closed-form measures: how similar is each layer of one to each layer of the other?"""
     names = check_names(measure or ["cka"])
+    o.check_shrinkage(standardize, shrinkage)
     settings = Options(rank_tol, k, rbf_threshold, rsm.value, rsm_compare.value, ridge, minibatch, seed)
     from contrasim_cli.commands.compare import Request, compare
 
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import closed_form
 
-        return closed_form(names, settings)
+        return closed_form(names, settings, o.standardization(standardize, shrinkage))
 
     request = Request(
         command="baseline",
@@ -116,5 +120,6 @@ def baseline(
         bootstrap=bootstrap,
         permutations=permutations,
         confidence_rows=confidence_rows,
+        standardize_from=standardize_from,
     )
     compare(request, scorers)

@@ -61,6 +61,25 @@ NegativesOption = Annotated[
 BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Rows per batch.")]
 
 
+StandardizeMeasures = Annotated[
+    o.Standardize | None,
+    typer.Option(
+        "--standardize",
+        help="Rows before --measure: none, center, zscore or whiten; default: none. Encoders bring their own.",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is done to rows beforehand."""
+
+    standardize: o.Standardize | None
+    shrinkage: float | None
+    standardize_from: Sequence[Path] | None
+
+
 @dataclass(frozen=True)
 class Common:
     """The options that all benchmarks have."""
@@ -71,6 +90,7 @@ class Common:
     rank_tol: float
     align: o.Align
     nan: o.OnNan
+    rows: Rows
     device: o.Device | None
     seed: int
     memory: str | None
@@ -81,6 +101,7 @@ class Common:
 
     def check(self) -> tuple[list[str], int | None]:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
+        o.check_shrinkage(self.rows.standardize, self.rows.shrinkage)
         if self.form is o.Format.value:
             raise UsageError("--format value prints one score; bench has many, give --format tsv")
         names = check_names(self.measure or ([] if self.encoder else ["cka"]))
@@ -91,7 +112,9 @@ class Common:
         """Closed-form measures, then encoders."""
         from contrasim_cli.scoring import closed_form, learned
 
-        return [*closed_form(names, Options(rank_tol=self.rank_tol, seed=self.seed)), *learned(self.encoder or ())]
+        how = o.standardization(self.rows.standardize, self.rows.shrinkage)
+        options = Options(rank_tol=self.rank_tol, seed=self.seed)
+        return [*closed_form(names, options, how), *learned(self.encoder or ())]
 
     def report(self, benchmark: str, trials: "list[Trials]", about: dict[str, Any]) -> None:
         """Print and write the rows."""
@@ -114,6 +137,9 @@ def layers_command(
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
     rank_tol: o.RankTol = 1e-6,
+    standardize: StandardizeMeasures = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -124,7 +150,10 @@ def layers_command(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?"""
     model_pairs(len(stores), pairs is Pairs.all)
-    common = Common(stores, measure, encoder, rank_tol, align, nan, device, seed, memory, format, output, plot, force)
+    rows = Rows(standardize, shrinkage, standardize_from)
+    common = Common(
+        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
+    )
     names, asked = common.check()
     from contrasim_cli.benchmarks.layers import layer_prediction
     from contrasim_cli.commands.inputs import Inputs
@@ -143,8 +172,9 @@ def layers_command(
             device=where,
             budget=memory_budget(asked),
             progress=console.progress,
+            standardizer=inputs.standardizer_of(standardize_from, scorers, chosen),
         )
-        about = inputs.about(seed=seed, device=str(where))
+        about = inputs.about(seed=seed, device=str(where), standardize=_hows(scorers))
     common.report("layers", trials, about)
 
 
@@ -160,6 +190,9 @@ def multilingual_command(
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
     rank_tol: o.RankTol = 1e-6,
+    standardize: StandardizeMeasures = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -172,7 +205,10 @@ def multilingual_command(
 
     The trained pair is known by the names of the training stores' files.
     """
-    common = Common(stores, measure, encoder, rank_tol, align, nan, device, seed, memory, format, output, plot, force)
+    rows = Rows(standardize, shrinkage, standardize_from)
+    common = Common(
+        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
+    )
     _retrieval(common, "multilingual", negatives, batch_size, layers, None, None)
 
 
@@ -196,6 +232,9 @@ def image_caption_command(
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
     rank_tol: o.RankTol = 1e-6,
+    standardize: StandardizeMeasures = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -209,7 +248,10 @@ def image_caption_command(
         raise UsageError(f"bench image-caption compares two stores, images and captions, {len(stores)} given")
     if candidates_from and Negatives.faiss not in (negatives or []):
         raise UsageError("--candidates-from is where nearest neighbours come from; give --negatives faiss with it")
-    common = Common(stores, measure, encoder, rank_tol, align, nan, device, seed, memory, format, output, plot, force)
+    rows = Rows(standardize, shrinkage, standardize_from)
+    common = Common(
+        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
+    )
     _retrieval(common, "image-caption", negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from)
 
 
@@ -233,18 +275,27 @@ def _retrieval(
     one_way = benchmark == "image-caption"
     with Inputs(common.stores, common.align, common.nan) as inputs:
         first, second = inputs.select_sides(layers_a, layers_b if one_way else layers_a, embeddings=False)
+        layers = [*first[:1], *second[1:]]
         task = Task(
             views=inputs.views,
             names=distinct_names(common.stores),
-            layers=[*first[:1], *second[1:]],
+            layers=layers,
             pairs=[(0, 1)] if one_way else all_pairs(len(inputs.views)),
             negatives=[kind.value for kind in dict.fromkeys(negatives or [Negatives.random])],
             batch_size=batch_size,
             seed=common.seed,
             candidates_from=View(open_store(candidates_from)) if candidates_from else None,
+            standardizer=inputs.standardizer_of(common.rows.standardize_from, scorers, layers),
         )
         trials = retrieval(
             task, scorers, hold_out=not one_way, device=where, budget=memory_budget(asked), progress=console.progress
         )
-        about = inputs.about(seed=common.seed, device=str(where), batch_size=batch_size)
+        about = inputs.about(seed=common.seed, device=str(where), batch_size=batch_size, standardize=_hows(scorers))
     common.report(benchmark, trials, about)
+
+
+def _hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:
+    """How rows were standardised, by scorer."""
+    from contrasim_cli.transforms import plain
+
+    return {scorer.name: plain(scorer.standardize) for scorer in scorers}

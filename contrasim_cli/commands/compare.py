@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import console
 from contrasim_cli.commands.emit import check_outputs, emit
@@ -15,6 +15,13 @@ from contrasim_cli.files import distinct_names
 from contrasim_cli.results import Results, ScoreRow
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+    from contrasim_cli.confidence import Asked
+    from contrasim_cli.grid import Cell
+    from contrasim_cli.grid.plan import Plan
     from contrasim_cli.scoring import Scorer
 
 
@@ -40,6 +47,72 @@ class Request:
     bootstrap: int | None = None
     permutations: int | None = None
     confidence_rows: int = 2000
+    standardize_from: Sequence[Path] | None = None
+
+
+@dataclass
+class Found:
+    """What grids over rows in one form after another come to: scores, confidence, and how they were found."""
+
+    request: Request
+    plan: "Plan"
+    scorers: Sequence["Scorer"]
+    device: "torch.device"
+    budget: int
+    scores: dict[tuple[int, int, int], "npt.NDArray[np.float64]"] = field(default_factory=dict)
+    confidence: dict["Cell", Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> "Asked":
+        """What confidence is asked for."""
+        from contrasim_cli.confidence import Asked
+
+        request = self.request
+        return Asked(request.bootstrap or 0, request.permutations or 0, request.confidence_rows, request.seed)
+
+    def add(self, plan: "Plan", members: Sequence[int]) -> None:
+        """Work off the scorers at these positions, on the rows of this plan's views."""
+        import torch
+
+        from contrasim_cli.confidence import Resampling
+        from contrasim_cli.grid import Grid, layer_grids
+
+        request, scorers = self.request, [self.scorers[s] for s in members]
+        precision = getattr(torch, request.precision.value)
+        grid = Grid(
+            plan, scorers, self.device, self.budget, precision, request.max_rows, request.seed, console.progress
+        )
+        resampling = Resampling(grid, self.asked) if self.asked.columns else None
+        self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
+        self.about["max_rows"] = self.about.get("max_rows") or grid.rows_of_subset
+        if resampling:
+            found = resampling.compute()
+            self.confidence |= {(members[s], one, other): sure for (s, one, other), sure in found.items()}
+            _merge(self.about, resampling.about)
+            resampling.note()
+
+    def rows(self, names: Sequence[str]) -> list[ScoreRow]:
+        """One row per scorer and pair of layers, pairs of stores first."""
+        first, second = self.plan.first, self.plan.second
+        rows = []
+        for a, b in self.plan.pairs:
+            for s, scorer in enumerate(self.scorers):
+                for (i, one), (j, other) in product(enumerate(first[a]), enumerate(second[b])):
+                    score = float(self.scores[s, a, b][i, j])
+                    value = None if math.isnan(score) else score
+                    sure = self.confidence.get((s, (a, one), (b, other)), ())
+                    rows.append(ScoreRow(scorer.name, names[a], one, names[b], other, value, *sure))
+        return rows
+
+
+def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
+    """Add nested entries."""
+    for key, value in more.items():
+        if isinstance(value, dict):
+            _merge(into.setdefault(key, {}), value)
+        else:
+            into[key] = value
 
 
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
@@ -47,46 +120,26 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     at_least(request.stores, 2, request.command)
     check_outputs(request.output, request.plot, request.force)
     asked = parse_memory(request.memory)
-    import torch
-
-    from contrasim_cli.confidence import Asked, Resampling
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.grid import Grid, layer_grids
     from contrasim_cli.grid.plan import Plan
+    from contrasim_cli.scoring import by_standardization
+    from contrasim_cli.transforms import plain
 
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
     with Inputs(request.stores, request.align, request.nan) as inputs:
         first, second = inputs.select_sides(request.layers_a, request.layers_b)
-        names = distinct_names(request.stores)
-        plan = Plan(inputs.views, list(combinations(range(len(names)), 2)), first, second)
+        plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
-        precision = getattr(torch, request.precision.value)
-        grids = Grid(plan, scorers, device, budget, precision, request.max_rows, request.seed, console.progress)
-        asked_for = Asked(request.bootstrap or 0, request.permutations or 0, request.confidence_rows, request.seed)
-        resampling = Resampling(grids, asked_for) if asked_for.columns else None
-        found = layer_grids(grids)
-        confidence = resampling.compute() if resampling else {}
-        rows = []
-        for a, b in plan.pairs:
-            for s, scorer in enumerate(scorers):
-                for (i, layer_a), (j, layer_b) in product(enumerate(first[a]), enumerate(second[b])):
-                    score = float(found[s, a, b][i, j])
-                    rows.append(
-                        ScoreRow(
-                            scorer.name,
-                            names[a],
-                            layer_a,
-                            names[b],
-                            layer_b,
-                            None if math.isnan(score) else score,
-                            *confidence.get((s, (a, layer_a), (b, layer_b)), ()),
-                        )
-                    )
-        about = inputs.about(seed=request.seed, device=str(device), max_rows=grids.rows_of_subset)
-        if resampling:
-            about |= resampling.about
-            resampling.note()
-    results = Results(request.command, ScoreRow, rows, about, asked_for.columns)
+        layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
+        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers)
+        found = Found(request, plan, scorers, device, budget)
+        for how, members in by_standardization(scorers).items():
+            views = standardizer.views(how, layers, budget, console.progress)
+            found.add(replace(plan, views=views), members)
+        rows = found.rows(distinct_names(request.stores))
+        hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
+        about = inputs.about(seed=request.seed, device=str(device), standardize=hows, **found.about)
+    results = Results(request.command, ScoreRow, rows, about, found.asked.columns)
     emit(results, request.form, request.output, request.plot, request.force)

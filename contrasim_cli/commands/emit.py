@@ -26,11 +26,17 @@ def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
         file_format(output)
         check_output(output, force)
     if plot is not None:
-        _check_plot(plot)
+        check_plot(plot)
         check_output(plot, force)
 
 
-def _check_plot(plot: Path) -> None:
+def check_plot(plot: Path) -> None:
+    """Refuse a plot that cannot be drawn.
+
+    Raises:
+        UsageError: the suffix stands for no format.
+        MissingError: the extra `plot` is not there.
+    """
     if plot.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(
             f"--plot {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"

@@ -12,7 +12,9 @@ from contrasim_cli.commands.options import Align, OnNan
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 
 if TYPE_CHECKING:
+    from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import Store, View
+    from contrasim_cli.transforms import Standardization, Standardizer
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Inputs(AbstractContextManager["Inputs"]):
     def __enter__(self) -> "Inputs":
         from contrasim_cli.store import align, close_stores, open_stores
 
+        self._sources: list[Store] = []
         self.stores: list[Store] = open_stores(self.paths)
         try:
             self.views: list[View] = align(self.stores, self.how.value)
@@ -39,7 +42,7 @@ class Inputs(AbstractContextManager["Inputs"]):
     ) -> None:
         from contrasim_cli.store import close_stores
 
-        close_stores(self.stores)
+        close_stores([*self.stores, *self._sources])
 
     def select(self, patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[str]]:
         """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""
@@ -78,6 +81,33 @@ class Inputs(AbstractContextManager["Inputs"]):
                 list(dict.fromkeys(n for names in per_store for n in names)) for per_store in zip(*chosen, strict=True)
             ]
             self.views = drop_nonfinite(self.views, together)
+
+    def standardizer(
+        self, asked: Sequence[Path], hows: Sequence["Standardization"], layers: Sequence[Sequence[str]]
+    ) -> "Standardizer":
+        """What standardises these layers of the stores, by the statistics of the stores asked for or by their own.
+
+        Raises:
+            UsageError: statistics are asked for that nothing needs.
+        """
+        from contrasim_cli.store import View, drop_nonfinite, open_stores
+        from contrasim_cli.transforms import Standardizer
+
+        if asked and not any(hows):
+            raise UsageError("--standardize-from goes with --standardize, or an encoder trained on standardised rows")
+        self._sources = open_stores(asked)
+        views = [View(store) for store in self._sources]
+        made = Standardizer(self.views, views or None, any(how.kind == "whiten" for how in hows))
+        made.check(layers)
+        if self.nan is OnNan.drop:
+            made.sources = [drop_nonfinite([v], [n])[0] for v, n in zip(made.sources, layers, strict=True)]
+        return made
+
+    def standardizer_of(
+        self, asked: Sequence[Path] | None, scorers: Sequence["Scorer"], layers: Sequence[Sequence[str]]
+    ) -> "Standardizer":
+        """The same for all that scorers take rows as."""
+        return self.standardizer(asked or (), [scorer.standardize for scorer in scorers], layers)
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What JSON carries besides the results."""

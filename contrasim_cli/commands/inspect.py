@@ -1,6 +1,7 @@
 """`contrasim inspect`: what is in these files, and would they line up?"""
 
 from collections.abc import Sequence
+from dataclasses import asdict, astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,14 +23,19 @@ def inspect(
     files: Annotated[list[Path], typer.Argument(help="Activation files, or one encoder.", show_default=False)],
     align: o.AlignRows = o.Align.order,
     scan: Annotated[
-        bool, typer.Option("--scan/--no-scan", help="Read the values, to count NaN, Inf and constant columns.")
+        bool,
+        typer.Option(
+            "--scan/--no-scan", help="Read the values, to count NaN, Inf and constant columns, and for anisotropy."
+        ),
     ] = True,
     format: o.FormatOption = None,
     output: o.Output = None,
     force: o.Force = False,
 ) -> None:
-    """Show layers, shapes, types, provenance and bad values of files, and whether their rows line up.
+    """Show layers, shapes, types, provenance and bad values of files, how rows are spread, and whether they line up.
 
+    Spread, of a sample of 2,048 rows: the mean cosine of two rows, the part of the variance in the three widest neurons, and
+    the effective rank. Standardise where cosines are far from 0 or the ranks far below the width.
     Exit code 4 says that they do not line up; the report is printed all the same.
     """
     if format is o.Format.value:
@@ -71,22 +77,27 @@ def _is_encoder(path: Path) -> bool:
 
 
 def _encoder_results(checkpoint: "Checkpoint") -> Results:
-    import dataclasses
-
-    curve = checkpoint.training.get("loss_curve", [])
+    training = checkpoint.training
+    curves = {name: values for name, values in training.items() if name.endswith("_curve")}
+    curve = training.get("loss_curve", [])
     facts: dict[str, Any] = {
-        **dataclasses.asdict(checkpoint.config),
-        "finished": checkpoint.training.get("finished", False),
-        "epochs_done": checkpoint.training.get("epochs_done", 0),
+        **asdict(checkpoint.config),
+        "finished": training.get("finished", False),
+        "epochs_done": training.get("epochs_done", 0),
         "loss_first": curve[0] if curve else "",
         "loss_last": curve[-1] if curve else "",
     }
     for store in checkpoint.provenance.get("stores", ()):
         facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
+    for store in checkpoint.provenance.get("standardized_by", ()):
+        facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
+    for epoch in range(len(curve)):
+        values = [f"{name.removesuffix('_curve')} {found[epoch]:.6g}" for name, found in curves.items()]
+        facts[f"epoch {epoch + 1}"] = ", ".join(values)
     for name, version in checkpoint.provenance.get("versions", {}).items():
         facts[f"{name} version"] = version
     rows = [FactRow(str(checkpoint.path), name, _text(value)) for name, value in facts.items()]
-    about = {"training": {"loss_curve": curve}, "provenance": checkpoint.provenance}
+    about = {"training": curves, "provenance": checkpoint.provenance}
     return Results("inspect", FactRow, rows, about)
 
 
@@ -104,6 +115,8 @@ def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool)
         for layer in store.layers.values():
             found = counts.get((k, layer.name))
             bad = (found.nan, found.inf, found.constant_columns) if found else (None, None, None)
-            rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *bad))
+            spread = astuple(found.anisotropy) if found else (None, None, None)
+            rounded = (None if value is None else round(value, 4) for value in spread)
+            rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *bad, *rounded))
     about = {"inputs": [str(path) for path in paths], "stores": dict(zip(names, map(facts, stores), strict=True))}
     return Results("inspect", InspectRow, rows, about)

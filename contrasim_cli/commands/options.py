@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.errors import Interrupted
+from contrasim_cli.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from contrasim_cli.transforms import Standardization
 
 
 class Format(str, Enum):
@@ -52,6 +55,15 @@ class PrecisionName(str, Enum):
     float32 = "float32"
     float64 = "float64"
     bfloat16 = "bfloat16"
+
+
+class Standardize(Enum):  # no str, which has a method `center`
+    """What is done to the rows of each layer before anything else."""
+
+    none = "none"
+    center = "center"
+    zscore = "zscore"
+    whiten = "whiten"
 
 
 Stores = Annotated[
@@ -138,6 +150,33 @@ ConfidenceRows = Annotated[
     typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
 ]
 
+StandardizeOption = Annotated[
+    Standardize | None,
+    typer.Option(
+        "--standardize",
+        help="Rows of each store and layer beforehand: none, center, zscore or whiten; default: none.",
+        show_default=False,
+    ),
+]
+Shrinkage = Annotated[
+    float | None,
+    typer.Option(
+        "--shrinkage",
+        min=0,
+        max=1,
+        help="--standardize whiten: weight of the mean variance against the covariance; default: 0.01.",
+        show_default=False,
+    ),
+]
+StandardizeFrom = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--standardize-from",
+        help="Take the statistics from this store instead; repeat, one per store in their order.",
+        show_default=False,
+    ),
+]
+
 _COMMON = {
     "quiet": (("-q", "--quiet"), "Only errors on stderr."),
     "verbose": (("-v", "--verbose"), "More on stderr."),
@@ -169,6 +208,25 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
     signature = inspect.signature(function)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
     return run
+
+
+def check_shrinkage(kind: Standardize | None, shrinkage: float | None) -> None:
+    """Refuse a shrinkage that nothing shrinks by.
+
+    Raises:
+        UsageError: rows are not whitened.
+    """
+    if shrinkage is not None and kind is not Standardize.whiten:
+        raise UsageError("--shrinkage goes with --standardize whiten")
+
+
+def standardization(kind: Standardize | None, shrinkage: float | None) -> "Standardization | None":
+    """What was asked for; None where nothing was."""
+    from contrasim_cli.transforms import Standardization
+
+    if kind is None:
+        return None
+    return Standardization(kind.value) if shrinkage is None else Standardization(kind.value, shrinkage)
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -25,6 +25,16 @@ def score(
     bootstrap: o.Bootstrap = None,
     permutations: o.Permutations = None,
     confidence_rows: o.ConfidenceRows = 2000,
+    standardize: Annotated[
+        o.Standardize | None,
+        typer.Option(
+            "--standardize",
+            help="none, center, zscore or whiten; default: as each encoder was trained.",
+            show_default=False,
+        ),
+    ] = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -34,12 +44,13 @@ def score(
     force: o.Force = False,
 ) -> None:
     """Compare stores by a trained encoder: how similar is each layer of one to each layer of the other?"""
+    o.check_shrinkage(standardize, shrinkage)
     from contrasim_cli.commands.compare import Request, compare
 
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import learned
 
-        return learned(encoder)
+        return learned(encoder, o.standardization(standardize, shrinkage))
 
     request = Request(
         "score",
@@ -58,5 +69,6 @@ def score(
         bootstrap=bootstrap,
         permutations=permutations,
         confidence_rows=confidence_rows,
+        standardize_from=standardize_from,
     )
     compare(request, scorers)

@@ -1,7 +1,8 @@
 """`contrasim train`: an encoder from stores."""
 
 import logging
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,8 +10,11 @@ import typer
 
 from contrasim_cli import console
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands import recipe as r
+from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import OutputExistsError, UsageError
 from contrasim_cli.files import check_output, quoted
+from contrasim_cli.recipes import RECIPES
 
 if TYPE_CHECKING:
     import torch
@@ -21,78 +25,75 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-EPOCHS = {"layers": 50, "pairs": 30}
 
+@dataclass(frozen=True)
+class Outputs:
+    """What a run writes."""
 
-class Task(str, Enum):
-    """How positives and negatives are drawn."""
+    encoder: Path
+    log: Path | None
+    plot: Path | None
+    save_every: int | None
+    resume: bool
+    force: bool
 
-    layers = "layers"
-    pairs = "pairs"
+    def check(self) -> None:
+        """Refuse what cannot be written, before any work is done for it.
 
-
-class Objective(str, Enum):
-    """What the encoder is trained to do."""
-
-    contrasim = "contrasim"
-    supcon = "supcon"
-    deepdot = "deepdot"
-    deepcka = "deepcka"
-
-
-class Similarity(str, Enum):
-    """How two encoded rows are compared."""
-
-    dot = "dot"
-    norm = "norm"
-
-
-class AnchorSide(str, Enum):
-    """Whose rows are anchors."""
-
-    both = "both"
-    first = "first"
+        Raises:
+            UsageError, OutputExistsError, OutputError, MissingError: as for results of other commands.
+        """
+        for path in (self.encoder, self.log):
+            if path is not None:
+                check_output(path, self.force or self.resume)
+        if self.plot is not None:
+            check_plot(self.plot)
+            check_output(self.plot, self.force or self.resume)
 
 
 def train(
     stores: o.Stores,
     task: Annotated[
-        Task,
+        r.Task,
         typer.Option(
             "--task",
             help="layers: stores are models, same layers attract; pairs: stores are two views, same rows attract.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The encoder to write.", show_default=False)],
-    objective: Annotated[
-        Objective, typer.Option("--objective", help="Loss: Eq. 3, SupCon, or positives only.")
-    ] = Objective.contrasim,
+    recipe: Annotated[
+        r.Recipe,
+        typer.Option("--recipe", help="What stands where options do not say otherwise; paper: as published."),
+    ] = r.Recipe.default,
+    objective: r.ObjectiveOption = None,
     similarity: Annotated[
-        Similarity, typer.Option("--similarity", help="Between encoded rows: dot or 1 - distance.")
-    ] = Similarity.dot,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, help="Default: 50 for layers, 30 for pairs.", show_default=False)
-    ] = None,
-    lr: Annotated[float, typer.Option("--lr", help="Adam's learning rate.")] = 1e-3,
-    weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Adam's weight decay.")] = 0.0,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Rows per step.")] = 1024,
-    temperature: Annotated[float, typer.Option("--temperature", help="τ of the contrastive objectives.")] = 0.07,
-    hidden: Annotated[
-        list[int] | None,
-        typer.Option(
-            "--hidden",
-            min=1,
-            help="Width of a hidden layer; repeat for several; default: 512, 256.",
-            show_default=False,
-        ),
-    ] = None,
-    dim: Annotated[int, typer.Option("--dim", min=1, help="Width of the encoder's output.")] = 128,
+        r.Similarity, typer.Option("--similarity", help="Between encoded rows: dot or 1 - distance.")
+    ] = r.Similarity.dot,
+    epochs: r.Epochs = None,
+    lr: r.LearningRate = None,
+    schedule: r.ScheduleOption = None,
+    warmup: r.Warmup = None,
+    optimizer: r.OptimizerOption = None,
+    weight_decay: r.WeightDecay = None,
+    batch_size: r.BatchSize = None,
+    temperature: r.Temperature = None,
+    hidden: r.Hidden = None,
+    dim: r.Dim = None,
+    path: r.PathOption = None,
+    validation: r.Validation = None,
+    patience: r.Patience = None,
+    standardize: r.StandardizeOption = None,
+    shrinkage: o.Shrinkage = None,
+    standardize_from: o.StandardizeFrom = None,
     anchor_side: Annotated[
-        AnchorSide, typer.Option("--anchor-side", help="Task pairs: whose rows are anchors.")
-    ] = AnchorSide.both,
+        r.AnchorSide, typer.Option("--anchor-side", help="Task pairs: whose rows are anchors.")
+    ] = r.AnchorSide.both,
     encoder_per_view: Annotated[
         bool, typer.Option("--encoder-per-view", help="Task pairs: each view has its own first layer.")
     ] = False,
+    precision: Annotated[
+        r.Precision, typer.Option("--precision", help="Type of the encoder's matrix products.")
+    ] = r.Precision.float32,
     layers: o.Layers = None,
     layers_a: o.LayersA = None,
     layers_b: o.LayersB = None,
@@ -101,66 +102,112 @@ def train(
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
+    log_file: Annotated[
+        Path | None,
+        typer.Option("--log", help="Write a JSON line per step to this file.", show_default=False),
+    ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", help="Draw the curves (.png .svg .pdf; extra: plot).", show_default=False),
+    ] = None,
+    save_every: Annotated[
+        int | None,
+        typer.Option(
+            "--save-every", min=1, help="Steps between saved states; default: each epoch.", show_default=False
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")] = False,
     force: o.Force = False,
 ) -> None:
     """Train an encoder whose outputs are similar where representations should match, and dissimilar where not.
 
-    Without --layers every layer is trained on but hidden_0, the embeddings. While it runs, its state is kept beside the
-    output in a file that ends in .partial.
+    Options that are not given are the recipe's. Without --layers every layer is trained on but hidden_0, the embeddings.
+    While it runs, its state is kept beside the output in a file that ends in .partial.
     """
-    _check_options(task, encoder_per_view, lr, temperature, layers_a or layers_b)
+    given = {
+        "objective": objective and objective.value,
+        "epochs": epochs,
+        "lr": lr,
+        "schedule": schedule and schedule.value,
+        "warmup": warmup,
+        "optimizer": optimizer and optimizer.value,
+        "weight_decay": weight_decay,
+        "batch_size": batch_size,
+        "temperature": temperature,
+        "output": dim,
+        "path": path and path.value,
+        "validation": validation,
+        "patience": patience,
+        "standardize": standardize and standardize.value,
+        "shrinkage": shrinkage,
+    }
+    parts = RECIPES[recipe.value][task.value] | {name: value for name, value in given.items() if value is not None}
+    _check_options(task, encoder_per_view, parts, layers_a or layers_b)
+    if shrinkage is not None and parts["standardize"] != "whiten":
+        raise UsageError("--shrinkage goes with --standardize whiten")
     budget = o.parse_memory(memory)
-    if not resume:
-        check_output(output, force)
+    outputs = Outputs(output, log_file, plot, save_every, resume, force)
+    outputs.check()
     from contrasim_cli import encoder as encoders
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
 
-    where = pick_device(device and device.value)
+    where, room = pick_device(device and device.value), memory_budget(budget)
     with Inputs(stores, align, nan) as inputs:
         data = _data(inputs, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
         config = encoders.Config(
             task=task.value,
-            objective=objective.value,
+            recipe=recipe.value,
             widths=data.widths,
             views=tuple(store.stem for store in inputs.stores) if encoder_per_view else (),
             view_widths=data.view_widths if encoder_per_view else (),
             similarity=similarity.value,
             hidden=tuple(hidden) if hidden else (512, 256),
-            output=dim,
-            temperature=temperature,
-            lr=lr,
-            weight_decay=weight_decay,
-            batch_size=batch_size,
-            epochs=epochs or EPOCHS[task.value],
             anchor_side=anchor_side.value,
             encoder_per_view=encoder_per_view,
+            precision=precision.value,
             seed=seed,
+            **parts | {"output": parts["output"] or data.widths[-1]},
         )
-        _run(output, data, config, memory_budget(budget), where, resume, force)
+        data, by = _standardized(inputs, data, config, standardize_from or (), room)
+        _run(outputs, data, config, room, where, by)
 
 
-def _check_options(task: Task, per_view: bool, lr: float, temperature: float, sides: list[str] | None) -> None:
-    if not lr > 0:
-        raise UsageError(f"--lr {lr:g}: must be greater than 0")
-    if not temperature > 0:
-        raise UsageError(f"--temperature {temperature:g}: must be greater than 0")
-    if task is Task.layers and (per_view or sides):
+def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
+    if not parts["lr"] > 0:
+        raise UsageError(f"--lr {parts['lr']:g}: must be greater than 0")
+    if not parts["temperature"] > 0:
+        raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
+    if parts["patience"] and not parts["validation"]:
+        raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
+    if task is r.Task.layers and (per_view or sides):
         raise UsageError("--encoder-per-view, --layers-a and --layers-b go with --task pairs")
 
 
 def _data(
-    inputs: "Inputs", task: Task, layers: list[str] | None, layers_a: list[str] | None, layers_b: list[str] | None
+    inputs: "Inputs", task: r.Task, layers: list[str] | None, layers_a: list[str] | None, layers_b: list[str] | None
 ) -> "Data":
     from contrasim_cli.training import Data
 
-    if task is Task.layers:
+    if task is r.Task.layers:
         return Data(inputs.views, inputs.select(layers, embeddings=False))
     first, second = inputs.select_sides(layers_a or layers, layers_b or layers, embeddings=False)
     return Data(inputs.views, [*first[:1], *second[1:]])
+
+
+def _standardized(
+    inputs: "Inputs", data: "Data", config: "Config", sources: Sequence[Path], budget: int
+) -> "tuple[Data, list[dict[str, Any]]]":
+    """The data with what standardises them, and the stores by whose statistics, where these are others."""
+    from dataclasses import replace
+
+    how = config.standardization
+    standardizer = inputs.standardizer(sources, [how], data.layers)
+    transforms = standardizer.transforms(how, data.layers, budget, console.progress)
+    by = [{"name": path.stem, "rows": view.n_rows} for path, view in zip(sources, standardizer.sources, strict=False)]
+    return replace(data, transforms=transforms), by
 
 
 def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
@@ -168,22 +215,26 @@ def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> No
     from contrasim_cli import encoder as encoders
 
     found = encoders.load(output)
-    if found.config != config or found.provenance.get("stores") != about["stores"]:
+    if found.config != config or any(
+        found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
+    ):
         raise OutputExistsError(
             f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
         )
 
 
 def _run(
-    output: Path, data: "Data", config: "Config", budget: int, device: "torch.device", resume: bool, force: bool
+    outputs: Outputs, data: "Data", config: "Config", budget: int, device: "torch.device", by: list[dict[str, Any]]
 ) -> None:
     from contrasim_cli import encoder as encoders
     from contrasim_cli import training
+    from contrasim_cli.training.journal import Journal
 
+    output, resume, force = outputs.encoder, outputs.resume, outputs.force
     partial = training.partial_path(output)
     check_output(partial, force=True)
-    source = training.Source(data, budget, device, console.progress)
-    about = training.provenance(source)
+    source = training.Source(data, training.Order.of(data, config), budget, console.progress)
+    about = training.provenance(source, by)
     if resume and not force and output.exists():
         _check_complete(output, config, about)
         log.info("%s is complete already", quoted(output))
@@ -197,11 +248,15 @@ def _run(
         state = training.new_state(config, device)
 
     def save(state: training.State, finished: bool) -> None:
-        checkpoint = encoders.Checkpoint(state.encoder, state.record(finished), about)
-        encoders.save(output if finished else partial, checkpoint, force=force or not finished)
+        encoders.save(output if finished else partial, state.checkpoint(about, finished), force=force or not finished)
 
-    training.train(source, config, state, save, console.progress)
+    run = training.Run(source, config, state, device, save, outputs.save_every, progress=console.progress)
+    with Journal(outputs.log, run.steps_done) as run.journal:
+        run.train()
     partial.unlink(missing_ok=True)
-    log.info(
-        "wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, config.epochs, state.curve[-1]
-    )
+    if outputs.plot is not None:
+        from contrasim_cli.plots import draw_training
+
+        draw_training(state.curves, outputs.plot, force or resume)
+    losses = state.curves["loss"]
+    log.info("wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, len(losses), losses[-1])

@@ -1,4 +1,8 @@
-"""What is in stores: layers, bad values, where they come from, and whether they line up."""
+"""What is in stores: layers, bad values, anisotropy, where they come from, and whether they line up.
+
+Anisotropy decides whether rows should be standardised before they are compared row by row: where random rows point the same
+way, or a few neurons hold most of the variance, these decide every similarity. It is that of a seeded sample of rows.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,30 +13,83 @@ import numpy as np
 from contrasim_cli.errors import ContraSimError
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.align import align
-from contrasim_cli.store.blocks import iter_blocks
+from contrasim_cli.store.blocks import Floats, iter_blocks
 from contrasim_cli.store.store import Store
+
+SAMPLED_ROWS = 2048
+WIDEST = 3  # neurons
+
+
+@dataclass(frozen=True)
+class Anisotropy:
+    """How far rows are from pointing everywhere alike; None where it is undefined.
+
+    `mean_cosine` of two different rows, in [-1, 1], 0 where they point everywhere. `widest_share`: part of the variance that
+    the three neurons with the most of it have, 3 / width where all have as much. `effective_rank`: exp of the entropy of
+    the covariance's eigenvalues, as parts of their sum (Roy & Vetterli 2007); from 1 to the width, or to the rows sampled.
+    """
+
+    mean_cosine: float | None = None
+    widest_share: float | None = None
+    effective_rank: float | None = None
 
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Bad values of one layer."""
+    """Bad values of one layer, and how its rows are spread."""
 
     nan: int
     inf: int
     constant_columns: int
+    anisotropy: Anisotropy = Anisotropy()
+
+
+def anisotropy(rows: Floats) -> Anisotropy:
+    """Of rows [n, p], all finite."""
+    if len(rows) < 2:
+        return Anisotropy()
+    rows = rows.astype(np.float64)
+    rows = rows / (np.abs(rows).max(initial=0.0) or 1.0)  # squares neither overflow nor vanish
+    centred = rows - rows[:1]  # a constant column is exactly constant
+    centred -= centred.mean(axis=0)
+    variances = np.square(centred).sum(axis=0)
+    if not variances.any():
+        return Anisotropy(_mean_cosine(rows))
+    wide = centred.shape[1] > len(centred)
+    values = np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred)
+    parts = values[values > 0] / values[values > 0].sum()
+    return Anisotropy(
+        _mean_cosine(rows),
+        float(np.sort(variances)[-WIDEST:].sum() / variances.sum()),
+        float(np.exp(-(parts * np.log(parts)).sum())),
+    )
+
+
+def _mean_cosine(rows: Floats) -> float | None:
+    """Over all pairs of different rows, none of them zero: ‖Σ x/‖x‖‖² counts each pair twice and each row once."""
+    norms = np.linalg.norm(rows, axis=1)
+    unit = rows[norms > 0] / norms[norms > 0, None]
+    n = len(unit)
+    return float((np.square(unit.sum(axis=0)).sum() - n) / (n * (n - 1))) if n > 1 else None
 
 
 def count_bad(store: Store, name: str) -> LayerCounts:
-    """NaN and Inf values, and columns in which every row has the same value; one pass in blocks."""
+    """NaN and Inf values, columns in which every row has the same value, and the anisotropy; one pass in blocks."""
     nan = inf = 0
     first = None
     constant = np.ones(store.layer(name).width, dtype=bool)
-    for _, block in iter_blocks(store, name):
+    rng = np.random.default_rng(0)
+    chosen = np.sort(rng.choice(store.n_rows, min(store.n_rows, SAMPLED_ROWS), replace=False))
+    sample = []
+    for start, block in iter_blocks(store, name):
+        picked = block[chosen[(chosen >= start) & (chosen < start + len(block))] - start]
+        sample.append(picked[np.isfinite(picked).all(axis=1)])
         nan += int(np.isnan(block).sum())
         inf += int(np.isinf(block).sum())
         first = block[0] if first is None else first
         constant &= (block == first).all(axis=0)
-    return LayerCounts(nan, inf, int(constant.sum()) if store.n_rows else 0)
+    spread = anisotropy(np.concatenate(sample)) if sample else Anisotropy()
+    return LayerCounts(nan, inf, int(constant.sum()) if store.n_rows else 0, spread)
 
 
 def count_all(stores: Sequence[Store], progress: Progress = silent) -> dict[tuple[int, str], LayerCounts]:

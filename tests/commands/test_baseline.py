@@ -109,6 +109,7 @@ def test_json_tells_what_was_compared(stores: list[Path]) -> None:
         "versions": {"contrasim": __version__, "torch": torch.__version__},
         "seed": 4,
         "device": "cpu",
+        "standardize": {"cka": {"kind": "none"}},
         "max_rows": None,
     }
     assert [list(row) for row in score] == [["measure", "store_a", "layer_a", "store_b", "layer_b", "score"]]

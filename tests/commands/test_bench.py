@@ -237,6 +237,7 @@ def test_json(views: list[Path]) -> None:
         "seed": 3,
         "device": "cpu",
         "batch_size": 8,
+        "standardize": {"cka": {"kind": "none"}},
     }
     assert list(results[0]) == COLUMNS
 

@@ -11,7 +11,7 @@ import pytest
 from helpers import run
 from stores import names, values, write, write_by_hand
 
-HEADER = "store\tlayer\trows\twidth\tdtype\tnan\tinf\tconstant_columns\n"
+HEADER = "store\tlayer\trows\twidth\tdtype\tnan\tinf\tconstant_columns\tmean_cosine\twidest_share\teffective_rank\n"
 
 
 @pytest.fixture
@@ -27,10 +27,13 @@ def bad(tmp_path: Path) -> Path:
 
 
 def test_counts_in_tsv(bad: Path) -> None:
-    expected = "bad\tsecond\t20\t2\tfloat16\t0\t0\t0\nbad\tfirst\t20\t4\tfloat32\t2\t1\t1\n"
-    assert run("inspect", bad) == (0, HEADER + expected, "")
+    code, out, err = run("inspect", bad)
+    assert (code, err) == (0, "")
+    assert out.startswith(HEADER + "bad\tsecond\t20\t2\tfloat16\t0\t0\t0\t")
+    assert out.splitlines()[2].split("\t")[:8] == ["bad", "first", "20", "4", "float32", "2", "1", "1"]
+    assert [len(value.partition(".")[2]) <= 4 for value in out.splitlines()[2].split("\t")[8:]] == [True] * 3
     assert run("inspect", bad, "--no-scan").stdout == (
-        HEADER + "bad\tsecond\t20\t2\tfloat16\t\t\t\nbad\tfirst\t20\t4\tfloat32\t\t\t\n"
+        HEADER + "bad\tsecond\t20\t2\tfloat16\t\t\t\t\t\t\nbad\tfirst\t20\t4\tfloat32\t\t\t\t\t\t\n"
     )
 
 
@@ -42,7 +45,7 @@ def test_json_says_where_a_store_comes_from(bad: Path) -> None:
     assert found["inputs"] == [str(bad)]
     assert found["results"][1] == {
         "store": "bad", "layer": "first", "rows": 20, "width": 4, "dtype": "float32", "nan": 2, "inf": 1,
-        "constant_columns": 1,
+        "constant_columns": 1, "mean_cosine": 0.272, "widest_share": 1.0, "effective_rank": 2.8547,
     }  # fmt: skip
     about = found["stores"]["bad"]
     assert (about["kind"], about["ids"], about["model"]) == ("contrasim store", "given", "m")
@@ -66,7 +69,7 @@ def test_files_that_do_not_line_up_are_reported_all_the_same(tmp_path: Path) -> 
     b = write(tmp_path / "b.h5", {"x": values(4)}, ["row 0", "row 2", "row 1", "row 3"])
     code, out, err = run("inspect", a, b)
     assert code == 4
-    assert out == HEADER + "a\tx\t4\t3\tfloat32\t0\t0\t0\nb\tx\t4\t3\tfloat32\t0\t0\t0\n"
+    assert out == HEADER + "".join(f"{name}\tx\t4\t3\tfloat32\t0\t0\t0\t-0.1508\t1.0\t1.6158\n" for name in "ab")
     assert err == (
         f"contrasim: error: {b}: ids differ from those of {a} (4 and 4 rows, 4 ids in common); the first difference is in "
         "row 1: row 2 instead of row 1; give --align ids to compare the common rows\n"

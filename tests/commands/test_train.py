@@ -1,5 +1,6 @@
 """`contrasim train` through the real entry point: outputs that are whole or absent, and runs that go on."""
 
+import json
 import os
 import signal
 import subprocess
@@ -17,8 +18,9 @@ from helpers import run
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.errors import TrainingError
+from contrasim_cli.recipes import PAPER, RECIPES
 
-SMALL = ["--task", "pairs", "--hidden", "16", "--dim", "8", "--batch-size", "16"]
+SMALL = ["--recipe", "paper", "--task", "pairs", "--hidden", "16", "--dim", "8", "--batch-size", "16"]
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def digest(path: Path) -> str:
 def stopped(monkeypatch: pytest.MonkeyPatch, at: int, number: int = signal.SIGTERM) -> None:
     """From now on the process gets a signal at every `at`-th loss."""
     count = 0
-    check = training._check_loss
+    check = training.Run._check_loss
 
     def checked(*args: Any) -> None:
         nonlocal count
@@ -43,7 +45,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, at: int, number: int = signal.SIGTE
             os.kill(os.getpid(), number)
         check(*args)
 
-    monkeypatch.setattr(training, "_check_loss", checked)
+    monkeypatch.setattr(training.Run, "_check_loss", checked)
 
 
 def test_an_encoder_comes_out_and_nothing_else(stores: list[Path], tmp_path: Path) -> None:
@@ -55,19 +57,20 @@ def test_an_encoder_comes_out_and_nothing_else(stores: list[Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize(("task", "epochs"), [("layers", 50), ("pairs", 30)])
-def test_defaults_are_the_papers(
+def test_the_papers_recipe_is_the_papers(
     stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, epochs: int
 ) -> None:
     asked: list[encoders.Config] = []
 
-    def train(source: Any, config: encoders.Config, *more: Any) -> None:
-        asked.append(config)
+    def train(self: training.Run) -> None:
+        asked.append(self.config)
         raise TrainingError("enough")
 
-    monkeypatch.setattr(training, "train", train)
-    assert run("train", *stores, "--task", task, "-o", tmp_path / "e.pt").code == 8
+    monkeypatch.setattr(training.Run, "train", train)
+    assert run("train", *stores, "--task", task, "--recipe", "paper", "-o", tmp_path / "e.pt").code == 8
     paper = {"objective": "contrasim", "similarity": "dot", "hidden": (512, 256), "output": 128, "temperature": 0.07}
     paper |= {"lr": 1e-3, "weight_decay": 0.0, "batch_size": 1024, "anchor_side": "both", "seed": 0}
+    paper |= {"recipe": "paper", "standardize": "none", "optimizer": "adam", "schedule": "constant", "path": "mlp"}
     assert asked == [encoders.Config(task=task, epochs=epochs, widths=(10,), **paper)]
 
 
@@ -276,3 +279,123 @@ def test_kill_9_at_any_moment_leaves_no_output_or_a_complete_one(stores: list[Pa
     assert run(*arguments, "-o", whole).code == 0
     assert digest(output) == digest(whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ar.h5", "e.pt", "en.h5", "whole.pt"]
+
+
+# --- recipes, logs and curves -----------------------------------------------------------------------------------------
+
+
+def test_options_overrule_the_recipe(stores: list[Path], tmp_path: Path) -> None:
+    options = ["--task", "pairs", "--hidden", "16", "--batch-size", "16", "-q"]
+    ours = ["--epochs", "1", "--lr", "0.01", "--schedule", "cosine", "--warmup", "0.2", "--optimizer", "adamw"]
+    ours += ["--weight-decay", "0.3", "--temperature", "0.5", "--dim", "0", "--path", "both", "--validation", "0.2"]
+    ours += ["--patience", "3", "--standardize", "whiten", "--shrinkage", "0.4", "--objective", "supcon"]
+    for recipe in ("default", "paper"):
+        path = tmp_path / f"{recipe}.pt"
+        assert run("train", *stores, *options, *ours, "--recipe", recipe, "-o", path).code == 0
+        config = encoders.load(path).config
+        assert config == encoders.Config(
+            task="pairs", objective="supcon", widths=(10,), hidden=(16,), output=10, temperature=0.5, lr=0.01,
+            weight_decay=0.3, batch_size=16, epochs=1, recipe=recipe, standardize="whiten", shrinkage=0.4, path="both",
+            optimizer="adamw", schedule="cosine", warmup=0.2, validation=0.2, patience=3,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+def test_the_default_recipe_is_the_default(stores: list[Path], tmp_path: Path, task: str) -> None:
+    assert run("train", *stores, "--task", task, "--epochs", "1", "-q", "-o", tmp_path / "e.pt").code == 0
+    config = encoders.load(tmp_path / "e.pt").config
+    expected = RECIPES["default"][task] | {"epochs": 1, "output": RECIPES["default"][task]["output"] or 10}
+    assert config.recipe == "default"
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+def test_recipes_name_what_a_configuration_has() -> None:
+    for tasks in RECIPES.values():
+        assert set(tasks) == {"layers", "pairs"}
+        for parts in tasks.values():
+            assert set(parts) == set(PAPER) | {"epochs"}
+            assert set(parts) <= set(encoders.Config.__dataclass_fields__)
+
+
+def test_a_log_and_curves_come_out(stores: list[Path], tmp_path: Path) -> None:
+    log, plot = tmp_path / "log.jsonl", tmp_path / "curves.svg"
+    arguments = ["train", *stores, *SMALL, "--epochs", "3", "--validation", "0.2", "-o", tmp_path / "e.pt"]
+    assert run(*arguments, "--log", log, "--plot", plot).code == 0
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 28))
+    curves = encoders.load(tmp_path / "e.pt").training
+    ends = [line for line in lines if "validation_accuracy" in line]
+    assert [line["validation_accuracy"] for line in ends] == curves["validation_accuracy_curve"]
+    assert [np.mean([x["loss"] for x in lines if x["epoch"] == k]) for k in (1, 2, 3)] == pytest.approx(
+        curves["loss_curve"]
+    )
+    text = plot.read_text()
+    assert all(word in text for word in ("loss", "epoch", "accuracy in % on held-out rows"))
+    for option, path in (("--log", log), ("--plot", plot)):
+        done = run(*arguments[:-1], tmp_path / "f.pt", option, path)
+        assert done == (5, "", f"contrasim: error: {path}: already exists; give --force to replace it\n")
+
+
+def test_a_plot_of_another_kind_is_refused(stores: list[Path], tmp_path: Path) -> None:
+    done = run("train", *stores, *SMALL, "-o", tmp_path / "e.pt", "--plot", tmp_path / "curves.bmp")
+    assert (done.code, done.stderr) == (
+        2,
+        f"contrasim: error: --plot {tmp_path}/curves.bmp: the format follows the suffix, which is one of .png, .svg, .pdf\n",
+    )
+
+
+def test_the_last_good_state_is_kept_where_training_fails(stores: list[Path], tmp_path: Path) -> None:
+    arguments = ["train", *stores, *SMALL, "--epochs", "2", "--save-every", "5", "-o", tmp_path / "e.pt"]
+    with pytest.MonkeyPatch.context() as patch:
+        step, count = training.Run._step, 0
+
+        def broken(self: training.Run, *args: Any) -> float:
+            nonlocal count
+            count += 1
+            if count == 8:
+                next(self.state.encoder.parameters()).data.fill_(float("nan"))
+            return step(self, *args)
+
+        patch.setattr(training.Run, "_step", broken)
+        done = run(*arguments)
+    assert (done.code, done.stdout) == (8, "")
+    assert done.stderr == (
+        "contrasim: error: the loss is nan in epoch 1, step 8; lower --lr or raise --temperature; "
+        "the state after epoch 1, step 5 is kept\n"
+    )
+    assert encoders.load(tmp_path / "e.pt.partial").training["step"] == 5
+    assert run(*arguments, "--resume").code == 0
+
+
+@pytest.mark.parametrize(("task", "path"), [("layers", "mlp"), ("pairs", "mlp"), ("pairs", "both")])
+def test_stores_of_384_against_128_columns(tmp_path: Path, task: str, path: str) -> None:
+    """Trained on, and scored better on held-out rows than chance."""
+    layers = made.related(2, 3, 170, (384, 128), noise=0.1)
+    paths = [[], []]
+    for part, where in enumerate((slice(0, 130), slice(130, 170))):
+        for name, one in zip("ab", layers, strict=True):
+            folder = tmp_path / str(part)
+            folder.mkdir(exist_ok=True)
+            ids = [f"r{row}" for row in range(where.start, where.stop)]
+            paths[part].append(made.store(folder / f"{name}.h5", {n: m[where] for n, m in one.items()}, ids))
+    options = [
+        "--task",
+        task,
+        "--recipe",
+        "paper",
+        "--standardize",
+        "zscore",
+        "--batch-size",
+        "64",
+        "--epochs",
+        "6",
+        "--path",
+        path,
+    ]
+    assert run("train", *paths[0], *options, "--hidden", "64", "--dim", "128", "-q", "-o", tmp_path / "e.pt").code == 0
+    assert encoders.load(tmp_path / "e.pt").config.widths == (128, 384)
+    command = ["layers"] if task == "layers" else ["image-caption", "--batch-size", "8"]
+    done = run("bench", *command, *paths[1], "--encoder", tmp_path / "e.pt", "-q")
+    overall = done.stdout.splitlines()[-1].split("\t")
+    assert overall[3:5] == ["all", "all"]
+    assert float(overall[5]) > 2 * float(overall[9])

@@ -1,0 +1,159 @@
+"""The options of `train` that make a recipe; those that are not given are the chosen recipe's."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from contrasim_cli.commands.options import Standardize
+
+
+class Task(str, Enum):
+    """How positives and negatives are drawn."""
+
+    layers = "layers"
+    pairs = "pairs"
+
+
+class Recipe(str, Enum):
+    """What stands where an option does not say otherwise."""
+
+    default = "default"
+    paper = "paper"
+
+
+class Objective(str, Enum):
+    """What the encoder is trained to do."""
+
+    contrasim = "contrasim"
+    supcon = "supcon"
+    deepdot = "deepdot"
+    deepcka = "deepcka"
+
+
+class Similarity(str, Enum):
+    """How two encoded rows are compared."""
+
+    dot = "dot"
+    norm = "norm"
+
+
+class AnchorSide(str, Enum):
+    """Whose rows are anchors."""
+
+    both = "both"
+    first = "first"
+
+
+class Network(str, Enum):
+    """What rows go through."""
+
+    mlp = "mlp"
+    linear = "linear"
+    both = "both"
+
+
+class Optimizer(str, Enum):
+    """How weights are moved."""
+
+    adam = "adam"
+    adamw = "adamw"
+
+
+class Schedule(str, Enum):
+    """How the learning rate goes on."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
+class Precision(str, Enum):
+    """Types of the encoder's matrix products."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+ObjectiveOption = Annotated[
+    Objective | None,
+    typer.Option("--objective", help="Loss: Eq. 3, SupCon, or positives only.", show_default=False),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        "--epochs",
+        min=1,
+        help="How often every row is seen; recipe paper: 50 (layers), 30 (pairs).",
+        show_default=False,
+    ),
+]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Learning rate.", show_default=False),
+]
+ScheduleOption = Annotated[
+    Schedule | None,
+    typer.Option("--schedule", help="Learning rate: constant, or falling to 0 like half a cosine.", show_default=False),
+]
+Warmup = Annotated[
+    float | None,
+    typer.Option(
+        "--warmup", min=0, max=1, help="Part of the steps over which the learning rate rises.", show_default=False
+    ),
+]
+OptimizerOption = Annotated[
+    Optimizer | None,
+    typer.Option("--optimizer", help="adam, or adamw, whose weight decay is decoupled.", show_default=False),
+]
+WeightDecay = Annotated[
+    float | None,
+    typer.Option("--weight-decay", min=0, help="The optimiser's weight decay.", show_default=False),
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option("--batch-size", min=2, help="Rows per step.", show_default=False),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option("--temperature", help="τ of the contrastive objectives.", show_default=False),
+]
+Hidden = Annotated[
+    list[int] | None,
+    typer.Option(
+        "--hidden", min=1, help="Width of a hidden layer; repeat for several; default: 512, 256.", show_default=False
+    ),
+]
+Dim = Annotated[
+    int | None,
+    typer.Option("--dim", min=0, help="Width of the encoder's output; 0: that of the widest rows.", show_default=False),
+]
+PathOption = Annotated[
+    Network | None,
+    typer.Option(
+        "--path", help="What rows go through: an mlp, a linear map, or both beside each other.", show_default=False
+    ),
+]
+Validation = Annotated[
+    float | None,
+    typer.Option(
+        "--validation", min=0, max=0.5, help="Part of the rows to hold out and validate on.", show_default=False
+    ),
+]
+Patience = Annotated[
+    int | None,
+    typer.Option(
+        "--patience",
+        min=0,
+        help="Stop after so many epochs in which held-out rows got no better; 0: never.",
+        show_default=False,
+    ),
+]
+StandardizeOption = Annotated[
+    Standardize | None,
+    typer.Option(
+        "--standardize",
+        help="Rows of each store and layer beforehand: none, center, zscore or whiten.",
+        show_default=False,
+    ),
+]

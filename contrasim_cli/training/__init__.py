@@ -1,0 +1,31 @@
+"""Training an encoder: one loop for every objective and task.
+
+Task `layers`: a step takes a batch of rows through every layer of every model; items are (model, layer).
+Task `pairs`: a step takes a batch of rows through one layer of both views; items are the rows of either view. An epoch
+visits every (batch, layer) once, in random order.
+
+`data` is what is trained on, `order` which rows a step sees, `rows` where they are read, `objective` the loss, `state`
+where a run stands, `validation` how it fares on held-out rows, and `loop` the loop. What a step sees depends on seed,
+epoch and step alone, so that a run can be taken up at any step.
+"""
+
+from contrasim_cli.training.data import Data, check_data
+from contrasim_cli.training.loop import Run
+from contrasim_cli.training.order import Order, Step
+from contrasim_cli.training.rows import Source
+from contrasim_cli.training.state import State, check_resumable, new_state, partial_path, provenance, resumed_state
+
+__all__ = [
+    "Data",
+    "Order",
+    "Run",
+    "Source",
+    "State",
+    "Step",
+    "check_data",
+    "check_resumable",
+    "new_state",
+    "partial_path",
+    "provenance",
+    "resumed_state",
+]

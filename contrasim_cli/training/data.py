@@ -1,0 +1,106 @@
+"""What is trained on: views, their layers in matching order, and how their rows are standardised."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from contrasim_cli.errors import MismatchError, UsageError
+from contrasim_cli.files import quoted
+from contrasim_cli.store import Layer, View
+from contrasim_cli.transforms import Transform
+
+
+@dataclass(frozen=True)
+class Item:
+    """One layer of one view, as rows are kept."""
+
+    view: int
+    layer: int
+    name: str
+    width: int
+    dtype: np.dtype[Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The views to train on and, of each, its layers in matching order; `transforms`, by view and name, where there are any."""
+
+    views: Sequence[View]
+    layers: Sequence[Sequence[str]]
+    transforms: Mapping[tuple[int, str], Transform] = field(default_factory=dict)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of every view."""
+        return self.views[0].n_rows
+
+    @property
+    def n_layers(self) -> int:
+        """Layers of every view."""
+        return len(self.layers[0])
+
+    @property
+    def items(self) -> list[Item]:
+        """Every layer of every view, views first."""
+        found = []
+        for v, (view, names) in enumerate(zip(self.views, self.layers, strict=True)):
+            for k, name in enumerate(names):
+                layer = view.store.layer(name)
+                found.append(Item(v, k, name, layer.width, _kept_dtype(layer)))
+        return found
+
+    @property
+    def view_widths(self) -> tuple[tuple[int, ...], ...]:
+        """The widths that occur in each view, smallest first."""
+        pairs = zip(self.views, self.layers, strict=True)
+        return tuple(tuple(sorted({view.store.layer(name).width for name in names})) for view, names in pairs)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """All widths that occur, smallest first."""
+        return tuple(sorted({width for widths in self.view_widths for width in widths}))
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of one row of all layers of all views in the types they are kept in."""
+        return sum(item.width * item.dtype.itemsize for item in self.items)
+
+    @property
+    def bytes_in_memory(self) -> int:
+        """Size of all rows in the types they are kept in."""
+        return self.n_rows * self.row_bytes
+
+
+def _kept_dtype(layer: Layer) -> np.dtype[Any]:
+    """A type no wider than float32; float16 stays float16, which halves the memory."""
+    return np.dtype(np.float16 if layer.dtype == np.float16 else np.float32)
+
+
+def check_data(data: Data, task: str, per_view: bool = False) -> None:
+    """Refuse views that do not fit the task.
+
+    Raises:
+        UsageError: too few or too many stores, or views that `per_view` could not tell apart later.
+        MismatchError: the views differ in their number of layers.
+    """
+    if task == "pairs" and len(data.views) != 2:
+        raise UsageError(f"--task pairs trains on two stores (one per view), {len(data.views)} given")
+    if task == "layers" and len(data.views) < 2:
+        raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
+    first = data.views[0].store
+    for view, names in zip(data.views, data.layers, strict=True):
+        if len(names) != data.n_layers:
+            raise MismatchError(
+                f"{quoted(view.store.path)}: {len(names)} layers are selected where {quoted(first.path)} has {data.n_layers}; "
+                "select as many on both sides with --layers-a and --layers-b"
+            )
+    if task == "layers" and data.n_layers < 2:
+        raise UsageError("--task layers needs two or more layers: other layers are the negatives")
+    if per_view and len({view.store.stem for view in data.views}) < 2:
+        raise UsageError(
+            f"--encoder-per-view tells views by their file names, and both are {quoted(first.stem)}; rename one"
+        )
+    if data.n_rows < 2:
+        raise MismatchError(f"{quoted(first.path)}: training needs at least 2 rows, found {data.n_rows}")

@@ -1,0 +1,210 @@
+"""The loop: one step after another, what is checked in between, and what is kept of it."""
+
+import copy
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.encoder import Config, Encoder
+from contrasim_cli.errors import TrainingError
+from contrasim_cli.progress import Advance, Progress, silent
+from contrasim_cli.training.encoding import encode_parts
+from contrasim_cli.training.journal import Journal
+from contrasim_cli.training.objective import WITH_NEGATIVES, Objective
+from contrasim_cli.training.order import Step
+from contrasim_cli.training.rows import Held, Source
+from contrasim_cli.training.state import State, learning_rate
+from contrasim_cli.training.stopping import Stop, deferred_signals
+from contrasim_cli.training.validation import layer_accuracy, row_accuracy
+
+log = logging.getLogger(__name__)
+
+COLLAPSED = 1e-3  # all outputs this close to each other: the encoder says nothing any more
+
+
+def nothing_saved(state: State, finished: bool) -> None:
+    """Keep nothing."""
+
+
+@dataclass
+class Run:
+    """A run from where its state stands; `save(state, finished)` is called after every epoch, and `save_every` steps."""
+
+    source: Source
+    config: Config
+    state: State
+    device: torch.device
+    save: Callable[[State, bool], None] = nothing_saved
+    save_every: int | None = None
+    journal: Journal = field(default_factory=lambda: Journal(None))
+    progress: Progress = silent
+    _since: float = 0.0
+
+    def __post_init__(self) -> None:
+        data = self.source.data
+        self.objective = Objective(self.config, len(data.views), data.n_layers, self.device)
+        self.epoch_steps = self.source.order.n_steps
+        self._kept = ""
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the whole run."""
+        return self.state.epoch * self.epoch_steps + self.state.step
+
+    def train(self) -> State:
+        """Train to the configured number of epochs, or until held-out rows have not got better for a while.
+
+        Raises:
+            TrainingError: the loss or an output is NaN or infinite, or a contrastive objective's encoder has collapsed.
+            Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C, after the running step is done and the state saved.
+        """
+        total = self.config.epochs * self.epoch_steps
+        with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
+            advance(self.steps_done)
+            finished = self.state.epoch == self.config.epochs
+            while not finished:
+                self._epoch(stop, advance)
+                finished = self._stops_early() or self.state.epoch == self.config.epochs
+                self._save(finished)
+                if not finished:
+                    stop.act(self.state, self._save)
+        return self.state
+
+    def _epoch(self, stop: Stop, advance: Advance) -> None:
+        """Train to the end of the epoch and note what came of it."""
+        state, last = self.state, None
+        self._since = time.perf_counter()
+        with self.source.groups(state.epoch, state.step) as groups:
+            for group, held, before in groups:
+                for step in group.steps[max(0, state.step - before) :]:
+                    value = self._step(step, held)
+                    state.step, state.loss_sum = state.step + 1, state.loss_sum + value
+                    advance(1, f"epoch {state.epoch + 1}, loss {value:.4g}")
+                    last = (step, held) if state.step == self.epoch_steps else None
+                    if last is None:
+                        self._write(step, value)
+                        if self.save_every and self.steps_done % self.save_every == 0:
+                            self._save(False)
+                        stop.act(state, self._save)
+                del held  # which makes room for the next
+        found = {"loss": state.loss_sum / max(1, state.step), **self._validated()}
+        if last is not None:
+            self._write(last[0], value, **{name: x for name, x in found.items() if name != "loss"})
+        state.add(**found)
+        state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        if last is not None:
+            self._check_outputs(self._encode(state.result, last[1], last[0]))
+
+    # --- one step -----------------------------------------------------------------------------------------------------
+
+    def _step(self, step: Step, held: Held) -> float:
+        state, scaler = self.state, self.state.scaler
+        for group in state.optimizer.param_groups:
+            group["lr"] = self._learning_rate
+        loss = self.objective(self._encode(state.encoder, held, step, train=True))
+        value = float(loss.detach())
+        self._check_loss(value)
+        state.optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(state.optimizer)
+        scaler.update()
+        return value
+
+    @property
+    def _learning_rate(self) -> float:
+        return learning_rate(self.config, self.steps_done, self.config.epochs * self.epoch_steps)
+
+    def _encode(self, encoder: Encoder, held: Held, step: Step, train: bool = False) -> Tensor:
+        layer = step.layer if self.config.task == "pairs" else None
+        with torch.set_grad_enabled(train):
+            return encode_parts(encoder, held.take(step.rows, layer), self.device, self.config)
+
+    # --- what comes of it ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _validated(self) -> dict[str, float]:
+        """Loss and accuracy on held-out rows, if there are any."""
+        held, data = self.source.held_out, self.source.data
+        if not len(held.rows):
+            return {}
+        encoder = self.state.encoder
+        layers = range(data.n_layers) if self.config.task == "pairs" else range(1)
+        outputs = [self._encode(encoder, held, Step(held.rows, layer)) for layer in layers]
+        losses = [float(self.objective(z)) for z in outputs]
+        right = [
+            row_accuracy(z[0], z[1]) if self.config.task == "pairs" else layer_accuracy(z, data.n_layers)
+            for z in outputs
+        ]
+        return {
+            "validation_loss": sum(losses) / len(losses),
+            "validation_accuracy": sum(right) / len(right),
+        }
+
+    def _stops_early(self) -> bool:
+        """Whether the loss on held-out rows has not fallen for `patience` epochs; the best encoder is kept."""
+        losses = self.state.curves.get("validation_loss", [])
+        if not self.config.patience or not losses:
+            return False
+        best = losses.index(min(losses))
+        if best == len(losses) - 1:
+            self.state.best = copy.deepcopy(self.state.encoder)
+        return len(losses) - 1 - best >= self.config.patience
+
+    def _write(self, step: Step, loss: float, **more: float) -> None:
+        items = len(self.source.data.views) * (self.source.data.n_layers if self.config.task == "layers" else 1)
+        now = time.perf_counter()
+        self.journal.write(
+            step=self.steps_done,
+            epoch=self.state.epoch + 1,
+            loss=loss,
+            learning_rate=self.state.optimizer.param_groups[0]["lr"],
+            rows_per_second=round(items * len(step.rows) / (now - self._since), 1),
+            **more,
+        )
+        self._since = now
+
+    def _save(self, finished: bool) -> None:
+        """Save a state that is sound."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.state.encoder.parameters()):
+            raise self._failure(f"the weights are not finite after {self._place}; lower --lr")
+        self.save(self.state, finished)
+        self._kept = f"; the state after {self._place} is kept"
+
+    @property
+    def _place(self) -> str:
+        if not self.state.step:
+            return f"epoch {self.state.epoch}"
+        return f"epoch {self.state.epoch + 1}, step {self.state.step}"
+
+    # --- what must stop a run -----------------------------------------------------------------------------------------
+
+    def _failure(self, text: str) -> TrainingError:
+        return TrainingError(text + self._kept)
+
+    def _check_loss(self, loss: float) -> None:
+        if not abs(loss) < float("inf"):
+            raise self._failure(
+                f"the loss is {loss} in epoch {self.state.epoch + 1}, step {self.state.step + 1}; "
+                "lower --lr or raise --temperature"
+            )
+
+    def _check_outputs(self, z: Tensor) -> None:
+        """Refuse outputs that are not finite, or that have collapsed.
+
+        Objectives without negatives may map everything to one point: the paper's own finding, so only a warning.
+        """
+        flat, epoch = z.flatten(0, -2), self.state.epoch
+        if not bool(torch.isfinite(flat).all()):
+            raise self._failure(f"after epoch {epoch} the encoder's outputs are not finite; lower --lr")
+        spread = float((flat - flat[0]).norm(dim=-1).max())
+        if spread > COLLAPSED:
+            return
+        text = f"the encoder has collapsed: after epoch {epoch} all outputs lie within {spread:.1e} of each other"
+        if self.config.objective in WITH_NEGATIVES:
+            raise self._failure(f"{text}; lower --lr or standardise the rows")
+        if epoch == self.config.epochs:
+            log.warning("%s, which objectives without negatives allow", text)

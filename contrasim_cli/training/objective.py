@@ -1,0 +1,56 @@
+"""The loss of a step's encoded items."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from contrasim_cli import losses
+from contrasim_cli.encoder import Config
+
+WITH_NEGATIVES = frozenset({"contrasim", "supcon"})
+
+
+@dataclass
+class Objective:
+    """The loss of encoded items for one configuration; masks are made once per batch size."""
+
+    config: Config
+    n_models: int
+    n_layers: int
+    device: torch.device
+    _sets: dict[int, losses.Sets] = field(default_factory=dict)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Loss of z [items, n, d]: items are (model, layer) over a batch, or the two views of a batch."""
+        config = self.config
+        if config.objective == "deepcka":
+            return losses.deepcka(z, self._positive_pairs())
+        tau = config.temperature
+        if config.task == "pairs" and config.similarity == "dot" and config.objective in WITH_NEGATIVES:
+            return losses.paired(z[0], z[1], tau, config.objective == "supcon", config.anchor_side == "first")
+        items = z if config.task == "layers" else z.flatten(0, 1).unsqueeze(1)
+        sets = self._masks(z.shape[1])
+        s = losses.similarity_matrix(items, "norm" if config.similarity == "norm" else "dot")[: len(sets.positives)]
+        if config.objective == "deepdot":
+            return losses.deepdot(s, sets.positives)
+        s = s / tau
+        if config.objective == "supcon":
+            return losses.supcon(s, sets.positives, sets.others)
+        return losses.contrasim(s, sets.positives, sets.negatives)
+
+    def _masks(self, n_rows: int) -> losses.Sets:
+        key = n_rows if self.config.task == "pairs" else 0
+        if key not in self._sets:
+            side = "first" if self.config.anchor_side == "first" else "both"
+            self._sets[key] = (
+                losses.pair_sets(n_rows, side, self.device)  # type: ignore[arg-type]
+                if self.config.task == "pairs"
+                else losses.layer_sets(self.n_models, self.n_layers, self.device)
+            )
+        return self._sets[key]
+
+    def _positive_pairs(self) -> Tensor:
+        if self.config.task == "pairs":
+            return torch.tensor([[0, 1]], device=self.device)
+        return self._masks(0).positives.triu().nonzero()

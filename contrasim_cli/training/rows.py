@@ -1,0 +1,181 @@
+"""Where the rows of a step come from: memory where all fit, else disk, the next group being read while steps run."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store.blocks import Floats
+from contrasim_cli.training.data import Data, Item
+from contrasim_cli.training.order import BLOCK_ROWS, Group, Order, Rows, block_rows
+
+log = logging.getLogger(__name__)
+
+READ_BYTES = 64 << 20  # of one layer at once, once widened
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+
+class Part(NamedTuple):
+    """Rows [items · n, width] of items of one width, by their positions among the items of the step."""
+
+    view: int
+    places: list[int]
+    held: Tensor  # [rows, width], of which they are those at `chosen`
+    chosen: Tensor
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows."""
+        return len(self.chosen)
+
+    @property
+    def width(self) -> int:
+        """Neurons of a row."""
+        return self.held.shape[1]
+
+    def rows(self, where: slice) -> Tensor:
+        """Some of the rows, in the type they are kept in."""
+        return self.held.index_select(0, self.chosen[where])
+
+
+@dataclass(eq=False)
+class Held:
+    """Some rows of every layer; layers of equal width and type lie in one tensor [items, rows, width]."""
+
+    items: Sequence[Item]
+    rows: Rows  # sorted
+    per_view: bool = False
+
+    def __post_init__(self) -> None:
+        kinds: dict[tuple[int, int, np.dtype[Any]], list[int]] = {}
+        for i, item in enumerate(self.items):
+            kinds.setdefault((item.view if self.per_view else 0, item.width, item.dtype), []).append(i)
+        self._kinds = list(kinds.items())
+        self._tensors = [
+            torch.empty(len(members), len(self.rows), width, dtype=_torch_type(dtype))
+            for (_, width, dtype), members in self._kinds
+        ]
+
+    def put(self, i: int, start: int, block: npt.NDArray[Any]) -> None:
+        """Keep rows of item i from position `start` on."""
+        for (_, members), tensor in zip(self._kinds, self._tensors, strict=True):
+            if i in members:
+                tensor[members.index(i), start : start + len(block)] = torch.from_numpy(block)
+
+    def take(self, rows: Rows, layer: int | None = None) -> Iterator[Part]:
+        """These rows of all items, or of the items of one layer, in the types they are kept in."""
+        where = torch.from_numpy(np.searchsorted(self.rows, rows))
+        chosen = [i for i, item in enumerate(self.items) if layer is None or item.layer == layer]
+        for ((view, width, _), members), tensor in zip(self._kinds, self._tensors, strict=True):
+            slots = [slot for slot, i in enumerate(members) if i in chosen]
+            if slots:
+                index = (torch.tensor(slots)[:, None] * len(self.rows) + where).flatten()
+                yield Part(view, [chosen.index(members[slot]) for slot in slots], tensor.view(-1, width), index)
+
+
+def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
+    return torch.float16 if dtype == np.float16 else torch.float32
+
+
+class Source:
+    """The rows that an order asks for.
+
+    Rows are read and standardised in blocks that start at multiples of BLOCK_ROWS, however they are asked for, so that
+    they are the same bit for bit.
+    """
+
+    def __init__(self, data: Data, order: Order, budget: int, progress: Progress = silent) -> None:
+        self.data, self.order, self.items = data, order, data.items
+        self.in_memory = data.bytes_in_memory <= budget
+        self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
+        self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]
+        where = "in memory" if self.in_memory else "streamed from disk"
+        log.debug("training rows take %.3g GiB and are %s", data.bytes_in_memory / 2**30, where)
+        self._whole = self._empty(np.arange(data.n_rows if self.in_memory else 0))
+        self.held_out = self._empty(order.held_out)
+        self._first_pass(progress)
+
+    def _empty(self, rows: Rows) -> Held:
+        return Held(self.items, rows, self.order.config.encoder_per_view)
+
+    def _first_pass(self, progress: Progress) -> None:
+        """Read everything once: bad values stop the run before hours of work, and the content is digested."""
+        with progress("reading", len(self.items), "layers") as advance:
+            for i, item in enumerate(self.items):
+                for rows in _spans(self.data.n_rows, item.width):
+                    block = self._read(item, rows, self.digests[item.view])
+                    if self.in_memory:
+                        self._whole.put(i, int(rows[0]), block)
+                    start, stop = np.searchsorted(self.held_out.rows, [rows[0], rows[-1] + 1])
+                    self.held_out.put(i, int(start), block[self.held_out.rows[start:stop] - rows[0]])
+                advance(1)
+
+    def _read(self, item: Item, rows: Rows, digest: Any = None) -> npt.NDArray[Any]:
+        """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""
+        block = self.data.views[item.view].read(item.name, rows)
+        if digest:
+            digest.update(np.ascontiguousarray(block.astype(item.dtype, copy=False)).tobytes())
+        transform = self.data.transforms.get((item.view, item.name))
+        return _narrow(transform(block) if transform else block, item.dtype)
+
+    def _group(self, rows: Rows) -> Held:
+        """The blocks that the rows lie in."""
+        blocks = np.unique(rows // BLOCK_ROWS)
+        held = self._empty(np.concatenate([block_rows(int(b), self.data.n_rows) for b in blocks]))
+        for i, item in enumerate(self.items):
+            step = max(1, READ_BYTES // (8 * item.width * BLOCK_ROWS)) * BLOCK_ROWS
+            for start in range(0, len(held.rows), step):
+                held.put(i, start, self._read(item, held.rows[start : start + step]))
+        return held
+
+    @contextmanager
+    def groups(self, epoch: int, done: int) -> Iterator[Iterator[tuple[Group, Held, int]]]:
+        """The groups of an epoch with their rows, and how many of the epoch's steps come before each.
+
+        Groups whose steps are `done` already are left out. While one is in use the next is read, where both fit.
+        """
+        with ThreadPoolExecutor(1) as reader:
+            yield self._opened(epoch, done, reader)
+
+    def _opened(self, epoch: int, done: int, reader: ThreadPoolExecutor) -> Iterator[tuple[Group, Held, int]]:
+        coming: Future[Held] | None = None
+        left = list(self._left(epoch, done))
+        for k, (group, before) in enumerate(left):
+            if self.in_memory:
+                yield group, self._whole, before
+                continue
+            held = coming.result() if coming else self._group(group.rows)
+            if self.reads_ahead and k + 1 < len(left):
+                coming = reader.submit(self._group, left[k + 1][0].rows)
+            yield group, held, before
+            del held  # before the next is read
+
+    def _left(self, epoch: int, done: int) -> Iterator[tuple[Group, int]]:
+        before = 0
+        for group in self.order.groups(epoch):
+            if before + len(group.steps) > done:
+                yield group, before
+            before += len(group.steps)
+
+
+def _narrow(rows: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Rows in a type they are kept in; what standardisation takes beyond float16 is kept at its end."""
+    if dtype == np.float16 and rows.dtype != np.float16:
+        rows = rows.clip(-FLOAT16_MAX, FLOAT16_MAX)
+    return np.ascontiguousarray(rows.astype(dtype, copy=False))
+
+
+def _spans(n_rows: int, width: int) -> Iterator[Rows]:
+    """All rows in runs of whole blocks."""
+    step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
+    for start in range(0, n_rows, step):
+        yield np.arange(start, min(start + step, n_rows))

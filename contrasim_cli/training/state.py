@@ -1,0 +1,148 @@
+"""Where a run stands, and what a checkpoint must hold so that it can be taken up again."""
+
+import copy
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrasim_cli import __version__
+from contrasim_cli.encoder import Checkpoint, Config, Encoder
+from contrasim_cli.errors import UsageError
+from contrasim_cli.files import quoted
+from contrasim_cli.training.rows import Source
+
+FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
+
+
+@dataclass
+class State:
+    """Everything that `--resume` needs besides the data."""
+
+    encoder: Encoder
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    best: Encoder | None = None  # on held-out rows, where training stops early
+    epoch: int = 0
+    step: int = 0  # steps of the epoch that are done
+    loss_sum: float = 0.0
+    curves: dict[str, list[float]] = field(default_factory=dict)  # per epoch
+
+    @property
+    def result(self) -> Encoder:
+        """The encoder that the run is for."""
+        return self.best or self.encoder
+
+    def add(self, **values: float) -> None:
+        """Note an epoch's values."""
+        for name, value in values.items():
+            self.curves.setdefault(name, []).append(value)
+
+    def record(self, finished: bool) -> dict[str, Any]:
+        """The checkpoint's `training`; all that makes the state while unfinished."""
+        curves = {f"{name}_curve": list(values) for name, values in self.curves.items()}
+        done: dict[str, Any] = {"finished": finished, "epochs_done": self.epoch, **({"loss_curve": []} | curves)}
+        if not finished:
+            done |= {"step": self.step, "loss_sum": self.loss_sum, "optimizer": self.optimizer.state_dict()}
+            done |= {"scaler": self.scaler.state_dict()}
+            if self.best is not None:
+                done |= {"best": self.best.state_dict()}
+        return done
+
+    def checkpoint(self, about: dict[str, Any], finished: bool) -> Checkpoint:
+        """What is saved: the result when finished, else the weights that training goes on with."""
+        return Checkpoint(self.result if finished else self.encoder, self.record(finished), about)
+
+
+def new_state(config: Config, device: torch.device) -> State:
+    """A fresh encoder, initialised by the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        encoder = Encoder(config)
+    return _state(encoder.to(device), config, device)
+
+
+def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
+    scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=config.precision == "float16")
+    return State(encoder, _optimizer(encoder, config), scaler)
+
+
+def _optimizer(encoder: Encoder, config: Config) -> torch.optim.Optimizer:
+    make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+
+
+def learning_rate(config: Config, step: int, steps: int) -> float:
+    """Of step 0, 1, …: rising linearly over the first part of all `steps`, then constant or half a cosine down to 0."""
+    rise = math.ceil(config.warmup * steps)
+    if step < rise:
+        return config.lr * (step + 1) / rise
+    if config.schedule == "constant":
+        return config.lr
+    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))
+
+
+def resumed_state(checkpoint: Checkpoint, config: Config, device: torch.device) -> State:
+    """The state that an unfinished checkpoint holds.
+
+    Raises:
+        UsageError: the checkpoint was made with other options.
+    """
+    if checkpoint.config != config:
+        names = [name for name in vars(config) if getattr(config, name) != getattr(checkpoint.config, name)]
+        raise UsageError(
+            f"{quoted(checkpoint.path)}: --resume needs the options of the run it resumes; these differ: {', '.join(names)}; "
+            "start over without --resume"
+        )
+    done = checkpoint.training
+    state = _state(checkpoint.encoder.to(device), config, device)
+    state.optimizer.load_state_dict(done["optimizer"])
+    state.scaler.load_state_dict(done["scaler"])
+    state.epoch, state.step, state.loss_sum = done["epochs_done"], done["step"], done["loss_sum"]
+    state.curves = {name.removesuffix("_curve"): list(done[name]) for name in done if name.endswith("_curve")}
+    if "best" in done:
+        state.best = copy.deepcopy(state.encoder)
+        state.best.load_state_dict(done["best"])
+    return state
+
+
+def provenance(source: Source, standardized_by: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    """What the encoder was trained on: names, ids and content of the stores, layers, versions."""
+    stores = []
+    for view, names, digest in zip(source.data.views, source.data.layers, source.digests, strict=True):
+        store = view.store
+        stores.append(
+            {
+                "name": store.stem,
+                "model": store.attrs.get("model", ""),
+                "data": store.attrs.get("data", ""),
+                "rows": view.n_rows,
+                "ids": store.ids.digest if store.ids else "",
+                "content": digest.hexdigest(),
+                "layers": list(names),
+            }
+        )
+    versions = {"contrasim": __version__, "torch": str(torch.__version__)}
+    return {"stores": stores, "standardized_by": standardized_by or [], "versions": versions}
+
+
+def partial_path(output: Path) -> Path:
+    """Where a run keeps its state until it has finished."""
+    return output.with_name(output.name + ".partial")
+
+
+def check_resumable(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
+    """Refuse to go on with other data.
+
+    Raises:
+        UsageError: the unfinished run was trained on other stores, or the same with other content.
+    """
+    if any(checkpoint.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")):
+        raise UsageError(
+            f"{quoted(checkpoint.path)}: --resume needs the stores, rows and layers of the run it resumes, these differ; "
+            "start over without --resume"
+        )
+    if checkpoint.training.get("finished", True):
+        raise UsageError(f"{quoted(checkpoint.path)}: holds no unfinished run; start over without --resume")

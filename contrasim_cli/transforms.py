@@ -1,0 +1,283 @@
+"""What happens to rows before any measure or encoder: standardisation by the statistics of a store's layer.
+
+With μ [p] and Σ [p, p] the mean and the covariance (over n, not n - 1) of the n rows that the statistics are of, a row x
+becomes
+
+    center   x - μ
+    zscore   (x - μ) / √diag Σ
+    whiten   (x - μ) Σ_s^(-1/2), Σ_s = (1 - s) Σ + s (tr Σ / p) I, s the shrinkage (Ledoit & Wolf 2004)
+
+and 0, by zscore and whiten, in a column that the statistics know as constant.
+
+The root is the symmetric one (ZCA: Bell & Sejnowski 1997), so that whitened rows stay as near to the neurons' own axes as
+whitened rows can, and two views of one network can still be compared neuron by neuron. Directions whose standard deviation
+under Σ_s is less than RANK_TOL of the largest are dropped: without shrinkage the root is that of the pseudo-inverse.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store import View
+from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
+
+log = logging.getLogger(__name__)
+
+KINDS = ("none", "center", "zscore", "whiten")
+RANK_TOL = 1e-6
+ROWS_PER_NEURON = 10  # below which a covariance is mostly noise
+APPLIED_ROWS = 256  # transformed in one product: how a row is rounded must not depend on how many are read with it
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Standardization:
+    """How rows are standardised; `shrinkage` counts where they are whitened."""
+
+    kind: str = "none"
+    shrinkage: float = 0.01
+
+    def __bool__(self) -> bool:
+        return self.kind != "none"
+
+    @property
+    def text(self) -> str:
+        """The same in words."""
+        return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind == "whiten" else self.kind
+
+
+AS_THEY_ARE = Standardization()
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of n rows [n, p]: mean [p], variance [p], and covariance [p, p] where it was asked for."""
+
+    n_rows: int
+    mean: Doubles
+    variance: Doubles
+    covariance: Doubles | None = None
+
+
+def statistics(view: View, layer: str, covariance: bool) -> Statistics:
+    """Moments of a layer's rows in float64, in one pass over blocks of rows.
+
+    Blocks are taken relative to the first row, so that a common offset costs no digits and a constant column is exactly
+    constant, and their moments are put together as in Chan et al. (1979).
+
+    Raises:
+        InputError: a value is NaN or Inf, or a square leaves float64.
+    """
+    first = view.read(layer, np.arange(1))[0].astype(np.float64)
+    mean, count = np.zeros_like(first), 0
+    scatter = np.zeros((len(first), len(first)) if covariance else len(first))
+    step = block_rows(view.store.layer(layer))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, view.n_rows, step):
+            block = view.read(layer, np.arange(start, min(start + step, view.n_rows))) - first
+            delta = block.mean(axis=0) - mean
+            block -= block.mean(axis=0)
+            weight = count * len(block) / (count + len(block))
+            if covariance:
+                scatter += block.T @ block + weight * np.outer(delta, delta)
+            else:
+                scatter += np.square(block).sum(axis=0) + weight * np.square(delta)
+            count += len(block)
+            mean += delta * (len(block) / count)
+    if not np.isfinite(scatter).all():
+        raise InputError(
+            f"{quoted(view.store.path)}: layer {quoted(layer)}: squares of the values leave float64; scale the rows"
+        )
+    scatter /= count
+    return Statistics(
+        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None
+    )
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Rows [n, p] to (rows - mean) · factor, where the factor is one number per column [p], a matrix [p, p], or absent."""
+
+    mean: Doubles
+    factor: Doubles | None = None
+
+    def __call__(self, rows: Floats) -> Floats:
+        """The rows transformed, in the type they came in."""
+        out = np.empty_like(rows)
+        for start in range(0, len(rows), APPLIED_ROWS):
+            centred = rows[start : start + APPLIED_ROWS] - self.mean
+            out[start : start + APPLIED_ROWS] = centred if self.factor is None else self._scaled(centred, self.factor)
+        return out
+
+    @staticmethod
+    def _scaled(centred: Doubles, factor: Doubles) -> Doubles:
+        return centred * factor if factor.ndim == 1 else centred @ factor
+
+
+def transform(how: Standardization, found: Statistics) -> Transform:
+    """The standardisation by these statistics."""
+    if how.kind == "center":
+        return Transform(found.mean)
+    if how.kind == "zscore":
+        spread = np.sqrt(found.variance)
+        return Transform(found.mean, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
+    assert found.covariance is not None
+    return Transform(found.mean, inverse_root(found.covariance, how.shrinkage))
+
+
+def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
+    """Σ_s^(-1/2) [p, p], symmetric, of a covariance Σ [p, p]; 0 in constant columns and the directions that are dropped."""
+    values, vectors = np.linalg.eigh(covariance)
+    values = (1 - shrinkage) * values.clip(0.0) + shrinkage * np.trace(covariance) / len(covariance)
+    kept = values > RANK_TOL**2 * values[-1]
+    roots = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=kept)
+    root: Doubles = (vectors * roots) @ vectors.T
+    varies = np.diagonal(covariance) > 0
+    return root * varies * varies[:, None]
+
+
+@dataclass(frozen=True)
+class StandardizedView(View):
+    """A view whose rows come out standardised; its store is the one on disk."""
+
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
+
+    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
+        """Rows [n, width] of a layer, standardised; otherwise as those of any view."""
+        return self.transforms[layer](super().read(layer, rows))
+
+
+class Standardizer:
+    """Standardised forms of some views, by their own statistics or by those of other stores, one per view.
+
+    Every layer's statistics are streamed once, whatever is made of them.
+    """
+
+    def __init__(self, views: Sequence[View], sources: Sequence[View] | None = None, whitens: bool = True) -> None:
+        self.raw = views
+        self.sources = views if sources is None else sources
+        self.whitens = whitens  # whether covariances will be asked for
+        self._found: dict[tuple[int, str], Statistics] = {}
+        self._warned: set[int] = set()
+
+    def check(self, layers: Sequence[Sequence[str]]) -> None:
+        """Refuse sources that do not fit the views.
+
+        Raises:
+            UsageError: there is not one source for each view.
+            MismatchError: a source lacks a layer, or has it in another width.
+        """
+        if len(self.sources) != len(self.raw):
+            raise UsageError(
+                f"--standardize-from takes one store for each of the {len(self.raw)} stores, in their order; "
+                f"{len(self.sources)} given"
+            )
+        triples = zip(self.raw, self.sources, layers, strict=True)
+        raise_all([problem for view, source, names in triples for problem in _misfits(view, source, names)])
+
+    def transform(self, v: int, layer: str, how: Standardization) -> Transform:
+        """How rows of one layer of one view are standardised."""
+        if (v, layer) not in self._found:
+            self._found[v, layer] = statistics(self.sources[v], layer, self.whitens)
+        found = self._found[v, layer]
+        if how.kind == "whiten":
+            self._warn_few(v, layer, found)
+        return transform(how, found)
+
+    def views(
+        self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+    ) -> list[View]:
+        """All views with these layers standardised; the views themselves where nothing is to be done.
+
+        Raises:
+            InputError: the maps do not fit the budget.
+        """
+        if not how:
+            return list(self.raw)
+        made = self.transforms(how, layers, budget, progress)
+        return [
+            StandardizedView(view.store, view.rows, {name: made[v, name] for name in names})
+            for v, (view, names) in enumerate(zip(self.raw, layers, strict=True))
+        ]
+
+    def transforms(
+        self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+    ) -> dict[tuple[int, str], Transform]:
+        """How these layers are standardised, by view and name; empty where nothing is to be done.
+
+        Raises:
+            InputError: the maps do not fit the budget.
+        """
+        if not how:
+            return {}
+        self._check_memory(how, layers, budget)
+        made = {}
+        with progress("standardising", sum(map(len, layers)), "layers") as advance:
+            for v, names in enumerate(layers):
+                for name in names:
+                    made[v, name] = self.transform(v, name, how)
+                    advance(1)
+        return made
+
+    def forget(self) -> None:
+        """Let go of all statistics, which later calls would stream anew."""
+        self._found.clear()
+
+    def _check_memory(self, how: Standardization, layers: Sequence[Sequence[str]], budget: int) -> None:
+        widths = [view.store.layer(n).width for view, names in zip(self.raw, layers, strict=True) for n in names]
+        need = 16 * sum(width**2 for width in widths) if how.kind == "whiten" else 0
+        if need > budget:
+            raise InputError(
+                f"--standardize whiten: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
+                f"allows {budget / 2**30:.2f}; raise it, select fewer layers, or give --standardize zscore"
+            )
+
+    def _warn_few(self, v: int, layer: str, found: Statistics) -> None:
+        width = len(found.mean)
+        if found.n_rows >= ROWS_PER_NEURON * width or v in self._warned:
+            return
+        self._warned.add(v)
+        log.warning(
+            "%s: layer %s: whitened by the statistics of %d rows of %d neurons, fewer than %d rows per neuron; give a larger "
+            "store with --standardize-from, or raise --shrinkage",
+            quoted(self.sources[v].store.path),
+            quoted(layer),
+            found.n_rows,
+            width,
+            ROWS_PER_NEURON,
+        )
+
+
+def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimError]:
+    """Why layers cannot be standardised by the source's statistics."""
+    there, problems = source.store.layers, list[ContraSimError]()
+    for name in layers:
+        if name not in there:
+            names = ", ".join(map(quoted, there))
+            problems.append(
+                MismatchError(
+                    f"{quoted(source.store.path)}: has no layer {quoted(name)} to standardise that of "
+                    f"{quoted(view.store.path)} by; it has {names}"
+                )
+            )
+        elif there[name].width != view.store.layer(name).width:
+            problems.append(
+                MismatchError(
+                    f"{quoted(source.store.path)}: layer {quoted(name)} has width {there[name].width}, that of "
+                    f"{quoted(view.store.path)} has {view.store.layer(name).width}"
+                )
+            )
+    return problems
+
+
+def plain(how: Standardization) -> dict[str, Any]:
+    """For JSON."""
+    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind == "whiten" else {})

@@ -1,0 +1,226 @@
+"""Steps per second of training beside the machine's matrix-product rate and a plain loop, and time to accuracy, in one run.
+
+Run: python tests/benchmarks/train.py [--models 10] [--layers 12] [--width 768] [--batch 1024] [--steps 5] [--threads 2]
+     [--only steps|accuracy]
+
+Operations are counted exactly: a linear layer costs 2 · rows · inputs · outputs forward, and as much again for its weights'
+and for its inputs' gradient, of which the first layer needs none.
+"""
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contrasim_cli import losses, training
+from contrasim_cli.encoder import Config
+from contrasim_cli.recipes import RECIPES
+from contrasim_cli.store import Layer, Store, View, align, open_stores
+from contrasim_cli.training import Data, Order, Run, Source
+from contrasim_cli.transforms import Standardizer
+
+CPU = torch.device("cpu")
+SAMPLES = Path(__file__).parents[2] / "sample_data"
+HIDDEN, OUTPUT = (512, 256), 128
+
+
+def seconds(run: Callable[[], object], repeats: int) -> float:
+    """The best of a few runs, after one that does not count."""
+    run()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def product_rate(dtype: torch.dtype, side: int = 4096) -> float:
+    """GFLOP/s of a square matrix product."""
+    a = torch.randn(side, side).to(dtype)
+    return 2 * side**3 / seconds(lambda: a @ a, 3) / 1e9
+
+
+# --- steps ------------------------------------------------------------------------------------------------------------
+
+
+def made_data(views: int, layers: int, rows: int, width: int) -> Data:
+    """Views in memory whose rows share some structure, float16."""
+    rng = np.random.default_rng(0)
+    shared = rng.standard_normal((rows, 64), dtype=np.float32)
+    made = []
+    for v in range(views):
+        matrices = {}
+        for k in range(layers):
+            mix = rng.standard_normal((64, width), dtype=np.float32) / 8
+            matrix = (shared @ mix + rng.standard_normal((rows, width), dtype=np.float32)).astype(np.float16)
+            matrices[f"hidden_{k}"] = Layer(f"hidden_{k}", matrix)
+        made.append(View(Store(Path(f"view_{v}"), "memory", matrices)))
+    return Data(made, [list(view.store.layers) for view in made])
+
+
+def operations(config: Config, items: int) -> int:
+    """Floating-point operations of a step: encoder and similarity matrix, forward and backward."""
+    n = config.batch_size
+    sizes = [config.widths[-1], *config.hidden, config.output]
+    products = [a * b for a, b in itertools.pairwise(sizes)]
+    encoder = 2 * items * n * (2 * products[0] + 3 * sum(products[1:]))
+    compared = items**2 * n if config.task == "layers" else (items * n) ** 2
+    return encoder + 3 * 2 * compared * config.output
+
+
+def plain_net(width: int) -> nn.Module:
+    """The same encoder as anybody would write it."""
+    sizes = [width, *HIDDEN, OUTPUT]
+    parts: list[nn.Module] = []
+    for a, b in itertools.pairwise(sizes):
+        parts += [nn.Linear(a, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def plain_step(config: Config, rows: Sequence[Tensor], n_layers: int) -> Callable[[], None]:
+    """One step as a loop over models and layers, float32."""
+    net = plain_net(config.widths[-1])
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    n = config.batch_size
+    sets = losses.layer_sets(len(rows) // n_layers, n_layers) if config.task == "layers" else losses.pair_sets(n)
+
+    def step() -> None:
+        encoded = [functional.normalize(net(one.float()), dim=-1) for one in rows]
+        z = torch.stack(encoded) if config.task == "layers" else torch.cat(encoded).unsqueeze(1)
+        s = losses.similarity_matrix(z) / config.temperature
+        loss = losses.contrasim(s, sets.positives, sets.negatives)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def time_steps(task: str, arguments: argparse.Namespace) -> None:
+    """Print a table of one task."""
+    views = arguments.models if task == "layers" else 2
+    data = made_data(views, arguments.layers, 2 * arguments.batch, arguments.width)
+    config = Config(
+        task=task, objective="contrasim", widths=data.widths, hidden=HIDDEN, output=OUTPUT, batch_size=arguments.batch
+    )
+    items = views * arguments.layers if task == "layers" else 2
+    work = operations(config, items) / 1e9
+    print(f"\n{task}: {items} items of {arguments.batch} rows of {arguments.width}, {work:.1f} GFLOP per step")
+    print(f"{'':<28}{'seconds':>9}{'steps/s':>9}{'GFLOP/s':>9}{'of rate':>9}{'x loop':>8}")
+    layers = range(arguments.layers) if task == "layers" else range(1)
+    rows = [torch.from_numpy(view.store.read(f"hidden_{k}", 0, arguments.batch)) for view in data.views for k in layers]
+    loop = seconds(plain_step(config, rows, len(layers)), arguments.steps)
+    rates = {name: product_rate(getattr(torch, name)) for name in arguments.precisions}
+    report("plain loop, float32", loop, work, rates["float32"], loop)
+    for name in arguments.precisions:
+        asked = replace(config, precision=name)
+        source = Source(data, Order.of(data, asked), 1 << 62)
+        run = Run(source, asked, training.new_state(asked, CPU), CPU)
+        with source.groups(0, 0) as groups:
+            group, held, _ = next(groups)
+            took = seconds(lambda: run._step(group.steps[0], held), arguments.steps)  # noqa: B023
+        report(f"contrasim, {name}", took, work, rates[name], loop)
+
+
+def report(name: str, took: float, work: float, rate: float, loop: float) -> None:
+    """One line."""
+    print(f"{name:<28}{took:>9.3f}{1 / took:>9.2f}{work / took:>9.0f}{work / took / rate:>9.1%}{loop / took:>8.2f}")
+
+
+# --- time to accuracy -------------------------------------------------------------------------------------------------
+
+
+def sample(which: str) -> tuple[str, list[Path]]:
+    """Task and training stores of a sample benchmark."""
+    folder = SAMPLES / which / "train"
+    if which == "layers":
+        return "layers", sorted(folder.glob("*.h5"))
+    return "pairs", [
+        folder / f"{name}.h5" for name in (("en", "ar") if which == "multilingual" else ("image", "caption"))
+    ]
+
+
+def accuracies(which: str, recipe: str) -> tuple[list[float], list[float]]:
+    """Seconds since the start, without reading and validation, and accuracy on held-out rows, by epoch."""
+    task, paths = sample(which)
+    views = align(open_stores(paths))
+    names = [[name for name in view.store.layers if name != "hidden_0"] for view in views]
+    data = Data(views, names)
+    parts = RECIPES[recipe][task] | {"validation": 0.1}
+    parts |= {"output": parts["output"] or data.widths[-1]}
+    config = Config(task=task, widths=data.widths, recipe=recipe, **parts)
+    started = time.perf_counter()
+    transforms = Standardizer(views).transforms(config.standardization, names, 1 << 62)
+    standardised = time.perf_counter() - started
+    source = Source(replace(data, transforms=transforms), Order.of(data, config), 1 << 62)
+    run = Run(source, config, training.new_state(config, CPU), CPU)
+    spent, since = [standardised], time.perf_counter()
+    validate = run._validated
+
+    def validated() -> dict[str, float]:
+        nonlocal since
+        spent.append(spent[-1] + time.perf_counter() - since)
+        found = validate()
+        since = time.perf_counter()
+        return found
+
+    run._validated = validated  # type: ignore[method-assign]
+    state = run.train()
+    return spent[1:], state.curves["validation_accuracy"]
+
+
+def reached(times: Sequence[float], values: Sequence[float], level: float) -> float:
+    """When the accuracy first reached a level; infinite if never."""
+    return next((t for t, value in zip(times, values, strict=True) if value >= level), float("inf"))
+
+
+def time_to_accuracy() -> None:
+    """Print how long either recipe takes on the sample data."""
+    print(
+        f"\n{'held-out rows':<16}{'recipe':<10}{'final':>8}{'s total':>9}{'s to 99 % of final':>20}{'s to 99 % of paper':>20}"
+    )
+    for which in ("layers", "multilingual", "image_caption"):
+        papers = 0.0
+        for recipe in ("paper", "default"):
+            times, values = accuracies(which, recipe)
+            papers = papers or values[-1]
+            own, other = (reached(times, values, 0.99 * level) for level in (values[-1], papers))
+            print(f"{which:<16}{recipe:<10}{values[-1]:>8.3f}{times[-1]:>9.1f}{own:>20.2f}{other:>20.2f}")
+
+
+def main() -> None:
+    """Parse the options and print the tables."""
+    parser = argparse.ArgumentParser()
+    for name, default in (
+        ("models", 10),
+        ("layers", 12),
+        ("width", 768),
+        ("batch", 1024),
+        ("steps", 5),
+        ("threads", 0),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
+    parser.add_argument("--only", choices=["steps", "accuracy"])
+    arguments = parser.parse_args()
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    if arguments.only != "accuracy":
+        rates = ", ".join(f"{name} {product_rate(getattr(torch, name)):.0f}" for name in arguments.precisions)
+        print(f"threads {torch.get_num_threads()}; matrix products, GFLOP/s: {rates}")
+        for task in ("layers", "pairs"):
+            time_steps(task, arguments)
+    if arguments.only != "steps":
+        time_to_accuracy()
+
+
+if __name__ == "__main__":
+    main()
