@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -16,6 +16,9 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 VOCABULARY = {token: number for number, token in enumerate([*SPECIAL, *WORDS])}
 WIDTH, DEPTH, POSITIONS = 16, 2, 12
 SIZES = {"hidden_size": WIDTH, "num_hidden_layers": DEPTH, "num_attention_heads": 2, "intermediate_size": 24}
+# what the tokenizers of sub-words are trained on
+PIECES = ["the unbelievable winter of the talkers, talking", "a winter's tale; walking and walked in the winter"] * 4
+SUBWORDS = 320
 # weights large enough that layers, masks and positions matter to the values
 SPREAD = {"initializer_range": 0.5}
 
@@ -40,6 +43,49 @@ def tokenizer(framed: bool, **options: Any) -> Any:
 def framed_tokenizer(**options: Any) -> Any:
     """The tokenizer of the encoders."""
     return tokenizer(True, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", **options)
+
+
+def byte_tokenizer(framed: bool, **options: Any) -> Any:
+    """GPT-2's and RoBERTa's kind: bytes, the space before a word being part of its first token."""
+    made = Tokenizer(models.BPE())
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    made.train_from_iterator(
+        PIECES, trainers.BpeTrainer(vocab_size=SUBWORDS, special_tokens=special, initial_alphabet=alphabet)
+    )
+    if framed:
+        made.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    else:
+        made.post_processor = processors.ByteLevel(trim_offsets=False)
+    ends = {"bos_token": "<s>", "eos_token": "</s>", "cls_token": "<s>", "sep_token": "</s>", "pad_token": "<pad>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **(ends if framed else {}), **options)
+
+
+def wordpiece_tokenizer(**options: Any) -> Any:
+    """BERT's kind: lower case, punctuation and continued pieces."""
+    made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    made.normalizer = normalizers.BertNormalizer()
+    made.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    made.train_from_iterator(PIECES, trainers.WordPieceTrainer(vocab_size=120, special_tokens=SPECIAL))
+    made.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"unk_token": "[UNK]", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names, **options)
+
+
+def sentencepiece_tokenizer(**options: Any) -> Any:
+    """T5's and XLM-R's kind: a mark before every word."""
+    made = Tokenizer(models.Unigram())
+    made.normalizer = normalizers.NFKC()
+    made.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["<pad>", "</s>", "<unk>"]
+    made.train_from_iterator(
+        PIECES, trainers.UnigramTrainer(vocab_size=120, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    made.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    names = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **names, **options)
 
 
 def bert(folder: Path, seed: int = 0, **options: Any) -> Path:
@@ -110,7 +156,69 @@ def dinov2(folder: Path) -> Path:
     return folder
 
 
-def image_processor(folder: Path) -> Path:
-    """Beside a model: how files become 3 x 8 x 8 numbers."""
-    transformers.ViTImageProcessor(size={"height": 8, "width": 8}).save_pretrained(folder)
+def image_processor(folder: Path, side: int = 8, **options: Any) -> Path:
+    """Beside a model: how files become 3 x side x side numbers."""
+    transformers.ViTImageProcessor(size={"height": side, "width": side}, **options).save_pretrained(folder)
+    return folder
+
+
+KEYS = {"vocab_size": SUBWORDS, "pad_token_id": 0}
+GROUPED = {"num_key_value_heads": 1}
+TEXT_CONFIGS = {
+    "bert": lambda: transformers.BertConfig(max_position_embeddings=64, **KEYS, **SIZES, **SPREAD),
+    "roberta": lambda: transformers.RobertaConfig(max_position_embeddings=64, **KEYS, **SIZES, **SPREAD),
+    "xlm-roberta": lambda: transformers.XLMRobertaConfig(max_position_embeddings=64, **KEYS, **SIZES, **SPREAD),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        max_position_embeddings=64, dim=WIDTH, n_layers=DEPTH, n_heads=2, hidden_dim=24, **KEYS, **SPREAD
+    ),
+    "gpt2": lambda: transformers.GPT2Config(
+        n_positions=64, n_embd=WIDTH, n_layer=DEPTH, n_head=2, bos_token_id=0, eos_token_id=0, **KEYS, **SPREAD
+    ),
+    "gpt-neox": lambda: transformers.GPTNeoXConfig(max_position_embeddings=64, **KEYS, **SIZES, **SPREAD),
+    "llama": lambda: transformers.LlamaConfig(max_position_embeddings=64, **KEYS, **GROUPED, **SIZES, **SPREAD),
+    "qwen2": lambda: transformers.Qwen2Config(max_position_embeddings=64, **KEYS, **GROUPED, **SIZES, **SPREAD),
+    "qwen3": lambda: transformers.Qwen3Config(
+        max_position_embeddings=64, head_dim=8, **KEYS, **GROUPED, **SIZES, **SPREAD
+    ),
+    "t5": lambda: transformers.T5Config(
+        d_model=WIDTH, d_kv=8, d_ff=24, num_layers=DEPTH, num_heads=2, decoder_start_token_id=0, **KEYS
+    ),
+}
+IMAGE = {"image_size": 16, "patch_size": 4, "num_channels": 3}
+STAGES = {"depths": [1, 1], "hidden_sizes": [8, 16]}
+IMAGE_CONFIGS = {
+    "vit": lambda: transformers.ViTConfig(**IMAGE, **SIZES, **SPREAD),
+    "deit": lambda: transformers.DeiTConfig(**IMAGE, **SIZES, **SPREAD),
+    "dinov2": lambda: transformers.Dinov2Config(
+        hidden_size=WIDTH, num_hidden_layers=DEPTH, num_attention_heads=2, mlp_ratio=2, **IMAGE, **SPREAD
+    ),
+    "swin": lambda: transformers.SwinConfig(
+        image_size=16, patch_size=2, embed_dim=8, depths=[1, 1], num_heads=[2, 2], window_size=4, **SPREAD
+    ),
+    "convnext": lambda: transformers.ConvNextConfig(num_stages=2, **STAGES, **SPREAD),
+    "resnet": lambda: transformers.ResNetConfig(embedding_size=8, layer_type="basic", **STAGES),
+}
+
+
+def from_config(folder: Path, config: Any) -> Path:
+    """A model with random weights."""
+    torch.manual_seed(0)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def two_towers(folder: Path, kind: str) -> Path:
+    """A CLIP or SigLIP of tiny towers, with its tokenizer and image processor."""
+    text, vision, both = {
+        "clip": (transformers.CLIPTextConfig, transformers.CLIPVisionConfig, transformers.CLIPConfig),
+        "siglip": (transformers.SiglipTextConfig, transformers.SiglipVisionConfig, transformers.SiglipConfig),
+    }[kind]
+    ends = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    width = {"projection_dim": 12} if kind == "clip" else {"projection_size": WIDTH}
+    words = text(vocab_size=SUBWORDS, max_position_embeddings=20, **ends, **width, **SIZES)
+    sights = vision(**IMAGE, **(width if kind == "clip" else {}), **SIZES)
+    config = both(text_config=words.to_dict(), vision_config=sights.to_dict(), **(width if kind == "clip" else {}))
+    from_config(folder, config)
+    byte_tokenizer(True, padding_side="right").save_pretrained(folder)
+    image_processor(folder, IMAGE["image_size"])
     return folder

@@ -1,138 +1,84 @@
 """`contrasim extract`: activations of a model, or of an array file, as a store."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from contrasim_cli import console
+from contrasim_cli.commands import extract_options as opt
 from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, parse_memory
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
-from contrasim_cli.files import check_output
+from contrasim_cli.files import check_output, quoted
 
 if TYPE_CHECKING:
+    from contrasim_cli.extraction.estimate import Estimate
+    from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.inputs import Source
     from contrasim_cli.extraction.models import ModelOptions, Network
+    from contrasim_cli.extraction.run import RunOptions
+
+log = logging.getLogger(__name__)
 
 FIELD = "{column}"
-
-
-class Pool(str, Enum):
-    """How the states of tokens or patches become one row."""
-
-    cls = "cls"
-    mean = "mean"
-    last = "last"
-    patch_mean = "patch-mean"
-
-
-class StoreDtype(str, Enum):
-    """The type of stored values."""
-
-    float16 = "float16"
-    float32 = "float32"
-    float64 = "float64"
+MODELS = {"text", "arrays", "images"}  # inputs that go through a model
+# what goes with only some of the inputs
+GOES_WITH = {
+    "--column": {"text"},
+    "--image-column": {"images"},
+    "--id-column": {"text", "images"},
+    "--skip-pattern": {"text"},
+    "--skip-bad": {"text", "images"},
+    "--on-truncate": {"text"},
+    "--axes": {"from"},
+    "--unit word": {"text"},
+    "--subword": {"text"},
+    "--tokenizer": {"text"},
+} | dict.fromkeys(
+    ("--model", "--pool", "--max-length", "--random-weights", "--list-layers", "--tower", "--revision", "--dtype"),
+    MODELS,
+)
 
 
 def extract(
-    output: Annotated[
-        str | None,
-        typer.Option(
-            "-o", "--output", help="The store to write; with several columns, as '{column}.h5'.", show_default=False
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "--model",
-            help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a "
-            "torch.nn.Module or (module, preprocess); preprocess gets one item and returns a tensor.",
-            show_default=False,
-        ),
-    ] = None,
-    text: Annotated[
-        Path | None,
-        typer.Option("--text", help="Texts: .txt (one per line), or .tsv or .csv with --column.", show_default=False),
-    ] = None,
-    arrays: Annotated[
-        Path | None,
-        typer.Option(
-            "--arrays",
-            help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz.",
-            show_default=False,
-        ),
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option("--images", help="A folder of image files; ids are their paths.", show_default=False)
-    ] = None,
-    source_file: Annotated[
-        Path | None,
-        typer.Option(
-            "--from", help="Convert existing activations (.npz .npy .safetensors .pt, HDF5).", show_default=False
-        ),
-    ] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", help="Column of texts; repeat for one store per column.", show_default=False),
-    ] = None,
-    id_column: Annotated[
-        str | None, typer.Option("--id-column", help="Column of row ids; default: row numbers.", show_default=False)
-    ] = None,
-    ids: Annotated[
-        Path | None, typer.Option("--ids", help="File with one row id per line.", show_default=False)
-    ] = None,
-    axes: Annotated[
-        str | None,
-        typer.Option(
-            "--axes",
-            help="With --from, what the dimensions of an array are: layers,rows,width or rows,layers,width.",
-            show_default=False,
-        ),
-    ] = None,
+    output: opt.StorePath = None,
+    model: opt.ModelName = None,
+    text: opt.Text = None,
+    arrays: opt.Arrays = None,
+    images: opt.Images = None,
+    source_file: opt.From = None,
+    column: opt.Column = None,
+    image_column: opt.ImageColumn = None,
+    id_column: opt.IdColumn = None,
+    ids: opt.IdsFile = None,
+    axes: opt.Axes = None,
+    limit: opt.Limit = None,
+    skip: opt.Skip = 0,
+    only_ids: opt.OnlyIds = None,
+    skip_pattern: opt.SkipPattern = None,
+    skip_bad: opt.SkipBad = False,
     layers: Layers = None,
-    pool: Annotated[
-        Pool | None,
-        typer.Option(
-            "--pool",
-            help="Text: cls, mean (default) or last; images: cls (default) or patch-mean. Padding never counts.",
-            show_default=False,
-        ),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Only the first N rows.", show_default=False)
-    ] = None,
-    max_length: Annotated[
-        int | None,
-        typer.Option(
-            "--max-length", min=1, help="Cut texts at N tokens; default: the model's limit.", show_default=False
-        ),
-    ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The same architecture with fresh weights (--seed).")
-    ] = False,
-    batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, help="Rows per batch; no value depends on it.")
-    ] = 64,
-    store_dtype: Annotated[
-        StoreDtype | None,
-        typer.Option("--store-dtype", help="Default: float32; with --from, the type they have.", show_default=False),
-    ] = None,
-    model_name: Annotated[
-        str | None, typer.Option("--model-name", help="What the store calls the model.", show_default=False)
-    ] = None,
-    data_name: Annotated[
-        str | None, typer.Option("--data-name", help="What the store calls the data.", show_default=False)
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option("--unit", help="What a row is, such as sentence or image.", show_default=False)
-    ] = None,
-    list_layers: Annotated[
-        bool,
-        typer.Option("--list-layers", help="Print the layers and their widths, found with the first row, and stop."),
-    ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+    pool: opt.PoolOption = None,
+    unit: opt.UnitOption = opt.Unit.item,
+    subword: opt.SubwordOption = None,
+    tower: opt.TowerOption = None,
+    tokenizer: opt.Tokenizer = None,
+    revision: opt.Revision = None,
+    dtype: opt.DtypeOption = opt.Dtype.float32,
+    max_length: opt.MaxLength = None,
+    on_truncate: opt.OnTruncateOption = None,
+    random_weights: opt.RandomWeights = False,
+    batch_size: opt.BatchSizeOption = "64",
+    store_dtype: opt.StoreDtypeOption = None,
+    model_name: opt.StoredModel = None,
+    data_name: opt.StoredData = None,
+    unit_name: opt.StoredUnit = None,
+    list_layers: opt.ListLayers = False,
+    dry_run: opt.DryRun = False,
+    resume: opt.Resume = False,
     force: Force = False,
     device: DeviceOption = None,
     seed: Seed = 0,
@@ -144,95 +90,160 @@ def extract(
     hidden_L; --arrays also through any torch module, whose submodules are the layers (--layers 'blocks.*').
     """
     inputs = {"--text": text, "--arrays": arrays, "--images": images, "--from": source_file}
-    kind = _one_input(inputs)
-    model_only = {
-        "--model": model, "--column": column, "--id-column": id_column, "--pool": pool, "--max-length": max_length,
-        "--random-weights": random_weights, "--list-layers": list_layers,
-    }  # fmt: skip
-    _check_combination(kind, model_only, {"--axes": axes}, ids)
-    columns: list[str | None] = [*column] if column else [None]
-    outputs = [] if list_layers else _outputs(output, columns, force or resume)
+    kind, path = _one_input(inputs, list_layers and model is not None)
+    _check_combination(
+        kind,
+        {
+            "--model": model, "--column": column, "--image-column": image_column, "--id-column": id_column,
+            "--axes": axes, "--skip-pattern": skip_pattern, "--skip-bad": skip_bad, "--pool": pool,
+            "--unit word": unit is opt.Unit.word, "--subword": subword, "--tower": tower, "--tokenizer": tokenizer,
+            "--revision": revision, "--dtype": dtype is not opt.Dtype.float32, "--max-length": max_length,
+            "--on-truncate": on_truncate, "--random-weights": random_weights, "--list-layers": list_layers,
+        },
+    )  # fmt: skip
+    if ids is not None and id_column:
+        raise UsageError("give the row ids by --ids or by --id-column, not by both")
+    outputs = [] if list_layers else _outputs(output, column or [None], force or resume)
     stored = {
-        "store_dtype": store_dtype.value if store_dtype else None,
-        "attrs": _given({"model": model_name, "data": data_name, "unit": unit}),
+        "store_dtype": _value(store_dtype),
+        "attrs": _given({"model": model_name, "data": data_name, "unit": unit_name}),
         "force": force,
         "resume": resume,
     }
-    budget = parse_memory(memory)
-    if source_file is not None:
-        _convert(source_file, output=outputs[0], layers=layers, axes=axes, ids=ids, limit=limit, **stored)
+    chosen = {
+        "ids": ids, "only": only_ids, "skip_pattern": skip_pattern, "skip": skip, "limit": limit, "skip_bad": skip_bad,
+    }  # fmt: skip
+    run = {
+        "batch_size": opt.parse_batch_size(batch_size),
+        "memory": parse_memory(memory),
+        "skip_bad": skip_bad,
+        "refuse_cut": on_truncate is opt.OnTruncate.error,
+    }
+    if path is not None and kind == "from":
+        _convert(path, _import_options(chosen, output=outputs[0], layers=layers, axes=axes, **stored), dry_run)
         return
-    sources = _sources(kind, inputs, columns, id_column, ids, limit)
+    sources = _sources(kind, path, chosen, columns=column or [], image_column=image_column, id_column=id_column)
     network, options = _load(
-        sources[0],
+        sources[0] if sources else None,
         device,
         model=model,
         layers=layers,
-        pool=pool.value if pool else None,
+        pool=_value(pool),
+        unit=unit.value,
+        subword=_value(subword) or "mean",
+        tower=_value(tower),
+        tokenizer=tokenizer,
+        revision=revision,
+        dtype=dtype.value,
         seed=seed,
         max_length=max_length,
         random_weights=random_weights,
     )
     if list_layers:
-        _print_layers(network, sources[0])
+        _print_layers(network, sources)
         return
-    for source, path in zip(sources, outputs, strict=True):
-        _run(network, options, source, output=path, batch_size=batch_size, memory=budget, **stored)
+    for source, target in zip(sources, outputs, strict=True):
+        _run(network, options, source, _run_options(network, options, source, output=target, **stored, **run), dry_run)
 
 
-def _convert(path: Path, **options: Any) -> None:
-    from contrasim_cli.extraction.importing import ImportOptions, import_file
+def _convert(path: Path, options: "ImportOptions", dry_run: bool) -> None:
+    from contrasim_cli.extraction.importing import import_file, planned
 
-    import_file(path, ImportOptions(**options), console.progress)
+    if dry_run:
+        _print_plan(planned(path, options))
+    else:
+        import_file(path, options, console.progress)
 
 
-def _load(source: "Source", device: Device | None, **options: Any) -> "tuple[Network, ModelOptions]":
+def _import_options(chosen: Mapping[str, Any], **options: Any) -> "ImportOptions":
+    from contrasim_cli.extraction.importing import ImportOptions
+    from contrasim_cli.extraction.inputs import Choice
+
+    return ImportOptions(choice=Choice(**chosen), **options)
+
+
+def _sources(kind: str, path: Path | None, chosen: Mapping[str, Any], **columns: Any) -> "list[Source]":
+    from contrasim_cli.extraction.inputs import Choice, InputOptions, open_sources
+
+    return [] if path is None else open_sources(InputOptions(kind, path, choice=Choice(**chosen), **columns))
+
+
+def _load(source: "Source | None", device: Device | None, **options: Any) -> "tuple[Network, ModelOptions]":
     from contrasim_cli.device import pick_device
     from contrasim_cli.extraction.models import ModelOptions, load
 
-    how = ModelOptions(device=pick_device(device.value if device else None), **options)
+    how = ModelOptions(device=pick_device(_value(device)), **options)
     return load(how, source), how
 
 
-def _run(network: "Network", model: "ModelOptions", source: "Source", **options: Any) -> None:
+def _run_options(network: "Network", model: "ModelOptions", source: "Source", **options: Any) -> "RunOptions":
+    from contrasim_cli.extraction.run import RunOptions
+
+    attrs = {"model": network.name, "data": source.name, "unit": _unit(model, source), "pooling": network.pooling}
+    settings = options | {"attrs": attrs | options["attrs"], "store_dtype": options["store_dtype"] or "float32"}
+    return RunOptions(**settings)
+
+
+def _unit(model: "ModelOptions", source: "Source") -> str:
+    """What a row is, unless the user names it."""
     from contrasim_cli.extraction.models import is_factory
-    from contrasim_cli.extraction.run import RunOptions, extract
 
-    unit = {"text": "sentence", "images": "image", "arrays": "row" if is_factory(model.model) else "image"}[source.kind]
-    attrs = {"model": network.name, "data": source.name, "unit": unit, "pooling": network.pooling} | options["attrs"]
-    settings = options | {"attrs": attrs, "store_dtype": options["store_dtype"] or "float32"}
-    extract(network, source, model, RunOptions(**settings), console.progress)
-
-
-def _print_layers(network: "Network", source: "Source") -> None:
-    from contrasim_cli.extraction.run import layer_table
-
-    typer.echo("layer\twidth")
-    for name, width in layer_table(network, source).items():
-        typer.echo(f"{name}\t{width}")
+    if source.kind == "text":
+        return "word" if model.unit == "word" else "token" if model.pool == "none" else "sentence"
+    of_any_kind = is_factory(model.model) or Path(model.model).is_file()
+    return "row" if source.kind == "arrays" and of_any_kind else "image"
 
 
-def _one_input(inputs: Mapping[str, Path | None]) -> str:
-    given = [name for name, path in inputs.items() if path is not None]
-    if len(given) != 1:
-        found = " and ".join(given) or "none"
-        raise UsageError(f"give one of {', '.join(list(inputs)[:-1])} and {list(inputs)[-1]}; found {found}")
-    return given[0].removeprefix("--")
+def _run(network: "Network", model: "ModelOptions", source: "Source", run: "RunOptions", dry_run: bool) -> None:
+    from contrasim_cli.extraction.run import extract, plan
+
+    if dry_run:
+        _print_plan(plan(network, source, run))
+    else:
+        extract(network, source, model, run, console.progress)
 
 
-def _check_combination(
-    kind: str, model_only: Mapping[str, object], import_only: Mapping[str, object], ids: Path | None
-) -> None:
+def _print_layers(network: "Network", sources: "Sequence[Source]") -> None:
+    from contrasim_cli.extraction.estimate import layer_table
+    from contrasim_cli.extraction.models import layer_widths
+
+    if not sources:
+        found = layer_widths(network)
+    else:
+        found = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
+    typer.echo("layer\tshape")
+    for name, shape in found.items():
+        typer.echo(f"{name}\t{shape}")
+
+
+def _print_plan(expected: "Estimate") -> None:
+    typer.echo("store\tlayer\trows\twidth\tdtype\tbytes")
+    for layer in expected.layers:
+        size = expected.layer_bytes(layer)
+        typer.echo(f"{quoted(expected.output)}\t{layer.name}\t{expected.rows}\t{layer.width}\t{layer.dtype}\t{size}")
+    log.info("would write %s: %s; nothing was written", quoted(expected.output), expected)
+
+
+def _one_input(inputs: Mapping[str, Path | None], needless: bool) -> tuple[str, Path | None]:
+    """What is read: the kind of input, and where it is."""
+    given = [(name.removeprefix("--"), path) for name, path in inputs.items() if path is not None]
+    if len(given) == 1:
+        return given[0]
+    if needless and not given:
+        return "model", None
+    found = " and ".join(f"--{name}" for name, _ in given) or "none"
+    raise UsageError(f"give one of {', '.join(list(inputs)[:-1])} and {list(inputs)[-1]}; found {found}")
+
+
+def _check_combination(kind: str, options: Mapping[str, object]) -> None:
     """Refuse options that have no meaning for the input given."""
-    useless = [name for name, value in (model_only if kind == "from" else import_only).items() if value]
-    if kind != "from" and not model_only["--model"]:
+    if kind in MODELS and not options["--model"]:
         raise UsageError(f"--{kind} needs --model: a Hugging Face folder or hub id, or file.py:function")
-    if kind not in ("text", "from"):
-        useless += [name for name in ("--column", "--id-column") if model_only[name]]
+    useless = [name for name, value in options.items() if value and kind not in GOES_WITH[name] | {"model"}]
     if useless:
         raise UsageError(f"{useless[0]} does not go with --{kind}; leave it out")
-    if ids is not None and model_only["--id-column"]:
-        raise UsageError("give the row ids by --ids or by --id-column, not by both")
+    if options["--subword"] and not options["--unit word"]:
+        raise UsageError("--subword is for --unit word; give both, or leave it out")
 
 
 def _outputs(output: str | None, columns: Sequence[str | None], replace: bool) -> list[Path]:
@@ -260,24 +271,5 @@ def _given(attrs: Mapping[str, str | None]) -> dict[str, str]:
     return {name: value for name, value in attrs.items() if value}
 
 
-def _sources(
-    kind: str,
-    inputs: Mapping[str, Path | None],
-    columns: Sequence[str | None],
-    id_column: str | None,
-    ids: Path | None,
-    limit: int | None,
-) -> "list[Source]":
-    from contrasim_cli.extraction.inputs import open_source, with_ids
-
-    path = inputs[f"--{kind}"]
-    assert path is not None  # one input is given
-    sources, problems = [], []
-    for column in columns:
-        try:
-            source = open_source(kind, path, column, id_column, limit)
-            sources.append(with_ids(source, ids, limit) if ids else source)
-        except ContraSimError as problem:
-            problems.append(problem)
-    raise_all(problems)
-    return sources
+def _value(choice: Enum | None) -> str | None:
+    return None if choice is None else str(choice.value)

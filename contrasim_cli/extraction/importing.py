@@ -1,5 +1,7 @@
-"""Activations that exist already, in an array file of anybody's, as a store of our own."""
+"""Activations that exist already, in a file of anybody's, as a store of our own."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,18 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.extraction.inputs import file_digest, positions, read_ids
-from contrasim_cli.extraction.run import finished, note_written, provenance_of, versions
+from contrasim_cli.errors import InputError
+from contrasim_cli.extraction.configuration import digest_of_ids, finished, provenance_of, versions
+from contrasim_cli.extraction.estimate import Estimate, check_room
+from contrasim_cli.extraction.run import note_written
+from contrasim_cli.extraction.source import (
+    ALL,
+    Choice,
+    Chosen,
+    Positions,
+    Row,
+    choose,
+    file_digest,
+    named,
+    refuse_duplicates,
+)
 from contrasim_cli.files import check_output, quoted
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks
 from contrasim_cli.store.format import FLOATS
+from contrasim_cli.store.thingsvision import feature_files
 
 log = logging.getLogger(__name__)
-
-AXES = {"layers,rows,width": 0, "rows,layers,width": 1}
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,7 @@ class ImportOptions:
     output: Path
     layers: Sequence[str] | None = None
     axes: str | None = None
-    ids: Path | None = None
-    limit: int | None = None
+    choice: Choice = ALL
     store_dtype: str | None = None
     attrs: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
@@ -38,77 +50,101 @@ class ImportOptions:
 
 
 def import_file(path: Path, options: ImportOptions, progress: Progress = silent) -> None:
-    """Copy the layers of an array file into a store, block by block.
+    """Copy the layers of a file of activations into a store, block by block.
 
     Raises:
         InputError: the file cannot be read, holds no layers, or holds NaN or Inf.
-        MismatchError: the ids are not as many as the rows.
+        MismatchError: the ids are not as many as the rows, or ids asked for are not there.
         OutputExistsError, OutputError: the output exists, or cannot be written.
     """
     check_output(options.output, options.force or options.resume)
-    store = open_store(path, _layers_axis(path, options.axes))
+    store = open_store(path, options.axes)
     names = select_layers(list(store.layers), options.layers, where=path.name)
-    n_rows = min(store.n_rows, options.limit or store.n_rows)
-    digest = file_digest(path)
-    ids = _ids(store, n_rows, digest, options)
-    config = _configuration(path, digest, names, n_rows, options)
+    digest = _digest(store)
+    rows = _chosen(store, digest, options.choice)
+    specs = _specs(store, names, options)
+    check_room(Estimate(options.output, specs, len(rows.chosen)))
+    config = _configuration(path, digest, names, rows, options)
     if options.resume and finished(options.output, config, options.force):
         return
-    specs = [
-        LayerSpec(name.replace("/", "."), store.layer(name).width, _stored_type(store, name, options)) for name in names
-    ]
     writer = StoreWriter(
         path=options.output,
         layers=specs,
-        n_rows=n_rows,
-        ids=ids.read(),
+        n_rows=len(rows.chosen),
+        ids=rows.ids(),
         attrs={"data": path.name, "unit": "row"} | _own_attrs(store) | dict(options.attrs),
         provenance=provenance_of(config) | {"kind": store.kind, "source_provenance": dict(store.provenance)},
-        ids_automatic=ids.automatic,
-        ids_source=ids.source,
+        ids_automatic=rows.automatic,
+        ids_source=rows.source,
         force=options.force,
     )
-    with writer, progress(f"extract {options.output.name}", n_rows * len(names), "rows") as advance:
+    with writer, progress(f"extract {options.output.name}", len(rows.chosen) * len(names), "rows") as advance:
         for name, spec in zip(names, specs, strict=True):
-            _copy(store, name, n_rows, writer, spec, advance)
-    note_written(options.output, [spec.width for spec in specs], n_rows)
+            _copy(store, name, rows.chosen, writer, spec, advance)
+    note_written(options.output, [spec.width for spec in specs], len(rows.chosen))
 
 
-def _layers_axis(path: Path, axes: str | None) -> int | None:
-    if axes is None:
-        return None
-    wanted = axes.replace(" ", "")
-    if wanted not in AXES:
-        raise UsageError(f"--axes {quoted(axes)}: write {' or '.join(AXES)}")
-    return AXES[wanted]
+def planned(path: Path, options: ImportOptions) -> Estimate:
+    """What `import_file` would write; nothing is written."""
+    check_output(options.output, options.force or options.resume)
+    store = open_store(path, options.axes)
+    names = select_layers(list(store.layers), options.layers, where=path.name)
+    rows = _chosen(store, _digest(store), options.choice)
+    return Estimate(options.output, _specs(store, names, options), len(rows.chosen))
+
+
+def _specs(store: Store, names: Sequence[str], options: ImportOptions) -> list[LayerSpec]:
+    return [
+        LayerSpec(name.replace("/", "."), store.layer(name).width, _stored_type(store, name, options)) for name in names
+    ]
+
+
+def _digest(store: Store) -> str:
+    """Digest of the file, or of those of a folder's files that were read."""
+    if not store.path.is_dir():
+        return file_digest(store.path)
+    digests = [(path.name, file_digest(path)) for path in feature_files(store.path)]
+    return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
-class _RowIds:
-    read: Callable[[], Iterator[str]]
+class _Rows:
+    """The rows that are taken, and their names."""
+
+    chosen: Chosen
+    ids: Callable[[], Iterator[str]]
     automatic: bool = False
     source: str | None = None
 
 
-def _ids(store: Store, n_rows: int, digest: str, options: ImportOptions) -> _RowIds:
-    """Ids of the file given for them, of the array file, or the rows' positions."""
-    if options.ids is not None:
-        return _RowIds(read_ids(options.ids, n_rows, store.path, options.limit))
+def _chosen(store: Store, digest: str, choice: Choice) -> _Rows:
+    """Rows named by the file given for it, by the file of activations, or by their positions."""
+    chosen = choose(store.path, _named(store, choice), choice).chosen
+
+    def ids() -> Iterator[str]:
+        return (row.id for row in chosen.of(_named(store, choice)))
+
+    if choice.ids is not None:
+        refuse_duplicates(quoted(choice.ids), ids())
+        return _Rows(chosen, ids)
     found = store.ids
-    if found is None:
-        return _RowIds(lambda: positions(n_rows), True, digest)
-    return _RowIds(lambda: iter(found.read(0, n_rows)), found.automatic, found.source)
+    return _Rows(chosen, ids, True, digest) if found is None else _Rows(chosen, ids, found.automatic, found.source)
+
+
+def _named(store: Store, choice: Choice) -> Iterator[Row]:
+    names = (name for block in store.ids.blocks() for name in block) if store.ids else map(str, range(store.n_rows))
+    return named(store.path, map(Row, names), choice.ids)
 
 
 def _configuration(
-    path: Path, digest: str, names: Sequence[str], n_rows: int, options: ImportOptions
+    path: Path, digest: str, names: Sequence[str], rows: _Rows, options: ImportOptions
 ) -> dict[str, Any]:
     return {
         "input": path.name,
         "input_digest": digest,
-        "ids_digest": file_digest(options.ids) if options.ids else None,
         "axes": options.axes,
-        "rows": n_rows,
+        "rows": len(rows.chosen),
+        "ids_digest": digest_of_ids(rows.ids()),
         "layers": list(names),
         "store_dtype": options.store_dtype,
         "attributes": dict(options.attrs),
@@ -117,7 +153,7 @@ def _configuration(
 
 
 def _own_attrs(store: Store) -> dict[str, str]:
-    """What a store of our own says about itself."""
+    """What a store of our own says about itself, and what is known of somebody else's."""
     return {name: store.attrs[name] for name in ("model", "data", "unit", "pooling") if name in store.attrs}
 
 
@@ -127,23 +163,26 @@ def _stored_type(store: Store, name: str, options: ImportOptions) -> str:
     return options.store_dtype or (own if own in FLOATS else "float32")
 
 
-def _copy(store: Store, name: str, n_rows: int, writer: StoreWriter, spec: LayerSpec, advance: Advance) -> None:
+def _copy(store: Store, name: str, chosen: Chosen, writer: StoreWriter, spec: LayerSpec, advance: Advance) -> None:
+    written = 0
     for start, block in iter_blocks(store, name):
-        rows = block[: n_rows - start]
-        if not len(rows):
-            return
-        _check(store, name, start, rows, spec.dtype)
-        writer.write(spec.name, start, rows)
+        positions = chosen.between(start, start + len(block)) - start
+        if not len(positions):
+            continue
+        rows = block if len(positions) == len(block) else block[positions]
+        _check(store, name, positions + start, rows, spec.dtype)
+        writer.write(spec.name, written, rows)
+        written += len(rows)
         advance(len(rows))
 
 
-def _check(store: Store, name: str, start: int, rows: Floats, dtype: str) -> None:
+def _check(store: Store, name: str, positions: Positions, rows: Floats, dtype: str) -> None:
     """Refuse bad values in terms of the file they come from."""
     if not all_finite(rows):
         row = int(np.flatnonzero(bad_rows(rows))[0])
         column = int(np.flatnonzero(~np.isfinite(rows[row]))[0])
         raise InputError(
-            f"{quoted(store.path)}: layer {quoted(name)}: row {start + row} holds {rows[row, column]} in column {column}; "
+            f"{quoted(store.path)}: layer {quoted(name)}: row {positions[row]} holds {rows[row, column]} in column {column}; "
             "activations must be finite, mend the file"
         )
     largest = float(np.abs(rows).max(initial=0))

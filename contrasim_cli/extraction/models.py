@@ -1,5 +1,6 @@
 """What every kind of model looks like to `run`, and how `--model` says which kind it is."""
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.inputs import Items, Source
+from contrasim_cli.extraction.source import Items, Source
 from contrasim_cli.files import quoted
 
 Inputs = Mapping[str, Tensor]
@@ -19,7 +20,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Which model, and what is taken from it."""
+    """Which model, and what is taken from it.
+
+    `unit` is `item` (one row per text or image) or `word` (one row per word of a text, from its sub-word tokens:
+    `subword` mean, first or last). `tower` is `text` or `image`, of models that have both. `tokenizer` and `revision`
+    are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32 whatever it is.
+    """
 
     model: str
     layers: Sequence[str] | None = None
@@ -28,6 +34,12 @@ class ModelOptions:
     seed: int = 0
     max_length: int | None = None
     random_weights: bool = False
+    unit: str = "item"
+    subword: str = "mean"
+    tower: str | None = None
+    tokenizer: str | None = None
+    revision: str | None = None
+    dtype: str = "float32"
 
 
 class Prepared(Protocol):
@@ -38,8 +50,19 @@ class Prepared(Protocol):
         """What each item costs; batches are made of items alike in it."""
 
     @property
+    def cut(self) -> Sequence[int]:
+        """The positions in the block of the items that were cut at the model's limit."""
+
+    @property
     def truncated(self) -> int:
-        """How many items were cut at the model's limit."""
+        """How many items were cut."""
+
+    @property
+    def units(self) -> Sequence[Sequence[str]] | None:
+        """None where every item becomes one row; else the names of each item's rows, which may be none.
+
+        They are the numbers of its words, without those that were cut off, or of its tokens.
+        """
 
     def batch(self, rows: Sequence[int]) -> Inputs:
         """The inputs of the model for some items of the block, without padding where all are equally long."""
@@ -64,7 +87,10 @@ class Network(Protocol):
         """The chosen layers and their widths, found by running one batch."""
 
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
-        """[n, width] of every chosen layer."""
+        """[rows, width] of every chosen layer in float32: the items in order, and each one's units in order."""
+
+    def widths(self) -> dict[str, str]:
+        """The chosen layers and the shapes of their rows, found with a made-up input."""
 
     def prepare(self, items: Items, first: int) -> Prepared:
         """Tokenise or load a block of items, the first of which is row `first`."""
@@ -73,8 +99,10 @@ class Network(Protocol):
         """What else the store should say, known after `discover`."""
 
 
-def load(options: ModelOptions, source: Source) -> Network:
-    """The model that `--model` names: `file.py:function` or `package.module:function`, else Hugging Face's.
+def load(options: ModelOptions, source: Source | None) -> Network:
+    """The model that `--model` names: a function's, a TorchScript or `torch.export` file's, else Hugging Face's.
+
+    A function is `file.py:function` or `package.module:function`. Without a source, `layer_widths` says what its layers are.
 
     Raises:
         UsageError: the model does not take this kind of input, pooling or length.
@@ -86,9 +114,22 @@ def load(options: ModelOptions, source: Source) -> Network:
         from contrasim_cli.extraction.modules import load_factory
 
         return load_factory(options, source)
+    if Path(options.model).is_file():
+        from contrasim_cli.extraction.programs import load_program
+
+        return load_program(options, source)
     from contrasim_cli.extraction.huggingface import load_pretrained
 
     return load_pretrained(options, source)
+
+
+def layer_widths(network: Network) -> dict[str, str]:
+    """The chosen layers and the shapes of their rows, such as `[rows, 384]`; needs no data.
+
+    Raises:
+        UsageError: the model does not say what it takes; with data, its layers can be found.
+    """
+    return network.widths()
 
 
 def is_factory(model: str) -> bool:
@@ -96,10 +137,12 @@ def is_factory(model: str) -> bool:
     return not Path(model).exists() and re.fullmatch(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.]*", model) is not None
 
 
-def choose_pool(asked: str | None, allowed: Sequence[str], default: str, what: str) -> str:
+def choose_pool(asked: str | None, allowed: Sequence[str], default: str, what: str, option: str = "--pool") -> str:
     """The pooling asked for, if it fits the input."""
     if asked is not None and asked not in allowed:
-        raise UsageError(f"--pool {quoted(asked)} is not for {what}; choose {', '.join(allowed[:-1])} or {allowed[-1]}")
+        raise UsageError(
+            f"{option} {quoted(asked)} is not for {what}; choose {', '.join(allowed[:-1])} or {allowed[-1]}"
+        )
     return asked or default
 
 
@@ -112,6 +155,13 @@ def short_name(model: str) -> str:
 def to_device(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:
     """The inputs on the model's device."""
     return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def autocast(options: ModelOptions) -> Any:
+    """The context in which the model computes in the type asked for."""
+    if options.dtype == "float32":
+        return contextlib.nullcontext()
+    return torch.autocast(options.device.type, dtype=getattr(torch, options.dtype))
 
 
 def shapes(inputs: Iterable[Tensor]) -> str:

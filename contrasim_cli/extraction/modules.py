@@ -1,21 +1,17 @@
 """Any torch module, made by a function of the user's: layers are submodules, read through forward hooks.
 
-Layers are chosen by globs over the names of `named_modules()`, in which `*` stays between two dots and `**` crosses
-them: `blocks.*` are the blocks, `blocks.**` everything in them too. Without a choice they are the members of every
-outermost ModuleList or Sequential (usually the blocks), or, where there is none, the module's direct children.
+Layers are chosen by globs over the names of `named_modules()`. Without a choice they are the members of every outermost
+ModuleList or Sequential (usually the blocks), or, where there is none, the module's direct children.
 
 A layer's output [n, width] is taken as it is, [n, tokens, width] is pooled, [n, channels, height, width] is averaged
-over space; of a tuple or dict the first tensor counts.
+over space or flattened; of a tuple or dict the first tensor counts.
 """
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
-import logging
-import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,42 +20,50 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
-from contrasim_cli.extraction.inputs import Items, Source, file_digest, open_image
-from contrasim_cli.extraction.models import Inputs, ModelOptions, choose_pool, shapes, to_device
-from contrasim_cli.extraction.pooling import TEXT_POOLS, pool_tokens, spatial_mean
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
+from contrasim_cli.extraction.hooks import Outputs, hooked, only_output, select, without_refused
+from contrasim_cli.extraction.images import open_image
+from contrasim_cli.extraction.models import Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
+from contrasim_cli.extraction.source import Items, Source, file_digest
 from contrasim_cli.files import quoted
-from contrasim_cli.store.select import select_layers
-
-log = logging.getLogger(__name__)
 
 Preprocess = Callable[[Any], Any]
 
 
-def load_factory(options: ModelOptions, source: Source) -> "ModuleNetwork":
+def load_factory(options: ModelOptions, source: Source | None) -> "ModuleNetwork":
     """The module that `file.py:function` or `package.module:function` returns, alone or with a preprocess function.
 
     Raises:
         UsageError: texts, which a factory's module does not take, or an option for texts.
         InputError: the function is not there, fails, or returns something else.
     """
-    if source.kind == "text":
-        raise UsageError(f"{quoted(options.model)}: takes no --text; give its inputs as --arrays")
-    if options.max_length is not None or options.random_weights:
-        given = "--random-weights" if options.random_weights else "--max-length"
-        raise UsageError(f"{given} is for Hugging Face models; {quoted(options.model)} decides that itself")
-    pool = choose_pool(options.pool, TEXT_POOLS, "mean", "a module's tokens")
+    refuse_texts(options, source)
+    pool = choose_pool(options.pool, MODULE_POOLS, "mean", "a module's tokens")
     made = _call(options.model)
     module, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module) or not (preprocess is None or callable(preprocess)):
         raise InputError(
             f"{quoted(options.model)}: returned {type(made).__name__}; expected a torch.nn.Module, or it and a preprocess function"
         )
-    if source.kind == "images" and preprocess is None:
+    if source and source.kind == "images" and preprocess is None:
         raise InputError(
             f"{quoted(options.model)}: --images needs (module, preprocess) from it, so that images become tensors"
         )
     return ModuleNetwork(options, module.eval().to(options.device), preprocess, pool, source)
+
+
+def refuse_texts(options: ModelOptions, source: Source | None) -> None:
+    """Refuse texts, and options that only have a meaning for Hugging Face models."""
+    if source and source.kind == "text":
+        raise UsageError(f"{quoted(options.model)}: takes no --text; give its inputs as --arrays")
+    asked = {
+        "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
+        "--tower": options.tower is not None, "--tokenizer": options.tokenizer is not None,
+        "--revision": options.revision is not None, "--unit word": options.unit == "word",
+    }  # fmt: skip
+    for name in (name for name, given in asked.items() if given):
+        raise UsageError(f"{name} is for Hugging Face models; {quoted(options.model)} decides that itself")
 
 
 def _call(model: str) -> Any:
@@ -113,6 +117,8 @@ class Examples:
     items: Items
     preprocess: Preprocess | None
     files: bool
+    cut: Sequence[int] = ()
+    units: None = None
     truncated: int = 0
 
     @property
@@ -144,8 +150,8 @@ class ModuleNetwork:
     module: nn.Module
     preprocess: Preprocess | None
     pooling: str
-    source: Source
-    chosen: dict[str, nn.Module] = field(default_factory=dict, init=False)
+    source: Source | None
+    chosen: list[str] = field(default_factory=list, init=False)
 
     @property
     def name(self) -> str:
@@ -158,20 +164,22 @@ class ModuleNetwork:
         code = file_digest(file) if file.is_file() else ""
         return hashlib.sha256(f"{code} {weights_digest(self.module)}".encode()).hexdigest()
 
+    def widths(self) -> dict[str, str]:
+        raise UsageError(
+            f"{quoted(self.name)}: what it takes is not known; give --arrays, so that its layers can be found"
+        )
+
     def about(self) -> dict[str, Any]:
         return {"architecture": type(self.module).__name__}
 
     def prepare(self, items: Items, first: int) -> Examples:
-        return Examples(items, self.preprocess, self.source.kind == "images")
+        return Examples(items, self.preprocess, self.source is not None and self.source.kind == "images")
 
     def discover(self, inputs: Inputs) -> dict[str, int]:
-        names = default_layers(self.module) if not self.options.layers else self._selected(self.options.layers)
-        modules = dict(self.module.named_modules())
-        candidates = {name: modules[name] for name in names}
-        outputs = self._outputs(inputs, candidates)
+        names = self._selected(inputs)
+        outputs = self._outputs(inputs, names)
         found = {name: self._usable(name, outputs[name], inputs) for name in names}
-        usable = _without_refused(found, self.options.layers or (), self.name)
-        self.chosen = {name: candidates[name] for name in usable}
+        self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         return {name: tensor.shape[1] for name, tensor in self.rows(inputs).items()}
 
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -184,42 +192,49 @@ class ModuleNetwork:
                 raise InputError(
                     f"{quoted(self.name)}: layer {quoted(name)} does not give one state per row of the batch"
                 )
-            rows[name] = self._pool(states)
+            rows[name] = self._pool(states.float())
         return rows
 
-    def _selected(self, patterns: Sequence[str]) -> list[str]:
-        names = [name for name, _ in self.module.named_modules() if name]
-        defaults = default_layers(self.module)
-        chosen: dict[str, None] = {}
-        for pattern in patterns:
-            found = [name for name in names if matches(name, pattern)]
-            ranged = re.fullmatch(r"-?\d+|\d+-\d+", pattern) and not found
-            chosen.update(
-                dict.fromkeys(found or select_layers(defaults if ranged else names, [pattern], where=self.name))
-            )
-        return list(chosen)
+    def _selected(self, inputs: Inputs) -> list[str]:
+        defaults = self._defaults(inputs)
+        return select(defaults, self._names(), self.options.layers, self.name) if self.options.layers else defaults
+
+    def _names(self) -> list[str]:
+        """Everything that can be chosen."""
+        return [name for name, _ in self.module.named_modules() if name]
+
+    def _defaults(self, inputs: Inputs) -> list[str]:
+        """What is taken without a choice, and what an index counts."""
+        return default_layers(self.module)
+
+    def _outputs(self, inputs: Inputs, names: Sequence[str]) -> Outputs:
+        modules = dict(self.module.named_modules())
+        with hooked({name: modules[name] for name in names}) as outputs:
+            self._call(*inputs.values())
+        return outputs
+
+    def _call(self, *inputs: Tensor) -> Any:
+        return self._run(self.module, *inputs)
 
     @torch.inference_mode()
-    def _outputs(self, inputs: Inputs, layers: Mapping[str, nn.Module]) -> dict[str, list[Tensor | None]]:
-        with _hooked(layers) as outputs:
-            try:
-                self.module(*to_device(inputs, self.options.device).values())
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                if isinstance(error, torch.cuda.OutOfMemoryError):
-                    raise
-                raise MismatchError(
-                    f"{quoted(self.source.name)}: {quoted(self.name)} does not take rows {shapes(inputs.values())} "
-                    f"({str(error).strip().splitlines()[0]})"
-                ) from error
-        return outputs
+    def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:
+        given = [tensor.to(self.options.device) for tensor in inputs]
+        try:
+            with autocast(self.options):
+                return module(*given)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            if isinstance(error, torch.cuda.OutOfMemoryError):
+                raise
+            where = f"{quoted(self.source.name)}: " if self.source else ""
+            raise MismatchError(
+                f"{where}{quoted(self.name)} does not take rows {shapes(inputs)} ({reason(error).strip()})"
+            ) from error
 
     def _usable(self, name: str, outputs: Sequence[Tensor | None], inputs: Inputs) -> Tensor | str:
         """A layer's only output, or what is wrong with it."""
-        if len(outputs) != 1:
-            return f"layer {quoted(name)} runs {len(outputs)} times per row, and a layer must run once"
-        states, count = outputs[0], len(next(iter(inputs.values())))
-        if states is None:
-            return f"layer {quoted(name)} puts out no tensor"
+        states, count = only_output(name, outputs), len(next(iter(inputs.values())))
+        if isinstance(states, str):
+            return states
         if states.ndim not in (2, 3, 4) or len(states) != count or not states.is_floating_point():
             shape = list(states.shape)
             return (
@@ -229,55 +244,13 @@ class ModuleNetwork:
         return states
 
     def _pool(self, states: Tensor) -> Tensor:
-        if states.ndim == 3:
-            return pool_tokens(states, torch.ones(states.shape[:2], device=states.device), self.pooling)
-        return spatial_mean(states) if states.ndim == 4 else states
-
-
-def _without_refused(found: Mapping[str, Tensor | str], asked: Sequence[str], where: str) -> dict[str, Tensor]:
-    """The usable layers; what cannot be used is left out, unless it was asked for by its name or nothing else is there."""
-    refused = {name: reason for name, reason in found.items() if isinstance(reason, str)}
-    named = [name for name in refused if name in asked]
-    if named or len(refused) == len(found):
-        reason = refused[named[0]] if named else next(iter(refused.values()), "it has no submodules")
-        raise UsageError(f"{quoted(where)}: {reason}; choose others with --layers")
-    if refused:
-        log.info(
-            "%d of %d modules are left out, the first because %s",
-            len(refused),
-            len(found),
-            next(iter(refused.values())),
-        )
-    return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
-
-
-@contextlib.contextmanager
-def _hooked(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, list[Tensor | None]]]:
-    """Collect what each module puts out while the block runs."""
-    outputs: dict[str, list[Tensor | None]] = {name: [] for name in layers}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        # cloned: an in-place operation behind the layer would change what was kept
-        return lambda module, given, output: outputs[name].append(_cloned(first_tensor(output)))
-
-    handles = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
-    try:
-        yield outputs
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _cloned(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.clone()
-
-
-def first_tensor(output: Any) -> Tensor | None:
-    """The output itself, or the first tensor in a tuple, list or dict of outputs."""
-    if isinstance(output, Tensor):
-        return output
-    members = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ()
-    return next((found for member in members if (found := first_tensor(member)) is not None), None)
+        if states.ndim == 2:
+            return states
+        if states.ndim == 4:
+            return pool_maps(states, self.pooling)
+        if self.pooling in ("spatial-mean", "flatten"):
+            return pool_patches(states, 0, self.pooling)
+        return pool_tokens(states, torch.ones(states.shape[:2], device=states.device), self.pooling)
 
 
 def default_layers(module: nn.Module) -> list[str]:
@@ -292,13 +265,6 @@ def _members(module: nn.Module, prefix: str) -> Iterator[str]:
             yield f"{prefix}{name}"
         else:
             yield from _members(child, f"{prefix}{name}.")
-
-
-def matches(name: str, pattern: str) -> bool:
-    """Whether a module's name fits a glob: `*` and `?` stay between two dots, `**` crosses them."""
-    parts = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
-    regex = "".join(parts.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*|\?)", pattern))
-    return re.fullmatch(regex, name) is not None
 
 
 def weights_digest(module: nn.Module) -> str:

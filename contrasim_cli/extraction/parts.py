@@ -9,67 +9,115 @@ import json
 import os
 import re
 import shutil
-import zipfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.errors import InputError, OutputError, OutputExistsError, UsageError
+from contrasim_cli.errors import ContraSimError, InputError, OutputError, OutputExistsError, UsageError, reason
 from contrasim_cli.files import atomic_output, quoted, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
-OURS = re.compile(r"manifest\.json|lock|\d{6}\.npz|\..*\.tmp")
+SHARD = re.compile(r"\d{12}-\d{12}\.npz")
+OURS = re.compile(rf"manifest\.json|lock|{SHARD.pattern}|\..*\.tmp")
 
 Rows = npt.NDArray[np.floating]
 Config = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Shard:
+    """What a shard says of its items, those from `first` to before `stop` of the source, beside their rows.
+
+    `units` are the names of each item's rows, or None where each has one row; `cut` are the positions of the items that
+    were cut at the model's limit, and `bad` those that could not be read and have no rows, each with the reason.
+    """
+
+    first: int
+    stop: int
+    units: Sequence[Sequence[str]] | None = None
+    cut: Sequence[int] = ()
+    bad: Sequence[tuple[int, str]] = ()
+
+    def counts(self) -> list[int]:
+        """Rows of each item."""
+        bad = {position for position, _ in self.bad}
+        counts = [1] * (self.stop - self.first) if self.units is None else list(map(len, self.units))
+        return [0 if position in bad else count for position, count in enumerate(counts, self.first)]
+
+    def row_ids(self, items: Iterable[str]) -> Iterator[str]:
+        """The ids of the rows of items with these ids."""
+        for place, (item, count) in enumerate(zip(items, self.counts(), strict=True)):
+            if count and self.units is None:
+                yield item
+            elif count and self.units is not None:
+                yield from (f"{item}:{unit}" for unit in self.units[place])
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How the items of a run are cut: blocks are prepared together, and shards, within them, hold so many rows at most.
+
+    Rows are batched within a shard, so that these numbers have a part in the last digits of the values.
+    """
+
+    block_items: int
+    shard_rows: int
+
+
+@dataclass(frozen=True)
 class Parts:
-    """The folder of a run's shards, of `shard_rows` rows each but the last."""
+    """The folder of a run's shards."""
 
     folder: Path
     layers: tuple[str, ...]
-    shard_rows: int
+    sizes: Sizes
 
-    def _path(self, index: int) -> Path:
-        return self.folder / f"{index:06d}.npz"
+    def _path(self, first: int, stop: int) -> Path:
+        return self.folder / f"{first:012d}-{stop:012d}.npz"
 
-    def has(self, index: int) -> bool:
-        """Whether a shard is there; if so, it is complete."""
-        return self._path(index).exists()
+    def done(self) -> dict[int, int]:
+        """The first item of every shard that is there, and the one behind its last; what is there is complete."""
+        names = sorted(path.stem for path in self.folder.iterdir() if SHARD.fullmatch(path.name))
+        return {int(first): int(stop) for first, stop in (name.split("-") for name in names)}
 
-    def write(self, index: int, rows: Mapping[str, Rows], truncated: int) -> None:
+    def size(self) -> int:
+        """Bytes of the shards that are there."""
+        return sum(self._path(first, stop).stat().st_size for first, stop in self.done().items())
+
+    def write(self, shard: Shard, rows: Mapping[str, Rows]) -> None:
         """Write one shard."""
-        path = self._path(index)
+        path = self._path(shard.first, shard.stop)
+        about = np.frombuffer(json.dumps(asdict(shard)).encode(), np.uint8)
         with atomic_output(path, force=True) as temporary, writing(path), temporary.open("wb") as stream:
-            np.savez(stream, *(rows[name] for name in self.layers), np.array(truncated))
+            np.savez(stream, *(rows[name] for name in self.layers), about)
 
-    def read(self, index: int) -> Iterator[tuple[str, Rows]]:
+    def read(self, first: int, stop: int) -> Iterator[tuple[str, Rows]]:
         """The layers of a shard and their rows, one after the other."""
-        with self._opened(index) as archive:
+        with self._opened(first, stop) as archive:
             for place, name in enumerate(self.layers):
                 yield name, archive[f"arr_{place}"]
 
-    def truncated(self, index: int) -> int:
-        """How many of a shard's rows were cut at the model's limit."""
-        with self._opened(index) as archive:
-            return int(archive[f"arr_{len(self.layers)}"])
+    def about(self, first: int, stop: int) -> Shard:
+        """What a shard says of its items."""
+        with self._opened(first, stop) as archive:
+            return Shard(**json.loads(archive[f"arr_{len(self.layers)}"].tobytes()))
 
     @contextlib.contextmanager
-    def _opened(self, index: int) -> Iterator[Any]:
-        path = self._path(index)
+    def _opened(self, first: int, stop: int) -> Iterator[Any]:
+        path = self._path(first, stop)
         try:
             with np.load(path, allow_pickle=False) as archive:
                 yield archive
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except ContraSimError:
+            raise
+        except Exception as error:  # zipfile, NumPy and json raise whatever they trip over
             raise InputError(
-                f"{quoted(path)}: is damaged ({error}); delete it and give --resume to make it again"
+                f"{quoted(path)}: is damaged ({reason(error)}); delete it and give --resume to make it again"
             ) from error
 
 
@@ -79,7 +127,7 @@ def folder_of(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(output: Path, layers: tuple[str, ...], shard_rows: int, config: Config, resume: bool) -> Iterator[Parts]:
+def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, resume: bool) -> Iterator[Parts]:
     """The parts of an output, locked against a second run: new ones, or with `resume` those of the same configuration.
 
     Raises:
@@ -95,14 +143,14 @@ def opened(output: Path, layers: tuple[str, ...], shard_rows: int, config: Confi
         manifest = _read_manifest(folder) if resume else None
         if manifest is None:
             _empty(folder)
-            manifest = {"config": dict(config), "shard_rows": shard_rows}
+            manifest = {"config": dict(config), "sizes": asdict(sizes)}
             write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode(), force=True)
         elif manifest["config"] != json.loads(json.dumps(dict(config))):
             raise UsageError(
                 f"{quoted(folder)}: --resume cannot go on, the rows there were made otherwise: "
                 f"{difference(manifest['config'], config)}; give the same options, or leave out --resume to start again"
             )
-        yield Parts(folder, layers, int(manifest["shard_rows"]))
+        yield Parts(folder, layers, Sizes(**manifest["sizes"]))
 
 
 def remove(output: Path) -> None:
@@ -171,6 +219,6 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         raise InputError(
             f"{quoted(folder / MANIFEST)}: cannot be read ({error}); leave out --resume to start again"
         ) from error
-    if not isinstance(content, dict) or not {"config", "shard_rows"} <= content.keys():
+    if not isinstance(content, dict) or not {"config", "sizes"} <= content.keys():
         raise InputError(f"{quoted(folder / MANIFEST)}: is no manifest; leave out --resume to start again")
     return content

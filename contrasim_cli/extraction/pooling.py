@@ -1,19 +1,24 @@
-"""From the states of tokens, patches or pixels to one row per example.
+"""From the states of tokens, patches or pixels to rows.
 
 States are `[n, tokens, width]` with a mask `[n, tokens]` (1 = a real token, 0 = padding, on either side), or feature
-maps `[n, channels, height, width]`. Every function returns `[n, width]`.
+maps `[n, channels, height, width]`. Functions return one row per example `[n, width]`, `span_rows` one per span.
 """
 
+import torch
 from torch import Tensor
 
-TEXT_POOLS = ("cls", "mean", "last")
-IMAGE_POOLS = ("cls", "patch-mean")
+TEXT_POOLS = ("cls", "mean", "last", "max", "none")
+MODULE_POOLS = ("cls", "mean", "last", "max", "spatial-mean", "flatten")
+IMAGE_POOLS = ("cls", "patch-mean", "spatial-mean", "flatten")
+SUBWORDS = ("mean", "first", "last")
 
 
 def pool_tokens(states: Tensor, mask: Tensor, how: str) -> Tensor:
-    """One row per example: `cls` its first token, `last` its last one, `mean` all of them; padding never counts."""
+    """One row per example: `cls` its first token, `last` its last one, `mean` or `max` all of them; padding never counts."""
     if how == "mean":
         return masked_mean(states, mask)
+    if how == "max":
+        return states.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf).amax(dim=1)
     return pick(states, first_token(mask) if how == "cls" else last_token(mask))
 
 
@@ -41,12 +46,36 @@ def pick(states: Tensor, positions: Tensor) -> Tensor:
     return states.gather(1, index).squeeze(1)
 
 
+def span_rows(states: Tensor, spans: Tensor, how: str) -> Tensor:
+    """One row per span [spans, width]: the `first`, the `last`, or the `mean` of its tokens.
+
+    A span is (example, its first token, the token behind its last one), a row of `spans` [spans, 3].
+    """
+    item, first, stop = spans.unbind(1)
+    if how != "mean":
+        return states[item, first if how == "first" else stop - 1]
+    lengths = stop - first
+    total = states[item, first]
+    # token by token and not by a scattered sum, whose order, and so rounding, a GPU does not keep
+    for place in range(1, int(lengths.max()) if len(lengths) else 0):
+        longer = (lengths > place).nonzero().squeeze(1)
+        total[longer] += states[item[longer], first[longer] + place]
+    return total / lengths.unsqueeze(1)
+
+
 def pool_patches(states: Tensor, extra: int, how: str) -> Tensor:
-    """One row per image: `cls` its first token, `patch-mean` the mean of its patches.
+    """One row per image: `cls` its first token, `patch-mean` or `spatial-mean` its patches, `flatten` every token.
 
     The first `extra` tokens are no patches: CLS, distillation and register tokens.
     """
+    if how == "flatten":
+        return states.flatten(1)
     return states[:, 0] if how == "cls" else states[:, extra:].mean(dim=1)
+
+
+def pool_maps(maps: Tensor, how: str) -> Tensor:
+    """One row per feature map [n, channels, height, width]: the mean of every channel, or all of it for `flatten`."""
+    return maps.flatten(1) if how == "flatten" else spatial_mean(maps)
 
 
 def spatial_mean(maps: Tensor) -> Tensor:

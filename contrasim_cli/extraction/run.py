@@ -1,47 +1,54 @@
-"""Running a model over a source: batches of rows alike in length, shards of finished rows, one store at the end."""
+"""Running a model over a source: batches of items alike in length, shards of finished rows, one store at the end."""
 
 import contextlib
-import hashlib
-import json
 import logging
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib import metadata
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli import __version__
-from contrasim_cli.device import memory_budget
-from contrasim_cli.errors import ContraSimError, InputError, OutputExistsError, Terminated
+from contrasim_cli.errors import ContraSimError, InputError, Terminated
 from contrasim_cli.extraction import parts
-from contrasim_cli.extraction.inputs import Items, Source
-from contrasim_cli.extraction.models import ModelOptions, Network, Prepared
+from contrasim_cli.extraction.configuration import configuration, finished, provenance_of
+from contrasim_cli.extraction.estimate import Estimate, check_room, estimate, layer_table, shape
+from contrasim_cli.extraction.models import Inputs, ModelOptions, Network
 from contrasim_cli.extraction.parts import Parts, Rows
+from contrasim_cli.extraction.reading import Ahead, Batch, BatchSize, Done, Piece, Reader
+from contrasim_cli.extraction.source import SHOWN, Source, note_left_out, shown
 from contrasim_cli.files import check_output, quoted
-from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import LayerSpec, StoreWriter, open_store
+from contrasim_cli.progress import Advance, Progress, silent
+from contrasim_cli.store import StoreWriter
 
 log = logging.getLogger(__name__)
 
-SHARD_ROWS = 4096
-SHARD_BYTES = 256 << 20
+Places = npt.NDArray[np.int64]
+
+AUTOMATIC = {"cpu": 64, "cuda": 256}  # rows per batch to begin with
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the rows are made and where they go."""
+    """How the rows are made and where they go; without a `batch_size` it is found, by halving when memory runs out."""
 
     output: Path
-    batch_size: int = 64
+    batch_size: int | None = 64
     store_dtype: str = "float32"
     attrs: Mapping[str, str] = field(default_factory=dict)
     memory: int | None = None
     force: bool = False
     resume: bool = False
+    skip_bad: bool = False
+    refuse_cut: bool = False
 
 
 def extract(
@@ -51,213 +58,306 @@ def extract(
 
     Raises:
         OutputExistsError, OutputError: the output exists, or cannot be written.
-        InputError: an activation is NaN or Inf or does not fit the store's type, or an input is bad.
+        InputError: an activation is NaN or Inf or does not fit the store's type, an input is bad, or is cut and may not be.
         MismatchError: the source does not fit the model.
         UsageError: the rows that `resume` finds were made with other options.
     """
     check_output(run.output, run.force or run.resume)
-    with _stoppable(run.output, source.n_rows) as done:
-        widths = layer_table(network, source)
-        config = configuration(network, source, model, run, list(widths))
+    with _stoppable(run.output, source) as progressed:
+        expected = plan(network, source, run)
+        config = configuration(network, source, model, run.store_dtype, run.attrs, list(expected.widths))
         if run.resume and finished(run.output, config, run.force):
             return
-        shard_rows = shard_size(sum(widths.values()) * np.dtype(run.store_dtype).itemsize, run.memory)
-        with parts.opened(run.output, tuple(widths), shard_rows, config, run.resume) as shards:
-            _fill(network, source, run, shards, progress, done)
-            about = {"batch_size": run.batch_size, "device": str(model.device), **network.about()}
-            truncated = _assemble(shards, source, run, widths, provenance_of(config) | about)
+        if run.refuse_cut:
+            _refuse_cut(network, source, run, expected)
+        with parts.opened(run.output, tuple(expected.widths), expected.sizes, config, run.resume) as shards:
+            check_room(expected, shards.size())
+            size = BatchSize(run.batch_size or AUTOMATIC[model.device.type], automatic=run.batch_size is None)
+            _Filling(network, source, run, expected, shards, size, progressed).fill(progress)
+            about = {"batch_size": size.value, "device": str(model.device), **network.about()}
+            n_rows = _assemble(shards, source, run, expected, provenance_of(config) | about)
         parts.remove(run.output)
-    if truncated:
-        limit = network.about()["token_limit"]
-        log.warning("%d of %d rows were longer than %s tokens and were cut there", truncated, source.n_rows, limit)
-    note_written(run.output, list(widths.values()), source.n_rows)
+    note_written(run.output, list(expected.widths.values()), n_rows)
 
 
-def provenance_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What every store that was made here says about how."""
-    return {"config": config, "config_digest": digest_of(config)}
+def plan(network: Network, source: Source, run: RunOptions) -> Estimate:
+    """What a run would write; nothing is written."""
+    return estimate(network, source, run.output, run.store_dtype, run.memory, layer_table(network, source))
 
 
-def layer_table(network: Network, source: Source) -> dict[str, int]:
-    """The chosen layers and their widths, found by running the first row."""
-    first = next(source.blocks(1))
-    return network.discover(network.prepare(first, 0).batch([0]))
-
-
-def configuration(
-    network: Network, source: Source, model: ModelOptions, run: RunOptions, layers: Sequence[str]
-) -> dict[str, Any]:
-    """Everything that determines the rows of the store."""
-    return {
-        "model": network.name,
-        "model_digest": network.digest,
-        "input": source.name,
-        "input_digest": source.digest,
-        "column": source.column,
-        "ids_digest": None if source.automatic else _ids_digest(source),
-        "rows": source.n_rows,
-        "pool": network.pooling,
-        "layers": list(layers),
-        "store_dtype": run.store_dtype,
-        "max_length": model.max_length,
-        "random_weights": model.random_weights,
-        "seed": model.seed if model.random_weights else None,
-        "attributes": dict(run.attrs),
-        "versions": versions(),
-    }
-
-
-def _ids_digest(source: Source) -> str:
-    digest = hashlib.sha256()
-    for name in source.ids():
-        digest.update(hashlib.sha256(name.encode()).digest())
-    return digest.hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """The libraries that have a part in the values."""
-    found = {"contrasim": __version__, "torch": torch.__version__}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        found["transformers"] = metadata.version("transformers")
-    return found
-
-
-def digest_of(content: Any) -> str:
-    """SHA-256 of something that JSON can say."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def finished(output: Path, config: Mapping[str, Any], force: bool) -> bool:
-    """Whether the output is there and was made with the same configuration.
-
-    Raises:
-        OutputExistsError: it is there, was made otherwise, and may not be replaced.
-    """
-    if not output.exists():
-        return False
-    try:
-        store = open_store(output)
-        found = store.provenance.get("config", {})
-        store.close()
-    except ContraSimError:
-        found = {}
-    if found == json.loads(json.dumps(config)):
-        log.info("%s is complete already", quoted(output))
-        parts.remove(output)
-        return True
-    if not force:
-        reason = parts.difference(found, config) if found else "it says not how it was made"
-        raise OutputExistsError(f"{quoted(output)}: already exists and differs ({reason}); give --force to replace it")
-    return False
-
-
-def shard_size(row_bytes: int, memory: int | None) -> int:
-    """Rows of a shard: a quarter of the memory, and never more than a moderate file."""
-    budget = min(SHARD_BYTES, memory_budget(memory) // 4)
-    return max(1, min(SHARD_ROWS, budget // max(1, row_bytes)))
-
-
-def _fill(network: Network, source: Source, run: RunOptions, shards: Parts, progress: Progress, done: "_Done") -> None:
-    """Make the shards that are not there."""
-    with progress(f"extract {run.output.name}", source.n_rows, "rows") as advance:
-        for index, items in enumerate(source.blocks(shards.shard_rows)):
-            if shards.has(index):
-                advance(len(items))
-            else:
-                _write_shard(network, source, run, shards, index, items, advance)
-            done.rows += len(items)
+def _refuse_cut(network: Network, source: Source, run: RunOptions, expected: Estimate) -> None:
+    """Tokenise everything before the model runs: a text that is cut is known in seconds, and not after hours."""
+    cut = list(Reader(network, source, run.skip_bad).cut(expected.sizes.block_items))
+    if cut:
+        names = [source.id_of(position) for position in cut[:SHOWN]]
+        limit = network.about().get("token_limit")
+        raise InputError(
+            f"{quoted(source.path)}: {len(cut)} of {source.n_rows} texts are longer than {limit} tokens (rows "
+            f"{shown(names, len(cut))}); shorten them, or let them be cut (--on-truncate warn)"
+        )
 
 
 @dataclass
-class _Done:
-    """How many rows are safe."""
+class _Progressed:
+    """How many items are safe."""
 
-    rows: int = 0
+    items: int = 0
 
 
 @contextlib.contextmanager
-def _stoppable(output: Path, total: int) -> Iterator[_Done]:
+def _stoppable(output: Path, source: Source) -> Iterator[_Progressed]:
     """Say, when a run is stopped, how far it is and how to go on."""
-    done = _Done()
-    said = f"{quoted(output)}: stopped after %d of {total} rows; --resume goes on"
+    done = _Progressed()
+    said = f"{quoted(output)}: stopped after %d of {source.n_rows} rows; --resume goes on"
     try:
         yield done
     except Terminated as stop:
-        raise Terminated(said % done.rows) from stop
+        raise Terminated(said % done.items) from stop
     except KeyboardInterrupt:
-        log.warning(said % done.rows)
+        log.warning(said % done.items)
         raise
-    except torch.cuda.OutOfMemoryError as error:
-        raise ContraSimError(f"{said % done.rows}, the device is out of memory: give a smaller --batch-size") from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise ContraSimError(f"{said % done.items}, memory ran out: give a smaller --batch-size") from error
 
 
-def _write_shard(
-    network: Network, source: Source, run: RunOptions, shards: Parts, index: int, items: Items, advance: Any
-) -> None:
-    first = index * shards.shard_rows
-    prepared = network.prepare(items, first)
-    rows: dict[str, Rows] = {}
-    for batch in batches(prepared, run.batch_size):
-        for name, tensor in network.rows(prepared.batch(batch)).items():
-            values = _checked(tensor, run, name, [first + row for row in batch], source)
-            if name not in rows:
-                rows[name] = np.empty((len(items), values.shape[1]), dtype=run.store_dtype)
-            rows[name][batch] = values
-        advance(len(batch))
-    shards.write(index, rows, prepared.truncated)
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it was made of, is a lack of memory on the device or here."""
+    while error is not None:
+        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY):
+            return True
+        error = error.__cause__
+    return False
 
 
-def batches(prepared: Prepared, size: int) -> Iterator[list[int]]:
-    """Rows of a block, the longest first, so that little is padded and a lack of memory shows at once."""
-    order = np.argsort(-np.asarray(prepared.lengths), kind="stable")
-    for start in range(0, len(order), size):
-        yield order[start : start + size].tolist()
+class _Stop:
+    """Puts SIGTERM off until a shard is written; a second one stops at once. A context manager."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: Any = None
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._ask)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise Terminated
+        self.asked = True
+
+    def here(self) -> None:
+        """Stop, if that was asked for."""
+        if self.asked:
+            raise Terminated
 
 
-def _checked(tensor: Tensor, run: RunOptions, layer: str, rows: Sequence[int], source: Source) -> Rows:
-    """Values in the store's type, all of them finite."""
-    values: Rows = tensor.float().cpu().numpy()
-    with np.errstate(over="ignore"):
-        stored = values.astype(run.store_dtype)
-    bad = ~np.isfinite(stored)
-    if not bad.any():
-        return stored
-    place, column = (int(number) for number in np.argwhere(bad)[0])
-    value = float(values[place, column])
-    where = f"{quoted(source.name)}: row {rows[place]}: layer {quoted(layer)}, column {column}"
-    if np.isfinite(value):
-        raise InputError(
-            f"{where}: {value:.6g} does not fit {run.store_dtype}; store it as float32 (--store-dtype float32)"
-        )
-    raise InputError(f"{where}: the model gives {value}; activations must be finite")
+@dataclass
+class _Filling:
+    """The shards that are not there yet, while they are made."""
+
+    network: Network
+    source: Source
+    run: RunOptions
+    expected: Estimate
+    shards: Parts
+    size: BatchSize
+    progressed: _Progressed
+
+    def fill(self, progress: Progress) -> None:
+        """Make them."""
+        reader = Reader(self.network, self.source, self.run.skip_bad)
+        steps = reader.steps(self.shards.sizes, self.shards.done(), self.size)
+        bar = progress(f"extract {self.run.output.name}", self.source.n_rows, "rows")
+        with bar as advance, _Stop() as stop, Ahead(steps) as ahead:
+            made: _Made | None = None
+            for step in ahead:
+                if isinstance(step, Batch):
+                    if made is None:
+                        stop.here()
+                        made = _Made(step.piece, self.expected)
+                    self._add(made, step, advance)
+                    continue
+                self._finish(made, step, advance)
+                made = None
+                stop.here()
+
+    def _add(self, made: "_Made", batch: Batch, advance: Advance) -> None:
+        made.bad += batch.bad
+        for members, layers in self._results(batch):
+            where = made.rows_of(members)
+            for name, tensor in layers.items():
+                made.rows[name][where] = self._checked(tensor, name, made, where)
+            advance(len(members))
+        advance(len(batch.bad))
+
+    def _finish(self, made: "_Made | None", done: Done, advance: Advance) -> None:
+        if done.piece is None:
+            advance(done.items)
+        else:
+            (made or _Made(done.piece, self.expected)).write(self.shards)
+        self.progressed.items += done.items
+
+    def _results(self, batch: Batch) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
+        """What the model says to a batch, in smaller ones where memory runs out."""
+        waiting = [batch.members] if batch.members else []
+        inputs = batch.inputs
+        while waiting:
+            members = waiting.pop(0)
+            if len(members) > self.size.value and self.size.automatic:
+                waiting[:0] = [members[at : at + self.size.value] for at in range(0, len(members), self.size.value)]
+                inputs = None
+                continue
+            found = self._attempt(inputs or batch.piece.prepared.batch(members), len(members))
+            if found is None:
+                waiting.insert(0, members)
+            else:
+                yield members, found
+
+    def _attempt(self, inputs: Inputs, count: int) -> dict[str, Tensor] | None:
+        """The rows of every layer; None where fewer items have to be tried."""
+        try:
+            return self.network.rows(inputs)
+        except Exception as error:
+            if not self.size.automatic or count == 1 or not out_of_memory(error):
+                raise
+        # behind the handler: the error would keep the tensors alive
+        self.size.halve(count)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        log.info("memory ran out with %d rows at a time: going on with %d", count, self.size.value)
+        return None
+
+    def _checked(self, tensor: Tensor, layer: str, made: "_Made", where: Places) -> Rows:
+        """Values in the store's type, all of them finite."""
+        values: Rows = tensor.float().cpu().numpy()
+        if len(values) != len(where):
+            raise InputError(
+                f"{quoted(self.network.name)}: layer {quoted(layer)} gives {len(values)} rows for {len(where)}"
+            )
+        with np.errstate(over="ignore"):
+            stored = values.astype(self.run.store_dtype, copy=False)
+        if np.isfinite(stored).all():
+            return stored
+        place, column = (int(number) for number in np.argwhere(~np.isfinite(stored))[0])
+        value = float(values[place, column])
+        name = made.name_of(int(where[place]), self.source)
+        said = f"{quoted(self.source.name)}: row {quoted(name)}: layer {quoted(layer)}, column {column}"
+        if np.isfinite(value):
+            raise InputError(
+                f"{said}: {value:.6g} does not fit {self.run.store_dtype}; store it as float32 (--store-dtype float32)"
+            )
+        raise InputError(f"{said}: the model gives {value}; activations must be finite")
 
 
-def _assemble(
-    shards: Parts, source: Source, run: RunOptions, widths: Mapping[str, int], provenance: Mapping[str, Any]
-) -> int:
-    """Write the store from its shards; how many rows were cut at the model's limit comes back."""
-    indices = range(-(-source.n_rows // shards.shard_rows))
-    truncated = sum(map(shards.truncated, indices))
+class _Made:
+    """The rows of a shard while they are made, at the places they will have."""
+
+    def __init__(self, piece: Piece, expected: Estimate) -> None:
+        self.piece = piece
+        self.bad: list[tuple[int, str]] = []
+        counts = piece.shard.counts()
+        self._starts: Places = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
+        n_rows = int(self._starts[-1])
+        self.rows = {one.name: np.empty((n_rows, one.width), one.dtype) for one in expected.layers}
+
+    def rows_of(self, members: Sequence[int]) -> Places:
+        """[k] where the rows of some items of the piece go."""
+        return self._rows_at([self.piece.positions[place] for place in members])
+
+    def _rows_at(self, positions: Sequence[int]) -> Places:
+        places = np.asarray(positions) - self.piece.shard.first
+        rows = [np.arange(self._starts[place], self._starts[place + 1]) for place in places]
+        return np.concatenate(rows)
+
+    def name_of(self, row: int, source: Source) -> str:
+        """The id of a row of the shard."""
+        place = int(np.searchsorted(self._starts, row, side="right")) - 1
+        name, units = source.id_of(self.piece.shard.first + place), self.piece.shard.units
+        return name if units is None else f"{name}:{units[place][row - int(self._starts[place])]}"
+
+    def write(self, shards: Parts) -> None:
+        """Write the shard, without places for what could not be read."""
+        shard = self.piece.shard
+        if self.bad:
+            gone = self._rows_at([position for position, _ in self.bad])
+            self.rows = {name: np.delete(rows, gone, axis=0) for name, rows in self.rows.items()}
+            shard = replace(shard, bad=sorted([*shard.bad, *self.bad]))
+        shards.write(shard, self.rows)
+
+
+def _assemble(shards: Parts, source: Source, run: RunOptions, expected: Estimate, provenance: Mapping[str, Any]) -> int:
+    """Write the store from its shards; how many rows it has comes back."""
+    places = shards.done()
+    counted = _counted(shards, source, places)
+    counted.say(source, provenance.get("token_limit"))
     writer = StoreWriter(
         path=run.output,
-        layers=[LayerSpec(name, width, run.store_dtype) for name, width in widths.items()],
-        n_rows=source.n_rows,
-        ids=source.ids(),
+        layers=expected.layers,
+        n_rows=counted.rows,
+        ids=_row_ids(shards, source, places),
         attrs=run.attrs,
-        provenance={**provenance, "truncated_rows": truncated},
+        provenance={**provenance, "truncated_rows": counted.cut, "left_out": counted.bad_ids(source)},
         ids_automatic=source.automatic,
         ids_source=source.digest if source.automatic else None,
         force=run.force,
     )
     with writer:
-        for index in indices:
-            for name, rows in shards.read(index):
-                writer.write(name, index * shards.shard_rows, rows)
-    return truncated
+        start = 0
+        for first, stop in places.items():
+            made = 0
+            for name, rows in shards.read(first, stop):
+                writer.write(name, start, rows)
+                made = len(rows)
+            start += made
+    return counted.rows
+
+
+@dataclass
+class _Counted:
+    """What all shards hold together: rows, items that were cut, and those that could not be read."""
+
+    rows: int = 0
+    cut: int = 0
+    bad: list[tuple[str, str]] = field(default_factory=list)
+
+    def bad_ids(self, source: Source) -> list[str]:
+        """What is left out, by name: the reasons hold paths of this machine."""
+        return [name for name, _ in (*source.left_out, *self.bad)]
+
+    def say(self, source: Source, limit: int | None) -> None:
+        """Report what is not in the rows as it was in the source."""
+        note_left_out(self.bad)
+        if not self.rows:
+            raise InputError(f"{quoted(source.path)}: gives no rows: {source.n_rows} items, none of them with one")
+        if self.cut:
+            log.warning("%d of %d texts were longer than %s tokens and were cut there", self.cut, source.n_rows, limit)
+
+
+def _counted(shards: Parts, source: Source, places: Mapping[int, int]) -> _Counted:
+    found = _Counted()
+    for first, stop in places.items():
+        shard = shards.about(first, stop)
+        found.rows += sum(shard.counts())
+        found.cut += len(shard.cut)
+        found.bad += [(source.id_of(position), reason) for position, reason in shard.bad]
+    return found
+
+
+def _row_ids(shards: Parts, source: Source, places: Mapping[int, int]) -> Iterator[str]:
+    items = source.ids()
+    for first, stop in places.items():
+        yield from shards.about(first, stop).row_ids(islice(items, stop - first))
 
 
 def note_written(output: Path, widths: Sequence[int], n_rows: int) -> None:
     """Say what came out."""
-    width = f"{min(widths)}" if min(widths) == max(widths) else f"{min(widths)}-{max(widths)}"
-    layers = "1 layer" if len(widths) == 1 else f"{len(widths)} layers"
-    log.info("wrote %s: %s x %d rows x %s", quoted(output), layers, n_rows, width)
+    log.info("wrote %s: %s", quoted(output), shape(list(widths), n_rows))

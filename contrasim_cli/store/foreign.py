@@ -2,12 +2,13 @@
 
 Every 2-D numeric array is a layer; they must agree on rows. A one-dimensional array of strings named `ids` names the
 rows. One-dimensional numbers (labels) are passed over. Anything else is ambiguous and refused with the list of what
-is there.
+is there; `axes` says what the dimensions are, of which numbered arrays count as the first.
 """
 
 import logging
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,57 +17,79 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.errors import InputError, MissingError, raise_all, reason
+from contrasim_cli.errors import InputError, MissingError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.store.format import check_rows, read_ids
-from contrasim_cli.store.hdf5 import check_dataset, datasets, is_text
+from contrasim_cli.store.hdf5 import check_dataset, is_text
+from contrasim_cli.store.joined import Joined, Slab
+from contrasim_cli.store.npz import members
 from contrasim_cli.store.store import Array, Ids, Layer, Store
 
 log = logging.getLogger(__name__)
 
 MAX_SAFETENSORS_HEADER = 100 << 20
 NUMERIC = "fiu"
+AXES = (LAYERS_FIRST, ROWS_FIRST, PARTS) = ("layers,rows,width", "rows,layers,width", "parts,rows,width")
 
 
-def read_plain_hdf5(path: Path, file: h5py.File, layers_axis: int | None = None) -> Store:
-    """An HDF5 file of anybody's."""
-    found = dict(datasets(path, file))
+@dataclass(frozen=True)
+class Content:
+    """The arrays of a file by name, and what is known of its rows' ids: a text dataset, or strings."""
+
+    kind: str
+    arrays: Mapping[str, Array]
+    ids: Any = None
+    close: Callable[[], None] = lambda: None
+
+
+def store_of(path: Path, content: Content, axes: str | None = None) -> Store:
+    """The layers among the arrays of a file.
+
+    Raises:
+        InputError: there are none, their shapes are ambiguous, or they or the ids disagree on rows.
+    """
+    layers = choose_layers(path, content.arrays, axes)
     ids = None
+    if isinstance(content.ids, np.ndarray):
+        ids = _array_ids(path, content.ids, layers[0].n_rows)
+    elif content.ids is not None:
+        ids = read_ids(path, content.ids, layers[0].n_rows)
+    return Store(path, content.kind, {layer.name: layer for layer in layers}, ids, close=content.close)
+
+
+def read_plain_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset]) -> Content:
+    """An HDF5 file of anybody's, with its datasets."""
     arrays: dict[str, Array] = {}
     for name, dataset in found.items():
         if is_text(dataset) or dataset.shape is None:
             continue
         check_dataset(path, name, dataset)
         arrays[name] = dataset
-    layers = choose_layers(path, arrays, layers_axis)
     text = found.get("ids")
-    if text is not None and text.ndim == 1:
-        ids = read_ids(path, text, layers[0].n_rows)
-    return Store(path, "HDF5", {layer.name: layer for layer in layers}, ids, close=file.close)
+    return Content("HDF5", arrays, text if text is not None and text.ndim == 1 else None, file.close)
 
 
-def read_npy(path: Path, layers_axis: int | None = None) -> Store:
+def read_npy(path: Path) -> Content:
     """A `.npy` matrix, memory-mapped."""
     try:
         with np.errstate(over="ignore"):  # of sizes that a damaged header claims
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
-    return _of_arrays(path, ".npy", {path.stem: array}, None, layers_axis)
+    return Content(".npy", {path.stem: array})
 
 
-def read_npz(path: Path, layers_axis: int | None = None) -> Store:
-    """A `.npz` archive, read whole."""
+def read_npz(path: Path) -> Content:
+    """A `.npz` archive: arrays are memory-mapped, and read whole if they are compressed."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            members = {name: np.asarray(archive[name]) for name in archive.files}
+        arrays = {name: member.array() for name, member in members(path).items()}
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise _unreadable(path, ".npz", error) from error
-    ids = members.pop("ids") if members.get("ids", np.empty(())).ndim == 1 else None
-    return _of_arrays(path, ".npz", members, ids, layers_axis)
+    ids = arrays.pop("ids") if "ids" in arrays and arrays["ids"].ndim == 1 else None
+    return Content(".npz", arrays, ids)
 
 
-def read_safetensors(path: Path, layers_axis: int | None = None) -> Store:
+def read_safetensors(path: Path) -> Content:
     """A `.safetensors` file (needs the extra `hf`)."""
     _check_safetensors_header(path)
     try:
@@ -79,7 +102,7 @@ def read_safetensors(path: Path, layers_axis: int | None = None) -> Store:
         tensors = load_file(path)
     except Exception as error:  # safetensors raises errors of its own, and torch's
         raise _unreadable(path, ".safetensors", error) from error
-    return _of_tensors(path, ".safetensors", tensors, layers_axis)
+    return _of_tensors(path, ".safetensors", tensors)
 
 
 def _check_safetensors_header(path: Path) -> None:
@@ -89,7 +112,7 @@ def _check_safetensors_header(path: Path) -> None:
         raise InputError(f"{quoted(path)}: the safetensors header claims {length} bytes; the file is damaged")
 
 
-def read_torch(path: Path, layers_axis: int | None = None) -> Store:
+def read_torch(path: Path) -> Content:
     """A `.pt` file with a tensor or a dict of tensors; nothing else is unpickled."""
     import torch
 
@@ -104,14 +127,14 @@ def read_torch(path: Path, layers_axis: int | None = None) -> Store:
     tensors = {path.stem: content} if isinstance(content, torch.Tensor) else content
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{quoted(path)}: holds {type(content).__name__}, not a tensor or a dict of tensors")
-    return _of_tensors(path, ".pt", tensors, layers_axis)
+    return _of_tensors(path, ".pt", tensors)
 
 
-def _of_tensors(path: Path, kind: str, tensors: Mapping[Any, Any], layers_axis: int | None) -> Store:
-    arrays = {str(name): _numpy(path, str(name), tensor) for name, tensor in tensors.items()}
+def _of_tensors(path: Path, kind: str, tensors: Mapping[Any, Any]) -> Content:
+    arrays: dict[str, Array] = {str(name): _numpy(path, str(name), tensor) for name, tensor in tensors.items()}
     if len(arrays) < len(tensors):
         raise InputError(f"{quoted(path)}: two tensors have the same name once names are text; rename them")
-    return _of_arrays(path, kind, arrays, None, layers_axis)
+    return Content(kind, arrays)
 
 
 def _numpy(path: Path, name: str, tensor: Any) -> npt.NDArray[Any]:
@@ -141,16 +164,7 @@ def _unreadable(path: Path, kind: str, error: Exception) -> InputError:
     )
 
 
-def _of_arrays(
-    path: Path, kind: str, arrays: Mapping[str, npt.NDArray[Any]], ids: npt.NDArray[Any] | None, layers_axis: int | None
-) -> Store:
-    layers = choose_layers(path, arrays, layers_axis)
-    return Store(path, kind, {layer.name: layer for layer in layers}, _array_ids(path, ids, layers[0].n_rows))
-
-
-def _array_ids(path: Path, ids: npt.NDArray[Any] | None, n_rows: int) -> Ids | None:
-    if ids is None:
-        return None
+def _array_ids(path: Path, ids: npt.NDArray[Any], n_rows: int) -> Ids:
     if ids.shape != (n_rows,) or ids.dtype.kind not in "US":
         raise InputError(
             f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings; store them as text"
@@ -162,14 +176,28 @@ def _array_ids(path: Path, ids: npt.NDArray[Any] | None, n_rows: int) -> Ids | N
     return Ids(n_rows, lambda start, stop: [str(name) for name in names[start:stop]])
 
 
-def choose_layers(path: Path, arrays: Mapping[str, Array], layers_axis: int | None = None) -> list[Layer]:
-    """The layers among named arrays, or in the one 3-D array whose axis `layers_axis` counts them.
+def check_axes(axes: str | None) -> str | None:
+    """The axes in their usual spelling.
+
+    Raises:
+        UsageError: they are others.
+    """
+    wanted = None if axes is None else axes.replace(" ", "")
+    if wanted is not None and wanted not in AXES:
+        raise UsageError(f"--axes {quoted(axes)}: write {', '.join(AXES[:-1])} or {AXES[-1]}")
+    return wanted
+
+
+def choose_layers(path: Path, arrays: Mapping[str, Array], axes: str | None = None) -> list[Layer]:
+    """The layers among named arrays, as `axes` says if the shapes do not.
 
     Raises:
         InputError: there is no matrix of numbers, an array's shape is ambiguous, or matrices disagree on rows.
     """
-    if layers_axis is not None:
-        arrays = _slabs(path, arrays, layers_axis)
+    if axes is not None:
+        arrays = _by_axes(path, arrays, axes)
+    else:
+        _refuse_numbered(path, arrays)
     raise_all([problem for name, array in arrays.items() if (problem := _refusal(path, name, array, arrays))])
     layers = [Layer(name, array, _chunk_rows(array)) for name, array in arrays.items() if len(array.shape) == 2]
     if not layers:
@@ -181,43 +209,63 @@ def choose_layers(path: Path, arrays: Mapping[str, Array], layers_axis: int | No
     return sorted(layers, key=lambda layer: _natural(layer.name))
 
 
-@dataclass(frozen=True)
-class Slab:
-    """One layer of a 3-D array: a matrix that is read when its rows are asked for."""
-
-    whole: Any
-    layers_axis: int
-    index: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, width)."""
-        return (int(self.whole.shape[1 - self.layers_axis]), int(self.whole.shape[2]))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
-        return found
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Rows that are best read together."""
-        chunks = getattr(self.whole, "chunks", None)
-        return (int(chunks[1 - self.layers_axis]),) if chunks else None
-
-    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
-        """Some rows [k, width]."""
-        return np.asarray(self.whole[self.index, rows] if self.layers_axis == 0 else self.whole[rows, self.index])
+def _by_axes(path: Path, arrays: Mapping[str, Array], axes: str) -> dict[str, Array]:
+    """The layers of one 3-D array, or of numbered arrays of two dimensions or three."""
+    solid = {name: array for name, array in arrays.items() if len(array.shape) > 1}
+    ordered = dict(sorted(solid.items(), key=lambda item: _natural(item[0])))
+    dimensions = {len(array.shape) for array in ordered.values()}
+    if dimensions == {2} and axes == LAYERS_FIRST:
+        return ordered
+    if dimensions == {2} and axes == PARTS and len(set(map(_stem, ordered))) == 1:
+        return {_stem(next(iter(ordered))): _joined(path, ordered)}
+    if dimensions == {3} and axes == LAYERS_FIRST and len(ordered) > 1:
+        return _by_sentence(path, ordered)
+    if dimensions == {3} and len(ordered) == 1:
+        name, whole = next(iter(ordered.items()))
+        axis = 1 if axes == ROWS_FIRST else 0
+        slabs: dict[str, Array] = {f"layer_{k}": Slab(whole, axis, k) for k in range(whole.shape[axis])}
+        return {name: _joined(path, slabs)} if axes == PARTS else slabs
+    raise InputError(
+        f"{quoted(path)}: --axes {axes} is for one array of three dimensions, or for numbered matrices; it holds {listing(arrays)}"
+    )
 
 
-def _slabs(path: Path, arrays: Mapping[str, Array], layers_axis: int) -> dict[str, Array]:
-    solid = [array for array in arrays.values() if len(array.shape) == 3]
-    if len(solid) != 1 or any(len(array.shape) == 2 for array in arrays.values()):
+def _by_sentence(path: Path, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """The layers of arrays [layers, words, width], one per sentence."""
+    depths = {int(array.shape[0]) for array in arrays.values()}
+    if len(depths) > 1:
+        raise InputError(f"{quoted(path)}: the arrays disagree on layers: {listing(arrays)}")
+    return {
+        f"layer_{index}": _joined(path, {name: Slab(array, 0, index) for name, array in arrays.items()})
+        for index in range(depths.pop())
+    }
+
+
+def _joined(path: Path, parts: Mapping[str, Array]) -> Joined:
+    if len({array.shape[1] for array in parts.values()}) > 1:
+        raise InputError(f"{quoted(path)}: parts of one layer have the same width; it holds {listing(parts)}")
+    return Joined(list(parts.values()))
+
+
+def _stem(name: str) -> str:
+    return name.rstrip("0123456789").rstrip("_.-") or "layer"
+
+
+def _refuse_numbered(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Refuse what may be layers or pieces of them: thingsvision's parts, and sentences without their index."""
+    matrices = {name: array for name, array in arrays.items() if len(array.shape) > 1}
+    if len(matrices) > 1 and all(re.fullmatch(r"features_\d+", name) for name in matrices):
         raise InputError(
-            f"{quoted(path)}: --axes is for a file with one array of three dimensions; it holds {listing(arrays)}"
+            f"{quoted(path)}: are these layers, or parts of the rows of one, as thingsvision writes them? {listing(matrices)}; "
+            f"give the folder with its file_names.txt, or convert it with contrasim extract --from FILE --axes {PARTS} "
+            f"(or {LAYERS_FIRST})"
         )
-    return {f"layer_{index}": Slab(solid[0], layers_axis, index) for index in range(solid[0].shape[layers_axis])}
+    numbers = {str(number) for number in range(len(matrices))}
+    if len(matrices) > 1 and set(matrices) == numbers and all(len(array.shape) == 3 for array in matrices.values()):
+        raise InputError(
+            f"{quoted(path)}: {len(matrices)} numbered arrays without sentence_to_index: {listing(matrices)}; if each is a "
+            f"sentence [layers, words, width], convert it with contrasim extract --from FILE --axes {LAYERS_FIRST}"
+        )
 
 
 def _refusal(path: Path, name: str, array: Array, arrays: Mapping[str, Array]) -> InputError | None:
@@ -226,7 +274,7 @@ def _refusal(path: Path, name: str, array: Array, arrays: Mapping[str, Array]) -
     if len(array.shape) > 2:
         return InputError(
             f"{quoted(path)}: {quoted(name)} has {len(array.shape)} dimensions, and its shape alone does not say which are layers, "
-            f"rows and neurons: {listing(arrays)}; convert it with contrasim extract --from FILE --axes layers,rows,width"
+            f"rows and neurons: {listing(arrays)}; convert it with contrasim extract --from FILE --axes {LAYERS_FIRST}"
         )
     return None
 

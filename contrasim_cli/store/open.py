@@ -1,13 +1,17 @@
 """Opening a store: what a file is, is found by its content, never by its name."""
 
+import contextlib
+import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
 from contrasim_cli.files import first_bytes, quoted
-from contrasim_cli.store import foreign, format, hdf5
-from contrasim_cli.store.store import Store
+from contrasim_cli.store import foreign, format, hdf5, neurox, thingsvision
+from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 
@@ -33,25 +37,42 @@ def close_stores(stores: Sequence[Store]) -> None:
         store.close()
 
 
-def open_store(path: Path, layers_axis: int | None = None) -> Store:
-    """Open one store: our own layout, plain HDF5, .npy, .npz, .safetensors or .pt with tensors.
+def open_store(path: Path, axes: str | None = None) -> Store:
+    """Open one store: our own layout, or one of those that `foreign`, `neurox` and `thingsvision` read.
 
-    With `layers_axis` it holds one 3-D array, in which that axis (0 or 1) counts the layers and the other the rows.
+    `axes` says what the dimensions of somebody else's arrays are, where their shapes do not.
 
     Raises:
+        UsageError: there are no such axes.
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
         MissingError: a .safetensors file without the extra `hf`.
     """
+    axes = foreign.check_axes(axes)
+    if os.path.isdir(path) and thingsvision.feature_files(path):
+        return thingsvision.read_thingsvision(path, _arrays)
     start = first_bytes(path)
-    if _is_hdf5(path, start):
-        return _open_hdf5(path, layers_axis)
+    return _open_hdf5(path, axes) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start), axes)
+
+
+def _content(path: Path, start: bytes) -> foreign.Content:
+    """What a file that is no HDF5 holds."""
     if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(path, layers_axis)
+        return foreign.read_npy(path)
     if start.startswith(b"PK\x03\x04"):
-        return _open_zip(path, layers_axis)
+        return _open_zip(path)
     if start[8:9] == b"{":
-        return foreign.read_safetensors(path, layers_axis)
+        return foreign.read_safetensors(path)
     raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
+
+
+def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
+    """The arrays of a file, and how to close it."""
+    start = first_bytes(path)
+    if not _is_hdf5(path, start):
+        return _content(path, start).arrays, lambda: None
+    file = hdf5.open_file(path)
+    with _closed_on_error(path, file):
+        return foreign.read_plain_hdf5(path, file, dict(hdf5.datasets(path, file))).arrays, file.close
 
 
 def _is_hdf5(path: Path, start: bytes) -> bool:
@@ -68,11 +89,21 @@ def _is_hdf5(path: Path, start: bytes) -> bool:
     return False
 
 
-def _open_hdf5(path: Path, layers_axis: int | None) -> Store:
+def _open_hdf5(path: Path, axes: str | None) -> Store:
     file = hdf5.open_file(path)
+    with _closed_on_error(path, file):
+        if format.is_own(file):
+            return format.read_store(path, file)
+        found = dict(hdf5.datasets(path, file))
+        if neurox.is_neurox(found):
+            return neurox.read_neurox(path, file, found)
+        return foreign.store_of(path, foreign.read_plain_hdf5(path, file, found), axes)
+
+
+@contextlib.contextmanager
+def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
     try:
-        own = format.is_own(file)
-        return format.read_store(path, file) if own else foreign.read_plain_hdf5(path, file, layers_axis)
+        yield
     except ContraSimError:
         file.close()
         raise
@@ -81,16 +112,16 @@ def _open_hdf5(path: Path, layers_axis: int | None) -> Store:
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(path: Path, layers_axis: int | None) -> Store:
+def _open_zip(path: Path) -> foreign.Content:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(path, layers_axis)
+        return foreign.read_torch(path)
     if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(path, layers_axis)
+        return foreign.read_npz(path)
     raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
 
 

@@ -41,7 +41,7 @@ def save_table(columns: dict[str, list[str]], path: Path) -> Path:
 
 def extract_images(model: Path, images: Path, output: Path, pool: str) -> None:
     """Run `contrasim extract` on an array saved by `save_images`."""
-    source = ["--arrays", str(images), "--ids", str(images.with_suffix(".txt")), "--unit", "image"]
+    source = ["--arrays", str(images), "--ids", str(images.with_suffix(".txt")), "--unit-name", "image"]
     _extract(model, output, pool, source)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tiny
 from helpers import run
+from made import encoder_file
+from PIL import Image
 
 from contrasim_cli.store import align, open_store
 
@@ -18,6 +20,12 @@ TABLE = "id\ten\tde\n" + "".join(
     f"r{row}\t{en}\t{de}\n"
     for row, (en, de) in enumerate(zip(tiny.sentences(30, 20), tiny.sentences(30, 8, seed=1), strict=True))
 )
+JSON_LINES = """{"en": 5, "de": "w1"}
+{"en": "w1 w2", "de": "w3"}
+{"en": "", "de": "w3"}
+{"en": "w4", "de": "w5 w6 w7"}
+{"en": "w8 w9", "de": "w1"}
+"""
 SLOW = """
 import time
 import torch
@@ -46,6 +54,13 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.vit(folder / "vit")
     (folder / "s.tsv").write_text(TABLE)
     (folder / "slow_nets.py").write_text(SLOW)
+    (folder / "ids.txt").write_text("4\nr3\n")
+    (folder / "s.jsonl").write_text(JSON_LINES)
+    tiny.image_processor(tiny.vit(folder / "seeing", channels=3))
+    for shade in range(5):
+        Image.new("RGB", (9, 9), (50 * shade, 9, 9)).save(folder / f"{shade}.png")
+    rows = (f"{4 - shade}.png\tw{shade} w1\n" for shade in range(5))
+    (folder / "p.tsv").write_text("path\tcaption\n" + "".join(rows))
     np.save(folder / "i.npy", np.random.default_rng(0).random((5, 8, 8)).astype(np.float32))
     np.save(folder / "x.npy", np.random.default_rng(0).random((60, 5)).astype(np.float32))
     return folder
@@ -67,7 +82,7 @@ def test_the_stores_of_two_columns_line_up(tmp_path: Path) -> None:
     assert result == (
         0,
         "",
-        "contrasim: warning: 14 of 30 rows were longer than 12 tokens and were cut there\n"
+        "contrasim: warning: 14 of 30 texts were longer than 12 tokens and were cut there\n"
         f"contrasim: note: wrote {tmp_path}/en.h5: 3 layers x 30 rows x 16\n"
         f"contrasim: note: wrote {tmp_path}/de.h5: 3 layers x 30 rows x 16\n",
     )
@@ -85,7 +100,7 @@ def test_the_stores_of_two_columns_line_up(tmp_path: Path) -> None:
 
 def test_ids_and_names_can_be_given(tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
-    names = ("--model-name", "tiny", "--data-name", "toy", "--unit", "word", "--id-column", "id")
+    names = ("--model-name", "tiny", "--data-name", "toy", "--unit-name", "word", "--id-column", "id")
     given = ("--model", "gpt2", "--text", "s.tsv", "--column", "de", "--pool", "last", "--limit", "4", "--layers", "-1")
     assert run("extract", *given, *names, "-o", output).code == 0
     store = open_store(output)
@@ -125,9 +140,115 @@ def test_existing_activations(tmp_path: Path) -> None:
 def test_layers_can_be_listed() -> None:
     assert run("extract", "--model", "bert", "--text", "s.tsv", "--column", "en", "--list-layers") == (
         0,
-        "layer\twidth\nhidden_0\t16\nhidden_1\t16\nhidden_2\t16\n",
+        "layer\tshape\nhidden_0\t[rows, 16]\nhidden_1\t[rows, 16]\nhidden_2\t[rows, 16]\n",
         "",
     )
+
+
+def test_layers_are_listed_without_data() -> None:
+    result = run("extract", "--model", "bert", "--list-layers")
+    assert (result.code, result.stderr) == (0, "")
+    assert result.stdout.startswith("layer\tshape\nhidden_0\t[rows, 16]\n")
+    assert "encoder.layer.1.attention.output\t" in result.stdout
+    asked = run("extract", "--model", "slow_nets.py:slow", "--list-layers")
+    assert (asked.code, asked.stdout) == (2, "")
+    assert "--arrays" in asked.stderr
+
+
+def test_stores_of_two_columns_score_without_align(tmp_path: Path) -> None:
+    given = ("--model", "bert", "--text", "s.jsonl", "--field", "en", "--field", "de", "--skip-bad")
+    result = run("extract", *given, "--skip-pattern", "^$", "-o", tmp_path / "{column}.h5", "-q")
+    assert result == (0, "", "")
+    stores = [tmp_path / name for name in ("en.h5", "de.h5")]
+    assert run("score", *stores, "--encoder", encoder_file(tmp_path / "e.pt", widths=(16,)), "-q").code == 0
+    scored = run("baseline", *stores, "--layers", "-1", "--format", "value")
+    assert (scored.code, scored.stderr) == (0, "")
+    store = open_store(stores[0])
+    assert store.ids is not None
+    assert store.ids.read(0, 3) == ["1", "3", "4"]
+
+
+def test_images_and_captions_of_one_table_line_up(tmp_path: Path) -> None:
+    images, captions = tmp_path / "i.h5", tmp_path / "c.h5"
+    assert run("extract", "--model", "seeing", "--images", "p.tsv", "--image-column", "path", "-o", images).code == 0
+    assert run("extract", "--model", "bert", "--text", "p.tsv", "--text-column", "caption", "-o", captions).code == 0
+    assert [view.n_rows for view in align([open_store(images), open_store(captions)])] == [5, 5]
+    only = tmp_path / "only.txt"
+    only.write_text("4\n2\n")
+    less = tmp_path / "less.h5"
+    given = ("--model", "bert", "--text", "p.tsv", "--column", "caption", "--only-ids", only)
+    assert run("extract", *given, "-o", less).code == 0
+    assert align([open_store(images), open_store(less)], "ids")[0].n_rows == 2
+
+
+def test_an_image_that_is_cut_short_is_left_out_by_name(tmp_path: Path) -> None:
+    folder = tmp_path / "img"
+    folder.mkdir()
+    for name in "abc":
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / f"{name}.png")
+    (folder / "b.png").write_bytes((folder / "b.png").read_bytes()[:5000])
+    given = ("extract", "--model", "seeing", "--images", folder, "-o", tmp_path / "o.h5")
+    stopped = run(*given)
+    start = f"contrasim: error: {folder}: row b.png: {folder}/b.png: cannot be read as an image ("
+    assert (stopped.code, stopped.stdout, stopped.stderr.count("\n")) == (3, "", 1)
+    assert stopped.stderr.startswith(start)
+    assert stopped.stderr.endswith("; mend it, or leave it out with --skip-bad\n")
+    done = run(*given, "--skip-bad", "--resume")
+    assert done.code == 0
+    assert done.stderr.startswith(f"contrasim: warning: row b.png is left out: {folder}/b.png: cannot be read as")
+    store = open_store(tmp_path / "o.h5")
+    assert store.ids is not None
+    assert store.ids.read(0, 2) == ["a.png", "c.png"]
+    assert str(tmp_path) not in str(store.provenance)
+
+
+def test_words_are_rows(tmp_path: Path) -> None:
+    output = tmp_path / "w.h5"
+    (tmp_path / "s.txt").write_text("= heading =\nw1 w2\n\nw3\n")
+    given = ("--model", "bert", "--text", tmp_path / "s.txt", "--unit", "word", "--skip-pattern", "^=|^$")
+    assert run("extract", *given, "-o", output) == (
+        0,
+        "",
+        f"contrasim: note: wrote {output}: 3 layers x 3 rows x 16\n",
+    )
+    store = open_store(output)
+    assert store.ids is not None
+    assert store.ids.read(0, 3) == ["1:0", "1:1", "3:0"]
+    assert store.attrs["unit"] == "word"
+
+
+def test_texts_that_would_be_cut_can_be_refused(tmp_path: Path) -> None:
+    result = run("extract", "--model", "bert", *TEXT, "--limit", "5", "--on-truncate", "error", "-o", tmp_path / "o.h5")
+    assert result == (
+        3,
+        "",
+        "contrasim: error: s.tsv: 3 of 5 texts are longer than 12 tokens (rows 0, 1, 3); shorten them, or let them be cut "
+        "(--on-truncate warn)\n",
+    )
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "o.h5"
+    assert run("extract", "--model", "bert", *TEXT, "--layers", "-1", "--dry-run", "-o", output) == (
+        0,
+        f"store\tlayer\trows\twidth\tdtype\tbytes\n{output}\thidden_2\t30\t16\tfloat32\t1920\n",
+        f"contrasim: note: would write {output}: 1 layer x 30 rows x 16, 1.92 kB, and as much again for 1 shard while it "
+        "runs; nothing was written\n",
+    )
+    assert run("extract", "--from", "x.npy", "--limit", "7", "--dry-run", "-o", output) == (
+        0,
+        f"store\tlayer\trows\twidth\tdtype\tbytes\n{output}\tx\t7\t5\tfloat32\t140\n",
+        f"contrasim: note: would write {output}: 1 layer x 7 rows x 5, 140 B; nothing was written\n",
+    )
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", ["auto", "7"])
+def test_no_value_depends_on_the_size_of_batches(tmp_path: Path, size: str) -> None:
+    for name, given in (("a.h5", "64"), ("b.h5", size)):
+        assert run("extract", "--model", "bert", *TEXT, "--batch-size", given, "-o", tmp_path / name).code == 0
+    for name, rows in contents(str(tmp_path / "a.h5")).items():
+        np.testing.assert_allclose(contents(str(tmp_path / "b.h5"))[name], rows, rtol=1e-5, atol=1e-5)
 
 
 TEXT = ("--text", "s.tsv", "--column", "en")
@@ -146,6 +267,43 @@ OUT = ("-o", "o.h5")
         ((*TEXT, *OUT), 2, "--text needs --model: a Hugging Face folder or hub id, or file.py:function"),
         (("--model", "bert", *TEXT), 2, "-o is missing: say where the store goes, such as -o acts.h5"),
         (("--from", "x.npy", "--pool", "cls", *OUT), 2, "--pool does not go with --from; leave it out"),
+        (("--model", "bert", *TEXT, "--batch-size", "0", *OUT), 2, "--batch-size '0': write a number from 1, or auto"),
+        (
+            ("--model", "bert", *TEXT, "--batch-size", "all", *OUT),
+            2,
+            "--batch-size 'all': write a number from 1, or auto",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--subword", "first", *OUT),
+            2,
+            "--subword is for --unit word; give both, or leave it out",
+        ),
+        (
+            ("--model", "vit", "--arrays", "i.npy", "--unit", "word", *OUT),
+            2,
+            "--unit word does not go with --arrays; leave it out",
+        ),
+        (("--from", "x.npy", "--dtype", "bfloat16", *OUT), 2, "--dtype does not go with --from; leave it out"),
+        (
+            ("--from", "x.npy", "--axes", "width", *OUT),
+            2,
+            "--axes width: write layers,rows,width, rows,layers,width or parts,rows,width",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--skip-pattern", "*", *OUT),
+            2,
+            "--skip-pattern *: is no regular expression (nothing to repeat at position 0)",
+        ),
+        (
+            ("--model", "seeing", "--images", "p.tsv", *OUT),
+            2,
+            "p.tsv: say which column holds the paths of the images (--image-column)",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--only-ids", "ids.txt", *OUT),
+            4,
+            "ids.txt: 1 id is not in s.tsv: r3; take it out",
+        ),
         (
             ("--model", "bert", *TEXT, "--axes", "rows,layers,width", *OUT),
             2,
@@ -169,7 +327,7 @@ OUT = ("-o", "o.h5")
         (
             ("--model", "bert", *TEXT, "--pool", "patch-mean", *OUT),
             2,
-            "--pool patch-mean is not for text; choose cls, mean or last",
+            "--pool patch-mean is not for text; choose cls, mean, last, max or none",
         ),
         (("--model", "vit", *TEXT, *OUT), 2, "vit: is a model of images, not of text"),
         (
@@ -179,9 +337,9 @@ OUT = ("-o", "o.h5")
         ),
         (("--model", "./none", *TEXT, *OUT), 3, "./none: there is no such folder"),
         (
-            ("--model", "vit", "--images", ".", *OUT),
+            ("--model", "vit", "--images", "bert", *OUT),
             3,
-            ".: holds no image (.bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp)",
+            "bert: holds no image (.bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp)",
         ),
         (("--model", "bert", "--text", "none.txt", *OUT), 3, "none.txt: cannot be read: No such file or directory"),
         (("--model", "bert", *TEXT, "-o", "s.tsv"), 5, "s.tsv: already exists; give --force to replace it"),
@@ -310,6 +468,9 @@ def test_a_stopped_run_says_how_to_go_on(
     assert process.returncode == code
     assert f"{output}: stopped after " in stderr
     assert " of 60 rows; --resume goes on\n" in stderr
+    if number == signal.SIGTERM:
+        shards = len(list(output.with_name(f"{output.name}.parts").glob("*.npz")))
+        assert f"stopped after {2 * shards} of 60 rows" in stderr
     assert not output.exists()
     found = resumed(output)
     for name, rows in uninterrupted.items():

@@ -1,5 +1,6 @@
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,31 +10,17 @@ import pytest
 import tiny
 import torch
 import transformers
+from networks import assert_same, pooled, rows
+from networks import reading as network
 from PIL import Image
 
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.extraction.inputs import array_source, image_source, text_source
-from contrasim_cli.extraction.models import ModelOptions, Network, load
-from contrasim_cli.extraction.run import RunOptions, batches, extract, layer_table
+from contrasim_cli.extraction.models import ModelOptions, load
+from contrasim_cli.extraction.run import RunOptions, extract
 from contrasim_cli.store import open_store
 
 TEXTS = tiny.sentences(23)
-Rows = Mapping[str, np.ndarray[Any, Any]]
-
-
-def network(folder: Path, lines: Path, **options: Any) -> Network:
-    return load(ModelOptions(str(folder), **options), text_source(lines, None, None, None))
-
-
-def rows(model: Network, items: Any, batch_size: int = 64) -> Rows:
-    """Rows by layer, in input order."""
-    layer_table_of = model.discover(model.prepare(items[:1], 0).batch([0]))
-    prepared = model.prepare(items, 0)
-    out = {name: np.zeros((len(items), width), np.float32) for name, width in layer_table_of.items()}
-    for batch in batches(prepared, batch_size):
-        for name, tensor in model.rows(prepared.batch(batch)).items():
-            out[name][batch] = tensor.numpy()
-    return out
 
 
 def alone(model: Any, tokenizer: Any, text: str, how: str, limit: int | None = None) -> list[torch.Tensor]:
@@ -41,13 +28,7 @@ def alone(model: Any, tokenizer: Any, text: str, how: str, limit: int | None = N
     inputs = tokenizer(text, return_tensors="pt", truncation=limit is not None, max_length=limit)
     with torch.no_grad():
         hidden = model(**inputs, output_hidden_states=True).hidden_states
-    return [{"cls": states[0, 0], "last": states[0, -1], "mean": states[0].mean(0)}[how] for states in hidden]
-
-
-def assert_same(found: Rows, expected: Sequence[Sequence[torch.Tensor]]) -> None:
-    for index, name in enumerate(found):
-        wanted = np.stack([item[index].numpy() for item in expected])
-        np.testing.assert_allclose(found[name], wanted, rtol=1e-5, atol=1e-5, err_msg=name)
+    return [pooled(states[0], how) for states in hidden]
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +69,7 @@ def test_of_an_encoder_decoder_the_encoder_is_used(tmp_path: Path, lines: Path) 
     assert_same(found, [alone(model, tokenizer, text, "mean") for text in TEXTS])
 
 
-@pytest.mark.parametrize("how", ["cls", "mean", "last"])
+@pytest.mark.parametrize("how", ["cls", "mean", "last", "max", "none"])
 def test_rows_do_not_depend_on_the_batch(bert: Path, lines: Path, how: str) -> None:
     model = network(bert, lines, pool=how)
     together, one_by_one = rows(model, TEXTS, 64), rows(model, TEXTS, 1)
@@ -96,7 +77,7 @@ def test_rows_do_not_depend_on_the_batch(bert: Path, lines: Path, how: str) -> N
         np.testing.assert_allclose(together[name], one_by_one[name], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("how", ["cls", "mean", "last"])
+@pytest.mark.parametrize("how", ["cls", "mean", "last", "max", "none"])
 @pytest.mark.parametrize("make", [tiny.bert, tiny.gpt2])
 def test_a_tokenizer_that_pads_on_the_left_changes_no_row(tmp_path: Path, lines: Path, make: Any, how: str) -> None:
     left = rows(network(make(tmp_path / "left", padding_side="left"), lines, pool=how), TEXTS)
@@ -200,9 +181,9 @@ def test_code_of_a_repository_is_not_run(lines: Path, tmp_path: Path) -> None:
 
 def test_the_store_knows_whether_its_last_layer_is_normed(bert: Path, tmp_path: Path, lines: Path) -> None:
     np.save(tmp_path / "i.npy", np.zeros((1, 8, 8), np.float32))
-    images = array_source(tmp_path / "i.npy", None)
+    images = array_source(tmp_path / "i.npy")
     seeing = load(ModelOptions(str(tiny.vit(tmp_path / "vit"))), images)
-    layer_table(seeing, images)
+    rows(seeing, np.zeros((1, 8, 8), np.float32))
     assert seeing.about()["last_layer_after_final_norm"] is False
     reading = network(bert, lines)
     rows(reading, TEXTS[:1])
@@ -220,19 +201,19 @@ def test_images_are_pooled_over_patches_only(tmp_path: Path, make: Any, channels
     np.save(tmp_path / "i.npy", pixels)
     folder = make(tmp_path / "model")
     model = transformers.AutoModel.from_pretrained(folder).eval()
-    found = rows(load(ModelOptions(str(folder), pool=how), array_source(tmp_path / "i.npy", None)), pixels, 2)
+    found = rows(load(ModelOptions(str(folder), pool=how), array_source(tmp_path / "i.npy")), pixels, 2)
     expected = []
     for one in pixels:
         with torch.no_grad():
             hidden = model(pixel_values=torch.from_numpy(one[None]), output_hidden_states=True).hidden_states
-        expected.append([states[0, 0] if how == "cls" else states[0, extra:].mean(0) for states in hidden])
+        expected.append([states[:1, 0] if how == "cls" else states[0, extra:].mean(0)[None] for states in hidden])
     assert_same(found, expected)
 
 
 def test_grey_images_need_no_axis_of_channels(tmp_path: Path) -> None:
     folder, pixels = tiny.vit(tmp_path / "vit"), images(3, 1)
     np.save(tmp_path / "i.npy", pixels)
-    model = load(ModelOptions(str(folder)), array_source(tmp_path / "i.npy", None))
+    model = load(ModelOptions(str(folder)), array_source(tmp_path / "i.npy"))
     np.testing.assert_array_equal(rows(model, pixels[:, 0])["hidden_2"], rows(model, pixels)["hidden_2"])
 
 
@@ -249,10 +230,10 @@ def test_grey_images_need_no_axis_of_channels(tmp_path: Path) -> None:
 )
 def test_images_that_do_not_fit_the_model_are_refused(tmp_path: Path, shape: tuple[int, ...], message: str) -> None:
     np.save(tmp_path / "i.npy", np.zeros(shape, np.float32))
-    source = array_source(tmp_path / "i.npy", None)
+    source = array_source(tmp_path / "i.npy")
     model = load(ModelOptions(str(tiny.vit(tmp_path / "vit"))), source)
     with pytest.raises(MismatchError) as caught:
-        layer_table(model, source)
+        rows(model, next(source.blocks(1)))
     assert str(caught.value) == message
 
 
@@ -262,7 +243,7 @@ def test_image_files_go_through_the_processor_of_the_model(tmp_path: Path) -> No
     files = [tmp_path / "images" / f"{name}.png" for name in "ab"]
     for path, shade in zip(files, (10, 200), strict=True):
         Image.new("L", (20, 30), shade).save(path)
-    source = image_source(tmp_path / "images", None)
+    source = image_source(tmp_path / "images")
     found = rows(load(ModelOptions(str(folder)), source), files)
     processor = transformers.AutoImageProcessor.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
@@ -273,8 +254,123 @@ def test_image_files_go_through_the_processor_of_the_model(tmp_path: Path) -> No
         np.testing.assert_allclose(found["hidden_2"][row], wanted.numpy(), rtol=1e-5, atol=1e-5)
 
 
+def test_a_tokenizer_of_another_folder(bert: Path, lines: Path, tmp_path: Path) -> None:
+    folder = tiny.from_config(tmp_path / "model", transformers.BertConfig.from_pretrained(bert))
+    with pytest.raises(InputError) as caught:
+        network(folder, lines)
+    assert str(caught.value) == f"{folder}: has no tokenizer; save one there with save_pretrained, or give --tokenizer"
+    other = tmp_path / "tokenizer"
+    tiny.framed_tokenizer().save_pretrained(other)
+    model = network(folder, lines, tokenizer=str(other))
+    plain = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(other)
+    assert_same(rows(model, TEXTS), [alone(plain, tokenizer, text, "mean") for text in TEXTS])
+    tiny.tokenizer(False, pad_token="[PAD]").save_pretrained(tmp_path / "bare")
+    bare = network(folder, lines, tokenizer=str(tmp_path / "bare"))
+    assert bare.digest != model.digest
+    assert not np.allclose(rows(bare, TEXTS)["hidden_2"], rows(model, TEXTS)["hidden_2"])
+
+
+def hub(cache: Path, revisions: Mapping[str, Path]) -> None:
+    """A cache of the hub in which `org/tiny` has some revisions."""
+    root = cache / "models--org--tiny"
+    (root / "refs").mkdir(parents=True)
+    for number, (name, folder) in enumerate(revisions.items()):
+        commit = f"{number:040d}"
+        (root / "refs" / name).write_text(commit)
+        shutil.copytree(folder, root / "snapshots" / commit)
+
+
+def test_a_revision_of_the_hub_is_that_of_weights_config_tokenizer_and_digest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: Path
+) -> None:
+    first, second = tiny.bert(tmp_path / "first"), tiny.bert(tmp_path / "second", seed=1, model_max_length=5)
+    hub(tmp_path / "hub", {"main": first, "v2": second})
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    name = Path("org/tiny")
+    for revision, folder in ((None, first), ("main", first), ("v2", second)):
+        found, local = network(name, lines, revision=revision), network(folder, lines)
+        assert found.name == "org/tiny"
+        assert found.digest == local.digest
+        assert found.prepare(TEXTS, 0).lengths == local.prepare(TEXTS, 0).lengths
+        for layer, values in rows(found, TEXTS).items():
+            np.testing.assert_array_equal(values, rows(local, TEXTS)[layer])
+    assert network(first, lines).digest != network(second, lines).digest
+
+
+def test_a_revision_is_that_of_an_architecture_with_random_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, lines: Path
+) -> None:
+    folders = {"main": tiny.bert(tmp_path / "main"), "v2": tiny.bert(tmp_path / "v2")}
+    config = json.loads((folders["v2"] / "config.json").read_text())
+    (folders["v2"] / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1}))
+    hub(tmp_path / "hub", folders)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for revision, depth in (("main", 2), ("v2", 1)):
+        model = network(Path("org/tiny"), lines, revision=revision, random_weights=True)
+        assert list(rows(model, TEXTS)) == [f"hidden_{index}" for index in range(depth + 1)]
+
+
+def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path, lines: Path) -> None:
+    folder = tiny.from_config(tmp_path / "bert", tiny.TEXT_CONFIGS["bert"]())
+    (folder / "tokenizer_config.json").write_text("{}")
+    with pytest.raises(InputError) as caught:
+        network(folder, lines)
+    assert str(caught.value) == f"{folder}: has no tokenizer; save one there with save_pretrained, or give --tokenizer"
+
+
+def test_a_revision_is_that_of_the_image_processor_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folders = {name: tiny.vit(tmp_path / name, channels=3) for name in ("main", "v2")}
+    for mean, folder in enumerate(folders.values()):
+        tiny.image_processor(folder, image_mean=[mean] * 3)
+    hub(tmp_path / "hub", folders)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    (tmp_path / "images").mkdir()
+    file = tmp_path / "images" / "a.png"
+    Image.new("RGB", (8, 8), (200, 100, 0)).save(file)
+    source = image_source(tmp_path / "images")
+    for revision, folder in folders.items():
+        found = rows(load(ModelOptions("org/tiny", revision=revision), source), [file])["hidden_2"]
+        np.testing.assert_array_equal(found, rows(load(ModelOptions(str(folder)), source), [file])["hidden_2"])
+    others = [rows(load(ModelOptions(str(folder)), source), [file])["hidden_2"] for folder in folders.values()]
+    assert not np.allclose(*others)
+
+
+def test_a_revision_of_a_folder_is_refused(bert: Path, lines: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        network(bert, lines, revision="v2")
+    assert str(caught.value) == f"--revision is for models of the hub; {bert} is a folder, leave it out"
+
+
+@pytest.mark.parametrize(("dtype", "close"), [("bfloat16", 0.3), ("float16", 0.05)])
+def test_a_model_can_compute_in_fewer_bits(bert: Path, lines: Path, dtype: str, close: float) -> None:
+    full, short = (rows(network(bert, lines, dtype=name), TEXTS) for name in ("float32", dtype))
+    for name, values in short.items():
+        np.testing.assert_allclose(values, full[name], atol=close)
+    assert not np.array_equal(short["hidden_2"], full["hidden_2"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"unit": "word"}, "--unit word is for text; images are no words"),
+        ({"tokenizer": "other"}, "--tokenizer is for text; images are no words"),
+        ({"max_length": 3}, "--max-length is for text; images are not cut"),
+        ({"pool": "mean"}, "--pool mean is not for images; choose cls, patch-mean, spatial-mean or flatten"),
+    ],
+)
+def test_options_for_texts_are_refused_for_images(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    np.save(tmp_path / "i.npy", images(1, 1))
+    with pytest.raises(UsageError) as caught:
+        load(ModelOptions(str(tiny.vit(tmp_path / "vit")), **options), array_source(tmp_path / "i.npy"))
+    assert str(caught.value) == message
+
+
 def test_the_whole_way_into_a_store(bert: Path, lines: Path, tmp_path: Path) -> None:
-    source = text_source(lines, None, None, None)
+    source = text_source(lines)
     options = ModelOptions(str(bert), pool="mean")
     model = load(options, source)
     run = RunOptions(tmp_path / "o.h5", store_dtype="float16", attrs={"model": model.name})

@@ -1,6 +1,8 @@
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from contrasim_cli.errors import InputError, MismatchError, UsageError
-from contrasim_cli.extraction.importing import ImportOptions, import_file
-from contrasim_cli.extraction.inputs import file_digest
-from contrasim_cli.store import Store, open_store
+from contrasim_cli.errors import InputError, MismatchError, OutputError, UsageError
+from contrasim_cli.extraction.importing import ImportOptions, import_file, planned
+from contrasim_cli.extraction.inputs import Choice, file_digest
+from contrasim_cli.store import Store, align, blocks, open_store
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(7, 3)).astype(np.float32)
@@ -112,19 +114,25 @@ def test_a_cube_without_axes_is_refused_with_the_remedy(tmp_path: Path) -> None:
         converted(tmp_path / "x.npy")
     with pytest.raises(UsageError) as caught:
         converted(tmp_path / "x.npy", axes="width,rows,layers")
-    assert str(caught.value) == "--axes width,rows,layers: write layers,rows,width or rows,layers,width"
+    assert str(caught.value) == (
+        "--axes width,rows,layers: write layers,rows,width, rows,layers,width or parts,rows,width"
+    )
 
 
-def test_axes_are_for_one_cube(tmp_path: Path) -> None:
+@pytest.mark.parametrize("axes", ["rows,layers,width", "parts,rows,width"])
+def test_axes_are_for_one_cube_or_numbered_matrices(tmp_path: Path, axes: str) -> None:
     write_npz(tmp_path / "x.npz")
-    with pytest.raises(InputError, match="--axes is for a file with one array of three dimensions; it holds a float32"):
-        converted(tmp_path / "x.npz", axes="layers,rows,width")
+    message = f"--axes {axes} is for one array of three dimensions, or for numbered matrices; it holds a float32"
+    with pytest.raises(InputError, match=message):
+        converted(tmp_path / "x.npz", axes=axes)
 
 
 def test_layers_limit_type_and_ids_are_chosen(tmp_path: Path) -> None:
     write_npz(tmp_path / "x.npz")
     (tmp_path / "ids.txt").write_text("".join(f"r{row}\n" for row in range(7)))
-    store = converted(tmp_path / "x.npz", layers=["b"], limit=3, store_dtype="float64", ids=tmp_path / "ids.txt")
+    store = converted(
+        tmp_path / "x.npz", layers=["b"], choice=Choice(tmp_path / "ids.txt", limit=3), store_dtype="float64"
+    )
     assert list(store.layers) == ["b"]
     assert ids(store) == ["r0", "r1", "r2"]
     np.testing.assert_array_equal(store.read("b", 0, 3), B[:3].astype(np.float64))
@@ -134,7 +142,7 @@ def test_ids_of_another_count_are_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "x.npz")
     (tmp_path / "ids.txt").write_text("a\nb\n")
     with pytest.raises(MismatchError, match="has 2 ids for the 7 rows of"):
-        converted(tmp_path / "x.npz", ids=tmp_path / "ids.txt")
+        converted(tmp_path / "x.npz", choice=Choice(ids=tmp_path / "ids.txt"))
 
 
 def test_ids_in_the_file_are_kept(tmp_path: Path) -> None:
@@ -167,3 +175,58 @@ def test_values_that_cannot_be_stored_are_refused(
     with pytest.raises(InputError, match=message):
         converted(tmp_path / "x.npy", store_dtype=dtype)
     assert not (tmp_path / "out.h5").exists()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_rows_are_chosen_by_id_and_keep_their_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2 * 4 * 4)  # two rows to a block
+    WRITERS[name](tmp_path / name)
+    (tmp_path / "only.txt").write_text("5\n1\n2\n6\n")
+    store = converted(tmp_path / name, choice=Choice(only=tmp_path / "only.txt", skip=1))
+    assert ids(store) == ["2", "5", "6"]
+    for layer, values in {"a": A, "b": B}.items():
+        np.testing.assert_array_equal(store.read(layer, 0, 3), values[[2, 5, 6]])
+
+
+def test_words_of_somebody_elses_line_up_with_our_own(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file["0"], file["1"] = CUBE[:, :4], CUBE[:, 4:]
+        file["sentence_to_index"] = json.dumps({"a b c d": "0", "e f g": "1"})
+    store = converted(tmp_path / "w.h5")
+    assert ids(store)[3:5] == ["0:3", "1:0"]
+    assert store.attrs["unit"] == "word"
+    np.testing.assert_array_equal(store.read("layer_1", 0, 7), CUBE[1])
+    assert align([store, open_store(tmp_path / "w.h5")])[0].n_rows == 7
+
+
+def test_a_folder_of_thingsvision(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    np.save(folder / "features.npy", A)
+    (folder / "file_names.txt").write_text("".join(f"{row}.jpg\n" for row in range(7)))
+    first = converted(folder)
+    assert ids(first)[6] == "6.jpg"
+    assert first.attrs["data"] == "model"
+    before = first.provenance["config"]["input_digest"]
+    (folder / "notes.txt").write_text("no part of it")
+    assert converted(folder).provenance["config"]["input_digest"] == before
+    np.save(folder / "features.npy", A + 1)
+    assert converted(folder).provenance["config"]["input_digest"] != before
+
+
+def test_a_plan_says_what_would_be_written(tmp_path: Path) -> None:
+    write_npz(tmp_path / "x.npz")
+    plan = planned(tmp_path / "x.npz", ImportOptions(tmp_path / "out.h5", choice=Choice(limit=4)))
+    assert (plan.rows, plan.widths, plan.bytes) == (4, {"a": 3, "b": 4}, 4 * 3 * 4 + 4 * 4 * 2)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_a_full_disk_is_seen_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_npz(tmp_path / "x.npz")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+    with pytest.raises(OutputError) as caught:
+        converted(tmp_path / "x.npz")
+    assert str(caught.value) == (
+        f"{tmp_path / 'out.h5'}: needs 140 B of disk (2 layers x 7 rows x 3-4, 140 B), and 100 B are free; choose fewer "
+        "--layers, --store-dtype float16, or another disk"
+    )

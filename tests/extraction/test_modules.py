@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
+from contrasim_cli.extraction.hooks import first_tensor, matches
 from contrasim_cli.extraction.inputs import array_source, text_source
-from contrasim_cli.extraction.models import ModelOptions, is_factory, load
-from contrasim_cli.extraction.modules import ModuleNetwork, default_layers, first_tensor, matches
-from contrasim_cli.extraction.run import layer_table
+from contrasim_cli.extraction.models import ModelOptions, is_factory, layer_widths, load
+from contrasim_cli.extraction.modules import ModuleNetwork, default_layers
 
 NETS = """
 import torch
@@ -72,9 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(folder: Path, function: str, arrays: str = "i.npy", **options: Any) -> tuple[Any, dict[str, int]]:
-    source = array_source(folder / arrays, None)
+    source = array_source(folder / arrays)
     model = load(ModelOptions(f"{folder}/tiny_nets.py:{function}", **options), source)
-    return model, layer_table(model, source)
+    return model, model.discover(model.prepare(next(source.blocks(1)), 0).batch([0]))
 
 
 def rows(model: Any, folder: Path, arrays: str = "i.npy") -> dict[str, Tensor]:
@@ -202,20 +202,61 @@ def test_a_misspelt_layer_is_refused_with_what_is_near(folder: Path) -> None:
 def test_options_for_texts_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("a\n")
     with pytest.raises(UsageError, match="takes no --text; give its inputs as --arrays"):
-        load(ModelOptions(f"{folder}/tiny_nets.py:net"), text_source(tmp_path / "s.txt", None, None, None))
+        load(ModelOptions(f"{folder}/tiny_nets.py:net"), text_source(tmp_path / "s.txt"))
     with pytest.raises(UsageError, match="--pool patch-mean is not for a module's tokens"):
         made(folder, "net", pool="patch-mean")
 
 
 def test_integers_stay_integers_and_bytes_become_numbers(folder: Path) -> None:
     module = nn.Sequential(nn.Embedding(9, 4))
-    options, source = ModelOptions("nets.py:f"), array_source(folder / "i.npy", None)
+    options, source = ModelOptions("nets.py:f"), array_source(folder / "i.npy")
     model = ModuleNetwork(options, module, None, "mean", source)
     tokens = np.array([[1, 2], [3, 4]])
     inputs = model.prepare(tokens, 0).batch([1, 0])
     assert model.discover(inputs) == {"0": 4}
     torch.testing.assert_close(model.rows(inputs)["0"], module(torch.tensor([[3, 4], [1, 2]])).mean(1))
     assert model.prepare(tokens.astype(np.uint8), 0).batch([0])["input"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"unit": "word"}, "--unit word"),
+        ({"tokenizer": "t"}, "--tokenizer"),
+        ({"revision": "r"}, "--revision"),
+        ({"tower": "text"}, "--tower"),
+        ({"max_length": 3}, "--max-length"),
+        ({"random_weights": True}, "--random-weights"),
+    ],
+)
+def test_options_for_hugging_face_are_refused(folder: Path, options: dict[str, Any], name: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        made(folder, "net", **options)
+    assert str(caught.value) == f"{name} is for Hugging Face models; {folder}/tiny_nets.py:net decides that itself"
+
+
+def test_without_data_the_layers_of_a_module_are_not_known(folder: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        layer_widths(load(ModelOptions(f"{folder}/tiny_nets.py:net"), None))
+    assert str(caught.value) == (
+        "tiny_nets.py:net: what it takes is not known; give --arrays, so that its layers can be found"
+    )
+
+
+def test_states_can_be_flattened(folder: Path) -> None:
+    model, widths = made(folder, "net", layers=["stem", "blocks.0"], pool="flatten")
+    assert widths == {"stem": 32, "blocks.0": 32}
+    images = torch.from_numpy(np.load(folder / "i.npy"))
+    torch.testing.assert_close(rows(model, folder)["stem"], model.module.stem(images).flatten(1))
+    torch.testing.assert_close(rows(model, folder)["blocks.0"], by_hand(model.module, images)[0].flatten(1))
+
+
+def test_a_module_can_compute_in_fewer_bits(folder: Path) -> None:
+    full, short = (rows(made(folder, "net", dtype=dtype, seed=1)[0], folder) for dtype in ("float32", "bfloat16"))
+    for name, values in short.items():
+        assert values.dtype == torch.float32
+        torch.testing.assert_close(values, full[name], atol=0.1, rtol=0.1)
+        assert not torch.equal(values, full[name])
 
 
 def test_what_is_a_factory_and_what_a_hub_id(tmp_path: Path) -> None:

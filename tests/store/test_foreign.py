@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 from stores import values
 
-from contrasim_cli.errors import ContraSimError, InputError, MissingError
+from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError
 from contrasim_cli.store import Store, align, open_store
 
 A, B = values(4, 3), values(4, 5, seed=1)
@@ -169,9 +169,41 @@ def test_three_dimensions_are_refused_with_all_that_is_there(tmp_path: Path) -> 
 
 def test_an_axis_that_is_said_decides(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.stack([A, A + 1]))
-    check(open_store(tmp_path / "a.npy", 0), layer_0=A, layer_1=A + 1)
+    check(open_store(tmp_path / "a.npy", "layers,rows,width"), layer_0=A, layer_1=A + 1)
     np.save(tmp_path / "b.npy", np.stack([A, A + 1], axis=1))
-    check(open_store(tmp_path / "b.npy", 1), layer_0=A, layer_1=A + 1)
+    check(open_store(tmp_path / "b.npy", "rows, layers, width"), layer_0=A, layer_1=A + 1)
+
+
+def test_axes_say_what_numbered_matrices_are(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", part_2=A + 1, part_10=A + 2, labels=np.arange(4))
+    check(open_store(tmp_path / "a.npz", "layers,rows,width"), part_2=A + 1, part_10=A + 2)
+    check(open_store(tmp_path / "a.npz", "parts,rows,width"), part=np.concatenate([A + 1, A + 2]))
+    np.save(tmp_path / "b.npy", np.stack([A, A + 1]))
+    check(open_store(tmp_path / "b.npy", "parts,rows,width"), b=np.concatenate([A, A + 1]))
+    with pytest.raises(InputError) as caught:
+        open_store(tmp_path / "a.npz", "rows,layers,width")
+    assert str(caught.value) == (
+        f"{tmp_path / 'a.npz'}: --axes rows,layers,width is for one array of three dimensions, or for numbered matrices; it "
+        "holds part_2 float32 (4, 3), part_10 float32 (4, 3), labels int64 (4,)"
+    )
+    np.savez(tmp_path / "c.npz", part_1=A, part_2=B)
+    with pytest.raises(InputError, match="parts of one layer have the same width; it holds part_1 float32"):
+        open_store(tmp_path / "c.npz", "parts,rows,width")
+    with pytest.raises(UsageError) as misspelt:
+        open_store(tmp_path / "c.npz", "width,rows")
+    assert str(misspelt.value) == ("--axes width,rows: write layers,rows,width, rows,layers,width or parts,rows,width")
+
+
+def test_archives_are_mapped_unless_they_are_compressed(tmp_path: Path) -> None:
+    matrix = np.asfortranarray(values(50, 7))
+    for save, mapped in ((np.savez, True), (np.savez_compressed, False)):
+        save(tmp_path / "a.npz", x=matrix, empty=matrix[:, :0])
+        with pytest.raises(InputError, match="layer empty has no columns"):
+            open_store(tmp_path / "a.npz")
+        save(tmp_path / "a.npz", x=matrix, y=matrix.copy())
+        store = open_store(tmp_path / "a.npz")
+        assert [isinstance(store.layer(name).array, np.memmap) for name in "xy"] == [mapped, mapped]
+        check(store, x=matrix, y=matrix)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,102 @@
+"""What determines the rows of a store, so that `--resume` goes on with the same rows or refuses."""
+
+import contextlib
+import hashlib
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrasim_cli import __version__
+from contrasim_cli.errors import ContraSimError, OutputExistsError
+from contrasim_cli.extraction import parts
+from contrasim_cli.extraction.models import ModelOptions, Network, short_name
+from contrasim_cli.extraction.source import Source
+from contrasim_cli.files import quoted
+from contrasim_cli.store import open_store
+
+log = logging.getLogger(__name__)
+
+
+def configuration(
+    network: Network,
+    source: Source,
+    model: ModelOptions,
+    store_dtype: str,
+    attrs: Mapping[str, str],
+    layers: Sequence[str],
+) -> dict[str, Any]:
+    """Everything that determines the rows of the store."""
+    return {
+        "model": network.name,
+        "model_digest": network.digest,
+        "revision": model.revision,
+        "tokenizer": short_name(model.tokenizer) if model.tokenizer else None,
+        "tower": model.tower,
+        "random_weights": model.random_weights,
+        "seed": model.seed if model.random_weights else None,
+        "input": source.name,
+        "input_digest": source.contents,
+        "column": source.column,
+        "rows": source.n_rows,
+        "ids_digest": digest_of_ids(source.ids()),
+        "unit": model.unit,
+        "subword": model.subword if model.unit == "word" else None,
+        "pool": network.pooling,
+        "layers": list(layers),
+        "max_length": model.max_length,
+        "dtype": model.dtype,
+        "store_dtype": store_dtype,
+        "attributes": dict(attrs),
+        "versions": versions(),
+    }
+
+
+def digest_of_ids(ids: Iterable[str]) -> str:
+    """One digest of all names in order."""
+    digest = hashlib.sha256()
+    for name in ids:
+        digest.update(f"{len(name)} {name}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """The libraries that have a part in the values."""
+    found = {"contrasim": __version__, "torch": torch.__version__}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["transformers"] = metadata.version("transformers")
+    return found
+
+
+def provenance_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What every store that was made here says about how."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    return {"config": config, "config_digest": digest}
+
+
+def finished(output: Path, config: Mapping[str, Any], force: bool) -> bool:
+    """Whether the output is there and was made with the same configuration.
+
+    Raises:
+        OutputExistsError: it is there, was made otherwise, and may not be replaced.
+    """
+    if not output.exists():
+        return False
+    try:
+        store = open_store(output)
+        found = store.provenance.get("config", {})
+        store.close()
+    except ContraSimError:
+        found = {}
+    if found == json.loads(json.dumps(config)):
+        log.info("%s is complete already", quoted(output))
+        parts.remove(output)
+        return True
+    if not force:
+        reason = parts.difference(found, config) if found else "it says not how it was made"
+        raise OutputExistsError(f"{quoted(output)}: already exists and differs ({reason}); give --force to replace it")
+    return False

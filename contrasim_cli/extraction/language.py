@@ -1,0 +1,232 @@
+"""Models of text: one row per text, per word, or per token."""
+
+import inspect
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.extraction.models import Inputs
+from contrasim_cli.extraction.pooling import pool_tokens, span_rows
+from contrasim_cli.extraction.pretrained import SPANS, Pretrained
+from contrasim_cli.extraction.source import BadItem
+from contrasim_cli.extraction.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
+from contrasim_cli.files import quoted
+
+log = logging.getLogger(__name__)
+
+UNLIMITED = 10**9  # tokenizers without a limit say 1e30
+MADE_UP = 3  # tokens; their values do not matter to shapes
+
+Spans = dict[int, tuple[int, int]]  # number of a word or token -> its first token and the one behind its last
+
+
+@dataclass
+class Tokens:
+    """A block of tokenised texts. Batches are padded on the right, whatever side the tokenizer prefers.
+
+    On the left, models that count positions from the start of the batch would see every text shifted.
+    """
+
+    ids: list[list[int]]
+    types: list[list[int]] | None
+    pad: int
+    cut: Sequence[int] = ()
+    spans: Sequence[Spans] | None = None
+    fixed: int | None = None  # a length that every text is padded to
+
+    @property
+    def truncated(self) -> int:
+        return len(self.cut)
+
+    @property
+    def lengths(self) -> list[int]:
+        return [self.fixed or len(row) for row in self.ids]
+
+    @property
+    def units(self) -> list[list[str]] | None:
+        return None if self.spans is None else [list(map(str, found)) for found in self.spans]
+
+    def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
+        # a text without tokens, which has no rows either, stands in the batch as one token
+        ids = [self.ids[row] or [self.pad] for row in rows]
+        mask = [[1] * len(row) for row in ids]
+        inputs = {"input_ids": self._padded(ids, self.pad), "attention_mask": self._padded(mask, 0)}
+        if self.types is not None:
+            inputs["token_type_ids"] = self._padded([self.types[row] or [0] for row in rows], 0)
+        if self.spans is not None:
+            places = [(place, *span) for place, row in enumerate(rows) for span in self.spans[row].values()]
+            inputs[SPANS] = torch.tensor(places, dtype=torch.long).view(-1, 3)
+        return inputs
+
+    def _padded(self, rows: Sequence[Sequence[int]], value: int) -> Tensor:
+        out = torch.full((len(rows), max(map(len, rows), default=0)), value, dtype=torch.long)
+        if self.fixed is not None:
+            out = torch.full((len(rows), self.fixed), value, dtype=torch.long)
+        for place, row in zip(out, rows, strict=True):
+            place[: len(row)] = torch.tensor(row, dtype=torch.long)
+        return out
+
+
+@dataclass
+class TextNetwork(Pretrained):
+    """An encoder or decoder of text, with its tokenizer."""
+
+    tokenizer: Any = None
+
+    def __post_init__(self) -> None:
+        self.limit = token_limit(self.tokenizer, self.model, self.options.max_length)
+        self.vocabulary = vocabulary(self.model)
+        # padding is masked, so that any token will do where there is none for it
+        candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        self.pad = next(number for number in candidates if number is not None)
+        # SigLIP's were trained on texts of one length without a mask: padding is part of what they read
+        self.fixed = positions(self.model) if self.model.config.model_type.startswith("siglip") else None
+        self.parameters = inspect.signature(self.model.forward).parameters
+        self.told_of_empty_words = False
+
+    def prepare(self, items: Sequence[str], first: int) -> Tokens:
+        texts = [" ".join(split(item)) for item in items] if self._by_word else list(items)
+        encoded = self._encode(texts)
+        ids, types = encoded["input_ids"], encoded.get("token_type_ids")
+        long = [row for row, tokens in enumerate(ids) if self.limit is not None and len(tokens) > self.limit]
+        found = self._spans(encoded, texts, first) if self._by_word else None
+        if long:
+            cut = self._encode([texts[row] for row in long], truncation=True, max_length=self.limit)
+            if found is not None:
+                self._cut_spans(found, cut, encoded, texts, long, first)
+            for place, row in enumerate(long):
+                ids[row] = cut["input_ids"][place]
+                if types is not None:
+                    types[row] = cut["token_type_ids"][place]
+        self._check_tokens(ids, first)
+        if self.pooling == "none":
+            found = [{place: (place, place + 1) for place in range(len(tokens))} for tokens in ids]
+        return Tokens(ids, types, self.pad, long, found, self.fixed)
+
+    def about(self) -> dict[str, Any]:
+        return super().about() | {"token_limit": self.limit}
+
+    @property
+    def _by_word(self) -> bool:
+        return self.options.unit == "word"
+
+    def _has_whole_items(self) -> bool:
+        return not self._by_word and self.pooling != "none"
+
+    def _encode(self, texts: Sequence[str], **options: Any) -> Any:
+        return self.tokenizer(list(texts), verbose=False, return_attention_mask=False, **options)
+
+    def _spans(self, encoded: Any, texts: Sequence[str], first: int) -> list[Spans]:
+        found = [spans(self._owners(encoded, place, text, first + place)) for place, text in enumerate(texts)]
+        for row, (text, kept) in enumerate(zip(texts, found, strict=True), first):
+            self._tell_of_empty_words(split(text), kept, row)
+        return found
+
+    def _cut_spans(
+        self, found: list[Spans], cut: Any, encoded: Any, texts: Sequence[str], long: Sequence[int], first: int
+    ) -> None:
+        """Of texts that were cut, leave only the words that are still whole."""
+        for place, row in enumerate(long):
+            full = self._owners(encoded, row, texts[row], first + row)
+            found[row] = whole_words(self._owners(cut, place, texts[row], first + row), full)
+
+    def _owners(self, encoded: Any, place: int, text: str, row: int) -> Owners:
+        words = split(text)
+        if not words:
+            return [None] * len(encoded["input_ids"][place])
+        if self.tokenizer.is_fast:
+            return owners_by_offset(encoded.encodings[place], words, f"row {row}")
+        return owners_by_word(self.tokenizer, encoded["input_ids"][place], words)
+
+    def _tell_of_empty_words(self, words: Sequence[str], kept: Spans, row: int) -> None:
+        if len(kept) == len(words) or self.told_of_empty_words:
+            return
+        self.told_of_empty_words = True
+        missing = next(number for number in range(len(words)) if number not in kept)
+        log.warning(
+            "row %d: word %d, %a, is nothing to the tokenizer of %s: such words have no row",
+            row, missing, words[missing], self.name,
+        )  # fmt: skip
+
+    def _check_tokens(self, ids: Sequence[Sequence[int]], first: int) -> None:
+        for row, tokens in enumerate(ids, first):
+            if not tokens and self._has_whole_items():
+                raise BadItem(f"row {row} has no tokens: the text is empty for {quoted(self.name)}")
+            if self.vocabulary is not None and max(tokens, default=0) >= self.vocabulary:
+                raise InputError(
+                    f"{quoted(self.name)}: the tokenizer gives token {max(tokens)} where the model has {self.vocabulary}; "
+                    "tokenizer and model do not belong together"
+                )
+
+    def discover(self, inputs: Inputs) -> dict[str, int]:
+        if self.pooling == "cls" and self.tokenizer.cls_token_id is None:
+            log.warning("%s has no CLS token: --pool cls takes the first token of every text", self.name)
+        return super().discover(inputs)
+
+    def _given(self, inputs: Inputs) -> Inputs:
+        left_out = {SPANS} | ({"attention_mask"} if self.fixed else set())
+        return {name: tensor for name, tensor in inputs.items() if name in self.parameters and name not in left_out}
+
+    @property
+    def _expected(self) -> str:
+        return "[n, tokens, width]" + (" or [n, width]" if self._has_whole_items() else ", of which rows are made")
+
+    def _fits(self, state: Tensor, inputs: Inputs) -> bool:
+        if state.ndim == 2:
+            return self._has_whole_items()
+        return state.ndim == 3 and state.shape[1] == inputs["input_ids"].shape[1]
+
+    def _row(self, states: Tensor, inputs: Inputs) -> Tensor:
+        if states.ndim == 2:
+            return states
+        if SPANS in inputs:
+            return span_rows(states, inputs[SPANS].to(states.device), self.options.subword if self._by_word else "mean")
+        return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
+
+    def _shape(self, state: Tensor, inputs: Inputs) -> str:
+        return f"[rows, tokens, {state.shape[2]}]" if state.ndim == 3 else f"[rows, {state.shape[1]}]"
+
+    def _made_up(self) -> dict[str, Tensor]:
+        count = min(self.limit or MADE_UP, MADE_UP)
+        found = None if self._has_whole_items() else [{place: (place, place + 1) for place in range(count)}]
+        return Tokens([[0] * count], None, self.pad, (), found, self.fixed).batch([0])
+
+
+def token_limit(tokenizer: Any, model: nn.Module, asked: int | None) -> int | None:
+    """How many tokens the model takes, or the fewer that were asked for; None where nothing limits them.
+
+    Raises:
+        UsageError: more were asked for than the model takes, or no more than its special tokens.
+    """
+    known = (tokenizer.model_max_length, positions(model))
+    limit = min((number for number in known if number is not None and 0 < number < UNLIMITED), default=None)
+    if asked is None:
+        return limit
+    if limit is not None and asked > limit:
+        raise UsageError(f"--max-length {asked}: the model takes {limit} tokens at most")
+    special = tokenizer.num_special_tokens_to_add()
+    if asked <= special:
+        raise UsageError(f"--max-length {asked}: the {special} special tokens alone leave no room for text")
+    return asked
+
+
+def positions(model: nn.Module) -> int | None:
+    """How many positions the model knows."""
+    found: int | None = getattr(model.config, "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            # RoBERTa's kind: positions start behind that of the padding
+            return module.num_embeddings - module.padding_idx - 1
+    return found
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """How many tokens the model knows."""
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    found: int | None = getattr(embeddings, "num_embeddings", getattr(model.config, "vocab_size", None))
+    return found

@@ -1,0 +1,176 @@
+"""What the models of Hugging Face's transformers have in common, whatever they are fed.
+
+Layers are the hidden states, `hidden_0` (embeddings) to `hidden_L`, the tower's `projected` embeddings, and, where they
+are asked for by name or glob, the outputs of submodules.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.extraction.hooks import Outputs, hooked, only_output, select, without_refused
+from contrasim_cli.extraction.models import Inputs, ModelOptions, autocast, short_name, to_device
+from contrasim_cli.extraction.towers import PROJECTED, Tower
+from contrasim_cli.files import quoted
+
+SPANS = "spans"  # of an input: which tokens become which row; no business of the model
+
+
+@dataclass
+class Pretrained(ABC):
+    """A model of texts or images, and the layers that are read from it."""
+
+    options: ModelOptions
+    tower: Tower
+    digest: str
+    pooling: str
+    chosen: list[str] = field(default_factory=list, init=False)
+    hooks: dict[str, nn.Module] = field(default_factory=dict, init=False)
+    after_norm: bool | None = field(default=None, init=False)
+
+    @property
+    def model(self) -> Any:
+        return self.tower.model
+
+    @property
+    def name(self) -> str:
+        return short_name(self.options.model)
+
+    def discover(self, inputs: Inputs) -> dict[str, int]:
+        # twice, so that a state without an axis of rows is not taken for that of one row
+        given = twice(inputs)
+        states = self._states(self._forward(given))
+        modules = dict(_named_modules(self.model))
+        names = select(list(states), list(modules), self.options.layers, self.name) if self.options.layers else states
+        found = self._found(names, states, modules, given)
+        self.chosen = list(without_refused(found, self.options.layers or (), self.name))
+        self.hooks = {name: modules[name] for name in self.chosen if name not in states}
+        self.after_norm = self._is_normed(given)
+        return {name: rows.shape[1] for name, rows in self.rows(given).items()}
+
+    def rows(self, inputs: Inputs) -> dict[str, Tensor]:
+        states = self._collected(inputs, self.hooks)
+        return {name: self._row(states[name].float(), inputs) for name in self.chosen}
+
+    def widths(self) -> dict[str, str]:
+        inputs = self._made_up()
+        found = {name: f"[rows, {width}]" for name, width in self.discover(inputs).items()}
+        if self.options.layers:
+            return found
+        # what could be asked for by name besides what is taken without a choice
+        modules, given = dict(_named_modules(self.model)), twice(inputs)
+        others = self._found(modules, {}, modules, given)
+        return found | {name: self._shape(state, given) for name, state in others.items() if isinstance(state, Tensor)}
+
+    def about(self) -> dict[str, Any]:
+        about = {"last_layer_after_final_norm": self.after_norm, "architecture": type(self.model).__name__}
+        return about | ({"tower": self.tower.name} if self.tower.name else {})
+
+    @torch.inference_mode()
+    def _forward(self, inputs: Inputs) -> Any:
+        given = to_device(self._given(inputs), self.options.device)
+        with autocast(self.options):
+            return self.model(**given, output_hidden_states=True, return_dict=True)
+
+    def _given(self, inputs: Inputs) -> Inputs:
+        """What of the inputs the model takes."""
+        return {name: tensor for name, tensor in inputs.items() if name != SPANS}
+
+    def _states(self, output: Any) -> dict[str, Tensor]:
+        """The hidden states by name, and the projected embeddings."""
+        hidden = getattr(output, "hidden_states", None)
+        if not hidden:
+            raise InputError(
+                f"{quoted(self.name)}: gives no hidden states; give --model file.py:function and choose its modules"
+            )
+        states = {f"hidden_{index}": state for index, state in enumerate(hidden)}
+        if self.tower.project is not None and self._has_whole_items():
+            with torch.inference_mode(), autocast(self.options):
+                states[PROJECTED] = self.tower.project(output)
+        return states
+
+    def _collected(self, inputs: Inputs, hooks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+        """The states and what the hooked modules put out, one output each."""
+        with hooked(hooks) as outputs:
+            output = self._forward(inputs)
+        modules = {name: state for name, (state,) in outputs.items() if state is not None}
+        return self._states(output) | modules
+
+    def _found(
+        self, names: Iterable[str], states: Mapping[str, Tensor], modules: Mapping[str, nn.Module], inputs: Inputs
+    ) -> dict[str, Tensor | str]:
+        """What each of the layers puts out, or why it is no layer."""
+        outputs = self._module_outputs({name: modules[name] for name in names if name not in states}, inputs)
+        return {name: states[name] if name in states else self._usable(name, outputs[name], inputs) for name in names}
+
+    def _module_outputs(self, modules: Mapping[str, nn.Module], inputs: Inputs) -> Outputs:
+        with hooked(modules) as outputs:
+            if modules:
+                self._forward(inputs)
+        return outputs
+
+    def _usable(self, name: str, outputs: Sequence[Tensor | None], inputs: Inputs) -> Tensor | str:
+        state = only_output(name, outputs)
+        if isinstance(state, str):
+            return state
+        if any(weight.startswith(f"{name}.") for weight in self.tower.unsaved):
+            return f"layer {quoted(name)} has weights that the model's files do not hold"
+        count = _count(self._given(inputs))
+        if state.ndim < 2 or len(state) != count or not state.is_floating_point() or not self._fits(state, inputs):
+            return f"layer {quoted(name)} puts out {list(state.shape)} for {count} rows; expected {self._expected}"
+        return state
+
+    def _is_normed(self, inputs: Inputs) -> bool:
+        """Whether the last hidden state is what a normalisation puts out."""
+        norms = {name: module for name, module in _named_modules(self.model) if "norm" in type(module).__name__.lower()}
+        with hooked(norms) as outputs:
+            last = self._forward(inputs).hidden_states[-1]
+        tensors = [tensor for found in outputs.values() for tensor in found if tensor is not None]
+        return any(tensor.shape == last.shape and torch.equal(tensor, last) for tensor in tensors)
+
+    def _has_whole_items(self) -> bool:
+        """Whether a row is an item, not a part of one."""
+        return True
+
+    @property
+    @abstractmethod
+    def _expected(self) -> str:
+        """The shapes of states that can be read."""
+
+    @abstractmethod
+    def _fits(self, state: Tensor, inputs: Inputs) -> bool:
+        """Whether a module's output can become rows."""
+
+    @abstractmethod
+    def _row(self, states: Tensor, inputs: Inputs) -> Tensor:
+        """[rows, width] of a layer's states."""
+
+    @abstractmethod
+    def _shape(self, state: Tensor, inputs: Inputs) -> str:
+        """The shape of a module's output, in words where it is that of the data."""
+
+    @abstractmethod
+    def _made_up(self) -> dict[str, Tensor]:
+        """One item of the kind that the model takes."""
+
+
+def twice(inputs: Inputs) -> dict[str, Tensor]:
+    """A batch of the same items once more."""
+    count = _count(inputs)
+    doubled = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
+    if SPANS in inputs:
+        doubled[SPANS] = torch.cat([inputs[SPANS], inputs[SPANS] + torch.tensor([count, 0, 0])])
+    return doubled
+
+
+def _count(inputs: Inputs) -> int:
+    return len(next(tensor for name, tensor in inputs.items() if name != SPANS))
+
+
+def _named_modules(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in model.named_modules() if name)

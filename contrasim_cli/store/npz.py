@@ -1,0 +1,94 @@
+"""The arrays of an `.npz` archive: those that are not compressed are mapped, the others read when they are asked for."""
+
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+LOCAL_HEADER = 30  # bytes, and then the name and an extra field
+CHECK_BLOCK = 1 << 20
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class Member:
+    """One array of an archive, known by its header."""
+
+    path: Path
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+    header: int
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether it is compressed."""
+        return self.info.compress_type != zipfile.ZIP_STORED
+
+    def array(self) -> npt.NDArray[Any]:
+        """The whole array: mapped, or unpacked into memory. Its checksum is verified."""
+        if self.is_packed or 0 in self.shape:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as stream:
+                found: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+                return found
+        self._verify()
+        order = "F" if self.fortran else "C"
+        return np.memmap(self.path, self.dtype, "r", self._offset() + self.header, self.shape, order)  # type: ignore[call-overload,no-any-return]
+
+    def rows(self) -> "PackedRows":
+        """The rows one after the other, unpacked as they are read (not of an array in Fortran order)."""
+        return PackedRows(self)
+
+    def _verify(self) -> None:
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as stream:
+            while stream.read(CHECK_BLOCK):
+                pass
+
+    def _offset(self) -> int:
+        with self.path.open("rb") as stream:
+            stream.seek(self.info.header_offset)
+            local = stream.read(LOCAL_HEADER)
+        name, extra = struct.unpack("<26xHH", local)
+        return int(self.info.header_offset + LOCAL_HEADER + name + extra)
+
+
+@dataclass(frozen=True)
+class PackedRows:
+    """The rows of a compressed array, for reading once and in order."""
+
+    member: Member
+
+    def __iter__(self) -> Iterator[npt.NDArray[Any]]:
+        """Every row, in order."""
+        shape, dtype = self.member.shape[1:], self.member.dtype
+        size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        with zipfile.ZipFile(self.member.path) as archive, archive.open(self.member.info) as stream:
+            stream.read(self.member.header)
+            for _ in range(self.member.shape[0]):
+                yield np.frombuffer(_exactly(stream, size), dtype).reshape(shape)
+
+
+def _exactly(stream: IO[bytes], size: int) -> bytes:
+    content = stream.read(size)
+    if len(content) < size:
+        raise EOFError("the archive ends within an array")
+    return content
+
+
+def members(path: Path) -> dict[str, Member]:
+    """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            with archive.open(info) as stream:
+                shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
+                found[info.filename.removesuffix(".npy")] = Member(path, info, shape, dtype, fortran, stream.tell())
+            if dtype.hasobject:
+                raise ValueError(f"{info.filename} holds Python objects")
+    return found
