@@ -236,7 +236,8 @@ def test_debug_shows_the_traceback_and_changes_nothing_else(tmp_path: Path, monk
 # signals and streams
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell does not have
 import contrasim_cli.store
 def wait(paths):
     print("go", flush=True)

@@ -1,10 +1,12 @@
 """`contrasim extract`: activations of a model, or of an array file, as a store."""
 
+import contextlib
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -31,14 +33,23 @@ GOES_WITH = {
     "--image-column": {"images"},
     "--id-column": {"text", "images"},
     "--skip-pattern": {"text"},
-    "--skip-bad": {"text", "images"},
     "--on-truncate": {"text"},
     "--axes": {"from"},
     "--unit word": {"text"},
     "--subword": {"text"},
     "--tokenizer": {"text"},
 } | dict.fromkeys(
-    ("--model", "--pool", "--max-length", "--random-weights", "--list-layers", "--tower", "--revision", "--dtype"),
+    (
+        "--model",
+        "--skip-bad",
+        "--pool",
+        "--max-length",
+        "--random-weights",
+        "--list-layers",
+        "--tower",
+        "--revision",
+        "--dtype",
+    ),
     MODELS,
 )
 
@@ -103,7 +114,8 @@ def extract(
     )  # fmt: skip
     if ids is not None and id_column:
         raise UsageError("give the row ids by --ids or by --id-column, not by both")
-    outputs = [] if list_layers else _outputs(output, column or [None], force or resume)
+    read = [path, ids, only_ids, *([Path(model), Path(model.rpartition(":")[0])] if model else [])]
+    outputs = [] if list_layers else _outputs(output, column or [None], force or resume, read)
     stored = {
         "store_dtype": _value(store_dtype),
         "attrs": _given({"model": model_name, "data": data_name, "unit": unit_name}),
@@ -173,7 +185,8 @@ def _load(source: "Source | None", device: Device | None, **options: Any) -> "tu
     from contrasim_cli.extraction.models import ModelOptions, load
 
     how = ModelOptions(device=pick_device(_value(device)), **options)
-    return load(how, source), how
+    with _without_stdout():
+        return load(how, source), how
 
 
 def _run_options(network: "Network", model: "ModelOptions", source: "Source", **options: Any) -> "RunOptions":
@@ -197,23 +210,31 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
 def _run(network: "Network", model: "ModelOptions", source: "Source", run: "RunOptions", dry_run: bool) -> None:
     from contrasim_cli.extraction.run import extract, plan
 
-    if dry_run:
-        _print_plan(plan(network, source, run))
-    else:
-        extract(network, source, model, run, console.progress)
+    with _without_stdout():
+        expected = plan(network, source, run) if dry_run else None
+        if expected is None:
+            extract(network, source, model, run, console.progress)
+    if expected is not None:
+        _print_plan(expected)
 
 
 def _print_layers(network: "Network", sources: "Sequence[Source]") -> None:
     from contrasim_cli.extraction.estimate import layer_table
     from contrasim_cli.extraction.models import layer_widths
 
-    if not sources:
-        found = layer_widths(network)
-    else:
-        found = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
+    with _without_stdout():
+        if not sources:
+            found = layer_widths(network)
+        else:
+            found = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
     typer.echo("layer\tshape")
     for name, shape in found.items():
         typer.echo(f"{name}\t{shape}")
+
+
+def _without_stdout() -> "contextlib.redirect_stdout[TextIO]":
+    """A block in which what other people's models print goes to stderr: stdout is for results."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def _print_plan(expected: "Estimate") -> None:
@@ -246,8 +267,10 @@ def _check_combination(kind: str, options: Mapping[str, object]) -> None:
         raise UsageError("--subword is for --unit word; give both, or leave it out")
 
 
-def _outputs(output: str | None, columns: Sequence[str | None], replace: bool) -> list[Path]:
-    """The paths of the stores, each of which can be written."""
+def _outputs(
+    output: str | None, columns: Sequence[str | None], replace: bool, read: Sequence[Path | None]
+) -> list[Path]:
+    """The paths of the stores, each of which can be written and is nothing that is read."""
     if output is None:
         raise UsageError("-o is missing: say where the store goes, such as -o acts.h5")
     if len(columns) > 1 and FIELD not in output:
@@ -255,11 +278,13 @@ def _outputs(output: str | None, columns: Sequence[str | None], replace: bool) -
     if len(set(columns)) < len(columns):
         raise UsageError("--column names the same column twice")
     paths = [Path(output.replace(FIELD, name or FIELD)) for name in columns]
-    raise_all([problem for path in paths if (problem := _refusal(path, replace))])
+    raise_all([problem for path in paths if (problem := _refusal(path, replace, read))])
     return paths
 
 
-def _refusal(path: Path, replace: bool) -> ContraSimError | None:
+def _refusal(path: Path, replace: bool, read: Sequence[Path | None]) -> ContraSimError | None:
+    if any(one is not None and path.is_file() and one.is_file() and path.samefile(one) for one in read):
+        return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
     try:
         check_output(path, replace)
     except ContraSimError as problem:

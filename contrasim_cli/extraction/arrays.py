@@ -33,6 +33,7 @@ from contrasim_cli.files import first_bytes, quoted
 from contrasim_cli.store.npz import Member, members
 
 NUMERIC = "fiub"
+NPY = b"\x93NUMPY"
 # what NumPy, zipfile and zlib trip over in damaged files
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile, zlib.error, struct.error)
 
@@ -120,6 +121,9 @@ def _load(path: Path) -> Inputs:
 
 
 def _mapped(path: Path) -> Array:
+    # of other files NumPy says how to unpickle them
+    if not first_bytes(path).startswith(NPY):
+        raise InputError(f"{quoted(path)}: is no .npy or .npz file; save the inputs with numpy.save")
     try:
         array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import format_exception_only
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,11 @@ from contrasim_cli.extraction.hooks import Outputs, hooked, only_output, select,
 from contrasim_cli.extraction.images import open_image
 from contrasim_cli.extraction.models import Inputs, ModelOptions, autocast, choose_pool, shapes
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
-from contrasim_cli.extraction.source import Items, Source, file_digest
+from contrasim_cli.extraction.source import BadItem, Items, Source, file_digest
 from contrasim_cli.files import quoted
+
+NUMERIC = "fiub"
+TALKING = (RuntimeError, ValueError, TypeError, IndexError)  # whose messages say what is wrong without their names
 
 Preprocess = Callable[[Any], Any]
 
@@ -72,7 +76,7 @@ def _call(model: str) -> Any:
         return function()
     except ContraSimError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{quoted(model)}: the function failed with {type(error).__name__}: {error}") from error
 
 
@@ -82,7 +86,7 @@ def _function(model: str) -> Callable[[], Any]:
         module = _from_file(Path(file)) if file.endswith(".py") else _from_package(file)
     except ContraSimError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{quoted(file)}: cannot be imported ({type(error).__name__}: {error})") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -128,12 +132,31 @@ class Examples:
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         if self.preprocess is None:
             return {"input": _tensor(np.asarray(self.items[rows]))}
-        return {"input": torch.stack([self._one(self.items[row]) for row in rows])}
+        return {"input": _stacked([self._one(self.preprocess, self.items[row]) for row in rows])}
 
-    def _one(self, item: Any) -> Tensor:
+    def _one(self, preprocess: Preprocess, item: Any) -> Tensor:
         given = open_image(item, None) if self.files else np.array(item)
-        done = self.preprocess(given) if self.preprocess else given
-        return done if isinstance(done, Tensor) else _tensor(np.asarray(done))
+        try:
+            done = preprocess(given)
+        except (ContraSimError, MemoryError):
+            raise
+        except Exception as error:
+            raise BadItem(f"the preprocess function failed with {type(error).__name__}: {reason(error)}") from error
+        if isinstance(done, Tensor):
+            return done
+        array = np.asarray(done)
+        if array.dtype.kind not in NUMERIC:
+            raise BadItem(f"the preprocess function returned {type(done).__name__}; expected a tensor or an array")
+        return _tensor(array)
+
+
+def _stacked(items: Sequence[Tensor]) -> Tensor:
+    found = list(dict.fromkeys(str(list(item.shape)) for item in items))
+    if len(found) > 1:
+        raise InputError(
+            f"the preprocess function returns tensors of {found[0]} and of {found[1]}; expected one shape for all items"
+        )
+    return torch.stack(list(items))
 
 
 def _tensor(array: Any) -> Tensor:
@@ -222,12 +245,12 @@ class ModuleNetwork:
         try:
             with autocast(self.options):
                 return module(*given)
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            if isinstance(error, torch.cuda.OutOfMemoryError):
-                raise
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # a module raises whatever its author chose
             where = f"{quoted(self.source.name)}: " if self.source else ""
             raise MismatchError(
-                f"{where}{quoted(self.name)} does not take rows {shapes(inputs)} ({reason(error).strip()})"
+                f"{where}{quoted(self.name)} does not take rows {shapes(inputs)} ({_why(error)})"
             ) from error
 
     def _usable(self, name: str, outputs: Sequence[Tensor | None], inputs: Inputs) -> Tensor | str:
@@ -251,6 +274,14 @@ class ModuleNetwork:
         if self.pooling in ("spatial-mean", "flatten"):
             return pool_patches(states, 0, self.pooling)
         return pool_tokens(states, torch.ones(states.shape[:2], device=states.device), self.pooling)
+
+
+def _why(error: Exception) -> str:
+    """What a module says of its inputs; a TorchScript program says it in the last line, below where it happened."""
+    if not isinstance(error, TALKING):
+        return format_exception_only(error)[0].splitlines()[0][:200]
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines and "TorchScript" in lines[0] else reason(error).strip()
 
 
 def default_layers(module: nn.Module) -> list[str]:

@@ -130,6 +130,8 @@ def folder_of(output: Path) -> Path:
 def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, resume: bool) -> Iterator[Parts]:
     """The parts of an output, locked against a second run: new ones, or with `resume` those of the same configuration.
 
+    They outlive an error only if one of them is done, and a run that was stopped always.
+
     Raises:
         UsageError: the parts to resume were made otherwise.
         OutputExistsError: something else is in the place of the parts.
@@ -150,7 +152,14 @@ def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, 
                 f"{quoted(folder)}: --resume cannot go on, the rows there were made otherwise: "
                 f"{difference(manifest['config'], config)}; give the same options, or leave out --resume to start again"
             )
-        yield Parts(folder, layers, Sizes(**manifest["sizes"]))
+        found = Parts(folder, layers, Sizes(**manifest["sizes"]))
+        try:
+            yield found
+        except Exception:
+            with contextlib.suppress(OSError):
+                if not found.done():
+                    shutil.rmtree(folder)
+            raise
 
 
 def remove(output: Path) -> None:

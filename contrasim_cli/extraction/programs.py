@@ -35,11 +35,11 @@ def load_program(options: ModelOptions, source: Source | None) -> "Program":
         InputError: the file is no program, or one that could not be read without unpickling.
     """
     path = Path(options.model)
+    kind = program_kind(path)
     refuse_texts(options, source)
     if source and source.kind == "images":
         raise UsageError(f"{quoted(options.model)}: takes no --images; give its inputs as --arrays")
     pool = choose_pool(options.pool, MODULE_POOLS, "mean", "a module's tokens")
-    kind = program_kind(path)
     load = _load_script if kind is Script else _load_exported
     try:
         with warnings.catch_warnings():

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.files import first_bytes, quoted
 from contrasim_cli.store.store import first_duplicate
 
 log = logging.getLogger(__name__)
@@ -240,6 +240,7 @@ def named(path: Path, rows: Iterable[Row], ids: Path | None) -> Iterator[Row]:
     if ids is None:
         yield from rows
         return
+    first_bytes(ids)  # which refuses a pipe: the names are read several times
     names, count = read_lines(ids), 0
     for count, row in enumerate(rows, 1):
         name = next(names, None)

@@ -30,7 +30,7 @@ from contrasim_cli.extraction.source import (
     read_lines,
     refuse_duplicates,
 )
-from contrasim_cli.files import quoted
+from contrasim_cli.files import first_bytes, quoted
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +149,7 @@ class Records:
 def check_columns(path: Path, columns: Sequence[str], id_column: str | None) -> None:
     """Refuse columns of something that is no table, and a table without a column."""
     suffix = path.suffix.lower()
+    first_bytes(path)  # which refuses a pipe: tables are read several times
     if suffix in NO_TEXTS:
         raise UsageError(
             f"{quoted(path)}: --text takes .txt (one text per line), .tsv, .csv or .jsonl; convert the file first"

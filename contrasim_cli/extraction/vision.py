@@ -104,8 +104,7 @@ class VisionNetwork(Pretrained):
         """CLS where there is one; else the mean over the image."""
         if self._has_cls():
             return "cls"
-        hidden = self._forward(self._made_up()).hidden_states
-        chosen = "patch-mean" if hidden[0].ndim == 3 else "spatial-mean"
+        chosen = _mean_of(self._forward(self._made_up()).hidden_states)
         log.info("%s has no CLS token: a row is the mean over its image (--pool %s)", self.name, chosen)
         return chosen
 
@@ -122,7 +121,7 @@ class VisionNetwork(Pretrained):
             self.patches = self._patches(inputs["pixel_values"])
             self.extra = hidden[0].shape[1] - self.patches
         if self.pooling == "cls" and self.extra < 1:
-            raise UsageError(f"{quoted(self.name)} has no CLS token; give --pool patch-mean")
+            raise UsageError(f"{quoted(self.name)} has no CLS token; give --pool {_mean_of(hidden)}")
 
     def _patches(self, pixels: Tensor) -> int:
         size = getattr(self.model.config, "patch_size", None)
@@ -157,6 +156,11 @@ class VisionNetwork(Pretrained):
         size = getattr(self.model.config, "image_size", None) or SIDE
         height, width = (size, size) if isinstance(size, int) else size
         return {"pixel_values": torch.zeros(1, self.channels or 3, height, width)}
+
+
+def _mean_of(hidden: Sequence[Tensor] | None) -> str:
+    """The mean over an image: of its patches, or of its feature maps."""
+    return "patch-mean" if hidden and hidden[0].ndim == 3 else "spatial-mean"
 
 
 def _channels_first(maps: Tensor, pixels: Tensor) -> Tensor:

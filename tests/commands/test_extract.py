@@ -27,6 +27,7 @@ JSON_LINES = """{"en": 5, "de": "w1"}
 {"en": "w8 w9", "de": "w1"}
 """
 SLOW = """
+import os
 import time
 import torch
 from torch import nn
@@ -37,12 +38,30 @@ class Slow(nn.Module):
         self.blocks = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3))
 
     def forward(self, x):
-        time.sleep(0.03)
+        time.sleep(float(os.environ.get("DELAY", 0)))
         return self.blocks(x)
 
 def slow():
     torch.set_num_threads(1)
     return Slow()
+"""
+
+
+LOUD = """
+from torch import nn
+
+class Loud(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Linear(5, 3)
+
+    def forward(self, x):
+        print("ran")
+        return self.block(x)
+
+def loud():
+    print("made")
+    return Loud()
 """
 
 
@@ -342,7 +361,18 @@ OUT = ("-o", "o.h5")
             "bert: holds no image (.bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp)",
         ),
         (("--model", "bert", "--text", "none.txt", *OUT), 3, "none.txt: cannot be read: No such file or directory"),
-        (("--model", "bert", *TEXT, "-o", "s.tsv"), 5, "s.tsv: already exists; give --force to replace it"),
+        (("--model", "bert", *TEXT, "-o", "x.npy"), 5, "x.npy: already exists; give --force to replace it"),
+        (
+            ("--model", "bert", *TEXT, "-o", "./s.tsv", "--force"),
+            2,
+            "-o s.tsv: is an input of this run, which it would replace; give another name",
+        ),
+        (
+            ("--model", "slow_nets.py:slow", "--arrays", "x.npy", "-o", "slow_nets.py", "--force"),
+            2,
+            "-o slow_nets.py: is an input of this run, which it would replace; give another name",
+        ),
+        (("--from", "s.tsv", "--skip-bad", *OUT), 2, "--skip-bad does not go with --from; leave it out"),
         (
             ("--model", "bert", *TEXT, "-o", "none/o.h5"),
             7,
@@ -355,6 +385,31 @@ def test_every_mistake_is_one_line(home: Path, options: tuple[str, ...], code: i
     wanted = message.replace("{home}", str(home.resolve()))
     assert result == (code, "", f"contrasim: error: {wanted}\n")
     assert not Path("o.h5").exists()
+
+
+def test_a_pipe_is_refused_where_a_file_is_read_twice(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "f.txt")
+    pipe = tmp_path / "f.txt"
+    wanted = (3, "", f"contrasim: error: {pipe}: cannot be read: it is no regular file\n")
+    assert run("extract", "--model", "bert", "--text", pipe, *OUT) == wanted
+    assert run("extract", "--model", "bert", *TEXT, "--ids", pipe, *OUT) == wanted
+
+
+def test_what_a_model_prints_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "loud.py").write_text(LOUD)
+    given = ("extract", "--model", f"{tmp_path}/loud.py:loud", "--arrays", "x.npy")
+    found = run(*given, "--list-layers")
+    assert (found.code, found.stdout) == (0, "layer\tshape\nblock\t[rows, 3]\n")
+    assert found.stderr.startswith("made\nran\n")
+    assert run(*given, "--dry-run", *OUT).stdout.startswith("store\tlayer\t")
+    assert run(*given, "-o", tmp_path / "o.h5").stdout == ""
+
+
+def test_a_run_that_fails_before_a_shard_is_done_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "big.py").write_text(LOUD.replace("return self.block(x)", "return self.block(x * 1e9)"))
+    given = ("--model", f"{tmp_path}/big.py:loud", "--arrays", "x.npy", "--store-dtype", "float16")
+    assert run("extract", *given, "-o", tmp_path / "o.h5").code == 3
+    assert not (tmp_path / "o.h5.parts").exists()
 
 
 def test_a_model_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,6 +447,15 @@ def test_usage_errors_import_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
+# Ctrl-C works even if pytest itself runs in the background, where shells have it ignored
+MAIN = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from contrasim_cli.cli import main
+main()
+"""
+
+
 def start(output: Path) -> "subprocess.Popen[str]":
     """A run of 30 shards of two rows, in a process of its own."""
     command = [
@@ -406,9 +470,9 @@ def start(output: Path) -> "subprocess.Popen[str]":
         "-o",
         str(output),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "DELAY": "0.02"}
     return subprocess.Popen(
-        [sys.executable, "-m", "contrasim_cli", "extract", *command], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", MAIN, "extract", *command], stderr=subprocess.PIPE, text=True, env=environment
     )
 
 
@@ -427,18 +491,9 @@ def resumed(output: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def uninterrupted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     output = tmp_path_factory.mktemp("whole") / "o.h5"
-    process = start_at(home, output)
-    assert process.wait() == 0
+    given = ("--model", f"{home}/slow_nets.py:slow", "--arrays", home / "x.npy", "--batch-size", "1", "--memory", "240")
+    assert run("extract", *given, "-o", output).code == 0
     return contents(str(output))
-
-
-def start_at(home: Path, output: Path) -> "subprocess.Popen[str]":
-    here = Path.cwd()
-    os.chdir(home)
-    try:
-        return start(output)
-    finally:
-        os.chdir(here)
 
 
 @pytest.mark.parametrize("shards", [1, 13, 30])

@@ -134,12 +134,15 @@ def test_patches_beyond_the_edge_of_an_image_are_patches(folder_of: Callable[[st
     assert_same(rows(seeing(folder_of("swin"), tmp_path / "i.npy"), pixels), [[state.mean(1) for state in hidden]])
 
 
-def test_without_a_cls_token_cls_is_refused(folder_of: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "pool"), [("swin", "patch-mean"), ("resnet", "spatial-mean")])
+def test_without_a_cls_token_cls_is_refused(
+    folder_of: Callable[[str], Path], tmp_path: Path, kind: str, pool: str
+) -> None:
     np.save(tmp_path / "i.npy", np.zeros((1, 3, 16, 16), np.float32))
-    network = seeing(folder_of("swin"), tmp_path / "i.npy", pool="cls")
+    network = seeing(folder_of(kind), tmp_path / "i.npy", pool="cls")
     with pytest.raises(UsageError) as caught:
         rows(network, np.zeros((1, 3, 16, 16), np.float32))
-    assert str(caught.value) == f"{folder_of('swin').name} has no CLS token; give --pool patch-mean"
+    assert str(caught.value) == f"{folder_of(kind).name} has no CLS token; give --pool {pool}"
 
 
 @pytest.mark.parametrize("kind", [*tiny.TEXT_CONFIGS, *tiny.IMAGE_CONFIGS])

@@ -335,6 +335,10 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     for name in ("a.npy", "a.npz"):
         with pytest.raises(InputError, match=r"cannot be read as \.npy or \.npz"):
             array_source(tmp_path / name)
+    (tmp_path / "a.txt").write_text("a text")
+    with pytest.raises(InputError) as caught:
+        array_source(tmp_path / "a.txt")
+    assert str(caught.value) == f"{tmp_path}/a.txt: is no .npy or .npz file; save the inputs with numpy.save"
 
 
 # images

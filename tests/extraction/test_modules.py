@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import run
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
@@ -59,6 +60,29 @@ class Shared(nn.Module):
 
 def shared():
     return Shared()
+
+class Raises(Net):
+    def forward(self, x):
+        raise KeyError("width")
+
+def raises():
+    return Raises()
+
+def leaves():
+    raise SystemExit(7)
+
+def clumsy():
+    def preprocess(array):
+        if array.sum() > 30:
+            raise KeyError("colour")
+        return torch.from_numpy(array)
+    return Net(), preprocess
+
+def returns_none():
+    return Net(), lambda array: None
+
+def ragged():
+    return Net(), lambda array: torch.zeros(1, 8, 8 if array.sum() > 30 else 4)
 """
 
 
@@ -176,6 +200,7 @@ def test_a_layer_that_runs_twice_is_no_layer(folder: Path) -> None:
         ("fails", InputError, "the function failed with RuntimeError: no weights here"),
         ("number", InputError, "returned int; expected a torch.nn.Module, or it and a preprocess function"),
         ("missing", InputError, "has no function missing"),
+        ("leaves", InputError, "the function failed with SystemExit: 7"),
     ],
 )
 def test_a_factory_that_makes_no_module_is_refused(
@@ -190,6 +215,54 @@ def test_inputs_that_do_not_fit_are_refused_with_their_shape(folder: Path) -> No
     np.save(folder / "wide.npy", np.zeros((2, 3, 8, 8), np.float32))
     with pytest.raises(MismatchError, match=r"wide\.npy: tiny_nets\.py:net does not take rows \[3, 8, 8\]"):
         made(folder, "net", arrays="wide.npy")
+
+
+def test_whatever_a_module_raises_is_one_line(folder: Path) -> None:
+    with pytest.raises(MismatchError) as caught:
+        made(folder, "raises")
+    assert str(caught.value) == "i.npy: tiny_nets.py:raises does not take rows [1, 8, 8] (KeyError: 'width')"
+
+
+def test_a_preprocess_function_that_fails_names_the_row(folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "i.npy", np.stack([np.full((1, 8, 8), k, np.float32) for k in (0, 1, 0)]))
+    given = (
+        "extract",
+        "--model",
+        f"{folder}/tiny_nets.py:clumsy",
+        "--arrays",
+        tmp_path / "i.npy",
+        "-o",
+        tmp_path / "o",
+    )
+    why = "the preprocess function failed with KeyError: 'colour'"
+    found = run(*given)
+    assert found.stderr == (
+        f"contrasim: error: {tmp_path}/i.npy: row 1: {why}; mend it, or leave it out with --skip-bad\n"
+    )
+    assert found.code == 3
+    assert run(*given, "--skip-bad") == (
+        0,
+        "",
+        f"contrasim: warning: row 1 is left out: {why}\ncontrasim: note: wrote {tmp_path}/o: 11 layers x 2 rows x 8\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("returns_none", "the preprocess function returned NoneType; expected a tensor or an array"),
+        (
+            "ragged",
+            "the preprocess function returns tensors of [1, 8, 4] and of [1, 8, 8]; expected one shape for all items",
+        ),
+    ],
+)
+def test_what_a_preprocess_function_returns_must_fit(folder: Path, function: str, message: str) -> None:
+    array = np.stack([np.full((1, 8, 8), k, np.float32) for k in (0, 1)])
+    network = load(ModelOptions(f"{folder}/tiny_nets.py:{function}"), array_source(folder / "i.npy"))
+    with pytest.raises(InputError) as caught:
+        network.prepare(array, 0).batch([0, 1])
+    assert str(caught.value) == message
 
 
 def test_a_misspelt_layer_is_refused_with_what_is_near(folder: Path) -> None:

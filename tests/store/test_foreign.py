@@ -406,6 +406,13 @@ def test_safetensors_headers_of_any_kind(tmp_path: Path, header: str) -> None:
     assert refusal(tmp_path / "a.safetensors").startswith("cannot be read as .safetensors (")
 
 
+def test_a_torchscript_program_is_no_store(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), tmp_path / "a.pt")
+    recwarn.clear()
+    assert refusal(tmp_path / "a.pt").startswith("holds more than tensors (or is damaged); ")
+    assert not recwarn.list
+
+
 def test_damaged_archives(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", x=values(100, 8))
     torch.save({"x": T}, tmp_path / "a.pt")
