@@ -28,6 +28,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         "layers": _DEFAULT | {"batch_size": 64, "epochs": 20},
         # an MLP learns the two views by heart; a linear map that starts as the identity carries over to others
         "pairs": _DEFAULT
-        | {"path": "linear", "output": 0, "objective": "supcon", "lr": 3e-3, "batch_size": 256, "epochs": 10},
+        | {"standardize": "auto", "path": "linear", "output": 0, "objective": "supcon"}
+        | {"batch_size": 256, "epochs": 10},
     },
 }

@@ -15,7 +15,7 @@ under Σ_s is less than RANK_TOL of the largest are dropped: without shrinkage t
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -124,18 +124,30 @@ class Transform:
 
 def transform(how: Standardization, found: Statistics) -> Transform:
     """The standardisation by these statistics."""
-    if how.kind == "center":
-        return Transform(found.mean)
-    if how.kind == "zscore":
-        spread = np.sqrt(found.variance)
-        return Transform(found.mean, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
-    assert found.covariance is not None
-    return Transform(found.mean, inverse_root(found.covariance, how.shrinkage))
+    return next(each_transform([how], found))
+
+
+def each_transform(hows: Iterable[Standardization], found: Statistics) -> Iterator[Transform]:
+    """Several standardisations by the same statistics, one after another; the covariance is decomposed once."""
+    spectrum = None
+    for how in hows:
+        if how.kind == "center":
+            yield Transform(found.mean)
+        elif how.kind == "zscore":
+            spread = np.sqrt(found.variance)
+            yield Transform(found.mean, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
+        else:
+            assert found.covariance is not None
+            spectrum = spectrum or np.linalg.eigh(found.covariance)
+            yield Transform(found.mean, _inverse_root(found.covariance, how.shrinkage, *spectrum))
 
 
 def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
     """Σ_s^(-1/2) [p, p], symmetric, of a covariance Σ [p, p]; 0 in constant columns and the directions that are dropped."""
-    values, vectors = np.linalg.eigh(covariance)
+    return _inverse_root(covariance, shrinkage, *np.linalg.eigh(covariance))
+
+
+def _inverse_root(covariance: Doubles, shrinkage: float, values: Doubles, vectors: Doubles) -> Doubles:
     values = (1 - shrinkage) * values.clip(0.0) + shrinkage * np.trace(covariance) / len(covariance)
     kept = values > RANK_TOL**2 * values[-1]
     roots = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=kept)
@@ -185,12 +197,16 @@ class Standardizer:
 
     def transform(self, v: int, layer: str, how: Standardization) -> Transform:
         """How rows of one layer of one view are standardised."""
-        if (v, layer) not in self._found:
-            self._found[v, layer] = statistics(self.sources[v], layer, self.whitens)
-        found = self._found[v, layer]
+        found = self.statistics(v, layer)
         if how.kind == "whiten":
             self._warn_few(v, layer, found)
         return transform(how, found)
+
+    def statistics(self, v: int, layer: str) -> Statistics:
+        """Those that one layer of one view is standardised by."""
+        if (v, layer) not in self._found:
+            self._found[v, layer] = statistics(self.sources[v], layer, self.whitens)
+        return self._found[v, layer]
 
     def views(
         self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
@@ -218,7 +234,7 @@ class Standardizer:
         """
         if not how:
             return {}
-        self._check_memory(how, layers, budget)
+        self.check_memory(how.kind, layers, budget)
         made = {}
         with progress("standardising", sum(map(len, layers)), "layers") as advance:
             for v, names in enumerate(layers):
@@ -231,12 +247,17 @@ class Standardizer:
         """Let go of all statistics, which later calls would stream anew."""
         self._found.clear()
 
-    def _check_memory(self, how: Standardization, layers: Sequence[Sequence[str]], budget: int) -> None:
+    def check_memory(self, kind: str, layers: Sequence[Sequence[str]], budget: int) -> None:
+        """Refuse layers whose covariances and maps do not fit the budget; `auto` may come to whitening.
+
+        Raises:
+            InputError: they do not.
+        """
         widths = [view.store.layer(n).width for view, names in zip(self.raw, layers, strict=True) for n in names]
-        need = 16 * sum(width**2 for width in widths) if how.kind == "whiten" else 0
+        need = 16 * sum(width**2 for width in widths) if kind in ("auto", "whiten") else 0
         if need > budget:
             raise InputError(
-                f"--standardize whiten: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
+                f"--standardize {kind}: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
                 f"allows {budget / 2**30:.2f}; raise it, select fewer layers, or give --standardize zscore"
             )
 

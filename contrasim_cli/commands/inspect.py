@@ -91,6 +91,8 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
         facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
     for store in checkpoint.provenance.get("standardized_by", ()):
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
+    for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
+        facts[f"score of {how}"] = f"{score:.4f}"
     for epoch in range(len(curve)):
         values = [f"{name.removesuffix('_curve')} {found[epoch]:.6g}" for name, found in curves.items()]
         facts[f"epoch {epoch + 1}"] = ", ".join(values)

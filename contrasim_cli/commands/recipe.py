@@ -5,8 +5,6 @@ from typing import Annotated
 
 import typer
 
-from contrasim_cli.commands.options import Standardize
-
 
 class Task(str, Enum):
     """How positives and negatives are drawn."""
@@ -65,6 +63,16 @@ class Schedule(str, Enum):
 
     constant = "constant"
     cosine = "cosine"
+
+
+class Standardize(Enum):  # no str, which has a method `center`
+    """What is done to the rows of each layer before anything else."""
+
+    none = "none"
+    center = "center"
+    zscore = "zscore"
+    whiten = "whiten"
+    auto = "auto"
 
 
 class Precision(str, Enum):
@@ -153,7 +161,7 @@ StandardizeOption = Annotated[
     Standardize | None,
     typer.Option(
         "--standardize",
-        help="Rows of each store and layer beforehand: none, center, zscore or whiten.",
+        help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, auto: what suits them.",
         show_default=False,
     ),
 ]

@@ -1,8 +1,8 @@
 """`contrasim train`: an encoder from stores."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.encoder import Config
-    from contrasim_cli.training import Data
+    from contrasim_cli.training import Choice, Data
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +49,18 @@ class Outputs:
         if self.plot is not None:
             check_plot(self.plot)
             check_output(self.plot, self.force or self.resume)
+
+    def earlier_choice(self) -> "Choice | None":
+        """What the run that is resumed chose, if there is one and it did."""
+        from contrasim_cli import encoder as encoders
+        from contrasim_cli.training import Choice, partial_path
+
+        partial = partial_path(self.encoder)
+        paths = [path for path in ([] if self.force else [self.encoder]) + [partial] if path.exists()]
+        if not self.resume or not paths:
+            return None
+        found = encoders.load(paths[0]).provenance.get("choice")
+        return Choice(**found) if found else None
 
 
 def train(
@@ -171,8 +183,9 @@ def train(
             seed=seed,
             **parts | {"output": parts["output"] or data.widths[-1]},
         )
-        data, by = _standardized(inputs, data, config, standardize_from or (), room)
-        _run(outputs, data, config, room, where, by)
+        picks_lr = lr is None and recipe is r.Recipe.default
+        made = _standardized(inputs, data, config, standardize_from or (), room, picks_lr, outputs.earlier_choice)
+        _run(outputs, made, room, where)
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
@@ -182,6 +195,8 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
         raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
+    if task is r.Task.layers and parts["standardize"] == "auto":
+        raise UsageError("--standardize auto goes with --task pairs; give none, center, zscore or whiten")
     if task is r.Task.layers and (per_view or sides):
         raise UsageError("--encoder-per-view, --layers-a and --layers-b go with --task pairs")
 
@@ -197,17 +212,44 @@ def _data(
     return Data(inputs.views, [*first[:1], *second[1:]])
 
 
-def _standardized(
-    inputs: "Inputs", data: "Data", config: "Config", sources: Sequence[Path], budget: int
-) -> "tuple[Data, list[dict[str, Any]]]":
-    """The data with what standardises them, and the stores by whose statistics, where these are others."""
-    from dataclasses import replace
+@dataclass(frozen=True)
+class Prepared:
+    """Data with what standardises them, the configuration, the stores whose statistics are taken, and what was chosen."""
 
-    how = config.standardization
-    standardizer = inputs.standardizer(sources, [how], data.layers)
-    transforms = standardizer.transforms(how, data.layers, budget, console.progress)
+    data: "Data"
+    config: "Config"
+    by: list[dict[str, Any]]
+    choice: "Choice | None" = None
+
+
+def _standardized(
+    inputs: "Inputs",
+    data: "Data",
+    config: "Config",
+    sources: Sequence[Path],
+    budget: int,
+    picks_lr: bool,
+    earlier: "Callable[[], Choice | None]",
+) -> Prepared:
+    """What is trained on, and by what; where the data decide, they do so once for a run and all that resume it."""
+    from contrasim_cli.training import choose
+    from contrasim_cli.transforms import Standardization
+
+    asks = config.standardize == "auto"
+    standardizer = inputs.standardizer(
+        sources, [Standardization("whiten") if asks else config.standardization], data.layers
+    )
+    choice = None
+    if asks:
+        before = earlier()
+        choice = before or choose(data, standardizer, config, budget, console.progress)
+        config = choice.of(config, picks_lr)
+        standardizer.whitens = config.standardize == "whiten"
+        if before is None:
+            log.info("%s; learning rate %g", choice.text, config.lr)
+    transforms = standardizer.transforms(config.standardization, data.layers, budget, console.progress)
     by = [{"name": path.stem, "rows": view.n_rows} for path, view in zip(sources, standardizer.sources, strict=False)]
-    return replace(data, transforms=transforms), by
+    return Prepared(replace(data, transforms=transforms), config, by, choice)
 
 
 def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
@@ -223,18 +265,17 @@ def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> No
         )
 
 
-def _run(
-    outputs: Outputs, data: "Data", config: "Config", budget: int, device: "torch.device", by: list[dict[str, Any]]
-) -> None:
+def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") -> None:
     from contrasim_cli import encoder as encoders
     from contrasim_cli import training
     from contrasim_cli.training.journal import Journal
 
     output, resume, force = outputs.encoder, outputs.resume, outputs.force
+    data, config = made.data, made.config
     partial = training.partial_path(output)
     check_output(partial, force=True)
     source = training.Source(data, training.Order.of(data, config), budget, console.progress)
-    about = training.provenance(source, by)
+    about = training.provenance(source, made.by, made.choice)
     if resume and not force and output.exists():
         _check_complete(output, config, about)
         log.info("%s is complete already", quoted(output))

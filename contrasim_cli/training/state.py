@@ -12,6 +12,7 @@ from contrasim_cli import __version__
 from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
+from contrasim_cli.training.choice import Choice
 from contrasim_cli.training.rows import Source
 
 FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
@@ -108,8 +109,10 @@ def resumed_state(checkpoint: Checkpoint, config: Config, device: torch.device) 
     return state
 
 
-def provenance(source: Source, standardized_by: list[dict[str, Any]] | None = None) -> dict[str, Any]:
-    """What the encoder was trained on: names, ids and content of the stores, layers, versions."""
+def provenance(
+    source: Source, standardized_by: list[dict[str, Any]] | None = None, choice: Choice | None = None
+) -> dict[str, Any]:
+    """What the encoder was trained on: names, ids and content of the stores, layers, versions; what was chosen for them."""
     stores = []
     for view, names, digest in zip(source.data.views, source.data.layers, source.digests, strict=True):
         store = view.store
@@ -125,7 +128,8 @@ def provenance(source: Source, standardized_by: list[dict[str, Any]] | None = No
             }
         )
     versions = {"contrasim": __version__, "torch": str(torch.__version__)}
-    return {"stores": stores, "standardized_by": standardized_by or [], "versions": versions}
+    chosen = {"choice": choice.record} if choice else {}
+    return {"stores": stores, "standardized_by": standardized_by or [], "versions": versions, **chosen}
 
 
 def partial_path(output: Path) -> Path:

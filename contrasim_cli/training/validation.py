@@ -5,11 +5,21 @@ from torch import Tensor
 
 from contrasim_cli.benchmarks import STRICTLY
 
+TILE_ROWS = 256  # compared at once
+
 
 def row_accuracy(first: Tensor, second: Tensor) -> float:
     """The part of the rows [n, d] of either view to which, of all rows of the other view, their own is the most similar."""
-    s = first @ second.T
-    return 0.5 * (_right(s) + _right(s.T))
+    return 0.5 * (_found(first, second) + _found(second, first))
+
+
+def _found(first: Tensor, second: Tensor) -> float:
+    """The part of the rows of the first [n, d] that find their own in the second, some rows at a time."""
+    hits = 0.0
+    for start in range(0, len(first), TILE_ROWS):
+        s = first[start : start + TILE_ROWS] @ second.T
+        hits += _right(s, start) * len(s)
+    return hits / len(first)
 
 
 def layer_accuracy(z: Tensor, n_layers: int) -> float:
@@ -24,9 +34,10 @@ def layer_accuracy(z: Tensor, n_layers: int) -> float:
     return sum(pairs) / len(pairs)
 
 
-def _right(s: Tensor) -> float:
-    """The part of the rows of s [n, n] in which the diagonal is strictly the largest."""
-    own = s.diagonal().unsqueeze(1)
+def _right(s: Tensor, start: int = 0) -> float:
+    """The part of the rows of s [m, n] in which the diagonal that begins in column `start` is strictly the largest."""
+    own = s.diagonal(start).unsqueeze(1)
     margin = STRICTLY * torch.maximum(own.abs(), s.abs())
-    others = ~torch.eye(len(s), dtype=torch.bool, device=s.device)
+    others = torch.ones_like(s, dtype=torch.bool)
+    others.diagonal(start).fill_(False)
     return float((((own - s) > margin) | ~others).all(dim=1).double().mean())

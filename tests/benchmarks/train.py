@@ -158,7 +158,10 @@ def accuracies(which: str, recipe: str) -> tuple[list[float], list[float]]:
     parts |= {"output": parts["output"] or data.widths[-1]}
     config = Config(task=task, widths=data.widths, recipe=recipe, **parts)
     started = time.perf_counter()
-    transforms = Standardizer(views).transforms(config.standardization, names, 1 << 62)
+    standardizer = Standardizer(views)
+    if config.standardize == "auto":
+        config = training.choose(data, standardizer, config, 1 << 62).of(config, with_lr=True)
+    transforms = standardizer.transforms(config.standardization, names, 1 << 62)
     standardised = time.perf_counter() - started
     source = Source(replace(data, transforms=transforms), Order.of(data, config), 1 << 62)
     run = Run(source, config, training.new_state(config, CPU), CPU)

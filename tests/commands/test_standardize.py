@@ -270,6 +270,13 @@ def test_an_encoder_of_standardised_rows_is_that_of_stores_standardised_beforeha
         ("baseline", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
         ("baseline", ["--standardize", "zscore", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
         ("bench layers", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
+        ("train", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
+        ("train", ["--standardize", "auto", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
+        ("train", ["--standardize", "auto", "--task", "layers"], 2,
+         "--standardize auto goes with --task pairs; give none, center, zscore or whiten"),
+        ("train", ["--memory", "1K"], 3,
+         "--standardize auto: covariances and maps of 4 layers take 0.00 GiB, --memory allows 0.00; raise it, select fewer "
+         "layers, or give --standardize zscore"),
         ("train", ["--recipe", "paper", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
         ("baseline", ["--standardize-from", "{a}"], 2,
          "--standardize-from goes with --standardize, or an encoder trained on standardised rows"),
@@ -287,3 +294,10 @@ def test_what_does_not_go_together_is_refused(
     more = ["--task", "pairs", "-o", tmp_path / "e.pt"] if command == "train" else []
     done = run(*command.split(), *stores[:2], *more, *(option.format(a=stores[0]) for option in options))
     assert (done.code, done.stdout, done.stderr) == (code, "", f"contrasim: error: {message}\n")
+
+
+@pytest.mark.parametrize("command", ["baseline", "score", "bench layers", "bench multilingual", "bench image-caption"])
+def test_what_suits_training_rows_is_asked_of_train_alone(stores: list[Path], command: str) -> None:
+    done = run(*command.split(), *stores[:2], "--standardize", "auto")
+    assert (done.code, done.stdout) == (2, "")
+    assert "'auto' is not one of 'none', 'center', 'zscore', 'whiten'" in done.stderr

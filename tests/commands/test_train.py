@@ -303,8 +303,12 @@ def test_options_overrule_the_recipe(stores: list[Path], tmp_path: Path) -> None
 @pytest.mark.parametrize("task", ["layers", "pairs"])
 def test_the_default_recipe_is_the_default(stores: list[Path], tmp_path: Path, task: str) -> None:
     assert run("train", *stores, "--task", task, "--epochs", "1", "-q", "-o", tmp_path / "e.pt").code == 0
-    config = encoders.load(tmp_path / "e.pt").config
+    checkpoint = encoders.load(tmp_path / "e.pt")
+    config, chosen = checkpoint.config, checkpoint.provenance.get("choice")
     expected = RECIPES["default"][task] | {"epochs": 1, "output": RECIPES["default"][task]["output"] or 10}
+    assert (expected["standardize"] == "auto") == bool(chosen)
+    if chosen:
+        expected |= {"standardize": chosen["kind"], "shrinkage": chosen["shrinkage"], "lr": chosen["lr"]}
     assert config.recipe == "default"
     assert {name: getattr(config, name) for name in expected} == expected
 
