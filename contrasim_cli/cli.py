@@ -51,7 +51,8 @@ def main() -> NoReturn:
     try:
         code = app(prog_name="contrasim", standalone_mode=False)
     except typer.TyperException as error:
-        console.error_line(error.format_message())
+        # some Typers put the kind of the exception before what it says
+        console.error_line(error.format_message().replace(": Value error, ", ": "))
         code = error.exit_code
     except ContraSimError as error:
         _show_traceback()

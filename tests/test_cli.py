@@ -287,3 +287,11 @@ def shell(text: str, *args: object) -> subprocess.CompletedProcess[str]:
 def test_streams_that_take_nothing(store: Path, line: str, code: int, error: str) -> None:
     done = shell(line, store)
     assert (done.returncode, done.stdout, done.stderr) == (code, "", error)
+
+
+def test_an_unknown_choice_is_one_line_with_the_choices() -> None:
+    assert run("baseline", "a.h5", "b.h5", "--align", "foo") == (
+        2,
+        "",
+        "contrasim: error: Invalid value for '--align': 'foo' is not one of 'order', 'ids', 'position'.\n",
+    )
