@@ -1,0 +1,212 @@
+"""Confidence of all other measures, from a subset of rows that is prepared once."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.confidence.estimates import Use
+from contrasim_cli.grid import Layer
+from contrasim_cli.grid.plan import Kept, size, spans
+from contrasim_cli.measures.cka import Centred, Debiased, gram_form
+from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
+from contrasim_cli.scoring import Scorer
+
+if TYPE_CHECKING:
+    from contrasim_cli.confidence.resampling import Resampling
+
+log = logging.getLogger(__name__)
+
+FEWEST_ROWS = 4  # of which half can be drawn
+CHUNK_BYTES = 256 << 20  # of replicates worked off at once
+GATHER = 150  # multiplications in the time of moving one value of a Gram matrix
+GROWTH = {
+    "rsm_norm_difference": 1.0,
+    "permutation_procrustes": 0.5,
+    "procrustes_size_shape": 0.5,
+}  # θ ∝ rows to this power
+
+
+def _subset_rows(sampling: "Resampling", scorer: Scorer, layer: Layer) -> Tensor:
+    """The subset [n, p], read and encoded once."""
+    key = (id(scorer.checkpoint), layer)
+    if key not in sampling._encoded:
+        sampling._encoded[key] = sampling.rows_of(scorer, layer, sampling.subset)
+    return sampling._encoded[key]
+
+
+def compute(sampling: "Resampling", members: Sequence[int]) -> None:
+    """Intervals from halves of the subset, p-values from its shuffled rows; of measures that share prepared layers."""
+    if sampling.asked.bootstrap:
+        _draw_halves(sampling, members)
+    if sampling.asked.permutations:
+        _shuffle_prepared(sampling, members)
+
+
+def _scored_rows(sampling: "Resampling", scorer: Scorer) -> int:
+    """Rows that the score is of."""
+    limited = sampling.grid.rows_of_subset if scorer.entry.quadratic else None
+    return limited or sampling.grid.plan.n_rows
+
+
+def _scale(sampling: "Resampling", scorer: Scorer) -> float:
+    """What takes the spread of scores on m of n rows to that of the score on all N."""
+    rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
+    growth = (rows / sampling.half) ** GROWTH.get(scorer.entry.name, 0.0)
+    return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
+
+
+def _draw_halves(sampling: "Resampling", members: Sequence[int]) -> None:
+    replicates, count = sampling.asked.bootstrap, len(sampling.subset)
+    scorers = [sampling.grid.scorers[s] for s in members]
+    for scorer in scorers:
+        method = f"{sampling.half} of {count} rows without replacement, spread scaled to {_scored_rows(sampling, scorer)} rows"
+        sampling.intervals[scorer.name] = Use(count, method)
+        _warn_narrow(sampling, scorer)
+    if count < FEWEST_ROWS:
+        log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
+        return
+    rows = {layer: _subset_rows(sampling, scorers[0], layer) for layer in sampling.grid.plan.layers}
+    each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
+    found: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
+    with sampling.grid.progress("subsampling", replicates, "draws") as advance:
+        for start, stop in spans(replicates, _together(sampling, each)):
+            draws = sampling.draws(start, stop)
+            kept = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), sampling.room)  # noqa: B023
+            for a, b in sampling.grid.plan.pairs:
+                ones, others = (
+                    [(a, n) for n in sampling.grid.plan.first[a]],
+                    [(b, n) for n in sampling.grid.plan.second[b]],
+                )
+                for s, cell, values in _compared(sampling, members, kept, ones, others):
+                    found.setdefault((s, cell), []).append(values)
+            advance(stop - start)
+    for s in members:
+        cells = {cell: torch.cat(found[s, cell]).numpy() for cell in sampling.grid.plan.cells()}
+        sampling.set_intervals(s, cells, _scale(sampling, sampling.grid.scorers[s]))
+
+
+def _warn_narrow(sampling: "Resampling", scorer: Scorer) -> None:
+    widest = max(
+        sampling.width(scorer, one) + sampling.width(scorer, other) for one, other in sampling.grid.plan.cells()
+    )
+    if scorer.entry.trivial_at_full_rank and sampling.half <= widest:
+        log.warning(
+            "%s: intervals are from %d rows, fewer than the %d neurons of two layers: they are too narrow; raise "
+            "--confidence-rows",
+            scorer.name,
+            sampling.half,
+            widest,
+        )
+
+
+def _together(sampling: "Resampling", each: int) -> int:
+    """Replicates worked off at once, of so many bytes each."""
+    return max(1, min(CHUNK_BYTES, sampling.room // 4) // max(1, each))
+
+
+def _prepare(sampling: "Resampling", scorer: Scorer, rows: Tensor) -> Any:
+    """Rows [n, p], or [c, m, p] of draws, as the measure prepares them; CKA's as Gram matrices where those cost less."""
+    prepared = scorer.measure.prepare(rows)
+    if isinstance(prepared, Centred | Debiased) and _gram_is_cheaper(sampling, scorer, rows.shape[-2], rows.ndim > 2):
+        return gram_form(prepared)
+    return prepared
+
+
+def _gram_is_cheaper(sampling: "Resampling", scorer: Scorer, count: int, drawn: bool) -> bool:
+    """Count operations of a replicate: cross products of features, or of Gram matrices, made for a draw or shuffled."""
+    plan = sampling.grid.plan
+    cells = [(sampling.width(scorer, one), sampling.width(scorer, other)) for one, other in plan.cells()]
+    each = [sampling.width(scorer, layer) if drawn else GATHER for layer in plan.layers]
+    return count * (sum(each) + len(cells)) < sum(p * q for p, q in cells)
+
+
+def _compared(
+    sampling: "Resampling", members: Sequence[int], kept: "Kept", ones: Sequence[Layer], others: Sequence[Layer]
+) -> Iterator[tuple[int, tuple[Layer, Layer], Tensor]]:
+    """Scores [c] of all layers of one side with all of the other, both with a leading dimension c."""
+    compares = {s: sampling.grid.scorers[s].measure.compare for s in members}
+    products: Tensor | None = None
+    if not OF_INNER_PRODUCT.keys().isdisjoint(compares.values()):
+        first, second = (_stacked(kept.get(layer) for layer in side) for side in (ones, others))
+        products = None if first is None or second is None else first @ second.mT
+    for (i, one), (j, other) in product(enumerate(ones), enumerate(others)):
+        for s, compare in compares.items():
+            if products is None or compare not in OF_INNER_PRODUCT:
+                yield s, (one, other), compare(kept.get(one), kept.get(other)).cpu()
+            else:
+                yield s, (one, other), OF_INNER_PRODUCT[compare](products[:, i, j]).cpu()
+
+
+def _shuffle_prepared(sampling: "Resampling", members: Sequence[int]) -> None:
+    scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
+    for s in members:
+        sampling.shuffles[sampling.grid.scorers[s].name] = Use(count, f"{count} rows of Y")
+    kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), sampling.room)
+    facing: dict[Layer, list[Layer]] = {}
+    for one, other in sampling.grid.plan.cells():
+        facing.setdefault(other, []).append(one)
+    with sampling.grid.progress("shuffling", sampling.asked.permutations * len(facing), "layers") as advance:
+        for other, ones in facing.items():
+            _shuffle_layer(sampling, members, kept, ones, other, advance)
+
+
+def _shuffle_layer(
+    sampling: "Resampling",
+    members: Sequence[int],
+    kept: "Kept",
+    ones: Sequence[Layer],
+    other: Layer,
+    advance: Callable[[int], None],
+) -> None:
+    """Shuffle one layer's rows, and compare with every layer that faces it."""
+    scorer, prepared = sampling.grid.scorers[members[0]], kept.get(other)
+    rows = _subset_rows(sampling, scorer, other)
+    widest = max(sampling.width(scorer, one) for one in ones)
+    each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
+    found: dict[tuple[int, Layer], list[Tensor]] = {}
+    for start, stop in spans(sampling.asked.permutations, _together(sampling, each)):
+        orders = sampling.orders(len(rows), start, stop)
+        shuffled = permute_rows(prepared, orders)
+        if shuffled is None:
+            shuffled = scorer.measure.prepare(rows[orders])
+        for s, one, values in _against(sampling, members, kept, ones, shuffled):
+            found.setdefault((s, one), []).append(values.cpu().expand(stop - start))
+        advance(stop - start)
+    for (s, one), parts in found.items():
+        observed = sampling.grid.scorers[s].measure.compare(kept.get(one), prepared)
+        sampling.set_significance(s, (one, other), float(observed), torch.cat(parts).numpy())
+
+
+def _against(
+    sampling: "Resampling", members: Sequence[int], kept: "Kept", ones: Sequence[Layer], shuffled: Any
+) -> Iterator[tuple[int, Layer, Tensor]]:
+    """Scores [c] of layers with a shuffled one."""
+    values = flat(shuffled)
+    for some in _fitting(sampling, ones, 0 if values is None else values.shape[-1]):
+        side = None if values is None else _stacked(kept.get(one) for one in some)
+        products = None if values is None or side is None else side @ values.mT
+        for s in members:
+            compare = sampling.grid.scorers[s].measure.compare
+            for i, one in enumerate(some):
+                if products is None or compare not in OF_INNER_PRODUCT:
+                    yield s, one, compare(kept.get(one), shuffled)
+                else:
+                    yield s, one, OF_INNER_PRODUCT[compare](products[i])
+
+
+def _fitting(sampling: "Resampling", layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
+    """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
+    step = max(1, min(CHUNK_BYTES, sampling.room // 4) // (8 * each)) if each else len(layers)
+    for start in range(0, len(layers), step):
+        yield layers[start : start + step]
+
+
+def _stacked(prepared: Iterable[Any]) -> Tensor | None:
+    """The kernels of prepared layers [..., layers, d]; None where one has none."""
+    values = [flat(layer) for layer in prepared]
+    found = [value for value in values if value is not None]
+    return torch.stack(found, dim=-2) if len(found) == len(values) else None

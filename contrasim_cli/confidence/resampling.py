@@ -1,0 +1,172 @@
+"""What all resampling shares: the subset of rows, draws and shuffles by seed, and where results go."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contrasim_cli.confidence import prepared, rowwise
+from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
+from contrasim_cli.errors import InputError
+from contrasim_cli.grid import Cell, Grid, Layer
+from contrasim_cli.scoring import Scorer
+
+log = logging.getLogger(__name__)
+
+SUBSET, DRAW, SHUFFLE = range(3)  # what a seed is for
+
+
+@dataclass
+class Resampling:
+    """Confidence for every cell of a grid that has its scores."""
+
+    grid: Grid
+    asked: Asked
+    found: dict[Cell, Confidence] = field(default_factory=dict)
+    intervals: dict[str, Use] = field(default_factory=dict)  # by scorer
+    shuffles: dict[str, Use] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Draw the subset.
+
+        Raises:
+            InputError: its rows do not fit the budget.
+        """
+        rows = self.grid.plan.n_rows
+        count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
+        chosen = np.arange(rows) if count == rows else np.sort(self.rng(SUBSET).choice(rows, count, replace=False))
+        self.subset = torch.from_numpy(chosen)
+        self.half = count // 2
+        self._encoded: dict[Any, Tensor] = {}
+        self._check_memory(count)
+
+    def _check_memory(self, count: int) -> None:
+        widths = [self.grid.plan.width(layer) for layer in self.grid.plan.layers]
+        need = 8 * count * (sum(widths) + 4 * max(count, *widths))
+        if self._wholes and need > self.grid.reader.free:
+            raise InputError(
+                f"--confidence-rows {count} needs about {need / 2**20:.0f} MiB besides what is kept, --memory leaves "
+                f"{self.grid.reader.free / 2**20:.0f}; raise --memory or ask for fewer rows"
+            )
+
+    def compute(self) -> dict[Cell, Confidence]:
+        """Everything asked for; `intervals` and `shuffles` then say how."""
+        self.found = {
+            (s, *cell): Confidence() for s in range(len(self.grid.scorers)) for cell in self.grid.plan.cells()
+        }
+        rowwise_scorers = [s for s, scorer in enumerate(self.grid.scorers) if scorer.measure.rowwise is not None]
+        if rowwise_scorers:
+            rowwise.compute(self, rowwise_scorers)
+        for members in self._wholes:
+            prepared.compute(self, members)
+        self._note_blind()
+        return self.found
+
+    def _note_blind(self) -> None:
+        """Say where shuffles tell nothing."""
+        for s, scorer in enumerate(self.grid.scorers):
+            cells = [self.found[(s, *cell)] for cell in self.grid.plan.cells()]
+            blind = sum(cell.p_value == 1.0 and cell.z_score is None for cell in cells)
+            if blind and self.asked.permutations > 1:
+                text = "%s: every shuffle of rows scores the same for %d pair(s) of layers, so that p is 1 and there is no z-score"
+                log.info(text, scorer.name, blind)
+
+    @property
+    def _wholes(self) -> list[list[int]]:
+        """Scorers that are not row-wise, those together that share prepared layers."""
+        groups: dict[Any, list[int]] = {}
+        for s, scorer in enumerate(self.grid.scorers):
+            if scorer.measure.rowwise is None:
+                groups.setdefault(scorer.key, []).append(s)
+        return list(groups.values())
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What JSON says of how it was done."""
+        kinds = {
+            "bootstrap": (self.asked.bootstrap, self.intervals),
+            "permutations": (self.asked.permutations, self.shuffles),
+        }
+        return {
+            "replicates": {kind: count for kind, (count, _) in kinds.items()},
+            "confidence_rows": {
+                kind: {name: use.rows for name, use in uses.items()} for kind, (_, uses) in kinds.items()
+            },
+            "confidence_method": {
+                kind: {name: use.method for name, use in uses.items()} for kind, (_, uses) in kinds.items()
+            },
+        }
+
+    def note(self) -> None:
+        """Say on stderr how it was done."""
+        for text, count, uses in (
+            ("95 %% intervals from %d replicates, %s (%s)", self.asked.bootstrap, self.intervals),
+            ("p-values from %d shuffles, %s (%s)", self.asked.permutations, self.shuffles),
+        ):
+            for use in dict.fromkeys(uses.values()):
+                names = ", ".join(name for name, found in uses.items() if found == use)
+                log.info(text, count, use.method, names)
+
+    def rng(self, *purpose: int) -> np.random.Generator:
+        """A generator for one purpose."""
+        return np.random.default_rng([self.asked.seed, *purpose])
+
+    def orders(self, count: int, start: int, stop: int) -> Tensor:
+        """Shuffles [stop - start, count] of so many rows."""
+        found = np.stack([self.rng(SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)])
+        return torch.from_numpy(found).to(self.grid.device)
+
+    def draws(self, start: int, stop: int) -> Tensor:
+        """Positions [stop - start, m] in the subset, without replacement, in order."""
+        count = len(self.subset)
+        draws = [self.rng(DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
+        return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
+
+    def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
+        """Set some of what is found for a cell."""
+        self.found[(s, *cell)] = self.found[(s, *cell)]._replace(**values)
+
+    def set_intervals(self, s: int, replicates: Mapping[tuple[Layer, Layer], Values], scale: float | None) -> None:
+        """Intervals of every pair of layers from its replicates; a warning where there is none."""
+        empty = 0
+        for cell, values in replicates.items():
+            score = self.grid.scores[(s, *cell)]
+            low, high = interval(values, score, scale)
+            empty += low is None and np.isfinite(score)
+            self.set(s, cell, ci_low=low, ci_high=high)
+        if empty:
+            log.warning(
+                "%s: no interval for %d pair(s) of layers: the measure is undefined on some draw of rows (%s)",
+                self.grid.scorers[s].name,
+                empty,
+                self.grid.scorers[s].entry.undefined,
+            )
+
+    def set_significance(self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values) -> None:
+        """P-value and z-score of a cell that has a score."""
+        if not np.isfinite(self.grid.scores[(s, *cell)]):
+            return
+        p, z = significance(shuffled, observed, self.grid.scorers[s].entry.higher_is_more_similar)
+        self.set(s, cell, p_value=p, z_score=z)
+
+    def rows_of(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
+        """Some rows [k, p] as the scorer's measure takes them."""
+        reader = self.grid.reader
+        if reader.in_memory:
+            raw = reader.rows(layer, 0, self.grid.plan.n_rows)[rows.to(self.grid.device)]
+        else:
+            raw = torch.from_numpy(self.grid.plan.views[layer[0]].read(layer[1], rows.numpy())).to(self.grid.device)
+        return self.grid.encoded(scorer, layer, raw)
+
+    def width(self, scorer: Scorer, layer: Layer) -> int:
+        """Columns of a layer as the scorer's measure takes it."""
+        return self.grid.plan.width(layer) if scorer.checkpoint is None else scorer.checkpoint.config.output
+
+    @property
+    def room(self) -> int:
+        """Bytes for prepared layers."""
+        return self.grid.reader.free // 2

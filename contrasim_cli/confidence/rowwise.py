@@ -1,0 +1,136 @@
+"""Confidence of row-wise measures and learned scores, from their values per row."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from contrasim_cli.confidence.estimates import Use, Values
+from contrasim_cli.grid import Layer
+from contrasim_cli.grid.plan import spans
+
+if TYPE_CHECKING:
+    from contrasim_cli.confidence.resampling import Resampling
+
+DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
+DRAWN_TOGETHER = 256  # replicates whose weights are drawn together
+CHUNK_BYTES = 256 << 20  # of rows mapped at once
+WEIGHTS = 3  # what a seed is for
+
+
+def compute(sampling: "Resampling", members: Sequence[int]) -> None:
+    """Intervals from weighted sums over all rows, p-values from shuffled pairs of rows."""
+    plan, cells = sampling.grid.plan, list(sampling.grid.plan.cells())
+    if sampling.asked.bootstrap:
+        means = _bootstrap_means(sampling, members)
+        for k, s in enumerate(members):
+            part = means[:, k * len(cells) : (k + 1) * len(cells)]
+            sampling.set_intervals(s, dict(zip(cells, part.T, strict=True)), None)
+            sampling.intervals[sampling.grid.scorers[s].name] = Use(
+                plan.n_rows, f"bootstrap of {plan.n_rows} rows, percentiles"
+            )
+    for s in members if sampling.asked.permutations else ():
+        fit = sampling.grid.reader.in_memory and _mapped_bytes(sampling, s) <= sampling.grid.reader.free // 2
+        rows = torch.arange(plan.n_rows) if fit else sampling.subset
+        _shuffle_pairs(sampling, s, rows)
+        sampling.shuffles[sampling.grid.scorers[s].name] = Use(len(rows), f"{len(rows)} rows of Y")
+
+
+def _mapped_bytes(sampling: "Resampling", s: int) -> int:
+    widths = [sampling.width(sampling.grid.scorers[s], layer) for layer in sampling.grid.plan.layers]
+    return 8 * sampling.grid.plan.n_rows * sum(widths)
+
+
+def _bootstrap_means(sampling: "Resampling", members: Sequence[int]) -> Values:
+    """[B, scorers · cells] means over rows drawn with replacement, as weighted sums over blocks of rows."""
+    plan = sampling.grid.plan
+    rows, replicates = plan.n_rows, sampling.asked.bootstrap
+    blocks = list(spans(rows, DRAWN_ROWS))
+    sizes = np.array([stop - start for start, stop in blocks])
+    drawn = sampling.rng(WEIGHTS).multinomial(rows, sizes / rows, size=replicates)  # rows of each block
+    total = torch.zeros(replicates, len(members) * sum(1 for _ in plan.cells()), dtype=torch.float64)
+    with sampling.grid.progress("bootstrap", rows, "rows") as advance:
+        for k, (start, stop) in enumerate(blocks):
+            values = _row_values(sampling, members, start, stop)
+            for first, last in spans(replicates, DRAWN_TOGETHER):
+                rng = sampling.rng(WEIGHTS, k, first)
+                total[first:last] += torch.from_numpy(_weights(rng, drawn[first:last, k], stop - start)) @ values
+            advance(stop - start)
+    return (total / rows).numpy()
+
+
+def _row_values(sampling: "Resampling", members: Sequence[int], start: int, stop: int) -> Tensor:
+    """f(x_r, y_r) [rows, scorers · cells] of a block, in smaller ones where that does not fit."""
+    step = sampling.grid.reader.block_rows(sampling.grid.plan.layers, itemsize=16)
+    found = []
+    for first, last in spans(stop - start, step):
+        raw = {
+            layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
+        }
+        found.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
+    return torch.cat(found)
+
+
+def _values_of(sampling: "Resampling", s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
+    scorer = sampling.grid.scorers[s]
+    form = scorer.measure.rowwise
+    assert form is not None
+    mapped = {layer: form.map(sampling.grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
+    pairs = _pairs(sampling, mapped, mapped, form.values, (count,))
+    return torch.cat([values.flatten(1) for values in pairs], dim=1)
+
+
+def _pairs(
+    sampling: "Resampling",
+    first: Mapping[Layer, Tensor],
+    second: Mapping[Layer, Tensor],
+    function: Callable[[Tensor, Tensor], Tensor],
+    lead: tuple[int, ...] = (),
+) -> Iterator[Tensor]:
+    """A row form's function [*lead, layers of a, layers of b] for every pair of views; NaN where widths differ."""
+    plan = sampling.grid.plan
+    for a, b in plan.pairs:
+        one, other = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
+        out = torch.full((*lead, len(one), len(other)), torch.nan, dtype=torch.float64)
+        for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
+            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
+            part = function(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
+            out[..., torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
+        yield out
+
+
+def _shuffle_pairs(sampling: "Resampling", s: int, rows: Tensor) -> None:
+    """Mean of f(x_r, y_π(r)) for every shuffle π, of rows that are mapped once."""
+    scorer, count = sampling.grid.scorers[s], len(rows)
+    form = scorer.measure.rowwise
+    assert form is not None
+    mapped = {layer: form.map(sampling.rows_of(scorer, layer, rows)) for layer in sampling.grid.plan.layers}
+    step = max(64, CHUNK_BYTES // (16 * sum(side.shape[1] for side in mapped.values())))
+
+    def means(order: Tensor) -> Tensor:
+        total = torch.zeros(())
+        for start, stop in spans(count, step):
+            ahead = {layer: side[start:stop] for layer, side in mapped.items()}
+            shuffled = {layer: side[order[start:stop]] for layer, side in mapped.items()}
+            sums = torch.cat([values.flatten() for values in _pairs(sampling, ahead, shuffled, form.sums)])
+            total = total + sums / count
+        return total
+
+    observed = means(torch.arange(count, device=sampling.grid.device))
+    found = []
+    with sampling.grid.progress("shuffling", sampling.asked.permutations, "times") as advance:
+        for replicate in range(sampling.asked.permutations):
+            found.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
+            advance(1)
+    for cell, score, values in zip(sampling.grid.plan.cells(), observed, torch.stack(found).T.numpy(), strict=True):
+        sampling.set_significance(s, cell, float(score), values)
+
+
+def _weights(rng: np.random.Generator, drawn: npt.NDArray[np.int64], rows: int) -> Values:
+    """How often each row of a block is drawn [replicates, rows], given how many rows each replicate draws of it."""
+    replicate = np.repeat(np.arange(len(drawn)), drawn)
+    places = replicate * rows + rng.integers(0, rows, size=len(replicate))
+    return np.bincount(places, minlength=len(drawn) * rows).reshape(len(drawn), rows).astype(np.float64)
