@@ -9,12 +9,12 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from timing import product_rate, seconds
 
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.plan import Plan
@@ -24,22 +24,6 @@ from contrasim_cli.store import LayerSpec, StoreWriter, align, open_stores
 
 NAIVE_PAIRS = 2
 QUADRATIC_ROWS = 2000
-
-
-def seconds(run: Callable[[], object], repeats: int = 1) -> float:
-    """The best of a few runs."""
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def product_rate(dtype: torch.dtype, side: int = 4096) -> float:
-    """GFLOP/s of a square matrix product."""
-    a = torch.randn(side, side).to(dtype)
-    return 2 * side**3 / seconds(lambda: a @ a, 3) / 1e9
 
 
 def make_stores(folder: Path, models: int, layers: int, rows: int, width: int) -> list[Path]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from timing import product_rate, seconds
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,23 +30,6 @@ from contrasim_cli.transforms import Standardizer
 CPU = torch.device("cpu")
 SAMPLES = Path(__file__).parents[2] / "sample_data"
 HIDDEN, OUTPUT = (512, 256), 128
-
-
-def seconds(run: Callable[[], object], repeats: int) -> float:
-    """The best of a few runs, after one that does not count."""
-    run()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - started)
-    return min(times)
-
-
-def product_rate(dtype: torch.dtype, side: int = 4096) -> float:
-    """GFLOP/s of a square matrix product."""
-    a = torch.randn(side, side).to(dtype)
-    return 2 * side**3 / seconds(lambda: a @ a, 3) / 1e9
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------
