@@ -13,14 +13,14 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.files import check_output, quoted
+from contrasim_cli.files import check_output, discard, quoted
 from contrasim_cli.recipes import RECIPES
 
 if TYPE_CHECKING:
     import torch
 
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.encoder import Config
+    from contrasim_cli.encoder import Checkpoint, Config
     from contrasim_cli.training import Choice, Data
 
 log = logging.getLogger(__name__)
@@ -252,8 +252,15 @@ def _standardized(
     return Prepared(replace(data, transforms=transforms), config, by, choice)
 
 
-def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
-    """Refuse to take the output that is there for that of this run where it is another's."""
+def _draw(outputs: Outputs, curves: dict[str, list[float]]) -> None:
+    if outputs.plot is not None:
+        from contrasim_cli.plots import draw_training
+
+        draw_training(curves, outputs.plot, outputs.force or outputs.resume)
+
+
+def _complete(output: Path, config: "Config", about: dict[str, Any]) -> "Checkpoint":
+    """The output of an earlier run like this; that of another is refused."""
     from contrasim_cli import encoder as encoders
 
     found = encoders.load(output)
@@ -263,6 +270,7 @@ def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> No
         raise OutputExistsError(
             f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
         )
+    return found
 
 
 def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") -> None:
@@ -277,8 +285,11 @@ def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") 
     source = training.Source(data, training.Order.of(data, config), budget, console.progress)
     about = training.provenance(source, made.by, made.choice)
     if resume and not force and output.exists():
-        _check_complete(output, config, about)
+        there = _complete(output, config, about)
         log.info("%s is complete already", quoted(output))
+        discard(partial)
+        if outputs.plot is not None and not outputs.plot.exists():
+            _draw(outputs, training.curves_of(there))
         return
     if resume and partial.exists():
         found = encoders.load(partial)
@@ -294,10 +305,7 @@ def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") 
     run = training.Run(source, config, state, device, save, outputs.save_every, progress=console.progress)
     with Journal(outputs.log, run.steps_done) as run.journal:
         run.train()
-    partial.unlink(missing_ok=True)
-    if outputs.plot is not None:
-        from contrasim_cli.plots import draw_training
-
-        draw_training(state.curves, outputs.plot, force or resume)
+    discard(partial)
+    _draw(outputs, state.curves)
     losses = state.curves["loss"]
     log.info("wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, len(losses), losses[-1])
