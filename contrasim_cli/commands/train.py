@@ -1,6 +1,7 @@
 """`contrasim train`: an encoder from stores."""
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,10 +190,11 @@ def train(
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
-    if not parts["lr"] > 0:
-        raise UsageError(f"--lr {parts['lr']:g}: must be greater than 0")
-    if not parts["temperature"] > 0:
-        raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
+    for option, name in (("--lr", "lr"), ("--temperature", "temperature")):
+        if not 0 < parts[name] < math.inf:
+            raise UsageError(f"{option} {parts[name]:g}: must be greater than 0, and finite")
+    if not parts["weight_decay"] < math.inf:
+        raise UsageError("--weight-decay inf: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
     if task is r.Task.layers and parts["standardize"] == "auto":
@@ -297,6 +299,7 @@ def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") 
         state = training.resumed_state(found, config, device)
         log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
     else:
+        training.check_room(config, device)
         state = training.new_state(config, device)
 
     def save(state: training.State, finished: bool) -> None:
