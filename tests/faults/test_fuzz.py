@@ -95,7 +95,7 @@ def build(path: Path, own: bool, attrs: dict[str, Any], members: dict[str, Any])
         for name, (kind, shape, options, filled, own_attrs) in members.items():
             try:
                 dataset = create(file, name, kind, shape, options, filled)
-            except (TypeError, ValueError, OSError, KeyError, RuntimeError):
+            except (TypeError, ValueError, OSError, KeyError, RuntimeError, AttributeError):
                 continue
             for key, value in own_attrs.items():
                 set_attribute(dataset, key, value)
