@@ -14,7 +14,7 @@ import pytest
 from faults.conftest import Figures
 from faults.test_kills import check_end, uninterrupted
 from faults.warm import Ended, Fault, Warm
-from faults.workplace import COMMANDS, Command, clear
+from faults.workplace import COMMANDS, ONE_OF_EACH, Command, clear
 
 ERRORS = {
     errno.ENOSPC: "No space left on device", errno.EDQUOT: "Disk quota exceeded", errno.EIO: "Input/output error",
@@ -124,7 +124,7 @@ def test_a_full_disk(warm: Warm, inputs: Path, tmp_path: Path, command: Command)
         assert command.contents(folder) == expected
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.name)
 def test_a_read_only_file_system(warm: Warm, inputs: Path, tmp_path: Path, command: Command) -> None:
     folder = tmp_path / "disk"
     with mounted(folder, "-o", "size=1m"):
@@ -135,7 +135,7 @@ def test_a_read_only_file_system(warm: Warm, inputs: Path, tmp_path: Path, comma
     assert said.endswith(f"cannot be written: the folder {folder} is not writable")
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.name)
 def test_a_folder_of_somebody_elses(warm: Warm, inputs: Path, command: Command) -> None:
     """To whom everything is forbidden who is not root."""
     with tempfile.TemporaryDirectory() as name:
@@ -150,7 +150,7 @@ def test_a_folder_of_somebody_elses(warm: Warm, inputs: Path, command: Command) 
         (folder / "work").chmod(0o755)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.name)
 def test_a_folder_that_is_not_there(warm: Warm, inputs: Path, tmp_path: Path, command: Command) -> None:
     """Is known before any work is done."""
     clear(tmp_path / "work", inputs)
@@ -162,7 +162,7 @@ def test_a_folder_that_is_not_there(warm: Warm, inputs: Path, tmp_path: Path, co
 
 
 @pytest.mark.parametrize("force", [False, True], ids=["", "--force"])
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+@pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.name)
 def test_two_runs_write_one_output(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, command: Command, force: bool
 ) -> None:

@@ -105,6 +105,8 @@ COMMANDS = [
             ("o.tsv",), results),
 ]  # fmt: skip
 
+ONE_OF_EACH = [COMMANDS[k] for k in (0, 3, 4, 5, 6)]
+
 
 def furnish(folder: Path) -> Path:
     """Write what the commands read."""
