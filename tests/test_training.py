@@ -239,10 +239,9 @@ def test_rows_are_held_in_the_precision_of_the_products(tmp_path: Path, precisio
     with source.groups(0, 0) as groups:
         ((_, held, _),) = groups
         (part,) = held.take(rows)
-        found = taken(held, Step(rows, 0))
     assert part.places == [0, 1, 2, 3]
-    for i, name in enumerate(["l0", "l1"] * 2):
-        assert torch.equal(found[i], torch.from_numpy(layers[name][rows]).float().to(getattr(torch, precision)))
+    for found, name in zip(part.rows(slice(None)).view(4, 3, 6), ["l0", "l1"] * 2, strict=True):
+        assert torch.equal(found, torch.from_numpy(layers[name][rows]).float().to(getattr(torch, precision)))
 
 
 def test_group_rows_follow_from_the_data_alone() -> None:
