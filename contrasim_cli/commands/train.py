@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.encoder import Config
+    from contrasim_cli.encoder import Checkpoint, Config
     from contrasim_cli.training import Choice, Data
 
 log = logging.getLogger(__name__)
@@ -252,8 +252,8 @@ def _standardized(
     return Prepared(replace(data, transforms=transforms), config, by, choice)
 
 
-def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
-    """Refuse to take the output that is there for that of this run where it is another's."""
+def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> "Checkpoint":
+    """The output that is there; refused where it is another run's."""
     from contrasim_cli import encoder as encoders
 
     found = encoders.load(output)
@@ -263,6 +263,17 @@ def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> No
         raise OutputExistsError(
             f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
         )
+    return found
+
+
+def _leave(outputs: Outputs, partial: Path, losses: Sequence[float], accuracies: Sequence[float] | None) -> None:
+    """What remains to be done once the encoder is written; a run that was killed at just that moment makes up for it."""
+    partial.unlink(missing_ok=True)
+    if outputs.plot is not None:
+        from contrasim_cli.plots import draw_training
+
+        curves = {"loss": losses} | ({"validation_accuracy": accuracies} if accuracies else {})
+        draw_training(curves, outputs.plot, outputs.force or outputs.resume)
 
 
 def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") -> None:
@@ -277,8 +288,9 @@ def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") 
     source = training.Source(data, training.Order.of(data, config), budget, console.progress)
     about = training.provenance(source, made.by, made.choice)
     if resume and not force and output.exists():
-        _check_complete(output, config, about)
+        found = _check_complete(output, config, about)
         log.info("%s is complete already", quoted(output))
+        _leave(outputs, partial, found.training["loss_curve"], found.training.get("validation_accuracy_curve"))
         return
     if resume and partial.exists():
         found = encoders.load(partial)
@@ -294,10 +306,6 @@ def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") 
     run = training.Run(source, config, state, device, save, outputs.save_every, progress=console.progress)
     with Journal(outputs.log, run.steps_done) as run.journal:
         run.train()
-    partial.unlink(missing_ok=True)
-    if outputs.plot is not None:
-        from contrasim_cli.plots import draw_training
-
-        draw_training(state.curves, outputs.plot, force or resume)
+    _leave(outputs, partial, state.curves["loss"], state.curves.get("validation_accuracy"))
     losses = state.curves["loss"]
     log.info("wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, len(losses), losses[-1])
