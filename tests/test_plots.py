@@ -54,7 +54,9 @@ def bench(
                 value = None if missing and measure == "pwcca" else min(1.0, rise)
                 whole = () if value is None else (0.05, value - 0.03, value + 0.03)
                 spread = whole or (None, None, None)
-                rows.append(BenchRow("multilingual", measure, kind, pair, layer, value, *spread, 1 / 11, 100))
+                rows.append(
+                    BenchRow("multilingual", measure, kind, pair, layer, value, *spread, 1 / 11, 100, None, None)
+                )
     return Results("bench", BenchRow, rows)
 
 
