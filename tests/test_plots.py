@@ -265,7 +265,7 @@ def test_names_are_no_mathematics(tmp_path: Path) -> None:
         "nothing",
         "many layers",
         "panels of different sizes",
-    ],  # fmt: skip
+    ],
 )
 def test_odd_results_are_drawn(tmp_path: Path, results: Results) -> None:
     assert svg(tmp_path, results).startswith("<?xml")
