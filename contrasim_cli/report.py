@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from contrasim_cli.checklist import checklists
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted, write_atomic
 from contrasim_cli.measures import higher_is_more_similar
-from contrasim_cli.results import ALL, BenchRow, Results, Row, ScoreRow
+from contrasim_cli.results import ALL, BenchRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
 
 SCHEMA_VERSION = 1
@@ -113,6 +114,8 @@ def _tables(results: Results, width: int) -> list[Table | str]:
         return _score_tables(results, width)
     if results.kind is BenchRow:
         return _bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
+    if results.kind is SanityRow:
+        return checklists([row for row in results.rows if isinstance(row, SanityRow)], width)
     return [_plain_table(results, results.rows), *_fact_tables(results.about.get("stores", {}))]
 
 
