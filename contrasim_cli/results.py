@@ -26,7 +26,11 @@ class ScoreRow:
 
 @dataclass(frozen=True)
 class BenchRow:
-    """One accuracy, a fraction; `pair` and `layer` are `all` in overall rows. None where there is nothing to say."""
+    """One accuracy, a fraction; `pair` and `layer` are `all` in overall rows. None where there is nothing to say.
+
+    `mrr` is the mean reciprocal rank of the right answers; `margin` the mean of how far they are ahead of the best wrong
+    one, in units of the wrong ones' standard deviation, over the trials where that is defined.
+    """
 
     benchmark: str
     measure: str
@@ -39,6 +43,8 @@ class BenchRow:
     ci_high: float | None
     chance: float
     trials: int
+    mrr: float | None
+    margin: float | None
 
 
 @dataclass(frozen=True)

@@ -282,6 +282,25 @@ def retrieval_is_right(own: float, candidates: Iterable[float], *, higher: bool 
     return all(strictly_more_similar(own, candidate, higher=higher) for candidate in candidates)
 
 
+def reciprocal_rank(own: float, candidates: Iterable[float], *, higher: bool = True) -> float:
+    """Return 1 / (1 + the number of candidates that `own` is not strictly ahead of)."""
+    return 1 / (1 + sum(not strictly_more_similar(own, candidate, higher=higher) for candidate in candidates))
+
+
+def margin(own: float, candidates: Sequence[float], *, higher: bool = True) -> float:
+    """Return how far `own` is ahead of the best candidate over the candidates' population standard deviation.
+
+    NaN where a score is, and where that deviation is no more than 1e-6 of the largest score.
+    """
+    if any(math.isnan(score) for score in (own, *candidates)):
+        return math.nan
+    mean = math.fsum(candidates) / len(candidates)
+    deviation = math.sqrt(math.fsum((c - mean) ** 2 for c in candidates) / len(candidates))
+    if deviation <= STRICTLY * max(map(abs, (own, *candidates))):
+        return math.nan
+    return (own - max(candidates) if higher else min(candidates) - own) / deviation
+
+
 def nearest_neighbours(
     queries: npt.ArrayLike, rows: npt.ArrayLike, k: int, own: Sequence[int | None]
 ) -> list[list[int]]:

@@ -27,21 +27,23 @@ SCORES = st.sampled_from([-1.0, 0.0, 0.5, 0.5 * (1 + 0.9e-6), 0.5 * (1 + 1.1e-6)
 @given(st.integers(1, 5).flatmap(lambda k: hnp.arrays(np.float64, (k, k), elements=SCORES)), st.booleans())
 @example(np.full((3, 3), 0.7), True)
 def test_outcomes_equal_the_oracle_also_where_scores_tie(grid: Any, higher: bool) -> None:
-    assert predicted(grid, higher).mean() == oracles.layer_prediction(grid, higher=higher)
+    assert predicted(grid, higher).outcomes.mean() == oracles.layer_prediction(grid, higher=higher)
 
 
 @pytest.mark.parametrize(("gap", "right"), [(0.0, 0.0), (0.9e-6, 0.0), (1.1e-6, 1.0)])
 @pytest.mark.parametrize("size", [1e-8, 0.5, 1e8, -1.0])
 def test_a_tie_is_wrong_and_a_hair_is_a_tie(gap: float, right: float, size: float) -> None:
     own = size + abs(size) * gap
-    assert predicted(np.array([[own, size], [0, size]]))[0] == right
+    assert predicted(np.array([[own, size], [0, size]])).outcomes[0] == right
     lower = size - abs(size) * gap
-    assert predicted(np.array([[lower, size], [0, size]]), higher=False)[0] == right
+    assert predicted(np.array([[lower, size], [0, size]]), higher=False).outcomes[0] == right
 
 
 def test_a_row_with_an_undefined_score_has_no_outcome() -> None:
     found = predicted(np.array([[1.0, np.nan, 0.0], [0.0, 1.0, 0.5], [0.2, 0.1, 0.0]]))
-    np.testing.assert_array_equal(found, [np.nan, 1, 0])
+    np.testing.assert_array_equal(found.outcomes, [np.nan, 1, 0])
+    np.testing.assert_array_equal(found.reciprocal_ranks, [np.nan, 1, 1 / 3])
+    np.testing.assert_allclose(found.margins, [np.nan, 2, -4])
 
 
 def test_pairs_of_models() -> None:
@@ -74,6 +76,10 @@ def test_the_benchmark_equals_a_loop_over_models_and_layers(tmp_path: Path, ever
             measure = oracles.MEASURES[trials.scorer.name]
             scores = [[measure(x, y) for y in stores[b].values()] for x in stores[a].values()]
             assert trials.outcomes[k].mean() == oracles.layer_prediction(scores)
+            for i, row in enumerate(scores):
+                own, others = row[i], row[:i] + row[i + 1 :]
+                assert trials.reciprocal_ranks[k, i, 0] == oracles.reciprocal_rank(own, others)
+                assert trials.margins[k, i, 0] == pytest.approx(oracles.margin(own, others), abs=1e-4)
         accuracies.append(trials.outcomes.mean())
     assert 0.2 < max(accuracies) < 1  # hard enough to tell
 

@@ -95,6 +95,10 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
                     right = oracle(trials.scorer, own[batch], other[batch])
                     wrong = [oracle(trials.scorer, own[batch], other[chosen[batch, t]]) for t in range(10)]
                     assert trials.outcomes[k, layer, b] == oracles.retrieval_is_right(right, wrong)
+                    assert trials.reciprocal_ranks[k, layer, b] == oracles.reciprocal_rank(right, wrong)
+                    assert trials.margins[k, layer, b] == pytest.approx(
+                        oracles.margin(right, wrong), abs=1e-4, nan_ok=True
+                    )
     means = [trials.outcomes.mean() for trials in found]
     assert max(means) > 0.3
     assert min(means) < 0.9  # neither all right nor all wrong

@@ -37,7 +37,7 @@ def bench(kinds: tuple[str, ...] = ("random", "faiss"), missing: bool = False) -
                 )
                 rows.append(
                     BenchRow("multilingual", measure, kind, "all", f"{'' if k == 'all' else 'hidden_'}{k}",
-                             accuracy, None if accuracy is None else 0.05, None, None, 1 / 11, 100)
+                             accuracy, None if accuracy is None else 0.05, None, None, 1 / 11, 100, None, None)
                 )  # fmt: skip
     return Results("bench", BenchRow, rows)
 

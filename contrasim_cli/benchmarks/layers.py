@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import STRICTLY, model_pairs
-from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.benchmarks import model_pairs
+from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.errors import MismatchError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.grid import Grid, layer_grids
@@ -19,13 +19,11 @@ from contrasim_cli.store import View
 from contrasim_cli.transforms import Standardizer
 
 
-def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> npt.NDArray[np.float64]:
-    """[layers] 1 where s(f_i, g_i) is strictly the most similar of row i, 0 where not, NaN where row i has a NaN."""
-    signed = grid if higher else -grid
-    own = np.diagonal(signed)[:, None]
-    margin = STRICTLY * np.maximum(np.abs(own), np.abs(signed))
-    beaten = (own - signed > margin) | np.eye(len(grid), dtype=bool)
-    return np.where(np.isnan(grid).any(axis=1), np.nan, beaten.all(axis=1).astype(float))
+def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> Judged:
+    """[layers] s(f_i, g_i) judged against the rest of row i; NaN where row i has a NaN."""
+    others = grid[~np.eye(len(grid), dtype=bool)].reshape(len(grid), -1)
+    scores = np.concatenate([np.diagonal(grid)[:, None], others], axis=1)
+    return judge(scores, higher, ~np.isnan(grid).any(axis=1))
 
 
 def layer_prediction(
@@ -58,8 +56,9 @@ def layer_prediction(
     found = []
     for s, scorer in enumerate(scorers):
         by_pair = [predicted(grids[s, a, b], scorer.entry.higher_is_more_similar) for a, b in pairs]
-        outcomes = np.stack(by_pair)[:, :, None]
-        found.append(Trials(scorer, "", labels, layers[0], outcomes, 1 / len(layers[0]), clusters_are_pairs=True))
+        judged = Judged(*(np.stack(values)[:, :, None] for values in zip(*by_pair, strict=True)))
+        chance = 1 / len(layers[0])
+        found.append(Trials(scorer, "", labels, layers[0], *judged, chance, clusters_are_pairs=True))
     return found
 
 

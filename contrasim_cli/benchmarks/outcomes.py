@@ -1,24 +1,65 @@
-"""From outcomes of single trials to rows of results: one way for every benchmark."""
+"""From scores of single trials to rows of results: one way for every benchmark."""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, mean, spread
+from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, defined_mean, mean, spread
 from contrasim_cli.results import ALL, BenchRow
 from contrasim_cli.scoring import Scorer
 
 
+class Judged(NamedTuple):
+    """How far ahead the right answers of some trials are, three arrays of one shape; NaN where a trial has no answer.
+
+    outcomes: 1 where s_0 is strictly the most similar of all, 0 where it is not. reciprocal_ranks: 1 / rank in (0, 1],
+    where rank 1 is the best and every candidate that s_0 is not strictly ahead of is ranked before it, so that a tie
+    counts against it. margins: s_0 minus the best candidate over the candidates' population standard deviation, signed
+    so that higher is better; NaN also where one of the scores is, and where the candidates tie (they deviate by no more
+    than 1e-6 of the largest score), as a single one does.
+    """
+
+    outcomes: Outcomes
+    reciprocal_ranks: Outcomes
+    margins: Outcomes
+
+
+def judge(scores: Outcomes, higher: bool = True, answered: npt.NDArray[np.bool_] | None = None) -> Judged:
+    """Judge trials [...] by their scores [..., 1 + m]: s_0, then wrong candidates; a NaN beats nothing and is not beaten."""
+    signed = scores if higher else -scores
+    own, candidates = signed[..., :1], signed[..., 1:]
+    with np.errstate(invalid="ignore"):
+        beaten = own - candidates > STRICTLY * np.maximum(np.abs(own), np.abs(candidates))
+    ranks = 1 + (~beaten).sum(axis=-1)
+    found = beaten.all(axis=-1).astype(float), 1 / ranks, _margins(signed)
+    return Judged(*(np.where(True if answered is None else answered, values, np.nan) for values in found))
+
+
+def _margins(signed: Outcomes) -> Outcomes:
+    if signed.shape[-1] < 3:  # a single candidate does not deviate
+        return np.full(signed.shape[:-1], np.nan)
+    largest = np.abs(signed).max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = signed / largest  # squares neither overflow nor vanish
+        deviation = scaled[..., 1:].std(axis=-1)
+        unit = np.where(deviation > STRICTLY, deviation, np.nan)
+        margins: Outcomes = (scaled[..., 0] - scaled[..., 1:].max(axis=-1)) / unit
+    return margins
+
+
 @dataclass(frozen=True)
 class Trials:
-    """Outcomes of one scorer under one kind of negatives: 1 right, 0 wrong, NaN not defined.
+    """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
-    `outcomes` [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs where
-    `clusters_are_pairs` (which have a single batch).
+    The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
+    where `clusters_are_pairs` (which have a single batch).
     """
 
     scorer: Scorer
@@ -26,6 +67,8 @@ class Trials:
     pairs: Sequence[str]
     layers: Sequence[str]
     outcomes: Outcomes
+    reciprocal_ranks: Outcomes
+    margins: Outcomes
     chance: float
     clusters_are_pairs: bool = False
 
@@ -57,22 +100,38 @@ def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
 
 def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> Iterator[BenchRow]:
     first = members[0]
-    stacked = np.stack([trials.outcomes for trials in members])  # [encoders, pairs, layers, batches]
+    # each [encoders, pairs, layers, batches]
+    stacked = np.stack([trials.outcomes for trials in members])
+    ranks = np.stack([trials.reciprocal_ranks for trials in members])
+    margins = np.stack([trials.margins for trials in members])
 
-    def row(pair: str, layer: str, chosen: Outcomes) -> BenchRow:
+    def row(pair: str, layer: str, where: tuple[slice, ...]) -> BenchRow:
+        chosen = stacked[where]
         by_pair = chosen.mean(axis=(0, 2, 3))
         clusters = by_pair if first.clusters_are_pairs else chosen.mean(axis=(0, 1, 2))
         low, high = cluster_interval(clusters, seed)
         parts = by_pair if len(members) == 1 else chosen.mean(axis=(1, 2, 3))
         accuracy = mean(chosen)
-        trials = 0 if accuracy is None else chosen.size
         return BenchRow(
-            benchmark, name, first.negatives, pair, layer, accuracy, spread(parts), low, high, first.chance, trials
+            benchmark=benchmark,
+            measure=name,
+            negatives=first.negatives,
+            pair=pair,
+            layer=layer,
+            accuracy=accuracy,
+            std=spread(parts),
+            ci_low=low,
+            ci_high=high,
+            chance=first.chance,
+            trials=0 if accuracy is None else chosen.size,
+            mrr=mean(ranks[where]),
+            margin=None if accuracy is None else defined_mean(margins[where]),
         )
 
+    every = slice(None)
     for k, layer in enumerate(first.layers):
-        yield row(ALL, layer, stacked[:, :, k : k + 1])
+        yield row(ALL, layer, (every, every, slice(k, k + 1)))
     if len(first.pairs) > 1:
         for k, pair in enumerate(first.pairs):
-            yield row(pair, ALL, stacked[:, k : k + 1])
-    yield row(ALL, ALL, stacked)
+            yield row(pair, ALL, (every, slice(k, k + 1)))
+    yield row(ALL, ALL, (every,))

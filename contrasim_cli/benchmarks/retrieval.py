@@ -13,10 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.benchmarks.layers import check_depth
 from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
-from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.benchmarks.outcomes import Trials, judge
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.measures.protocol import expand
@@ -104,7 +103,10 @@ def retrieval(
     cut = batches(task.n_rows, task.batch_size)
     shape = (len(task.pairs), len(task.layers[0]), len(cut))
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
-    found = {(s, kind): np.full(shape, np.nan) for s in range(len(scorers)) for kind in task.negatives}
+    scores = {
+        (s, kind): np.full((*shape, 1 + CANDIDATES), np.nan) for s in range(len(scorers)) for kind in task.negatives
+    }
+    answered = {key: np.zeros(shape, dtype=bool) for key in scores}
     drawn = random_candidates(task.n_rows, cut, task.seed) if "random" in task.negatives else None
     with progress("comparing", len(task.layers[0]) * len(task.negatives), "layers") as advance:
         for k in range(len(task.layers[0])):
@@ -112,16 +114,17 @@ def retrieval(
             for kind in task.negatives:
                 candidates = {j: layer.candidates(j, kind, drawn) for j in {j for _, j in task.pairs}}
                 for s, scorer in enumerate(scorers):
-                    found[s, kind][:, k] = layer.outcomes(scorer, candidates, cut, device)
+                    scores[s, kind][:, k], answered[s, kind][:, k] = layer.scores(scorer, candidates, cut, device)
                 advance(1)
             layer.standardizer.forget()
     for (name, reason), layers in task.empty.items():
         log.warning("%s: %s; left empty in layers %s", name, reason, ", ".join(dict.fromkeys(map(quoted, layers))))
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
-    return [
-        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, outcomes[kept[s]], CHANCE)
-        for (s, kind), outcomes in found.items()
-    ]
+    found = []
+    for (s, kind), values in scores.items():
+        judged = judge(values[kept[s]], scorers[s].entry.higher_is_more_similar, answered[s, kind][kept[s]])
+        found.append(Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE))
+    return found
 
 
 def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
@@ -212,16 +215,17 @@ class _Layer:
     def _apply(self, j: int, how: Standardization, raw: Floats) -> Floats:
         return self.standardizer.transform(j, self.names[j], how)(raw) if how else raw
 
-    def outcomes(
+    def scores(
         self,
         scorer: Scorer,
         candidates: dict[int, tuple[RowIndex, Floats]],
         cut: Sequence[RowIndex],
         device: torch.device,
-    ) -> npt.NDArray[np.float64]:
-        """[pairs, batches] 1 right, 0 wrong, NaN where the measure says nothing about such batches."""
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+        """s_0 and the candidates' scores [pairs, batches, 11], and where the measure says something [pairs, batches]."""
         task = self.task
-        out = np.full((len(task.pairs), len(cut)), np.nan)
+        out = np.full((len(task.pairs), len(cut), 1 + CANDIDATES), np.nan)
+        answered = np.zeros((len(task.pairs), len(cut)), dtype=bool)
         stores = [view.store for view in task.views]
         rows = [scorer.rows(own, store, device) for own, store in zip(self.rows(scorer), stores, strict=True)]
         pools = {
@@ -246,22 +250,21 @@ class _Layer:
                     ),
                     [],
                 ).append(self.names[0])
-                return np.full_like(out, np.nan)
+                return out, np.zeros_like(answered)
             for j, (index, _) in candidates.items():
                 wrong = scorer.measure.prepare(pools[j][torch.from_numpy(index)[where].transpose(1, 2)])
                 for k in usable:
                     if task.pairs[k][1] == j:
-                        out[k, chunk] = _right(scorer, own[task.pairs[k][0]], own[j], wrong)
-        return out
+                        out[k, chunk] = _scores(scorer, own[task.pairs[k][0]], own[j], wrong)
+                        answered[k, chunk] = True
+        return out, answered
 
 
-def _right(scorer: Scorer, query: Any, right: Any, wrong: Any) -> npt.NDArray[np.float64]:
-    """[batches] whether s_0 is strictly the most similar of all."""
-    sign = 1.0 if scorer.entry.higher_is_more_similar else -1.0
-    first = sign * scorer.measure.compare(query, right).unsqueeze(1)
-    others = sign * scorer.measure.compare(expand(query, 1), wrong)
-    margin = STRICTLY * torch.maximum(first.abs(), others.abs())
-    return (first - others > margin).all(dim=1).double().cpu().numpy()
+def _scores(scorer: Scorer, query: Any, right: Any, wrong: Any) -> npt.NDArray[np.float64]:
+    """[batches, 1 + candidates] s_0 and the scores of the candidates."""
+    first = scorer.measure.compare(query, right).unsqueeze(1)
+    others = scorer.measure.compare(expand(query, 1), wrong)
+    return torch.cat([first, others], dim=1).cpu().numpy()
 
 
 def _chunks(cut: Sequence[RowIndex], width: int) -> Iterator[list[int]]:
