@@ -34,6 +34,16 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     },
 }
 
+# What benchmarks train, by the paper's names: the objective, and the similarity of encoded rows.
+OBJECTIVES: dict[str, tuple[str, str]] = {
+    "contrasim": ("contrasim", "dot"),
+    "contrasim_norm": ("contrasim", "norm"),
+    "supcon": ("supcon", "dot"),
+    "supcon_norm": ("supcon", "norm"),
+    "deepdot": ("deepdot", "dot"),
+    "deepcka": ("deepcka", "dot"),
+}
+
 
 def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's parts for a task, with what was given (is not None) instead of them and beside them."""
