@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ALL = "all"
+MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank correlations, not accuracies
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ class Trials:
     """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
     The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
-    where `clusters_are_pairs` (which have a single batch).
+    where `clusters_are_pairs` (which have a single batch). `grids` [pairs, layers, layers] are the scores of layers against
+    layers, where trials come from those.
     """
 
     scorer: Scorer
@@ -88,6 +89,7 @@ class Trials:
     margins: Outcomes
     chance: float
     clusters_are_pairs: bool = False
+    grids: Outcomes | None = None
     origin: Origin = Origin()
 
     @property
