@@ -235,7 +235,7 @@ class _Scale:
 
     sign: float  # of scores, so that higher is more similar
     range: float
-    chance: float  # the most similar of the shuffled
+    chance: float  # the most similar of the shuffled; none where it is no less similar than X is to itself
     rounding: float
 
     @classmethod
@@ -243,7 +243,9 @@ class _Scale:
         sign = 1.0 if scorer.entry.higher_is_more_similar else -1.0
         itself, shuffled = scores["itself", None][0], scores["shuffle", None]
         moved = [abs(value - itself) for value in (*shuffled, *(scores["noise", level][0] for level in NOISE))]
-        return cls(sign, max(moved), max(sign * value for value in shuffled), rounding)
+        chance = max(sign * value for value in shuffled)
+        below = sign * itself - chance > max(TOLERANCE * max(moved), rounding)
+        return cls(sign, max(moved), chance if below else -math.inf, rounding)
 
     def same(self, value: float, before: float) -> bool:
         return abs(value - before) <= max(TOLERANCE * self.range, STRICTLY * abs(before), self.rounding)
@@ -252,7 +254,7 @@ class _Scale:
         """Strictly, or both are at chance."""
         least = max(STRICTLY * max(abs(value), abs(before)), self.rounding)
         at_chance = self.sign * before <= self.chance + TOLERANCE * self.range
-        return self.sign * (before - value) > least or (self.range > self.rounding and at_chance)
+        return self.sign * (before - value) > least or at_chance
 
     def no_rise(self, value: float, before: float) -> bool:
         return self.same(value, before) or self.sign * (before - value) > 0

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands.bench.training import TrainOptions
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
+from contrasim_cli.files import check_output
 from contrasim_cli.measures import MEASURES, Options, check_names
-from contrasim_cli.results import BenchRow, Results
+from contrasim_cli.results import SEVERAL, BenchRow, Results
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials
+    from contrasim_cli.benchmarks.trials import Facts
+    from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
 
 
@@ -22,7 +26,7 @@ Measures = Annotated[
     list[str] | None,
     typer.Option(
         "--measure",
-        help=f"{', '.join(MEASURES)}; repeat for several; default: cka without --encoder.",
+        help=f"{', '.join(MEASURES)}; repeat for several; default: cka without --encoder and --train.",
         show_default=False,
     ),
 ]
@@ -37,6 +41,10 @@ StandardizeMeasures = Annotated[
         help="Rows before --measure: none, center, zscore or whiten; default: none. Encoders bring their own.",
         show_default=False,
     ),
+]
+TrialsFile = Annotated[
+    Path | None,
+    typer.Option("--trials", help="Write every trial to this file (.json), for bench compare.", show_default=False),
 ]
 
 
@@ -67,14 +75,19 @@ class Common:
     output: Path | None
     plot: Path | None
     force: bool
+    trials: Path | None
+    train: TrainOptions
 
     def check(self) -> tuple[list[str], int | None]:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
         o.check_shrinkage(self.rows.standardize, self.rows.shrinkage)
         if self.form is o.Format.value:
             raise UsageError("--format value prints one score; bench has many, give --format tsv")
-        names = check_names(self.measure or ([] if self.encoder else ["cka"]))
+        names = check_names(self.measure or ([] if self.encoder or self.train else ["cka"]))
         check_outputs(self.output, self.plot, self.force)
+        if self.trials is not None:
+            check_output(self.trials, self.force)
+        self.train.check()
         return names, o.parse_memory(self.memory)
 
     def scorers(self, names: Sequence[str]) -> "list[Scorer]":
@@ -85,12 +98,31 @@ class Common:
         options = Options(rank_tol=self.rank_tol, seed=self.seed)
         return [*closed_form(names, options, how), *learned(self.encoder or ())]
 
-    def report(self, benchmark: str, trials: "list[Trials]", about: dict[str, Any]) -> None:
-        """Print and write the rows."""
+    def facts(self, benchmark: str, tested: "Sequence[tuple[str, Inputs, Sequence[str]]]", **more: Any) -> "Facts":
+        """What the trials are of: names of data sets, their stores, and the stores' names."""
+        from contrasim_cli.benchmarks.trials import Facts, TestedOn
+        from contrasim_cli.store import ids_digest
+
+        sets = [TestedOn(name, i.views[0].n_rows, ids_digest(i.views[0]), list(names)) for name, i, names in tested]
+        return Facts(benchmark, sets, **more)
+
+    def report(
+        self, benchmark: str, trials: "list[Trials]", facts: "Facts", about: dict[str, Any], several: bool = False
+    ) -> None:
+        """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
         from contrasim_cli.benchmarks.outcomes import tabulate
 
         rows = tabulate(benchmark, trials, self.seed)
-        emit(Results("bench", BenchRow, rows, about), self.form, self.output, self.plot, self.force)
+        if self.trials is not None:
+            from contrasim_cli.benchmarks.trials import write_trials
+
+            write_trials(self.trials, facts, trials, self.force)
+        results = Results("bench", BenchRow, rows, about, SEVERAL if several else ())
+        emit(results, self.form, self.output, self.plot, self.force)
+
+    def show_plan(self, results: Results) -> None:
+        """Print and write what would be trained."""
+        emit(results, self.form, self.output, None, self.force)
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:
