@@ -23,15 +23,22 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
     """
-    try:
+    with readable(path):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
         with path.open("rb") as stream:
             return stream.read(64)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into errors that name the input."""
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
 
 
 def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
