@@ -102,8 +102,11 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
     first = members[0]
     # each [encoders, pairs, layers, batches]
     stacked = np.stack([trials.outcomes for trials in members])
-    ranks = np.stack([trials.reciprocal_ranks for trials in members])
-    margins = np.stack([trials.margins for trials in members])
+    answered = ~np.isnan(stacked).all(axis=(0, 1, 2))  # a batch that is too small is left out of all layers
+    where_any = answered if answered.any() else slice(None)
+    stacked = stacked[..., where_any]
+    ranks = np.stack([trials.reciprocal_ranks for trials in members])[..., where_any]
+    margins = np.stack([trials.margins for trials in members])[..., where_any]
 
     def row(pair: str, layer: str, where: tuple[slice, ...]) -> BenchRow:
         chosen = stacked[where]
