@@ -196,14 +196,14 @@ class _Common:
         judged = [np.stack([np.isin(pairs, one.pairs) for one in side]) for side in (a, b)]
         # what one encoder of either side has no answer for counts for none
         undefined: list[npt.NDArray[np.bool_]] = [
-            np.asarray((np.isnan(side).any(axis=3) & there[:, :, None]).any(axis=0))
+            np.asarray((np.isnan(side) & there[:, :, None, None]).any(axis=0))
             for side, there in zip(sides, judged, strict=True)
         ]
-        kept = np.logical_not(undefined[0] | undefined[1])  # [pairs, layers]
+        kept = np.logical_not(undefined[0] | undefined[1])  # [pairs, layers, batches]
         cells, nodes = _clusters(pairs, stores) if by_pairs else (None, None)
         sums, counts = [], []
         for side, there in zip(sides, judged, strict=True):
-            valid = there[:, :, None, None] & kept[None, :, :, None] & np.ones(side.shape, dtype=bool)
+            valid = there[:, :, None, None] & kept[None] & np.ones(side.shape, dtype=bool)
             values = np.where(valid, side, 0.0)
             sums.append(_by_cluster(values, cells))
             counts.append(_by_cluster(valid.astype(float), cells))
@@ -262,7 +262,7 @@ def _discordant(
     sides: Sequence[Doubles], judged: Sequence[npt.NDArray[np.bool_]], kept: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Trials [layers] that only one side gets right, encoder against encoder, or each against the other side's only one."""
-    valid = (judged[0] & judged[1])[:, :, None, None] & kept[None, :, :, None]
+    valid = (judged[0] & judged[1])[:, :, None, None] & kept[None]
     a, b = np.broadcast_arrays(*sides)
     first = (valid & (a == 1) & (b == 0)).sum(axis=(0, 1, 3))
     second = (valid & (a == 0) & (b == 1)).sum(axis=(0, 1, 3))

@@ -32,7 +32,7 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TestedOn:
+class SetFacts:
     """The rows of one data set (`name` is empty where there is one): how many, the digest of their ids, and the stores."""
 
     name: str
@@ -49,7 +49,7 @@ class Facts:
     """
 
     benchmark: str
-    tested_on: Sequence[TestedOn]
+    tested_on: Sequence[SetFacts]
     batch_size: int | None = None
     seed: int | None = None
     candidates: str = ""
@@ -162,7 +162,7 @@ def read_trials(path: Path) -> TrialsFile:
             "install a newer one"
         )
     try:
-        tested_on = [TestedOn(**one) for one in content["tested_on"]]
+        tested_on = [SetFacts(**one) for one in content["tested_on"]]
         facts = Facts(content["benchmark"], tested_on, content["batch_size"], content["seed"], content["candidates"])
         return TrialsFile(path, facts, list(_recorded(content["measures"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
