@@ -72,7 +72,7 @@ def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
 
 def _optimizer(encoder: Encoder, config: Config) -> torch.optim.Optimizer:
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
