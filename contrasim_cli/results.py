@@ -107,6 +107,23 @@ class CompareRow:
 
 
 @dataclass(frozen=True)
+class SanityRow:
+    """One check of one measure on one layer: the score before and after a change, and what was expected of it.
+
+    `verdict` is ok, fails, or empty where nothing is claimed or a score is undefined; `level` is how far a ladder has gone.
+    """
+
+    measure: str
+    layer: str
+    check: str
+    level: float | None
+    expected: str
+    before: float | None
+    score: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
 class InspectRow:
     """One layer of a store; counts are None where the values were not read."""
 
@@ -132,7 +149,7 @@ class FactRow:
     value: str
 
 
-Row = ScoreRow | BenchRow | PlanRow | CompareRow | InspectRow | FactRow
+Row = ScoreRow | BenchRow | PlanRow | CompareRow | SanityRow | InspectRow | FactRow
 
 
 @dataclass(frozen=True)
