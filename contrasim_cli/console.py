@@ -96,7 +96,7 @@ class _PlainLines:
             return
         self.shown = now
         rate = (self.done - self.earlier) / (now - self.started)
-        left = f", {_duration(max(0, self.total - self.done) / rate)} left" if rate else ""
+        left = f", {duration(max(0, self.total - self.done) / rate)} left" if rate else ""
         extra = f", {note}" if note else ""
         _show(
             f"contrasim: {self.description}: {self.done}/{self.total} {self.unit}, {_rate(rate)} {self.unit}/s{left}{extra}"
@@ -135,7 +135,8 @@ def _rate(rate: float) -> str:
     return f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`1:02:03`: hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

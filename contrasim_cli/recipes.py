@@ -1,5 +1,6 @@
 """Recipes: what an encoder is trained by where an option does not say otherwise. Light, for the command line's sake."""
 
+from collections.abc import Mapping
 from typing import Any
 
 PAPER: dict[str, Any] = {
@@ -32,3 +33,18 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         | {"batch_size": 256, "epochs": 10},
     },
 }
+
+# What benchmarks train, by the paper's names: the objective, and the similarity of encoded rows.
+OBJECTIVES: dict[str, tuple[str, str]] = {
+    "contrasim": ("contrasim", "dot"),
+    "contrasim_norm": ("contrasim", "norm"),
+    "supcon": ("supcon", "dot"),
+    "supcon_norm": ("supcon", "norm"),
+    "deepdot": ("deepdot", "dot"),
+    "deepcka": ("deepcka", "dot"),
+}
+
+
+def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's parts for a task, with what was given (is not None) instead of them and beside them."""
+    return RECIPES[recipe][task] | {name: value for name, value in given.items() if value is not None}

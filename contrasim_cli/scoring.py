@@ -103,8 +103,11 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
             problems.append(problem)
     raise_all(problems)
     names = distinct_names(paths, suffix=True)
-    measures = [checkpoint.config.scored_by for checkpoint in checkpoints]
-    return [
-        Scorer(n, MEASURES[m], load(m), c, c.config.standardization if standardize is None else standardize)
-        for n, m, c in zip(names, measures, checkpoints, strict=True)
-    ]
+    return [learned_scorer(n, c, standardize) for n, c in zip(names, checkpoints, strict=True)]
+
+
+def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardization | None = None) -> Scorer:
+    """The scorer of an encoder; rows are standardised as it was trained, unless a way is given."""
+    config = checkpoint.config
+    how = config.standardization if standardize is None else standardize
+    return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

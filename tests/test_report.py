@@ -30,7 +30,8 @@ GRID = Results(
 
 
 def bench_row(measure: str, negatives: str, layer: str, accuracy: float | None, **more: Any) -> BenchRow:
-    values = {"pair": "all", "std": 0.0125, "ci_low": 0.25, "ci_high": 1.0, "chance": 1 / 11, "trials": 79} | more
+    values = {"pair": "all", "std": 0.0125, "ci_low": 0.25, "ci_high": 1.0, "chance": 1 / 11, "trials": 79}
+    values |= {"mrr": 0.8, "margin": 2.5} | more
     return BenchRow("multilingual", measure, negatives, layer=layer, accuracy=accuracy, **values)
 
 
@@ -41,8 +42,8 @@ BENCH = Results(
         bench_row("cka", "random", "l1", 0.5),
         bench_row("cka", "random", "all", 0.5, pair="en-ar"),
         bench_row("cka", "random", "all", 0.75),
-        bench_row("cca", "random", "l1", None, std=None, ci_low=None, ci_high=None, trials=0),
-        bench_row("cca", "random", "all", None, std=None, ci_low=None, ci_high=None, trials=0),
+        bench_row("cca", "random", "l1", None, std=None, ci_low=None, ci_high=None, trials=0, mrr=None, margin=None),
+        bench_row("cca", "random", "all", None, std=None, ci_low=None, ci_high=None, trials=0, mrr=None, margin=None),
         bench_row("cka", "faiss", "l1", 1.0, std=None, ci_low=None, ci_high=None),
         bench_row("cka", "faiss", "all", 1.0),
     ],
@@ -65,11 +66,11 @@ def test_tsv() -> None:
 
 def test_csv_of_a_benchmark() -> None:
     assert text(BENCH, "csv").splitlines()[:5] == [
-        "benchmark,measure,negatives,pair,layer,accuracy,std,ci_low,ci_high,chance,trials",
-        "multilingual,cka,random,all,l1,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cka,random,en-ar,all,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cka,random,all,all,0.75,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cca,random,all,l1,,,,,0.09090909090909091,0",
+        "benchmark,measure,negatives,pair,layer,accuracy,std,ci_low,ci_high,chance,trials,mrr,margin",
+        "multilingual,cka,random,all,l1,0.5,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cka,random,en-ar,all,0.5,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cka,random,all,all,0.75,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cca,random,all,l1,,,,,0.09090909090909091,0,,",
     ]
 
 
@@ -262,7 +263,7 @@ def test_scores_of_any_size_are_shaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_benchmark_as_a_table() -> None:
-    assert text(BENCH, "table") == (
+    assert text(BENCH, "table", width=45) == (  # too narrow for both kinds side by side
         "multilingual, random negatives: accuracy in % ± std; chance is 9.1 %\n"
         "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━┓\n"
         "┃ layer         ┃        cka ┃ cca ┃\n"

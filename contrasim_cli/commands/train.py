@@ -1,8 +1,6 @@
 """`contrasim train`: an encoder from stores."""
 
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,55 +10,13 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import check_plot
-from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.files import check_output, quoted
-from contrasim_cli.recipes import RECIPES
+from contrasim_cli.errors import UsageError
+from contrasim_cli.files import check_output
+from contrasim_cli.recipes import chosen
 
 if TYPE_CHECKING:
-    import torch
-
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.encoder import Checkpoint, Config
-    from contrasim_cli.training import Choice, Data
-
-log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a run writes."""
-
-    encoder: Path
-    log: Path | None
-    plot: Path | None
-    save_every: int | None
-    resume: bool
-    force: bool
-
-    def check(self) -> None:
-        """Refuse what cannot be written, before any work is done for it.
-
-        Raises:
-            UsageError, OutputExistsError, OutputError, MissingError: as for results of other commands.
-        """
-        for path in (self.encoder, self.log):
-            if path is not None:
-                check_output(path, self.force or self.resume)
-        if self.plot is not None:
-            check_plot(self.plot)
-            check_output(self.plot, self.force or self.resume)
-
-    def earlier_choice(self) -> "Choice | None":
-        """What the run that is resumed chose, if there is one and it did."""
-        from contrasim_cli import encoder as encoders
-        from contrasim_cli.training import Choice, partial_path
-
-        partial = partial_path(self.encoder)
-        paths = [path for path in ([] if self.force else [self.encoder]) + [partial] if path.exists()]
-        if not self.resume or not paths:
-            return None
-        found = encoders.load(paths[0]).provenance.get("choice")
-        return Choice(**found) if found else None
+    from contrasim_cli.training import Data
 
 
 def train(
@@ -152,40 +108,50 @@ def train(
         "patience": patience,
         "standardize": standardize and standardize.value,
         "shrinkage": shrinkage,
+        "similarity": similarity.value,
+        "hidden": tuple(hidden) if hidden else None,
+        "anchor_side": anchor_side.value,
+        "encoder_per_view": encoder_per_view,
+        "precision": precision.value,
+        "seed": seed,
     }
-    parts = RECIPES[recipe.value][task.value] | {name: value for name, value in given.items() if value is not None}
+    parts = chosen(recipe.value, task.value, given)
     _check_options(task, encoder_per_view, parts, layers_a or layers_b)
     if shrinkage is not None and parts["standardize"] != "whiten":
         raise UsageError("--shrinkage goes with --standardize whiten")
     budget = o.parse_memory(memory)
-    outputs = Outputs(output, log_file, plot, save_every, resume, force)
-    outputs.check()
-    from contrasim_cli import encoder as encoders
+    _check_outputs([output, log_file], plot, force or resume)
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)
     with Inputs(stores, align, nan) as inputs:
         data = _data(inputs, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
-        config = encoders.Config(
-            task=task.value,
-            recipe=recipe.value,
-            widths=data.widths,
-            views=tuple(store.stem for store in inputs.stores) if encoder_per_view else (),
-            view_widths=data.view_widths if encoder_per_view else (),
-            similarity=similarity.value,
-            hidden=tuple(hidden) if hidden else (512, 256),
-            anchor_side=anchor_side.value,
-            encoder_per_view=encoder_per_view,
-            precision=precision.value,
-            seed=seed,
-            **parts | {"output": parts["output"] or data.widths[-1]},
-        )
+        config = job.configuration(data, task.value, recipe.value, parts)
+        sources = standardize_from or ()
+        standardizer = inputs.standardizer(sources, [job.standardization_asked(config)], data.layers)
+        by = [{"name": p.stem, "rows": v.n_rows} for p, v in zip(sources, standardizer.sources, strict=False)]
         picks_lr = lr is None and recipe is r.Recipe.default
-        made = _standardized(inputs, data, config, standardize_from or (), room, picks_lr, outputs.earlier_choice)
-        _run(outputs, made, room, where)
+        files = job.Files(output, log_file, save_every, resume, force)
+        made = job.Job(data, config, standardizer, by, picks_lr)
+        curves = job.train_encoder(made, files, where, room, console.progress)
+    if plot is not None:
+        from contrasim_cli.plots import draw_training
+
+        draw_training(curves, plot, force or resume)
+
+
+def _check_outputs(files: Sequence[Path | None], plot: Path | None, replaces: bool) -> None:
+    """Refuse what cannot be written, before any work is done for it."""
+    for path in files:
+        if path is not None:
+            check_output(path, replaces)
+    if plot is not None:
+        check_plot(plot)
+        check_output(plot, replaces)
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
@@ -210,102 +176,3 @@ def _data(
         return Data(inputs.views, inputs.select(layers, embeddings=False))
     first, second = inputs.select_sides(layers_a or layers, layers_b or layers, embeddings=False)
     return Data(inputs.views, [*first[:1], *second[1:]])
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Data with what standardises them, the configuration, the stores whose statistics are taken, and what was chosen."""
-
-    data: "Data"
-    config: "Config"
-    by: list[dict[str, Any]]
-    choice: "Choice | None" = None
-
-
-def _standardized(
-    inputs: "Inputs",
-    data: "Data",
-    config: "Config",
-    sources: Sequence[Path],
-    budget: int,
-    picks_lr: bool,
-    earlier: "Callable[[], Choice | None]",
-) -> Prepared:
-    """What is trained on, and by what; where the data decide, they do so once for a run and all that resume it."""
-    from contrasim_cli.training import choose
-    from contrasim_cli.transforms import Standardization
-
-    asks = config.standardize == "auto"
-    standardizer = inputs.standardizer(
-        sources, [Standardization("whiten") if asks else config.standardization], data.layers
-    )
-    choice = None
-    if asks:
-        before = earlier()
-        choice = before or choose(data, standardizer, config, budget, console.progress)
-        config = choice.of(config, picks_lr)
-        standardizer.whitens = config.standardize == "whiten"
-        if before is None:
-            log.info("%s; learning rate %g", choice.text, config.lr)
-    transforms = standardizer.transforms(config.standardization, data.layers, budget, console.progress)
-    by = [{"name": path.stem, "rows": view.n_rows} for path, view in zip(sources, standardizer.sources, strict=False)]
-    return Prepared(replace(data, transforms=transforms), config, by, choice)
-
-
-def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> "Checkpoint":
-    """The output that is there; refused where it is another run's."""
-    from contrasim_cli import encoder as encoders
-
-    found = encoders.load(output)
-    if found.config != config or any(
-        found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
-    ):
-        raise OutputExistsError(
-            f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
-        )
-    return found
-
-
-def _leave(outputs: Outputs, partial: Path, losses: Sequence[float], accuracies: Sequence[float] | None) -> None:
-    """What remains to be done once the encoder is written; a run that was killed at just that moment makes up for it."""
-    partial.unlink(missing_ok=True)
-    if outputs.plot is not None:
-        from contrasim_cli.plots import draw_training
-
-        curves = {"loss": losses} | ({"validation_accuracy": accuracies} if accuracies else {})
-        draw_training(curves, outputs.plot, outputs.force or outputs.resume)
-
-
-def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") -> None:
-    from contrasim_cli import encoder as encoders
-    from contrasim_cli import training
-    from contrasim_cli.training.journal import Journal
-
-    output, resume, force = outputs.encoder, outputs.resume, outputs.force
-    data, config = made.data, made.config
-    partial = training.partial_path(output)
-    check_output(partial, force=True)
-    source = training.Source(data, training.Order.of(data, config), budget, console.progress)
-    about = training.provenance(source, made.by, made.choice)
-    if resume and not force and output.exists():
-        found = _check_complete(output, config, about)
-        log.info("%s is complete already", quoted(output))
-        _leave(outputs, partial, found.training["loss_curve"], found.training.get("validation_accuracy_curve"))
-        return
-    if resume and partial.exists():
-        found = encoders.load(partial)
-        training.check_resumable(found, about)
-        state = training.resumed_state(found, config, device)
-        log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
-    else:
-        state = training.new_state(config, device)
-
-    def save(state: training.State, finished: bool) -> None:
-        encoders.save(output if finished else partial, state.checkpoint(about, finished), force=force or not finished)
-
-    run = training.Run(source, config, state, device, save, outputs.save_every, progress=console.progress)
-    with Journal(outputs.log, run.steps_done) as run.journal:
-        run.train()
-    _leave(outputs, partial, state.curves["loss"], state.curves.get("validation_accuracy"))
-    losses = state.curves["loss"]
-    log.info("wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, len(losses), losses[-1])

@@ -48,7 +48,7 @@ class Data:
         for v, (view, names) in enumerate(zip(self.views, self.layers, strict=True)):
             for k, name in enumerate(names):
                 layer = view.store.layer(name)
-                found.append(Item(v, k, name, layer.width, _kept_dtype(layer)))
+                found.append(Item(v, k, name, layer.width, kept_dtype(layer)))
         return found
 
     @property
@@ -79,7 +79,7 @@ class Data:
         return sum(part.nbytes for part in parts if part is not None)
 
 
-def _kept_dtype(layer: Layer) -> np.dtype[Any]:
+def kept_dtype(layer: Layer) -> np.dtype[Any]:
     """A type no wider than float32; float16 stays float16, which halves the memory."""
     return np.dtype(np.float16 if layer.dtype == np.float16 else np.float32)
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
-from contrasim_cli.training.data import Data, Item
+from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.order import BLOCK_ROWS, Group, Order, Rows, block_rows
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ class Source:
         """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
-            digest.update(np.ascontiguousarray(block.astype(item.dtype, copy=False)).tobytes())
+            digest.update(_kept(block, item.dtype))
         transform = self.data.transforms.get((item.view, item.name))
         return _narrow(transform(block) if transform else block, item.dtype)
 
@@ -181,6 +182,20 @@ class Source:
             if before + len(group.steps) > done:
                 yield group, before
             before += len(group.steps)
+
+
+def content_digest(view: View, layers: Sequence[str]) -> str:
+    """Digest of a view's rows in these layers, the one that an encoder's provenance has of what it was trained on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in layers:
+        layer = view.store.layer(name)
+        for rows in _spans(view.n_rows, layer.width):
+            digest.update(_kept(view.read(name, rows), kept_dtype(layer)))
+    return digest.hexdigest()
+
+
+def _kept(block: Floats, dtype: np.dtype[Any]) -> bytes:
+    return np.ascontiguousarray(block.astype(dtype, copy=False)).tobytes()
 
 
 def _narrow(rows: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

@@ -27,6 +27,8 @@ COLUMNS = [
     "ci_high",
     "chance",
     "trials",
+    "mrr",
+    "margin",
 ]
 
 
