@@ -78,12 +78,14 @@ class PlanRow:
 class CompareRow:
     """Two measures on the same trials: accuracies, a minus b with its 95 % interval, and whether that may be noise.
 
-    `p_value` is that of the clusters' signs, `p_holm` the same for all layers together; `only_a` and `only_b` count the
-    trials that one of the two gets right (encoders on average), `p_mcnemar` is exact.
+    `p_value` is that of the clusters' signs (and of encoders that could be exchanged), `p_holm` the same for all layers
+    together; `only_a` and `only_b` count the trials that one of the two gets right, encoder against encoder, and
+    `p_mcnemar` is exact.
     """
 
     benchmark: str
     negatives: str
+    pair: str
     test_data: str
     models: str
     layer: str

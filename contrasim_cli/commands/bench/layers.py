@@ -31,7 +31,7 @@ from contrasim_cli.files import distinct_names, quoted
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.encoders import TrainingSet
-    from contrasim_cli.benchmarks.evaluation import TestSet
+    from contrasim_cli.benchmarks.evaluation import DataSet
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
 
@@ -211,15 +211,15 @@ class _Opened:
 
 def _test_sets(
     opened: Sequence[_Opened], sources: Sequence[Path] | None, scorers: "Sequence[Scorer]", several: bool
-) -> "list[TestSet]":
+) -> "list[DataSet]":
     """What is tested on; stores whose statistics are taken are in the order of all stores."""
-    from contrasim_cli.benchmarks.evaluation import TestSet
+    from contrasim_cli.benchmarks.evaluation import DataSet
 
     made, done = [], 0
     for one in opened:
         own = (sources or [])[done : done + len(one.paths)] if len(opened) > 1 else sources
         standardizer = one.inputs.standardizer_of(own, scorers, one.layers)
         name = one.name if several else ""
-        made.append(TestSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
+        made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)
     return made

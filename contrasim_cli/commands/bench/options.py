@@ -131,10 +131,10 @@ class Common:
 
     def facts(self, benchmark: str, tested: "Sequence[tuple[str, Inputs, Sequence[str]]]", **more: Any) -> "Facts":
         """What the trials are of: names of data sets, their stores, and the stores' names."""
-        from contrasim_cli.benchmarks.trials import Facts, TestedOn
+        from contrasim_cli.benchmarks.trials import Facts, SetFacts
         from contrasim_cli.store import ids_digest
 
-        sets = [TestedOn(name, i.views[0].n_rows, ids_digest(i.views[0]), list(names)) for name, i, names in tested]
+        sets = [SetFacts(name, i.views[0].n_rows, ids_digest(i.views[0]), list(names)) for name, i, names in tested]
         return Facts(benchmark, sets, **more)
 
     def report(
