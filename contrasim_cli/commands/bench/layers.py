@@ -17,8 +17,10 @@ from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import (
     Common,
+    Criterion,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -67,6 +69,15 @@ def layers_benchmark(
     pairs: Annotated[
         Pairs, typer.Option("--pairs", help="disjoint: (0,1), (2,3), …; all: every ordered pair.")
     ] = Pairs.disjoint,
+    criterion: Annotated[
+        list[Criterion] | None,
+        typer.Option(
+            "--criterion",
+            help="argmax: is the same layer the most similar? monotonicity: does similarity fall with the distance between "
+            "layers? repeat for both; default: argmax.",
+            show_default=False,
+        ),
+    ] = None,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -80,6 +91,15 @@ def layers_benchmark(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
+    plot_grids: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-grids",
+            help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf).",
+            show_default=False,
+        ),
+    ] = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -96,7 +116,7 @@ def layers_benchmark(
     rows = Rows(standardize, shrinkage, standardize_from)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])),
     )  # fmt: skip
     names, asked = common.check()
     if held_out and not (train or encoder):

@@ -19,6 +19,7 @@ from contrasim_cli.commands.bench.options import (
     Common,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -86,6 +87,7 @@ def multilingual(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -99,7 +101,7 @@ def multilingual(
     rows = Rows(standardize, shrinkage, standardize_from)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs,
     )  # fmt: skip
     if train and len(stores) < 3:
         raise UsageError(
@@ -154,6 +156,7 @@ def image_caption(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -164,7 +167,7 @@ def image_caption(
     rows = Rows(standardize, shrinkage, standardize_from)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
-        plot, force, trials, options,
+        plot, force, trials, options, plot_pairs,
     )  # fmt: skip
     if captions is None and len(stores) != 2:
         raise UsageError(
