@@ -1,5 +1,7 @@
 """What the tests of faults share: one process that forks, one folder of inputs, and how long they may take."""
 
+import gc
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 

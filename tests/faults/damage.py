@@ -5,10 +5,12 @@ import os
 import random
 import resource
 import signal
+import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import made
@@ -20,6 +22,7 @@ from stores import names, values, write
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.errors import ContraSimError
+from contrasim_cli.store import align, open_store
 
 MEMORY = 500 << 20  # bytes that reading a small file may need
 SECONDS = 10  # of processor time
@@ -139,13 +142,7 @@ def unfinished(path: Path) -> Path:
     optimizer = torch.optim.Adam(encoder.encoder.parameters())
     encoder.encoder(torch.ones(2, 5)).sum().backward()
     optimizer.step()
-    encoder.training |= {
-        "finished": False,
-        "step": 3,
-        "loss_sum": 1.5,
-        "optimizer": optimizer.state_dict(),
-        "scaler": {},
-    }
+    encoder.training |= {"finished": False, "step": 3, "loss_sum": 1.5, "optimizer": optimizer.state_dict(), "scaler": {}}
     encoders.save(path, encoder, force=False)
     return path
 
@@ -193,9 +190,7 @@ def outcome(kind: Kind, path: Path, whole: str) -> str:
     try:
         found = kind.read(path)
     except ContraSimError as error:
-        clear = error.exit_code == 3 and all(
-            line.startswith(f"{path}: ") and line.isprintable() for line in error.lines
-        )
+        clear = error.exit_code == 3 and all(line.startswith(f"{path}: ") and line.isprintable() for line in error.lines)
         return "refused" if clear else f"refused with {error.exit_code}: {error}"
     except BaseException as error:
         return f"traceback: {type(error).__name__}: {error}"
