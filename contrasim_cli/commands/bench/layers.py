@@ -105,7 +105,7 @@ def layers_benchmark(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    The stores of one folder are one data set; with several, every encoder is tested on each.
+    Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
@@ -180,7 +180,11 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
 
 
 def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
-    return [path for path in paths if path.stem not in held_out]
+    """The stores to train on."""
+    kept = [path for path in paths if path.stem not in held_out]
+    if len(kept) < 2:
+        raise UsageError(f"--train {quoted(paths[0].parent)}: {len(kept)} models are left to train on, two are needed")
+    return kept
 
 
 @dataclass(frozen=True)

@@ -262,10 +262,10 @@ class _Retrieval:
         Raises:
             UsageError: names do not match those of the tested stores.
         """
-        if len(self.groups) == 1 and len(stores) == 2 and self.one_way:
+        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
+        if self.one_way and len(self.groups) == 1 and len(stores) == 2 and {p.stem for p in stores} != set(tested):
             return [list(stores)]  # images, captions
         known = by_stem(stores, "training stores")
-        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
         strange = [path for name, path in known.items() if name not in tested]
         if strange:
             raise UsageError(
