@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import View
+from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Standardization:
 
 
 AS_THEY_ARE = Standardization()
+RowsAs = Standardization | Anchoring  # what is made of rows
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,20 @@ class StandardizedView(View):
 class Standardizer:
     """Standardised forms of some views, by their own statistics or by those of other stores, one per view.
 
-    Every layer's statistics are streamed once, whatever is made of them.
+    Every layer's statistics are streamed once, whatever is made of them. Anchored forms come from `anchors`.
     """
 
-    def __init__(self, views: Sequence[View], sources: Sequence[View] | None = None, whitens: bool = True) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        sources: Sequence[View] | None = None,
+        whitens: bool = True,
+        anchor_stores: Sequence[Store] = (),
+    ) -> None:
         self.raw = views
         self.sources = views if sources is None else sources
         self.whitens = whitens  # whether covariances will be asked for
+        self.anchors = Anchors(views, anchor_stores)
         self._found: dict[tuple[int, str], Statistics] = {}
         self._warned: set[int] = set()
 
@@ -195,8 +204,19 @@ class Standardizer:
         triples = zip(self.raw, self.sources, layers, strict=True)
         raise_all([problem for view, source, names in triples for problem in _misfits(view, source, names)])
 
-    def transform(self, v: int, layer: str, how: Standardization) -> Transform:
-        """How rows of one layer of one view are standardised."""
+    def part(self, chosen: Sequence[int]) -> "Standardizer":
+        """The same for some of the views alone."""
+        sources = [self.sources[v] for v in chosen]
+        stores = [self.anchors.stores[v] for v in chosen]
+        return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, stores)
+
+    def transform(self, v: int, layer: str, how: RowsAs) -> Transform | Anchored:
+        """How rows of one layer of one view are standardised, or anchored."""
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored(v, layer, how)
+        return self._transform(v, layer, how)
+
+    def _transform(self, v: int, layer: str, how: Standardization) -> Transform:
         found = self.statistics(v, layer)
         if how.kind == "whiten":
             self._warn_few(v, layer, found)
@@ -209,13 +229,15 @@ class Standardizer:
         return self._found[v, layer]
 
     def views(
-        self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+        self, how: RowsAs, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
     ) -> list[View]:
-        """All views with these layers standardised; the views themselves where nothing is to be done.
+        """All views with these layers standardised or anchored; the views themselves where nothing is to be done.
 
         Raises:
             InputError: the maps do not fit the budget.
         """
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored_views(how, layers, budget, progress)
         if not how:
             return list(self.raw)
         made = self.transforms(how, layers, budget, progress)
@@ -239,13 +261,14 @@ class Standardizer:
         with progress("standardising", sum(map(len, layers)), "layers") as advance:
             for v, names in enumerate(layers):
                 for name in names:
-                    made[v, name] = self.transform(v, name, how)
+                    made[v, name] = self._transform(v, name, how)
                     advance(1)
         return made
 
     def forget(self) -> None:
         """Let go of all statistics, which later calls would stream anew."""
         self._found.clear()
+        self.anchors.forget()
 
     def check_memory(self, kind: str, layers: Sequence[Sequence[str]], budget: int) -> None:
         """Refuse layers whose covariances and maps do not fit the budget; `auto` may come to whitening.
@@ -299,6 +322,8 @@ def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimE
     return problems
 
 
-def plain(how: Standardization) -> dict[str, Any]:
+def plain(how: RowsAs) -> dict[str, Any]:
     """For JSON."""
+    if isinstance(how, Anchoring):
+        return {"kind": how.kind, "anchors": len(how.ids), "features": list(how.features)}
     return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind == "whiten" else {})

@@ -35,6 +35,7 @@ def score(
     ] = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -70,5 +71,6 @@ def score(
         permutations=permutations,
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
+        anchor_stores=anchor_store,
     )
     compare(request, scorers)
