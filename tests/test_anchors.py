@@ -124,7 +124,8 @@ def test_orthogonal_maps_and_isotropic_scaling_change_nothing(width: int, wider:
     rows, anchors = rows_and_anchors(20, 40, width, seed, offset=3.0)
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(width + wider, width)))[0].T  # into a wider space
     found = [
-        Anchored(Geometry.of(a), FEATURES)(x) for x, a in ((rows, anchors), (scale * rows @ turn, scale * anchors @ turn))
+        Anchored(Geometry.of(a), FEATURES)(x)
+        for x, a in ((rows, anchors), (scale * rows @ turn, scale * anchors @ turn))
     ]
     np.testing.assert_allclose(found[0], found[1], atol=1e-3)
 
@@ -182,7 +183,9 @@ def test_anchors_are_drawn_by_the_seed_and_found_wherever_they_lie() -> None:
     assert draw([view], 8, 0, FEATURES)[0] == anchoring != draw([view], 8, 1, FEATURES)[0]
     order = np.random.default_rng(0).permutation(50)
     other = memory_store(matrix[order], [names[k] for k in order], name="b")
-    np.testing.assert_array_equal(matrix[order][locate(other, anchoring)], matrix[[names.index(i) for i in anchoring.ids]])
+    np.testing.assert_array_equal(
+        matrix[order][locate(other, anchoring)], matrix[[names.index(i) for i in anchoring.ids]]
+    )
 
 
 @pytest.mark.parametrize(
@@ -207,7 +210,9 @@ def test_positions_are_known_in_the_same_file_alone() -> None:
 
 
 def test_too_many_anchors_and_stores_without_ids_are_refused() -> None:
-    with pytest.raises(UsageError, match="--anchors 9: a.h5 has 10 rows, of which at least 2 are trained on and no anchors"):
+    with pytest.raises(
+        UsageError, match=r"--anchors 9: a\.h5 has 10 rows, of which at least 2 are trained on and no anchors"
+    ):
         draw([View(memory_store(values(10), [str(k) for k in range(10)]))], 9, 0, FEATURES)
     with pytest.raises(MismatchError, match=r"a\.h5: has no ids, by which anchor rows are known in other stores"):
         draw([View(memory_store(values(10), None))], 4, 0, FEATURES)

@@ -76,9 +76,10 @@ def trained_views(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
     if len(among) >= 2:
         return among
     log.info(
-        "%s: was trained on %s, of which no two are among these views by their file names; no pair is left out",
+        "%s: was trained on %s, %s these views by their file names; no pair is left out",
         scorer.name,
         " and ".join(map(quoted, trained)),
+        "which are not two of" if len(trained) == 2 else "no two of which are among",
     )
     return frozenset()
 
@@ -174,7 +175,7 @@ def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
     """Which pairs of views the scorer is judged on."""
     stems = [view.store.stem for view in task.views]
     trained = trained_views(scorer, stems)
-    kept = [k for k, (i, j) in enumerate(task.pairs) if not {stems[i], stems[j]} <= trained]
+    kept = [k for k, (i, j) in enumerate(task.pairs) if stems[i] == stems[j] or not {stems[i], stems[j]} <= trained]
     if not kept:
         which = "the only pair of views there is" if len(trained) == 2 else "all pairs of views there are"
         raise UsageError(
