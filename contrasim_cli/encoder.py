@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
@@ -261,7 +262,9 @@ def load(path: Path) -> Checkpoint:
             f"{' and '.join(map(str, READABLE))}; install a newer one"
         )
     try:
-        encoder = Encoder(Config(**{name: _tuples(value) for name, value in content["config"].items()}))
+        config = Config(**{name: _tuples(value) for name, value in content["config"].items()})
+        _check_shapes(config, content["state_dict"])
+        encoder = Encoder(config)
         encoder.load_state_dict(content["state_dict"])
         sound = weights_digest(content["state_dict"]) == content["digest"]
         told = content["format_version"] == 1 or words_digest(content) == content["words_digest"]
@@ -277,6 +280,26 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(encoder, training, provenance, path)
 
 
+def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration of other layers than there are weights for, before room is made for what it claims.
+
+    Raises:
+        ValueError: the shapes are others.
+    """
+    if len(config.hidden) + sum(map(len, (config.widths, *config.view_widths))) > len(state) + 1:
+        raise ValueError("there are fewer weights than layers")
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if expected != found:
+        name = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+        raise ValueError(f"{name} is {_shape(found.get(name))}, and {_shape(expected.get(name))} by the configuration")
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
+
+
 def _load_dict(path: Path) -> Mapping[str, Any]:
     start = first_bytes(path)
     try:
@@ -284,6 +307,7 @@ def _load_dict(path: Path) -> Mapping[str, Any]:
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
             raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
+        archives.check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise

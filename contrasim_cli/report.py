@@ -12,10 +12,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from contrasim_cli.checklist import checklists
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted, write_atomic
 from contrasim_cli.measures import higher_is_more_similar
-from contrasim_cli.results import BenchRow, CompareRow, Results, Row, ScoreRow
+from contrasim_cli.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
 from contrasim_cli.tables import bench_tables, compare_tables
 
@@ -116,6 +117,8 @@ def _tables(results: Results, width: int) -> list[Table | str]:
         return bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
     if results.kind is CompareRow:
         return compare_tables([row for row in results.rows if isinstance(row, CompareRow)])
+    if results.kind is SanityRow:
+        return checklists([row for row in results.rows if isinstance(row, SanityRow)], width)
     return [_plain_table(results, results.rows), *_fact_tables(results.about.get("stores", {}))]
 
 

@@ -78,12 +78,14 @@ class PlanRow:
 class CompareRow:
     """Two measures on the same trials: accuracies, a minus b with its 95 % interval, and whether that may be noise.
 
-    `p_value` is that of the clusters' signs, `p_holm` the same for all layers together; `only_a` and `only_b` count the
-    trials that one of the two gets right (encoders on average), `p_mcnemar` is exact.
+    `p_value` is that of the clusters' signs (and of encoders that could be exchanged), `p_holm` the same for all layers
+    together; `only_a` and `only_b` count the trials that one of the two gets right, encoder against encoder, and
+    `p_mcnemar` is exact.
     """
 
     benchmark: str
     negatives: str
+    pair: str
     test_data: str
     models: str
     layer: str
@@ -101,6 +103,23 @@ class CompareRow:
     only_a: int
     only_b: int
     p_mcnemar: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class SanityRow:
+    """One check of one measure on one layer: the score before and after a change, and what was expected of it.
+
+    `verdict` is ok, fails, or empty where nothing is claimed or a score is undefined; `level` is how far a ladder has gone.
+    """
+
+    measure: str
+    layer: str
+    check: str
+    level: float | None
+    expected: str
+    before: float | None
+    score: float | None
     verdict: str
 
 
@@ -130,7 +149,7 @@ class FactRow:
     value: str
 
 
-Row = ScoreRow | BenchRow | PlanRow | CompareRow | InspectRow | FactRow
+Row = ScoreRow | BenchRow | PlanRow | CompareRow | SanityRow | InspectRow | FactRow
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def _matrix(
         lines.sort(key=lambda labels: order.index(labels[0]))
     before = ""
     for labels in lines:
-        if labels[0] != before and before and len(heads) > 1:
+        if labels[0] != before and before and heads[0] == "negatives":
             table.add_section()
         first = labels[0] if labels[0] != before else ""
         table.add_row(first, *labels[1:], *(cells.get((labels, name), "") for name in columns))
@@ -184,18 +184,22 @@ def compare_tables(rows: Sequence[CompareRow]) -> list[Table | str]:
     """A table per pair of measures and kind of trials: differences in percentage points, with their verdict."""
     groups: dict[tuple[str, ...], list[CompareRow]] = {}
     for row in rows:
-        key = row.measure_a, row.measure_b, row.negatives, row.test_data, row.models
+        key = row.measure_a, row.measure_b, row.negatives, row.pair, row.test_data, row.models
         groups.setdefault(key, []).append(row)
     return [part for found in groups.values() for part in _comparison(found)]
 
 
 def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:
     first = rows[0]
-    where = [f"{first.negatives} negatives" if first.negatives else "", first.test_data, first.models]
-    title = ", ".join(part for part in (first.benchmark, *where) if part)
+    of = f"{first.benchmark} on {first.test_data}" if first.test_data else first.benchmark
+    pair = "" if first.pair == ALL else first.pair
+    where = [pair, f"{first.negatives} negatives" if first.negatives else "", first.models]
+    title = ", ".join(part for part in (of, *where) if part)
     table = Table("layer")
-    for name in (first.measure_a, first.measure_b, "difference", "95 % interval", "p", "p (McNemar)"):
+    for name in (first.measure_a, first.measure_b):
         table.add_column(name, justify="right", overflow="fold")
+    for name in ("difference", "95 % interval", "p", "McNemar"):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
         if row.layer == ALL and len(rows) > 1:
@@ -215,4 +219,4 @@ def _compared(row: CompareRow) -> list[str]:
     low, high = percent(row.ci_low, "+"), percent(row.ci_high, "+")
     values = [percent(row.accuracy_a), percent(row.accuracy_b), percent(row.difference, "+")]
     tests = ["" if p is None else f"{p:.2g}" for p in (row.p_holm, row.p_mcnemar)]
-    return [*values, f"{low} to {high}" if low else "", *tests, row.verdict]
+    return [*values, f"[{low}, {high}]" if low else "", *tests, row.verdict]

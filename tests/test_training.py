@@ -225,6 +225,25 @@ def taken(held: Held, step: Step) -> dict[int, torch.Tensor]:
     return found
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_rows_are_held_in_the_precision_of_the_products(tmp_path: Path, precision: str) -> None:
+    """Half of float32's memory, and the very numbers that a step would make of the rows."""
+    rng = np.random.default_rng(0)
+    layers = {"l0": rng.normal(size=(50, 6)).astype(np.float32), "l1": rng.normal(size=(50, 6)).astype(np.float16)}
+    data = Data([made.view(tmp_path / f"{name}.h5", layers) for name in "ab"], [["l0", "l1"]] * 2)
+    options = config("layers", widths=(6,), precision=precision)
+    source = source_of(data, options, 4 * 50 * 6 * 2)
+    assert source.in_memory
+    assert not source_of(data, replace(options, precision="float32"), 4 * 50 * 6 * 2).in_memory
+    rows = np.array([4, 44, 1])
+    with source.groups(0, 0) as groups:
+        ((_, held, _),) = groups
+        (part,) = held.take(rows)
+    assert part.places == [0, 1, 2, 3]
+    for found, name in zip(part.rows(slice(None)).view(4, 3, 6), ["l0", "l1"] * 2, strict=True):
+        assert torch.equal(found, torch.from_numpy(layers[name][rows]).float().to(getattr(torch, precision)))
+
+
 def test_group_rows_follow_from_the_data_alone() -> None:
     options = config(batch_size=100)
     assert Order(10**6, 2, options, row_bytes=1).group_rows == 16_300

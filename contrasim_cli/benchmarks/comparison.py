@@ -6,6 +6,8 @@ where the other is strict:
 
 - signs: were the measures equal, each cluster's difference would as often be one way as the other. The p-value is the part of
   all ways to flip the clusters' signs that give a mean difference as large (all of them up to 2^14, else 9,999 at random).
+  Where both sides are encoders that were trained alike but for their seed, which of them is on which side is chance too: then
+  the p-value is no less than the part of all ways to exchange them. One against one it is 1: the difference is the seed's.
 - a 95 % interval of the difference, by resampling clusters and, independently, the encoders of either side, where there are
   several (Owen 2007's pigeonhole bootstrap): what another training would have given counts as noise too. Where models occur
   in several pairs, the models are resampled, not the pairs.
@@ -21,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.benchmarks.significance import holm, mcnemar, sign_flips
+from contrasim_cli.benchmarks.significance import exchanges, holm, mcnemar, sign_flips
 from contrasim_cli.benchmarks.trials import Recorded, TrialsFile
 from contrasim_cli.errors import ContraSimError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
@@ -33,6 +35,7 @@ TOGETHER = 500  # resamples at once
 DIFFERENT, SAME, FEW, UNDEFINED = "different", "no difference", "too few clusters", "undefined"
 
 Doubles = npt.NDArray[np.float64]
+Context = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -42,13 +45,13 @@ class Side:
     name: str
     members: Sequence[Recorded]
 
-    def of(self, context: tuple[str, str, str]) -> list[Recorded]:
+    def of(self, context: Context) -> list[Recorded]:
         """Its trials of one context."""
         return [one for one in self.members if _context(one) == context]
 
 
-def _context(one: Recorded) -> tuple[str, str, str]:
-    return one.negatives, one.test_data, one.models
+def _context(one: Recorded) -> Context:
+    return one.negatives, one.pair or ALL, one.test_data, one.models
 
 
 def select(file: TrialsFile, asked: str) -> Side:
@@ -99,14 +102,19 @@ def sides(a: TrialsFile, b: TrialsFile | None, asked: Sequence[str]) -> list[tup
     return [(select(a, name), select(b, name)) for name in both]
 
 
-def encoders_alone(a: Side, b: Side) -> list[str]:
-    """The names of the sides that are a single encoder."""
-    found = []
-    for side in (a, b):
-        encoders = {(one.train_data, one.encoder) for one in side.members if one.encoder or one.learned}
-        if len(encoders) == 1:
-            found.append(quoted(side.name))
-    return list(dict.fromkeys(found))
+def caveat(a: Side, b: Side) -> str | None:
+    """What a reader of the comparison must know of the encoders: what they cannot tell about training."""
+    kinds = [{one.training for one in side.members} for side in (a, b)]
+    if kinds[0] == kinds[1] and "" not in kinds[0]:
+        return (
+            f"{quoted(a.name)} and {quoted(b.name)}: trained alike but for their seeds, so that these are what differs"
+        )
+    of = {side.name: {(one.measure, one.encoder) for one in side.members if one.training} for side in (a, b)}
+    alone = [quoted(name) for name, encoders in of.items() if len(encoders) == 1]
+    if not alone:
+        return None
+    which = " and ".join(alone)
+    return f"{which}: one encoder, so that what another training gives is not part of the noise; --seeds trains several"
 
 
 def check_same_trials(a: TrialsFile, b: TrialsFile) -> None:
@@ -150,7 +158,7 @@ def compare(file: TrialsFile, a: Side, b: Side, seed: int) -> list[CompareRow]:
     contexts = [c for c in dict.fromkeys(map(_context, a.members)) if b.of(c)]
     rows: list[CompareRow] = []
     for context in contexts:
-        common = _Common.of(a.of(context), b.of(context), stores.get(context[1], []), file.facts.batch_size is None)
+        common = _Common.of(a.of(context), b.of(context), stores.get(context[2], []), file.facts.batch_size is None)
         if common is not None:
             rows.extend(_rows(file.facts.benchmark, context, (a.name, b.name), common, seed))
     if not rows:
@@ -162,13 +170,15 @@ def compare(file: TrialsFile, a: Side, b: Side, seed: int) -> list[CompareRow]:
 class _Common:
     """The trials that both sides have: sums and counts [encoders, clusters, layers] of either, what clusters are, and McNemar's.
 
-    `nodes` [clusters, 2] are the models of each cluster where clusters are pairs of models that share them.
+    `trainings` say how each encoder was trained. `nodes` [clusters, 2] are the models of each cluster where clusters are
+    pairs of models that share them.
     """
 
     layers: Sequence[str]
     sums: tuple[Doubles, Doubles]
     counts: tuple[Doubles, Doubles]
     paired: bool
+    trainings: tuple[list[str], list[str]]
     nodes: npt.NDArray[np.int64] | None
     only: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None  # [layers]
 
@@ -186,19 +196,20 @@ class _Common:
         judged = [np.stack([np.isin(pairs, one.pairs) for one in side]) for side in (a, b)]
         # what one encoder of either side has no answer for counts for none
         undefined: list[npt.NDArray[np.bool_]] = [
-            np.asarray((np.isnan(side).any(axis=3) & there[:, :, None]).any(axis=0))
+            np.asarray((np.isnan(side) & there[:, :, None, None]).any(axis=0))
             for side, there in zip(sides, judged, strict=True)
         ]
-        kept = np.logical_not(undefined[0] | undefined[1])  # [pairs, layers]
+        kept = np.logical_not(undefined[0] | undefined[1])  # [pairs, layers, batches]
         cells, nodes = _clusters(pairs, stores) if by_pairs else (None, None)
         sums, counts = [], []
         for side, there in zip(sides, judged, strict=True):
-            valid = there[:, :, None, None] & kept[None, :, :, None] & np.ones(side.shape, dtype=bool)
+            valid = there[:, :, None, None] & kept[None] & np.ones(side.shape, dtype=bool)
             values = np.where(valid, side, 0.0)
             sums.append(_by_cluster(values, cells))
             counts.append(_by_cluster(valid.astype(float), cells))
         only = _discordant(sides, judged, kept) if paired or 1 in (len(a), len(b)) else None
-        return cls(layers, (sums[0], sums[1]), (counts[0], counts[1]), paired, nodes, only)
+        trainings = [one.training for one in a], [one.training for one in b]
+        return cls(layers, (sums[0], sums[1]), (counts[0], counts[1]), paired, trainings, nodes, only)
 
 
 def _at(one: Recorded, pairs: Sequence[str], layers: Sequence[str]) -> Doubles:
@@ -251,7 +262,7 @@ def _discordant(
     sides: Sequence[Doubles], judged: Sequence[npt.NDArray[np.bool_]], kept: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Trials [layers] that only one side gets right, encoder against encoder, or each against the other side's only one."""
-    valid = (judged[0] & judged[1])[:, :, None, None] & kept[None, :, :, None]
+    valid = (judged[0] & judged[1])[:, :, None, None] & kept[None]
     a, b = np.broadcast_arrays(*sides)
     first = (valid & (a == 1) & (b == 0)).sum(axis=(0, 1, 3))
     second = (valid & (a == 0) & (b == 1)).sum(axis=(0, 1, 3))
@@ -267,9 +278,7 @@ class _Found(NamedTuple):
     only: tuple[int, int] | None
 
 
-def _rows(
-    benchmark: str, context: tuple[str, str, str], names: tuple[str, str], common: _Common, seed: int
-) -> Iterator[CompareRow]:
+def _rows(benchmark: str, context: Context, names: tuple[str, str], common: _Common, seed: int) -> Iterator[CompareRow]:
     places: list[list[int]] = [[k] for k in range(len(common.layers))]
     found = [_compared(common, where, seed) for where in places]
     overall = _compared(common, list(range(len(common.layers))), seed)
@@ -282,13 +291,13 @@ def _rows(
 
 def _row(
     benchmark: str,
-    context: tuple[str, str, str],
+    context: Context,
     names: tuple[str, str],
     layer: str,
     found: _Found | None,
     p_holm: float | None,
 ) -> CompareRow:
-    of: dict[str, Any] = dict(zip(("negatives", "test_data", "models"), context, strict=True))
+    of: dict[str, Any] = dict(zip(("negatives", "pair", "test_data", "models"), context, strict=True))
     of |= {"benchmark": benchmark, "layer": layer, "measure_a": names[0], "measure_b": names[1]}
     if found is None or p_holm is None:
         of |= dict.fromkeys(("accuracy_a", "accuracy_b", "difference", "ci_low", "ci_high", "p_value", "p_holm"))
@@ -334,11 +343,22 @@ def _compared(common: _Common, layers: Sequence[int], seed: int) -> _Found | Non
     return _Found(
         accuracies=(float(sums[0].sum() / totals[0]), float(sums[1].sum() / totals[1])),
         interval=_interval(sums, counts, common, rng),
-        p_value=sign_flips(each[there], rng),
+        p_value=max(sign_flips(each[there], rng), _exchanged(sums, counts, common.trainings, rng)),
         clusters=int(there.sum()),
         trials=int(max(totals)),
         only=only,
     )
+
+
+def _exchanged(
+    sums: Sequence[Doubles], counts: Sequence[Doubles], trainings: tuple[list[str], list[str]], rng: np.random.Generator
+) -> float:
+    """The p-value of exchanging encoders that were trained alike; 0 where the sides were not."""
+    if set(trainings[0]) != set(trainings[1]) or "" in trainings[0]:
+        return 0.0
+    each = [np.concatenate([side.sum(axis=1) for side in values]) for values in (sums, counts)]
+    strata = np.unique([*trainings[0], *trainings[1]], return_inverse=True)[1]
+    return exchanges(each[0], each[1], strata, len(trainings[0]), rng)
 
 
 def _interval(

@@ -18,7 +18,7 @@ import torch
 
 from contrasim_cli import __version__, encoder
 from contrasim_cli.encoder import Checkpoint, Config
-from contrasim_cli.errors import InputError, OutputExistsError
+from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.files import quoted, writing
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
@@ -156,6 +156,9 @@ def _train(one: Wanted, training: Training, progress: Progress) -> None:
         if not one.path.exists():
             raise
         log.info("%s: another run has trained it meanwhile", quoted(one.path))
+    except (Terminated, KeyboardInterrupt) as stop:
+        text = f"stopped while training {one.name}; what is done is kept, and the same command goes on with it"
+        raise type(stop)(text) from stop
 
 
 def _load(one: Wanted) -> Checkpoint:

@@ -25,7 +25,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class DataSet:
     """The stores of one data set, one per model, with their layers in matching order."""
 
     name: str
@@ -34,12 +34,12 @@ class TestSet:
     layers: Sequence[Sequence[str]]
     standardizer: Standardizer
 
-    def part(self, chosen: Sequence[int]) -> "TestSet":
+    def part(self, chosen: Sequence[int]) -> "DataSet":
         """Some of the stores."""
         views, layers = [self.views[k] for k in chosen], [self.layers[k] for k in chosen]
-        return TestSet(self.name, views, [self.names[k] for k in chosen], layers, self.standardizer.part(chosen))
+        return DataSet(self.name, views, [self.names[k] for k in chosen], layers, self.standardizer.part(chosen))
 
-    def groups(self, held_out: frozenset[str]) -> Iterator[tuple[str, "TestSet"]]:
+    def groups(self, held_out: frozenset[str]) -> Iterator[tuple[str, "DataSet"]]:
         """The models that encoders saw in training, and those that they did not; all of them where none are held out."""
         if not held_out:
             yield "", self
@@ -50,7 +50,7 @@ class TestSet:
 
 
 def layer_trials(
-    tests: Sequence[TestSet],
+    tests: Sequence[DataSet],
     judges: Sequence[Judge],
     held_out: frozenset[str],
     *,
@@ -85,7 +85,7 @@ def layer_trials(
     return found
 
 
-def _check_held_out(judge: Judge, tests: Sequence[TestSet], held_out: frozenset[str]) -> None:
+def _check_held_out(judge: Judge, tests: Sequence[DataSet], held_out: frozenset[str]) -> None:
     checkpoint = judge.scorer.checkpoint
     if checkpoint is None or not held_out:
         return

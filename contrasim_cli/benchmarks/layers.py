@@ -31,7 +31,8 @@ def predicted(grid: npt.NDArray[np.float64], higher: bool = True) -> Judged:
     """[layers] s(f_i, g_i) judged against the rest of row i; NaN where row i has a NaN."""
     others = grid[~np.eye(len(grid), dtype=bool)].reshape(len(grid), -1)
     scores = np.concatenate([np.diagonal(grid)[:, None], others], axis=1)
-    return judge(scores, higher, ~np.isnan(grid).any(axis=1))
+    answered: npt.NDArray[np.bool_] = np.logical_not(np.isnan(grid).any(axis=1))
+    return judge(scores, higher, answered)
 
 
 def falling(grid: npt.NDArray[np.float64], higher: bool = True) -> npt.NDArray[np.float64]:

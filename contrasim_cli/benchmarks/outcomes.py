@@ -144,6 +144,9 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
         np.concatenate([getattr(trials, values) for trials in members])
         for values in ("outcomes", "reciprocal_ranks", "margins")
     )
+    answered = ~np.isnan(outcomes).all(axis=(0, 1))  # a batch that is too small is left out of all layers
+    if answered.any():
+        outcomes, ranks, margins = (values[..., answered] for values in (outcomes, ranks, margins))
     encoder = np.repeat(np.arange(len(members)), [len(trials.pairs) for trials in members])
     pairs = np.array([pair for trials in members for pair in trials.pairs])
     pooled = len({tuple(trials.pairs) for trials in members}) > 1  # encoders that are judged on different pairs

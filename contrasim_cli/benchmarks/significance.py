@@ -1,4 +1,4 @@
-"""Whether differences may be noise: flips of clusters' signs, Holm's correction, McNemar's test."""
+"""Whether differences may be noise: flips of clusters' signs, exchanges between sides, Holm's correction, McNemar's test."""
 
 import itertools
 from collections.abc import Sequence
@@ -28,6 +28,34 @@ def sign_flips(differences: Doubles, rng: np.random.Generator) -> float:
         signs = rng.integers(0, 2, size=(size, len(differences))) * 2.0 - 1.0
         extreme += int((np.abs(signs @ differences) >= reached).sum())
     return (1 + extreme) / FLIPS
+
+
+def exchanges(
+    sums: Doubles, counts: Doubles, strata: npt.NDArray[np.int64], first: int, rng: np.random.Generator
+) -> float:
+    """Two-sided p-value of the difference of two means when things [k] change sides with others of their stratum.
+
+    The first `first` things are one side. A side's mean is its sums over its counts.
+    """
+    own = np.arange(len(strata))
+    places = np.argsort(strata, kind="stable")  # the places of each stratum, together
+    reached = abs(_difference(sums, counts, own[None], first)[0]) - 1e-12
+    extreme = 0
+    for start in range(0, FLIPS - 1, TOGETHER):
+        size = min(TOGETHER, FLIPS - 1 - start)
+        shuffled = np.argsort(strata + rng.random((size, len(strata))), axis=1)
+        order = np.empty_like(shuffled)
+        order[:, places] = shuffled
+        extreme += int((np.abs(_difference(sums, counts, order, first)) >= reached).sum())
+    return (1 + extreme) / FLIPS
+
+
+def _difference(sums: Doubles, counts: Doubles, order: npt.NDArray[np.int64], first: int) -> Doubles:
+    """[arrangements] the first side's mean minus the second's, of things in the order given."""
+    total, count = sums[order], counts[order]
+    one: Doubles = total[:, :first].sum(axis=1) / count[:, :first].sum(axis=1)
+    two: Doubles = total[:, first:].sum(axis=1) / count[:, first:].sum(axis=1)
+    return one - two
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

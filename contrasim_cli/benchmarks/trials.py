@@ -5,10 +5,11 @@ JSON of one object: `format`, `format_version`, what a run must share with anoth
 `ranks` of the right answer (1 is the best) and `margins`.
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,21 @@ import numpy.typing as npt
 
 from contrasim_cli import __version__
 from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import atomic_output, first_bytes, quoted, writing
 
 FORMAT = "contrasim-trials"
 FORMAT_VERSION = 1
 DIGITS = 4  # of a margin
-NAMES = ("measure", "negatives", "train_data", "encoder", "test_data", "models")
+NAMES = ("measure", "negatives", "train_data", "encoder", "test_data", "models", "pair")
 SIGNS = {".": np.nan, "0": 0.0, "1": 1.0}
 
 Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class TestedOn:
+class SetFacts:
     """The rows of one data set (`name` is empty where there is one): how many, the digest of their ids, and the stores."""
 
     name: str
@@ -47,7 +49,7 @@ class Facts:
     """
 
     benchmark: str
-    tested_on: Sequence[TestedOn]
+    tested_on: Sequence[SetFacts]
     batch_size: int | None = None
     seed: int | None = None
     candidates: str = ""
@@ -63,12 +65,13 @@ class Recorded:
     encoder: str
     test_data: str
     models: str
+    pair: str  # whose trials these are where every pair has its own encoders, else empty
     pairs: Sequence[str]
     layers: Sequence[str]
     outcomes: Doubles
     ranks: Doubles
     margins: Doubles
-    learned: bool
+    training: str  # digest of how an encoder was trained and on what, its seed aside; empty for closed-form measures
 
 
 @dataclass(frozen=True)
@@ -103,18 +106,27 @@ def _record(trials: Trials) -> dict[str, Any]:
     origin = trials.origin
     return {
         "measure": trials.name,
-        "learned": trials.scorer.checkpoint is not None,
+        "training": _training(trials.scorer.checkpoint),
         "negatives": trials.negatives,
         "train_data": origin.train,
         "encoder": origin.encoder,
         "test_data": origin.test,
         "models": origin.models,
-        "pairs": [origin.pair] if origin.pair else list(trials.pairs),
+        "pair": origin.pair,
+        "pairs": list(trials.pairs),
         "layers": list(trials.layers),
         "outcomes": [["".join(map(_sign, batches)) for batches in layers] for layers in trials.outcomes.tolist()],
         "ranks": [[[_rank(v) for v in batches] for batches in layers] for layers in trials.reciprocal_ranks.tolist()],
         "margins": [[[_margin(v) for v in batches] for batches in layers] for layers in trials.margins.tolist()],
     }
+
+
+def _training(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return ""
+    config = asdict(replace(checkpoint.config, seed=0))
+    words = json.dumps([config, checkpoint.provenance.get("stores", [])], sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _sign(outcome: float) -> str:
@@ -150,7 +162,7 @@ def read_trials(path: Path) -> TrialsFile:
             "install a newer one"
         )
     try:
-        tested_on = [TestedOn(**one) for one in content["tested_on"]]
+        tested_on = [SetFacts(**one) for one in content["tested_on"]]
         facts = Facts(content["benchmark"], tested_on, content["batch_size"], content["seed"], content["candidates"])
         return TrialsFile(path, facts, list(_recorded(content["measures"])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -166,4 +178,4 @@ def _recorded(measures: Sequence[dict[str, Any]]) -> Iterator[Recorded]:
             raise ValueError
         names = [str(one[name]) for name in NAMES]
         pairs, layers = list(map(str, one["pairs"])), list(map(str, one["layers"]))
-        yield Recorded(*names, pairs, layers, *arrays, bool(one["learned"]))  # type: ignore[call-arg, arg-type]
+        yield Recorded(*names, pairs, layers, *arrays, str(one["training"]))  # type: ignore[call-arg, arg-type]

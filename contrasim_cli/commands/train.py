@@ -155,11 +155,11 @@ def train(
         picks_lr = lr is None and recipe is r.Recipe.default
         files = job.Files(output, log_file, save_every, resume, force)
         made = job.Job(data, config, standardizer, by, picks_lr)
-        state = job.train_encoder(made, files, where, room, console.progress)
-    if plot is not None and state is not None:
+        curves = job.train_encoder(made, files, where, room, console.progress)
+    if plot is not None:
         from contrasim_cli.plots import draw_training
 
-        draw_training(state.curves, plot, force or resume)
+        draw_training(curves, plot, force or resume)
 
 
 def _check_outputs(files: Sequence[Path | None], plot: Path | None, replaces: bool) -> None:

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import __version__
+from contrasim_cli import __version__, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.files import atomic_output, quoted, writing
 from contrasim_cli.store import seal
@@ -108,7 +108,7 @@ class StoreWriter:
 
     def _open(self) -> None:
         self._temporary = temporary = self._stack.enter_context(atomic_output(self.path, self.force))
-        with writing(self.path):
+        with writing(self.path), signals.deferred():
             self._sink = self._stack.enter_context(Sink(temporary))
             self._file = self._stack.enter_context(contextlib.closing(h5py.File(self._sink, "w")))
             self._missing = {spec.name: self.n_rows for spec in self.layers}
@@ -175,7 +175,7 @@ class StoreWriter:
         with np.errstate(over="ignore"):
             stored = rows.astype(dataset.dtype, copy=False)
         _check_fits(self.path, layer, start, rows, stored)
-        with writing(self.path):
+        with writing(self.path), signals.deferred():
             try:
                 dataset[start : start + len(rows)] = stored
             finally:
@@ -183,6 +183,12 @@ class StoreWriter:
         self._missing[layer] -= len(rows)
 
     def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with signals.deferred():
+            self._close(kind, error, trace)
+
+    def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:

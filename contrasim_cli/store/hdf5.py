@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from contrasim_cli import signals
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 
@@ -48,7 +49,8 @@ def _damaged(path: Path, error: Exception) -> InputError:
 class Sink(io.RawIOBase):
     """A file for HDF5 to write to, in which no write ever fails: the first error is kept in `error` for us to raise.
 
-    HDF5 itself crashes the interpreter when it cannot write what is left to write on closing a file.
+    HDF5 itself crashes the interpreter when it cannot write what is left to write on closing a file. Nor may a signal raise
+    anything here: whoever makes HDF5 write defers them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -215,11 +217,12 @@ class _Survey:
 
 def each_chunk(dataset: h5py.Dataset, look: Callable[[Any], None]) -> None:
     """Look at each chunk: its `chunk_offset`, `filter_mask`, `byte_offset` and `size`."""
-    if hasattr(dataset.id, "chunk_iter"):  # walks through the index once, instead of once per chunk
-        dataset.id.chunk_iter(look)
-    else:
-        for number in range(dataset.id.get_num_chunks()):
-            look(dataset.id.get_chunk_info(number))
+    with signals.deferred():
+        if hasattr(dataset.id, "chunk_iter"):  # walks through the index once, instead of once per chunk
+            dataset.id.chunk_iter(look)
+        else:
+            for number in range(dataset.id.get_num_chunks()):
+                look(dataset.id.get_chunk_info(number))
 
 
 def text_attrs(path: Path, holder: Any) -> dict[str, str]:

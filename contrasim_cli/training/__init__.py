@@ -14,7 +14,15 @@ from contrasim_cli.training.data import Data, check_data
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.order import Order, Step
 from contrasim_cli.training.rows import Source
-from contrasim_cli.training.state import State, check_resumable, new_state, partial_path, provenance, resumed_state
+from contrasim_cli.training.state import (
+    State,
+    check_resumable,
+    curves_of,
+    new_state,
+    partial_path,
+    provenance,
+    resumed_state,
+)
 
 __all__ = [
     "Choice",
@@ -27,6 +35,7 @@ __all__ = [
     "check_data",
     "check_resumable",
     "choose",
+    "curves_of",
     "new_state",
     "partial_path",
     "provenance",

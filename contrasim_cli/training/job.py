@@ -15,7 +15,7 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputExistsError
-from contrasim_cli.files import check_output, quoted
+from contrasim_cli.files import check_output, discard, quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.anchored import anchored
 from contrasim_cli.training.choice import Choice, choose
@@ -27,6 +27,7 @@ from contrasim_cli.training.rows import Source
 from contrasim_cli.training.state import (
     State,
     check_resumable,
+    curves_of,
     new_state,
     partial_path,
     provenance,
@@ -111,8 +112,8 @@ def standardization_asked(config: Config) -> Standardization:
 
 def train_encoder(
     job: Job, files: Files, device: torch.device, budget: int, progress: Progress = silent
-) -> State | None:
-    """Train and save an encoder; None where `resume` finds that it is complete already.
+) -> dict[str, list[float]]:
+    """Train and save an encoder, unless `resume` finds that it is complete already; what was noted of each epoch, by name.
 
     Raises:
         UsageError: the run to be resumed had other options or stores.
@@ -131,9 +132,10 @@ def train_encoder(
     source = Source(data, Order.of(data, config), budget, progress)
     about = provenance(source, job.standardized_by, choice)
     if files.resume and not files.force and files.encoder.exists():
-        _check_complete(files.encoder, config, about)
+        there = _complete(files.encoder, config, about)
         log.info("%s is complete already", quoted(files.encoder))
-        return None
+        discard(partial)
+        return curves_of(there)
     state = _state(files, config, about, device)
 
     def save(state: State, finished: bool) -> None:
@@ -143,12 +145,12 @@ def train_encoder(
     run = Run(source, config, state, device, save, files.save_every, progress=progress)
     with Journal(files.log, run.steps_done) as run.journal:
         run.train()
-    partial.unlink(missing_ok=True)
+    discard(partial)
     losses = state.curves["loss"]
     log.info(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
     )
-    return state
+    return state.curves
 
 
 def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:
@@ -164,8 +166,8 @@ def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[J
     return replace(job, config=config), choice
 
 
-def _check_complete(output: Path, config: Config, about: dict[str, Any]) -> None:
-    """Refuse to take the output that is there for that of this run where it is another's."""
+def _complete(output: Path, config: Config, about: dict[str, Any]) -> encoders.Checkpoint:
+    """The output of an earlier run like this; that of another is refused."""
     found = encoders.load(output)
     if found.config != config or any(
         found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
@@ -173,6 +175,7 @@ def _check_complete(output: Path, config: Config, about: dict[str, Any]) -> None
         raise OutputExistsError(
             f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
         )
+    return found
 
 
 def _state(files: Files, config: Config, about: dict[str, Any], device: torch.device) -> State:

@@ -37,7 +37,8 @@ class Objective:
         if config.objective == "deepcka":
             return losses.deepcka(z, self._positive_pairs())
         tau = config.temperature
-        if config.task == "pairs" and config.similarity == "dot" and config.objective in WITH_NEGATIVES:
+        contrastive = config.objective in WITH_NEGATIVES
+        if config.task == "pairs" and config.similarity == "dot" and contrastive and losses.mild(tau):
             return losses.paired(z[0], z[1], tau, config.objective == "supcon", config.anchor_side == "first")
         items = z if config.task == "layers" else z.flatten(0, 1).unsqueeze(1)
         sets = self._masks(z.shape[1])

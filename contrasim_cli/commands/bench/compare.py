@@ -43,7 +43,7 @@ def compare_trials(
     if format is o.Format.value:
         raise UsageError("--format value prints one score; bench compare has many, give --format tsv")
     check_outputs(output, None, force)
-    from contrasim_cli.benchmarks.comparison import check_same_trials, compare, encoders_alone, sides
+    from contrasim_cli.benchmarks.comparison import caveat, check_same_trials, compare, sides
     from contrasim_cli.benchmarks.trials import read_trials
 
     read = [read_trials(path) for path in files]
@@ -54,10 +54,7 @@ def compare_trials(
     rows: list[CompareRow] = []
     for a, b in chosen:
         rows.extend(compare(first, a, b, seed))
-        if alone := encoders_alone(a, b):
-            log.info(
-                "%s: one encoder, so that another training is not part of the noise; --seeds trains several",
-                " and ".join(alone),
-            )
+        if note := caveat(a, b):
+            log.info(note)
     about = {"inputs": [str(path) for path in files], "seed": seed}
     emit(Results("bench compare", CompareRow, rows, about), format, output, None, force)

@@ -29,7 +29,7 @@ from contrasim_cli.files import distinct_names, quoted
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.encoders import TrainingSet
-    from contrasim_cli.benchmarks.evaluation import TestSet
+    from contrasim_cli.benchmarks.evaluation import DataSet
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
 
@@ -190,9 +190,9 @@ class _Opened:
         return TrainingSet(self.name, Data(self.inputs.views, self.layers))
 
 
-def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]", several: bool) -> "list[TestSet]":
+def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]", several: bool) -> "list[DataSet]":
     """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
-    from contrasim_cli.benchmarks.evaluation import TestSet
+    from contrasim_cli.benchmarks.evaluation import DataSet
 
     made, done = [], 0
     for one in opened:
@@ -200,6 +200,6 @@ def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]
         sources, anchors = (rows.standardize_from or [])[part], (rows.anchor_stores or [])[part]
         standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors)
         name = one.name if several else ""
-        made.append(TestSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
+        made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)
     return made

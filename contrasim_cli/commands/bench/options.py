@@ -1,7 +1,7 @@
 """The options that all benchmarks have."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -101,10 +101,10 @@ class Common:
 
     def facts(self, benchmark: str, tested: "Sequence[tuple[str, Inputs, Sequence[str]]]", **more: Any) -> "Facts":
         """What the trials are of: names of data sets, their stores, and the stores' names."""
-        from contrasim_cli.benchmarks.trials import Facts, TestedOn
+        from contrasim_cli.benchmarks.trials import Facts, SetFacts
         from contrasim_cli.store import ids_digest
 
-        sets = [TestedOn(name, i.views[0].n_rows, ids_digest(i.views[0]), list(names)) for name, i, names in tested]
+        sets = [SetFacts(name, i.views[0].n_rows, ids_digest(i.views[0]), list(names)) for name, i, names in tested]
         return Facts(benchmark, sets, **more)
 
     def report(
@@ -119,11 +119,29 @@ class Common:
 
             write_trials(self.trials, facts, trials, self.force)
         results = Results("bench", BenchRow, rows, about, SEVERAL if several else ())
-        emit(results, self.form, self.output, self.plot, self.force)
+        if self.plot is not None and several:
+            from contrasim_cli import plots
+
+            plots.draw(replace(results, rows=told_apart(rows)), self.plot, self.force)
+            emit(results, self.form, self.output, None, self.force)
+        else:
+            emit(results, self.form, self.output, self.plot, self.force)
 
     def show_plan(self, results: Results) -> None:
         """Print and write what would be trained."""
         emit(results, self.form, self.output, None, self.force)
+
+
+def told_apart(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    """The rows with data sets and groups of models in the names of benchmarks and measures, for figures."""
+    trained = len({row.train_data for row in rows} - {""}) > 1
+    found = []
+    for row in rows:
+        where = ", ".join(part for part in (row.test_data, row.models) if part)
+        benchmark = f"{row.benchmark} ({where})" if where else row.benchmark
+        measure = f"{row.measure} ({row.train_data})" if trained and row.train_data else row.measure
+        found.append(replace(row, benchmark=benchmark, measure=measure))
+    return found
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:
