@@ -286,7 +286,9 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     Raises:
         ValueError: the shapes are others.
     """
-    if len(config.hidden) + sum(map(len, (config.widths, *config.view_widths))) > len(state) + 1:
+    firsts = config.view_widths if config.encoder_per_view else (config.widths,)
+    hidden = () if config.path == "linear" else config.hidden
+    if len(hidden) + sum(map(len, firsts)) > len(state):
         raise ValueError("there are fewer weights than layers")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}

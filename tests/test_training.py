@@ -388,7 +388,7 @@ def recorder(losses: list[float]) -> Any:
     """Progress that keeps the losses it is told."""
     from contextlib import nullcontext
 
-    def advance(amount: int = 1, note: str = "") -> None:
+    def advance(amount: int = 1, note: str = "", earlier: bool = False) -> None:
         if note:
             losses.append(float(note.rsplit(maxsplit=1)[-1]))
 
@@ -541,7 +541,7 @@ def interrupted(
 
     count = 0
 
-    def advance(amount: int = 1, note: str = "") -> None:
+    def advance(amount: int = 1, note: str = "", earlier: bool = False) -> None:
         nonlocal count
         if note:
             count += 1

@@ -109,15 +109,19 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
         "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
+        "steps_of_the_epoch_done": training.get("step", 0),
         "loss_first": curve[0] if curve else "",
         "loss_last": curve[-1] if curve else "",
     }
     for store in checkpoint.provenance.get("stores", ()):
         facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
+        facts[f"digests of {store['name']}"] = f"content {store['content']}, ids {store.get('ids') or 'none'}"
     for store in checkpoint.provenance.get("standardized_by", ()):
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
     for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
         facts[f"score of {how}"] = f"{score:.4f}"
+    if validated := curves.get("validation_loss_curve"):
+        facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):
         values = [f"{name.removesuffix('_curve')} {found[epoch]:.6g}" for name, found in curves.items()]
         facts[f"epoch {epoch + 1}"] = ", ".join(values)

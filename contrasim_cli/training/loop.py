@@ -64,7 +64,7 @@ class Run:
         """
         total = self.config.epochs * self.epoch_steps
         with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
-            advance(self.steps_done)
+            advance(self.steps_done, earlier=True)
             finished = self.state.epoch == self.config.epochs
             while not finished:
                 self._epoch(stop, advance)

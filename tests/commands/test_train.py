@@ -207,6 +207,19 @@ def test_resume_without_anything_to_resume_starts(stores: list[Path], tmp_path: 
     assert encoders.load(tmp_path / "e.pt").training["finished"]
 
 
+def test_a_run_killed_after_its_encoder_was_written_still_draws_its_curves(stores: list[Path], tmp_path: Path) -> None:
+    arguments = ["train", *stores, *SMALL, "--epochs", "2", "--validation", "0.2", "-o", tmp_path / "e.pt"]
+    plot, drawn = ["--plot", tmp_path / "late.svg"], ["--plot", tmp_path / "whole.svg"]
+    assert run(*arguments, *drawn).code == 0
+    partial = tmp_path / "e.pt.partial"
+    partial.write_bytes(b"")
+    assert run(*arguments, *plot, "--resume").code == 0
+    assert not partial.exists()
+    late, whole = ((tmp_path / name).read_text() for name in ("late.svg", "whole.svg"))
+    assert late.count("<path") == whole.count("<path")
+    assert "accuracy in % on held-out rows" in late
+
+
 def test_resume_of_a_complete_run_leaves_it(stores: list[Path], tmp_path: Path) -> None:
     output = tmp_path / "e.pt"
     assert run("train", *stores, *SMALL, "--epochs", "1", "-o", output).code == 0
