@@ -3,14 +3,20 @@
 With the anchors a_1 … a_A of a store's layer, μ their mean, c_i = a_i - μ, and units such that the mean of ‖c_i‖² is 1, a row
 x has y_i = (x - μ) · c_i and ‖x - μ‖², and the anchors among themselves have G_ij = c_i · c_j. Of these are made, per row,
 
-    cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                      [A]
-    quantiles   of the cosines, from the least to the largest                              [Q]
-    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, for each λ of RIDGES   [A each]
-    whitened_quantiles   of these                                                          [Q each]
-    norm        log ‖x - μ‖²                                                               [1]
-    neighbours  log squared distances to the k-th nearest anchors, over their mean         [NEAREST]
-    spectrum    the same for every row: how the anchors' variance is spread (eigenvalues of Σ, their sums and entropy), quantiles
-                of the anchors' cosines and norms, and how far from the origin their mean is
+    cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                            [A]
+    quantiles   of the cosines, from the least to the largest                                    [QUANTILES]
+    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, λ the least of RIDGES; times UNIT   [A]
+    peaks       squares of these                                                                 [A]
+    whitened_quantiles   of the cosines of rows whitened with each of RIDGES                      [QUANTILES each]
+    norms       log ‖x - μ‖², and that of the row whitened with each of RIDGES                   [1 + RIDGES]
+    neighbours  log squared distances to the k-th nearest anchors, over their mean               [NEAREST]
+
+and two things that are the same for every row of a layer:
+
+    profile     of each anchor, its log norm whitened by the least of RIDGES, and the log fourth moment of its whitened cosines
+                to the others                                                                    [2 A]
+    spectrum    how the anchors' variance is spread (eigenvalues of Σ, their sums and entropy), quantiles of the anchors'
+                cosines and norms, and how far from the origin their mean is
 
 Rotations, orthogonal maps into wider spaces and isotropic scaling of the store change none of them; a translation of rows
 and anchors alike changes `spectrum` alone. Whitening needs no [width, width] matrix: with ρ = λA,
@@ -32,7 +38,8 @@ Singles = npt.NDArray[np.float32]
 
 APPLIED_ROWS = 256  # described in one product: how a row is rounded must not depend on how many are read with it
 QUANTILES = 16
-RIDGES = (0.1, 0.01)  # times the trace of the anchors' covariance
+RIDGES = (0.1, 0.01, 0.001)  # times the trace of the anchors' covariance
+UNIT = 8.0  # what whitened cosines are multiplied by: in high dimensions they are small
 NEAREST = (1, 2, 3, 5, 9, 17, 33, 65)
 EIGENVALUES, SHARES = 24, (1, 2, 3, 5, 9, 17, 33, 65)
 NEAR = 0.01  # part of the mean squared distance below which distances are one, as rounding would tell them apart
@@ -100,32 +107,61 @@ def quantiles(anchors: Geometry) -> Described:
 
 
 def whitened(anchors: Geometry) -> Described:
-    """Cosines of whitened rows, for each ridge."""
-    return _side_by_side([_whitened(anchors, ridge) for ridge in RIDGES])
+    """UNIT times the cosines of rows whitened with the least ridge."""
+    described = Whitening.of(anchors, RIDGES[-1]).cosines
+    return lambda y, squares: UNIT * described(y, squares)
+
+
+def peaks(anchors: Geometry) -> Described:
+    """Squares of these."""
+    described = whitened(anchors)
+    return lambda y, squares: np.square(described(y, squares))
 
 
 def whitened_quantiles(anchors: Geometry) -> Described:
     """Of the cosines of whitened rows, for each ridge."""
-    return _side_by_side([_sorted(_whitened(anchors, ridge)) for ridge in RIDGES])
+    parts = [_sorted(Whitening.of(anchors, ridge).cosines) for ridge in RIDGES]
+    return lambda y, squares: np.concatenate([part(y, squares) for part in parts], axis=1)
 
 
-def _whitened(anchors: Geometry, ridge: float) -> Described:
-    count = len(anchors.gram)
-    inverse = np.linalg.inv(anchors.gram + ridge * count * np.eye(count))
-    norms = np.sqrt((count * np.einsum("ij,ji->i", inverse, anchors.gram)).clip(TINY))
+def norms(anchors: Geometry) -> Described:
+    """log ‖x - μ‖², against that of the anchors, as it is and whitened with each ridge."""
+    whitenings = [Whitening.of(anchors, ridge) for ridge in RIDGES]
 
     def describe(y: Doubles, squares: Doubles) -> Doubles:
-        inner = y @ inverse
-        own = ((squares - (y * inner).sum(axis=1, keepdims=True)) / ridge).clip(TINY)
-        found: Doubles = count * inner / (np.sqrt(own) * norms)
-        return found
+        found = [squares, *(whitening.squares(y, squares) for whitening in whitenings)]
+        return np.log(np.concatenate(found, axis=1).clip(TINY))
 
     return describe
 
 
-def norm(anchors: Geometry) -> Described:
-    """log ‖x - μ‖², against that of the anchors."""
-    return lambda y, squares: np.log(squares.clip(TINY))
+@dataclass(frozen=True)
+class Whitening:
+    """Rows whitened by Σ + λI: (G + ρI)^-1 [A, A], and the norms of the whitened anchors [A]."""
+
+    inverse: Doubles
+    norms: Doubles
+    ridge: float
+
+    @classmethod
+    def of(cls, anchors: Geometry, ridge: float) -> "Whitening":
+        """That of the anchors' covariance and a ridge."""
+        count = len(anchors.gram)
+        inverse = np.linalg.inv(anchors.gram + ridge * count * np.eye(count))
+        leverage = np.einsum("ij,ji->i", inverse, anchors.gram)
+        return cls(inverse, np.sqrt((count * leverage).clip(TINY)), ridge)
+
+    def squares(self, y: Doubles, squares: Doubles) -> Doubles:
+        """[n, 1] squared norms of whitened rows."""
+        inner = (y * (y @ self.inverse)).sum(axis=1, keepdims=True)
+        found: Doubles = ((squares - inner) / self.ridge).clip(TINY)
+        return found
+
+    def cosines(self, y: Doubles, squares: Doubles) -> Doubles:
+        """[n, A] cosines of whitened rows to whitened anchors."""
+        inner = len(self.inverse) * (y @ self.inverse)
+        found: Doubles = inner / (np.sqrt(self.squares(y, squares)) * self.norms)
+        return found
 
 
 def neighbours(anchors: Geometry) -> Described:
@@ -140,6 +176,16 @@ def neighbours(anchors: Geometry) -> Described:
         return found
 
     return describe
+
+
+def profile(anchors: Geometry) -> Described:
+    """Of each anchor, how it lies among the others; the same for every row of a layer."""
+    whitening = Whitening.of(anchors, RIDGES[-1])
+    found = whitening.cosines(anchors.gram, np.diagonal(anchors.gram)[:, None])
+    np.fill_diagonal(found, 0)
+    moments = np.sum(found**4, axis=1) / max(1, len(found) - 1)
+    values = np.concatenate([np.log(whitening.norms), np.log(moments + 1e-6) / 4 + 2])
+    return lambda y, squares: np.broadcast_to(values, (len(y), len(values)))
 
 
 def spectrum(anchors: Geometry) -> Described:
@@ -178,17 +224,15 @@ def _sorted(described: Described) -> Described:
     return describe
 
 
-def _side_by_side(parts: Sequence[Described]) -> Described:
-    return lambda y, squares: np.concatenate([part(y, squares) for part in parts], axis=1)
-
-
 MAKE: dict[str, Callable[[Geometry], Described]] = {
     "cosines": cosines,
     "quantiles": quantiles,
     "whitened": whitened,
+    "peaks": peaks,
     "whitened_quantiles": whitened_quantiles,
-    "norm": norm,
+    "norms": norms,
     "neighbours": neighbours,
+    "profile": profile,
     "spectrum": spectrum,
 }
 FEATURES = tuple(MAKE)

@@ -88,9 +88,11 @@ class Feature(str, Enum):
     cosines = "cosines"
     quantiles = "quantiles"
     whitened = "whitened"
+    peaks = "peaks"
     whitened_quantiles = "whitened_quantiles"
-    norm = "norm"
+    norms = "norms"
     neighbours = "neighbours"
+    profile = "profile"
     spectrum = "spectrum"
 
 
