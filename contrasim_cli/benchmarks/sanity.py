@@ -27,7 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contrasim_cli.anchors import Anchoring
 from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import INVARIANCES
 from contrasim_cli.progress import Progress, silent
@@ -198,7 +200,12 @@ def _scores(
 
 
 def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: torch.device) -> Any:
-    return scorer.measure.prepare(scorer.rows(standardized(rows, scorer.standardize, layer), store, device))
+    how = scorer.standardize
+    if isinstance(how, Anchoring):
+        raise UsageError(
+            f"{scorer.name}: describes rows by anchors, which would have to change with them; leave it out"
+        )
+    return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, device))
 
 
 def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
