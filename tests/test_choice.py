@@ -104,6 +104,7 @@ def test_the_way_by_which_rows_find_their_own_is_chosen(tmp_path: Path, kind: st
 def test_of_ways_about_as_good_the_weakest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scores(*values: float) -> Choice:
         monkeypatch.setattr(choice, "_scores", lambda *_: list(values))
+        monkeypatch.setattr(choice, "misfit", lambda _: "nothing else to look at")
         return chosen(tmp_path, two("alike"))
 
     assert scores(0.5, 0.5, 0.5, 0.5, 0.5, 0.5).kind == "center"

@@ -34,7 +34,7 @@ from contrasim_cli.training.state import (
     resumed_state,
 )
 from contrasim_cli.training.within import check_within, within
-from contrasim_cli.transforms import Standardization, Standardizer
+from contrasim_cli.transforms import Standardization, Standardizer, Within
 
 log = logging.getLogger(__name__)
 
@@ -125,14 +125,7 @@ def train_encoder(
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
-    if config.anchoring:
-        data = anchored(job.data, config, progress)
-    else:
-        how = config.standardization
-        if how.kind == "within":
-            how = replace(how, within=within(job.data, job.standardizer, config, progress))
-        transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
-        data = replace(job.data, transforms=transforms)
+    data, maps = _prepared(job, budget, progress)
     source = Source(data, Order.of(data, config), budget, progress)
     about = provenance(source, job.standardized_by, choice)
     if files.resume and not files.force and files.encoder.exists():
@@ -141,8 +134,8 @@ def train_encoder(
         discard(partial)
         return curves_of(there)
     state = _state(files, config, about, device)
-    if how.within:
-        state.encoder.keep(how.within)
+    if maps:
+        state.encoder.keep(maps)
 
     def save(state: State, finished: bool) -> None:
         path = files.encoder if finished else partial
@@ -157,6 +150,18 @@ def train_encoder(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
     )
     return state.curves
+
+
+def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:
+    """The data with their rows made ready, and the maps that the encoder must keep for that, if there are any."""
+    config = job.config
+    if config.anchoring:
+        return anchored(job.data, config, progress), None
+    how = config.standardization
+    if how.kind == "within":
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
+    transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
+    return replace(job.data, transforms=transforms), how.within
 
 
 def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:
