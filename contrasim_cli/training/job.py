@@ -125,7 +125,7 @@ def train_encoder(
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
-    data, maps = _made(job, budget, progress)
+    data, maps = _prepared(job, budget, progress)
     source = Source(data, Order.of(data, config), budget, progress)
     about = provenance(source, job.standardized_by, choice)
     if files.resume and not files.force and files.encoder.exists():
@@ -152,13 +152,14 @@ def train_encoder(
     return state.curves
 
 
-def _made(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:
-    """The data as rows are encoded, and the maps that the encoder must keep for it."""
-    if job.config.anchoring:
-        return anchored(job.data, job.config, progress), None
-    how = job.config.standardization
+def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:
+    """The data with their rows made ready, and the maps that the encoder must keep for that, if there are any."""
+    config = job.config
+    if config.anchoring:
+        return anchored(job.data, config, progress), None
+    how = config.standardization
     if how.kind == "within":
-        how = replace(how, within=within(job.data, job.standardizer, job.config, progress))
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
     transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
     return replace(job.data, transforms=transforms), how.within
 
