@@ -17,8 +17,10 @@ from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import (
     Common,
+    Criterion,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -67,6 +69,15 @@ def layers_benchmark(
     pairs: Annotated[
         Pairs, typer.Option("--pairs", help="disjoint: (0,1), (2,3), …; all: every ordered pair.")
     ] = Pairs.disjoint,
+    criterion: Annotated[
+        list[Criterion] | None,
+        typer.Option(
+            "--criterion",
+            help="argmax: is the same layer the most similar? monotonicity: does similarity fall with the distance between "
+            "layers? repeat for both; default: argmax.",
+            show_default=False,
+        ),
+    ] = None,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -74,18 +85,28 @@ def layers_benchmark(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
+    plot_grids: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-grids",
+            help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf).",
+            show_default=False,
+        ),
+    ] = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    The stores of one folder are one data set; with several, every encoder is tested on each.
+    Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
@@ -93,10 +114,10 @@ def layers_benchmark(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])),
     )  # fmt: skip
     names, asked = common.check()
     if held_out and not (train or encoder):
@@ -121,7 +142,7 @@ def layers_benchmark(
         made = t.trained(sets, training, together=False)
         judges = [*map(Judge, common.scorers(names)), *made]
         found = layer_trials(
-            _test_sets(opened, standardize_from, [judge.scorer for judge in judges], several),
+            _test_sets(opened, rows, [judge.scorer for judge in judges], several),
             judges,
             held_out,
             every_pair=pairs is Pairs.all,
@@ -160,7 +181,11 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
 
 
 def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
-    return [path for path in paths if path.stem not in held_out]
+    """The stores to train on."""
+    kept = [path for path in paths if path.stem not in held_out]
+    if len(kept) < 2:
+        raise UsageError(f"--train {quoted(paths[0].parent)}: {len(kept)} models are left to train on, two are needed")
+    return kept
 
 
 @dataclass(frozen=True)
@@ -189,16 +214,15 @@ class _Opened:
         return TrainingSet(self.name, Data(self.inputs.views, self.layers))
 
 
-def _test_sets(
-    opened: Sequence[_Opened], sources: Sequence[Path] | None, scorers: "Sequence[Scorer]", several: bool
-) -> "list[DataSet]":
-    """What is tested on; stores whose statistics are taken are in the order of all stores."""
+def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]", several: bool) -> "list[DataSet]":
+    """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
 
     made, done = [], 0
     for one in opened:
-        own = (sources or [])[done : done + len(one.paths)] if len(opened) > 1 else sources
-        standardizer = one.inputs.standardizer_of(own, scorers, one.layers)
+        part = slice(done, done + len(one.paths)) if len(opened) > 1 else slice(None)
+        sources, anchors = (rows.standardize_from or [])[part], (rows.anchor_stores or [])[part]
+        standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors)
         name = one.name if several else ""
         made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)

@@ -19,6 +19,7 @@ from contrasim_cli.commands.bench.options import (
     Common,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -80,12 +81,14 @@ def multilingual(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -96,10 +99,10 @@ def multilingual(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs,
     )  # fmt: skip
     if train and len(stores) < 3:
         raise UsageError(
@@ -148,12 +151,14 @@ def image_caption(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -161,10 +166,10 @@ def image_caption(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
-        plot, force, trials, options,
+        plot, force, trials, options, plot_pairs,
     )  # fmt: skip
     if captions is None and len(stores) != 2:
         raise UsageError(
@@ -259,10 +264,10 @@ class _Retrieval:
         Raises:
             UsageError: names do not match those of the tested stores.
         """
-        if len(self.groups) == 1 and len(stores) == 2 and self.one_way:
+        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
+        if self.one_way and len(self.groups) == 1 and len(stores) == 2 and {p.stem for p in stores} != set(tested):
             return [list(stores)]  # images, captions
         known = by_stem(stores, "training stores")
-        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
         strange = [path for name, path in known.items() if name not in tested]
         if strange:
             raise UsageError(
@@ -315,16 +320,21 @@ class _Retrieval:
             batch_size=self.batch_size,
             seed=self.common.seed,
             candidates_from=View(pool) if pool else None,
-            standardizer=inputs.standardizer_of(self._sources(group), scorers, group.layers),
+            standardizer=inputs.standardizer_of(
+                self._own(group, self.common.rows.standardize_from),
+                scorers,
+                group.layers,
+                self._own(group, self.common.rows.anchor_stores),
+            ),
         )
 
     @property
     def _negatives(self) -> list[Negatives]:
         return list(dict.fromkeys(self.negatives or [Negatives.random]))
 
-    def _sources(self, group: _Group) -> Sequence[Path] | None:
-        """The stores whose statistics are taken: one for each tested store, in their order."""
-        sources, stores = self.common.rows.standardize_from, self.common.stores
+    def _own(self, group: _Group, sources: Sequence[Path] | None) -> Sequence[Path] | None:
+        """A group's part of the stores whose statistics or anchors are taken: one for each tested store, in their order."""
+        stores = self.common.stores
         if len(self.groups) == 1 or not sources or len(sources) != len(stores):
             return sources
         of = dict(zip(stores, sources, strict=True))
