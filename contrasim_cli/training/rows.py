@@ -111,6 +111,7 @@ class Source:
         self.data, self.order, self.items = data, order, data.items
         precision = order.config.precision
         held_bytes = data.n_rows * sum(item.width * held_type(item, precision).itemsize for item in self.items)
+        budget -= data.transform_bytes
         self.in_memory = held_bytes <= budget
         self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
         self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]
@@ -139,7 +140,7 @@ class Source:
         """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
-            digest.update(_kept(block, item.dtype))
+            digest.update(_kept(block, kept_dtype(self.data.views[item.view].store.layer(item.name))))
         transform = self.data.transforms.get((item.view, item.name))
         return _narrow(transform(block) if transform else block, item.dtype)
 

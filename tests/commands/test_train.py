@@ -154,14 +154,6 @@ def test_what_cannot_be_trained_is_refused(
     assert not list(tmp_path.glob("*.pt*"))
 
 
-def test_three_views_are_refused(stores: list[Path], tmp_path: Path) -> None:
-    done = run("train", *stores, stores[0], *SMALL, "-o", tmp_path / "e.pt")
-    assert (done.code, done.stderr) == (
-        2,
-        "contrasim: error: --task pairs trains on two stores (one per view), 3 given\n",
-    )
-
-
 def test_a_collapse_is_an_error_with_negatives_and_a_warning_without(tmp_path: Path) -> None:
     rows = 1 + 1e-6 * np.random.default_rng(0).normal(size=(40, 10))
     stores = [made.store(tmp_path / f"{name}.h5", {"l": rows}) for name in "ab"]
