@@ -16,7 +16,7 @@ from torch import Tensor
 
 from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
@@ -56,9 +56,20 @@ class Scorer:
         for name in layers:
             try:
                 self.checkpoint.check_width(store.path, name, store.layer(name).width)
+                self._check_within(store, name)
             except ContraSimError as problem:
                 problems.append(problem)
         return problems
+
+    def _check_within(self, store: Store, layer: str) -> None:
+        maps = self.standardize.within
+        problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
+        if problem and self.checkpoint:
+            raise MismatchError(
+                f"{quoted(store.path)}: layer {quoted(layer)} cannot be standardised as the encoder "
+                f"{quoted(self.checkpoint.path)} was trained, which {problem}; train on that layer too, or with "
+                "--standardize whiten"
+            )
 
     @property
     def key(self) -> tuple[int, Callable[[Tensor], Any]]:
@@ -109,5 +120,5 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
 def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardization | None = None) -> Scorer:
     """The scorer of an encoder; rows are standardised as it was trained, unless a way is given."""
     config = checkpoint.config
-    how = config.standardization if standardize is None else standardize
+    how = checkpoint.standardization if standardize is None else standardize
     return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

@@ -82,6 +82,7 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     curve = training.get("loss_curve", [])
     facts: dict[str, Any] = {
         **asdict(checkpoint.config),
+        "within": [name for name, _ in checkpoint.config.within],
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
         "steps_of_the_epoch_done": training.get("step", 0),
@@ -95,6 +96,8 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
     for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
         facts[f"score of {how}"] = f"{score:.4f}"
+    for how, margin in checkpoint.provenance.get("choice", {}).get("margins", {}).items():
+        facts[f"margin of {how}"] = f"{margin:.4f}"
     if validated := curves.get("validation_loss_curve"):
         facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):

@@ -72,6 +72,12 @@ class Data:
         """Size of all rows in the types they are kept in."""
         return self.n_rows * self.row_bytes
 
+    @property
+    def transform_bytes(self) -> int:
+        """Size of what standardises the rows."""
+        parts = [part for transform in self.transforms.values() for part in (transform.mean, transform.factor)]
+        return sum(part.nbytes for part in parts if part is not None)
+
 
 def kept_dtype(layer: Layer) -> np.dtype[Any]:
     """A type no wider than float32; float16 stays float16, which halves the memory."""
