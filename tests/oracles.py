@@ -277,9 +277,55 @@ def layer_prediction(scores: npt.ArrayLike, *, higher: bool = True) -> float:
     return sum(right) / len(right)
 
 
+def layer_monotonicity(scores: npt.ArrayLike, *, higher: bool = True) -> list[float]:
+    """Spearman correlation of similarity with closeness, for each layer i of f; scores equal up to 1e-6 share their rank.
+
+    Spearman's is Pearson's of ranks (Spearman 1904). To the right of i (j = i, i + 1, …) and to the left (j = i, i - 1, …),
+    and the mean of both where there are two layers at least on either side; 0 where all scores of a side are equal.
+    """
+    grid = widened(scores)
+
+    def rank(value: float, values: list[float]) -> float:
+        below = sum(strictly_more_similar(value, other, higher=higher) for other in values)
+        above = sum(strictly_more_similar(other, value, higher=higher) for other in values)
+        return below + (len(values) - above - below + 1) / 2
+
+    def correlation(side: list[float]) -> float:
+        ranks = [rank(value, side) for value in side]
+        closeness = [-distance for distance in range(len(side))]
+        if len(set(ranks)) == 1:
+            return 0.0
+        return float(np.corrcoef(ranks, closeness)[0, 1])
+
+    found = []
+    for i, row in enumerate(grid.tolist()):
+        sides = [side for side in (row[i:], row[: i + 1][::-1]) if len(side) > 1]
+        found.append(sum(map(correlation, sides)) / len(sides) if sides else float("nan"))
+    return found
+
+
 def retrieval_is_right(own: float, candidates: Iterable[float], *, higher: bool = True) -> bool:
     """Return whether the matching batch's score is strictly ahead of every candidate's (§6, A.1.1)."""
     return all(strictly_more_similar(own, candidate, higher=higher) for candidate in candidates)
+
+
+def reciprocal_rank(own: float, candidates: Iterable[float], *, higher: bool = True) -> float:
+    """Return 1 / (1 + the number of candidates that `own` is not strictly ahead of)."""
+    return 1 / (1 + sum(not strictly_more_similar(own, candidate, higher=higher) for candidate in candidates))
+
+
+def margin(own: float, candidates: Sequence[float], *, higher: bool = True) -> float:
+    """Return how far `own` is ahead of the best candidate over the candidates' population standard deviation.
+
+    NaN where a score is, and where that deviation is no more than 1e-6 of the largest score.
+    """
+    if any(math.isnan(score) for score in (own, *candidates)):
+        return math.nan
+    mean = math.fsum(candidates) / len(candidates)
+    deviation = math.sqrt(math.fsum((c - mean) ** 2 for c in candidates) / len(candidates))
+    if deviation <= STRICTLY * max(map(abs, (own, *candidates))):
+        return math.nan
+    return (own - max(candidates) if higher else min(candidates) - own) / deviation
 
 
 def nearest_neighbours(

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks import negatives
-from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
+from contrasim_cli.benchmarks import search
+from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
+from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError
 from contrasim_cli.store import View, align, open_store
 
@@ -167,12 +168,11 @@ def test_blocks_of_the_pool_and_of_the_queries_change_nothing(tmp_path: Path, mo
         file.create_dataset("l", data=rows, chunks=(16, 4))
     side = Pool(View(open_store(path)), "l")
     whole = nearest_candidates(side, side)
-    monkeypatch.setattr(negatives, "BLOCK_BYTES", 32 * 4 * 4)
-    monkeypatch.setattr(negatives, "SEARCHED", 17 * 50)
-    monkeypatch.setattr(negatives, "COMPARED", 17 * 4 * 7)
-    monkeypatch.setattr(negatives, "HASHED", 9)
-    assert len(list(side.blocks())) > 5
-    np.testing.assert_array_equal(nearest_candidates(side, side), whole)
+    monkeypatch.setattr(search, "COMPARED", 17 * 4 * 7)
+    shares = search.Shares(12 * 32 * 4 * 4)
+    assert len(list(side.blocks(shares.block))) > 5
+    assert shares.queries // (4 * 4 + 16 * 17) < 10  # queries per pass
+    np.testing.assert_array_equal(nearest_candidates(side, side, budget=shares.budget), whole)
     check(whole, rows, rows, list(range(300)))
 
 

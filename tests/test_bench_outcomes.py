@@ -1,14 +1,19 @@
 """From outcomes to accuracies, spreads and intervals."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
 import made
 import numpy as np
+import oracles
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from contrasim_cli.benchmarks import intervals
-from contrasim_cli.benchmarks.outcomes import Trials, tabulate
+from contrasim_cli.benchmarks.outcomes import Trials, judge, tabulate
 from contrasim_cli.results import BenchRow
 from contrasim_cli.scoring import Scorer, closed_form
 
@@ -16,7 +21,8 @@ from contrasim_cli.scoring import Scorer, closed_form
 def trials(outcomes: Any, scorer: Scorer | None = None, **options: Any) -> Trials:
     outcomes = np.asarray(outcomes, dtype=float)
     pairs, layers = [f"p{k}" for k in range(outcomes.shape[0])], [f"l{k}" for k in range(outcomes.shape[1])]
-    return Trials(scorer or closed_form(["cka"])[0], "random", pairs, layers, outcomes, 1 / 11, **options)
+    judged = {"reciprocal_ranks": np.where(outcomes == 0, 0.5, outcomes), "margins": outcomes - 0.5} | options
+    return Trials(scorer or closed_form(["cka"])[0], "random", pairs, layers, outcomes, chance=1 / 11, **judged)
 
 
 def rows(*all_trials: Trials) -> dict[tuple[str, str, str], BenchRow]:
@@ -28,6 +34,71 @@ def rows(*all_trials: Trials) -> dict[tuple[str, str, str], BenchRow]:
 
 def random_outcomes(*shape: int, seed: int = 0) -> Any:
     return (np.random.default_rng(seed).random(shape) < 0.7).astype(float)
+
+
+SCORES = st.sampled_from([math.nan, -1.0, 0.0, 1e-9, 0.5, 0.5 * (1 + 0.9e-6), 0.5 * (1 + 1.1e-6), 0.9, 1.0])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(hnp.arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(2, 12)), elements=SCORES), st.booleans())
+@example(np.full((3, 11), 0.7), True)
+def test_trials_are_judged_as_by_the_oracle(scores: Any, higher: bool) -> None:
+    found = judge(scores, higher)
+    for row, outcome, rank, margin in zip(scores.tolist(), *found, strict=True):
+        assert outcome == oracles.retrieval_is_right(row[0], row[1:], higher=higher)
+        assert rank == oracles.reciprocal_rank(row[0], row[1:], higher=higher)
+        np.testing.assert_allclose(margin, oracles.margin(row[0], row[1:], higher=higher), rtol=1e-6, atol=1e-9)
+
+
+def test_two_measures_that_are_always_right_are_told_apart_by_their_margins() -> None:
+    near, far = judge(np.array([[0.6, 0.5, 0.3]])), judge(np.array([[0.9, 0.5, 0.3]]))
+    assert near.outcomes == far.outcomes == near.reciprocal_ranks == far.reciprocal_ranks == 1
+    assert near.margins == pytest.approx(1.0)
+    assert far.margins == pytest.approx(4.0)
+
+
+def test_a_tie_ranks_after_what_it_ties_with() -> None:
+    found = judge(np.array([[0.5, 0.5, 0.5, 0.9, 0.1], [0.9, 0.5, 0.5, 0.9, 0.1]]))
+    np.testing.assert_array_equal(found.reciprocal_ranks, [1 / 4, 1 / 2])
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-6, 1.0, 1e6, 1e200])
+def test_margins_have_no_scale(scale: float) -> None:
+    scores = np.random.default_rng(0).normal(size=(5, 11))
+    np.testing.assert_allclose(judge(scores * scale).margins, judge(scores).margins, rtol=1e-9)
+
+
+def test_candidates_that_tie_have_no_margin() -> None:
+    """Rounding would else be their deviation."""
+    scores = 0.7 + 1e-9 * np.random.default_rng(0).normal(size=(4, 11))
+    scores[:, 0] = 0.9
+    found = judge(scores)
+    assert np.isnan(found.margins).all()
+    assert found.outcomes.tolist() == [1, 1, 1, 1]
+    assert np.isnan(judge(np.array([[0.9, 0.1]])).margins)
+
+
+def test_trials_without_an_answer_have_none_of_the_three() -> None:
+    found = judge(np.arange(6.0).reshape(2, 3), higher=False, answered=np.array([True, False]))
+    for values in found:
+        assert np.isnan(values).tolist() == [False, True]
+
+
+def test_ranks_and_margins_are_means_of_the_same_trials() -> None:
+    outcomes = random_outcomes(3, 2, 50)
+    ranks = np.random.default_rng(1).random((3, 2, 50))
+    margins = np.random.default_rng(2).normal(size=(3, 2, 50))
+    margins[1, 0, :10] = np.nan
+    margins[2] = np.nan
+    found = rows(trials(outcomes, reciprocal_ranks=ranks, margins=margins))
+    row = found["cka", "all", "l0"]
+    assert row.mrr == pytest.approx(ranks[:, 0].mean())
+    assert row.margin == pytest.approx(np.mean([*margins[0, 0], *margins[1, 0, 10:]]))
+    assert (found["cka", "p2", "all"].margin, found["cka", "p2", "all"].mrr) == (None, pytest.approx(ranks[2].mean()))
+    undefined = rows(trials(np.full((1, 1, 4), np.nan), reciprocal_ranks=np.full((1, 1, 4), np.nan)))[
+        "cka", "all", "l0"
+    ]
+    assert (undefined.mrr, undefined.margin) == (None, None)
 
 
 def test_rows_per_layer_per_pair_and_overall() -> None:

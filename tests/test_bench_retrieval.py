@@ -11,9 +11,10 @@ import oracles
 import pytest
 import torch
 
-from contrasim_cli.benchmarks import retrieval as module
-from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
-from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_pair
+from contrasim_cli.benchmarks import run
+from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
+from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_views
+from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
 from contrasim_cli.measures.protocol import similarity
 from contrasim_cli.scoring import Scorer, closed_form, learned
@@ -29,12 +30,13 @@ def messages() -> Iterator[list[str]]:
     heard: list[str] = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: heard.append(f"{record.levelname}: {record.getMessage()}")  # type: ignore[method-assign]
-    level = module.log.level
-    module.log.addHandler(handler)
-    module.log.setLevel(logging.INFO)
+    logger = logging.getLogger("contrasim_cli.benchmarks")
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
     yield heard
-    module.log.removeHandler(handler)
-    module.log.setLevel(level)
+    logger.removeHandler(handler)
+    logger.setLevel(level)
 
 
 def task(folder: Path, stores: dict[str, Any], **options: Any) -> Task:
@@ -65,11 +67,11 @@ def views_of(count: int, rows: int, noise: float = 0.4) -> dict[str, Any]:
 
 # 30 rows make 7 batches of 4 and one of 2; 29 leave one row out
 @pytest.mark.parametrize("rows", [30, 29])
-@pytest.mark.parametrize("chunk", [module.CHUNK_BYTES, 1])
+@pytest.mark.parametrize("chunk", [run.CHUNK_BYTES, 1])
 def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
     tmp_path: Path, rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "CHUNK_BYTES", chunk)
+    monkeypatch.setattr(run, "CHUNK_BYTES", chunk)
     stores = views_of(3, rows)
     paths = [made.encoder_file(tmp_path / "e.pt", widths=(7,), output=6),
              made.encoder_file(tmp_path / "d.pt", widths=(7,), objective="deepcka")]  # fmt: skip
@@ -95,6 +97,10 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
                     right = oracle(trials.scorer, own[batch], other[batch])
                     wrong = [oracle(trials.scorer, own[batch], other[chosen[batch, t]]) for t in range(10)]
                     assert trials.outcomes[k, layer, b] == oracles.retrieval_is_right(right, wrong)
+                    assert trials.reciprocal_ranks[k, layer, b] == oracles.reciprocal_rank(right, wrong)
+                    assert trials.margins[k, layer, b] == pytest.approx(
+                        oracles.margin(right, wrong), abs=1e-4, nan_ok=True
+                    )
     means = [trials.outcomes.mean() for trials in found]
     assert max(means) > 0.3
     assert min(means) < 0.9  # neither all right nor all wrong
@@ -113,11 +119,11 @@ def test_every_scorer_faces_the_same_candidates(tmp_path: Path, monkeypatch: pyt
     """Also where rows are encoded: neighbours are those of the raw rows, and are searched once per view and layer."""
     calls = []
 
-    def counted(queries: Pool, pool: Pool) -> Any:
+    def counted(queries: Pool, pool: Pool, **options: Any) -> Any:
         calls.append((queries.view.store.stem, queries.layer))
-        return nearest_candidates(queries, pool)
+        return nearest_candidates(queries, pool, **options)
 
-    monkeypatch.setattr(module, "nearest_candidates", counted)
+    monkeypatch.setattr(run, "nearest_candidates", counted)
     scorers = [*closed_form(["cka", "dot"]), *learned([made.encoder_file(tmp_path / "e.pt", widths=(7,))])]
     judge(task(tmp_path, views_of(3, 30)), scorers)
     assert sorted(calls) == sorted((view, f"layer_{k}") for view in ("en", "ar", "zh") for k in range(2))
@@ -173,7 +179,7 @@ def test_lower_is_more_similar_where_the_registry_says_so(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("trained", [("en", "ar"), ("ar", "en")])
-def test_the_trained_pair_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
+def test_the_trained_views_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=trained)
     scorers = [*closed_form(["dot"]), *learned([path])]
     dot, encoder = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), scorers)
@@ -193,13 +199,13 @@ def test_an_encoder_of_other_views_is_judged_on_all_pairs_and_that_is_said(tmp_p
     ]
 
 
-def test_an_encoder_of_another_task_has_no_trained_pair(tmp_path: Path, messages: list[str]) -> None:
+def test_an_encoder_of_another_task_has_no_trained_views(tmp_path: Path, messages: list[str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"), task="layers")
-    assert trained_pair(learned([path])[0], ["en", "ar"]) == frozenset()
+    assert trained_views(learned([path])[0], ["en", "ar"]) == frozenset()
     assert messages == []
 
 
-def test_the_trained_pair_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
+def test_the_trained_views_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
     """Two of the views share a file name, so that results name views by path; each of them counts as trained."""
     layers = made.related(3, 1, 30, (7,))
     views = []
@@ -287,7 +293,9 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 
 def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"one layer of all views takes .* --memory allows"):
+    with pytest.raises(
+        InputError, match=r"80 trials and one batch of 4 rows .* take .* GiB, --memory allows 0.00; raise it"
+    ):
         retrieval(task(tmp_path, views_of(2, 40)), closed_form(["cka"]), hold_out=True, device=CPU, budget=1000)
 
 

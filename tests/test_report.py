@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contrasim_cli import report, shading
 from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
+from contrasim_cli.results import BenchRow, InspectRow, Results, SanityRow, ScoreRow
 
 GRID = Results(
     "baseline",
@@ -30,7 +30,8 @@ GRID = Results(
 
 
 def bench_row(measure: str, negatives: str, layer: str, accuracy: float | None, **more: Any) -> BenchRow:
-    values = {"pair": "all", "std": 0.0125, "ci_low": 0.25, "ci_high": 1.0, "chance": 1 / 11, "trials": 79} | more
+    values = {"pair": "all", "std": 0.0125, "ci_low": 0.25, "ci_high": 1.0, "chance": 1 / 11, "trials": 79}
+    values |= {"mrr": 0.8, "margin": 2.5} | more
     return BenchRow("multilingual", measure, negatives, layer=layer, accuracy=accuracy, **values)
 
 
@@ -41,8 +42,8 @@ BENCH = Results(
         bench_row("cka", "random", "l1", 0.5),
         bench_row("cka", "random", "all", 0.5, pair="en-ar"),
         bench_row("cka", "random", "all", 0.75),
-        bench_row("cca", "random", "l1", None, std=None, ci_low=None, ci_high=None, trials=0),
-        bench_row("cca", "random", "all", None, std=None, ci_low=None, ci_high=None, trials=0),
+        bench_row("cca", "random", "l1", None, std=None, ci_low=None, ci_high=None, trials=0, mrr=None, margin=None),
+        bench_row("cca", "random", "all", None, std=None, ci_low=None, ci_high=None, trials=0, mrr=None, margin=None),
         bench_row("cka", "faiss", "l1", 1.0, std=None, ci_low=None, ci_high=None),
         bench_row("cka", "faiss", "all", 1.0),
     ],
@@ -65,11 +66,11 @@ def test_tsv() -> None:
 
 def test_csv_of_a_benchmark() -> None:
     assert text(BENCH, "csv").splitlines()[:5] == [
-        "benchmark,measure,negatives,pair,layer,accuracy,std,ci_low,ci_high,chance,trials",
-        "multilingual,cka,random,all,l1,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cka,random,en-ar,all,0.5,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cka,random,all,all,0.75,0.0125,0.25,1.0,0.09090909090909091,79",
-        "multilingual,cca,random,all,l1,,,,,0.09090909090909091,0",
+        "benchmark,measure,negatives,pair,layer,accuracy,std,ci_low,ci_high,chance,trials,mrr,margin",
+        "multilingual,cka,random,all,l1,0.5,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cka,random,en-ar,all,0.5,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cka,random,all,all,0.75,0.0125,0.25,1.0,0.09090909090909091,79,0.8,2.5",
+        "multilingual,cca,random,all,l1,,,,,0.09090909090909091,0,,",
     ]
 
 
@@ -262,7 +263,7 @@ def test_scores_of_any_size_are_shaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_benchmark_as_a_table() -> None:
-    assert text(BENCH, "table") == (
+    assert text(BENCH, "table", width=45) == (  # too narrow for both kinds side by side
         "multilingual, random negatives: accuracy in % ± std; chance is 9.1 %\n"
         "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━┓\n"
         "┃ layer         ┃        cka ┃ cca ┃\n"
@@ -334,3 +335,34 @@ def test_other_suffixes_are_refused() -> None:
         str(refused.value)
         == "--output out.xlsx: the format follows the suffix, which is one of .tsv, .csv, .json, .txt"
     )
+
+
+def sanity(measures: list[str]) -> Results:
+    """Two checks and a ladder of each measure."""
+    rows = []
+    for measure in measures:
+        rows += [
+            SanityRow(measure, "l", "symmetric", None, "unchanged", 0.5, 0.5, "ok"),
+            SanityRow(measure, "l", "linear", None, "may change", 0.5, 0.25, ""),
+            SanityRow(measure, "l", "noise", 0.1, "falls", 1.0, 1.25, "fails"),
+            SanityRow(measure, "l", "noise", 5.0, "falls", 1.25, None, ""),
+        ]
+    return Results("bench", SanityRow, rows)
+
+
+def test_checks_are_a_line_each_with_their_verdicts() -> None:
+    shown = report.render(sanity(["cka"]), "table", color=False, width=80)
+    lines = [line[1:-1].split("│") for line in shown.splitlines() if line.startswith("│")]
+    cells = {label.strip(): value.strip() for label, value in lines}
+    assert cells == {"before": "0.5000", "symmetric": "= ✓", "linear": "0.2500", "noise 0.1": "1.2500 ✗", "noise 5": ""}
+    assert shown.startswith(
+        "sanity on l: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before\n"
+    )
+
+
+def test_checks_of_many_measures_take_several_tables_that_can_be_read() -> None:
+    names = [f"a_rather_long_measure_{k}" for k in range(7)]
+    shown = report.render(sanity(names), "table", color=False, width=80)
+    assert max(map(len, shown.splitlines()[1:])) <= 80
+    assert shown.count("┃ check") == 4
+    assert all(shown.count(f" {name} ") == 1 for name in names)

@@ -17,6 +17,12 @@ def mean(values: Outcomes) -> float | None:
     return None if values.size == 0 or bool(np.isnan(values).any()) else float(values.mean())
 
 
+def defined_mean(values: Outcomes) -> float | None:
+    """The mean of the values that there are, or None."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
+
+
 def spread(values: Outcomes) -> float | None:
     """Population standard deviation; None for fewer than two values, of which there is none."""
     return None if values.size < 2 or bool(np.isnan(values).any()) else float(values.std())

@@ -1,24 +1,83 @@
-"""From outcomes of single trials to rows of results: one way for every benchmark."""
+"""From scores of single trials to rows of results: one way for every benchmark."""
 
 import dataclasses
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, mean, spread
+from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, defined_mean, mean, spread
 from contrasim_cli.results import ALL, BenchRow
 from contrasim_cli.scoring import Scorer
 
 
+class Judged(NamedTuple):
+    """How far ahead the right answers of some trials are, three arrays of one shape; NaN where a trial has no answer.
+
+    outcomes: 1 where s_0 is strictly the most similar of all, 0 where it is not. reciprocal_ranks: 1 / rank in (0, 1],
+    where rank 1 is the best and every candidate that s_0 is not strictly ahead of is ranked before it, so that a tie
+    counts against it. margins: s_0 minus the best candidate over the candidates' population standard deviation, signed
+    so that higher is better; NaN also where one of the scores is, and where the candidates tie (they deviate by no more
+    than 1e-6 of the largest score), as a single one does.
+    """
+
+    outcomes: Outcomes
+    reciprocal_ranks: Outcomes
+    margins: Outcomes
+
+
+def judge(scores: Outcomes, higher: bool = True, answered: npt.NDArray[np.bool_] | None = None) -> Judged:
+    """Judge trials [...] by their scores [..., 1 + m]: s_0, then wrong candidates; a NaN beats nothing and is not beaten."""
+    signed = scores if higher else -scores
+    own, candidates = signed[..., :1], signed[..., 1:]
+    with np.errstate(invalid="ignore"):
+        beaten = own - candidates > STRICTLY * np.maximum(np.abs(own), np.abs(candidates))
+    ranks = 1 + (~beaten).sum(axis=-1)
+    found = beaten.all(axis=-1).astype(float), 1 / ranks, _margins(signed)
+    return Judged(*(np.where(True if answered is None else answered, values, np.nan) for values in found))
+
+
+def _margins(signed: Outcomes) -> Outcomes:
+    if signed.shape[-1] < 3:  # a single candidate does not deviate
+        return np.full(signed.shape[:-1], np.nan)
+    largest = np.abs(signed).max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        scaled = signed / largest  # squares neither overflow nor vanish
+        deviation = scaled[..., 1:].std(axis=-1)
+        unit = np.where(deviation > STRICTLY, deviation, np.nan)
+        margins: Outcomes = (scaled[..., 0] - scaled[..., 1:].max(axis=-1)) / unit
+    return margins
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What trials are of, beside their scorer, where there is more than one of it.
+
+    `label` names the rows of all encoders that were trained for one measure, and `encoder` tells these apart; `train` is
+    what they were trained on. `test` is a data set, `models` seen or unseen; `pair` stands for `all` pairs where there is
+    one.
+    """
+
+    label: str = ""
+    train: str = ""
+    encoder: str = ""
+    test: str = ""
+    models: str = ""
+    pair: str = ""
+
+
 @dataclass(frozen=True)
 class Trials:
-    """Outcomes of one scorer under one kind of negatives: 1 right, 0 wrong, NaN not defined.
+    """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
-    `outcomes` [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs where
-    `clusters_are_pairs` (which have a single batch).
+    The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
+    where `clusters_are_pairs` (which have a single batch). `grids` [pairs, layers, layers] are the scores of layers against
+    layers, where trials come from those.
     """
 
     scorer: Scorer
@@ -26,27 +85,50 @@ class Trials:
     pairs: Sequence[str]
     layers: Sequence[str]
     outcomes: Outcomes
+    reciprocal_ranks: Outcomes
+    margins: Outcomes
     chance: float
     clusters_are_pairs: bool = False
+    grids: Outcomes | None = None
+    origin: Origin = Origin()
+
+    @property
+    def name(self) -> str:
+        """That of the rows they are summed up in."""
+        return self.origin.label or self.scorer.name
 
 
 def tabulate(benchmark: str, all_trials: Sequence[Trials], seed: int) -> list[BenchRow]:
-    """Rows per layer, per pair and overall, of every scorer, then of groups of encoders that differ in their seed alone."""
-    rows = [row for trials in all_trials for row in _rows(benchmark, trials.scorer.name, [trials], seed)]
+    """Rows per layer, per pair and overall, of every scorer, then of groups of encoders that differ in their seed alone.
+
+    The encoders that were trained for one measure are summed up in the same rows.
+    """
+    rows = [row for members in _together(all_trials) for row in _rows(benchmark, members[0].name, members, seed)]
     for name, members in _groups(all_trials):
         rows.extend(_rows(benchmark, name, members, seed))
     return rows
+
+
+def _together(all_trials: Sequence[Trials]) -> Iterator[list[Trials]]:
+    """The trials that make the same rows."""
+    groups: dict[tuple[object, ...], list[Trials]] = {}
+    for k, trials in enumerate(all_trials):
+        alone = k if not trials.origin.label else -1
+        where = dataclasses.replace(trials.origin, encoder="")
+        groups.setdefault((alone, where, trials.negatives), []).append(trials)
+    yield from groups.values()
 
 
 def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
     groups: dict[tuple[object, ...], list[Trials]] = {}
     for trials in all_trials:
         checkpoint = trials.scorer.checkpoint
-        if checkpoint is not None:
+        if checkpoint is not None and not trials.origin.label:
             stores = json.dumps(checkpoint.provenance.get("stores", ()), sort_keys=True)
             config = dataclasses.replace(checkpoint.config, seed=0)
             label = f"{config.objective} {config.similarity}" if config.similarity != "dot" else config.objective
-            groups.setdefault((trials.negatives, label, config, stores, tuple(trials.pairs)), []).append(trials)
+            where = (config, stores, tuple(trials.pairs), trials.origin)
+            groups.setdefault((trials.negatives, label, *where), []).append(trials)
     several = {key: members for key, members in groups.items() if len(members) > 1}
     labels = Counter(key[:2] for key in several)
     for key, members in several.items():
@@ -57,22 +139,58 @@ def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
 
 def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> Iterator[BenchRow]:
     first = members[0]
-    stacked = np.stack([trials.outcomes for trials in members])  # [encoders, pairs, layers, batches]
+    # each [encoders and their pairs, layers, batches]
+    outcomes, ranks, margins = (
+        np.concatenate([getattr(trials, values) for trials in members])
+        for values in ("outcomes", "reciprocal_ranks", "margins")
+    )
+    answered = ~np.isnan(outcomes).all(axis=(0, 1))  # a batch that is too small is left out of all layers
+    if answered.any():
+        outcomes, ranks, margins = (values[..., answered] for values in (outcomes, ranks, margins))
+    encoder = np.repeat(np.arange(len(members)), [len(trials.pairs) for trials in members])
+    pairs = np.array([pair for trials in members for pair in trials.pairs])
+    pooled = len({tuple(trials.pairs) for trials in members}) > 1  # encoders that are judged on different pairs
+    everything = first.origin.pair or ALL
 
-    def row(pair: str, layer: str, chosen: Outcomes) -> BenchRow:
-        by_pair = chosen.mean(axis=(0, 2, 3))
-        clusters = by_pair if first.clusters_are_pairs else chosen.mean(axis=(0, 1, 2))
+    def row(pair: str, layer: str, which: npt.NDArray[np.bool_], layers: slice) -> BenchRow:
+        chosen = outcomes[which, layers]
+        by_side = chosen.mean(axis=(1, 2))
+        clusters = _means(by_side, pairs[which]) if first.clusters_are_pairs else chosen.mean(axis=(0, 1))
         low, high = cluster_interval(clusters, seed)
-        parts = by_pair if len(members) == 1 else chosen.mean(axis=(1, 2, 3))
+        parts = by_side if pooled or len(members) == 1 else _means(by_side, encoder[which])
         accuracy = mean(chosen)
-        trials = 0 if accuracy is None else chosen.size
         return BenchRow(
-            benchmark, name, first.negatives, pair, layer, accuracy, spread(parts), low, high, first.chance, trials
+            benchmark=benchmark,
+            measure=name,
+            negatives=first.negatives,
+            pair=pair,
+            layer=layer,
+            accuracy=accuracy,
+            std=spread(parts),
+            ci_low=low,
+            ci_high=high,
+            chance=first.chance,
+            trials=0 if accuracy is None else chosen.size,
+            mrr=mean(ranks[which, layers]),
+            margin=None if accuracy is None else defined_mean(margins[which, layers]),
+            test_data=first.origin.test,
+            train_data=first.origin.train,
+            models=first.origin.models,
+            encoders=len(members) if first.scorer.checkpoint else 0,
         )
 
+    every = np.ones(len(pairs), dtype=bool)
     for k, layer in enumerate(first.layers):
-        yield row(ALL, layer, stacked[:, :, k : k + 1])
-    if len(first.pairs) > 1:
-        for k, pair in enumerate(first.pairs):
-            yield row(pair, ALL, stacked[:, k : k + 1])
-    yield row(ALL, ALL, stacked)
+        yield row(everything, layer, every, slice(k, k + 1))
+    distinct = list(dict.fromkeys(pairs.tolist()))
+    if len(distinct) > 1:
+        for pair in distinct:
+            yield row(pair, ALL, pairs == pair, slice(None))
+    yield row(everything, ALL, every, slice(None))
+
+
+def _means(values: Outcomes, of: npt.NDArray[Any]) -> Outcomes:
+    """The mean of the values of each distinct label, in the order in which labels come first."""
+    _, first, places = np.unique(of, return_index=True, return_inverse=True)
+    means = np.bincount(places, weights=values) / np.bincount(places)
+    return means[np.argsort(first)]

@@ -6,31 +6,26 @@ compared with b of view j and with ten candidates from view j. All scorers face 
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.benchmarks.layers import check_depth
-from contrasim_cli.benchmarks.negatives import CANDIDATES, Pool, batches, nearest_candidates, random_candidates
-from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.benchmarks.negatives import CANDIDATES, batches
+from contrasim_cli.benchmarks.outcomes import Judged, Trials
+from contrasim_cli.benchmarks.run import Run
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
-from contrasim_cli.measures.protocol import expand
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex
-from contrasim_cli.transforms import Standardization, Standardizer
+from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
 
 CHANCE = 1 / (1 + CANDIDATES)
-CHUNK_BYTES = 128 << 20
-Floats = npt.NDArray[np.floating[Any]]
+BYTES_PER_TRIAL = 24  # what it is judged to be
+LEAST_COPIES = 2  # of a batch with its candidates
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,6 @@ class Task:
     seed: int = 0
     candidates_from: View | None = None
     standardizer: Standardizer | None = None  # by the views' own statistics unless given
-    empty: dict[tuple[str, str], list[str]] = field(default_factory=dict)  # scorer and reason: layers without a result
 
     @property
     def n_rows(self) -> int:
@@ -65,20 +59,22 @@ def all_pairs(n_views: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n_views) for j in range(n_views) if i != j]
 
 
-def trained_pair(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
-    """The file names of the two views that the scorer's encoder was trained on, where they are among these.
+def trained_views(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
+    """The file names of the views that the scorer's encoder was trained on in pairs, where two or more are among these.
 
     A note says where they are not, for then nothing is left out.
     """
     if scorer.checkpoint is None or scorer.checkpoint.config.task != "pairs":
         return frozenset()
     trained = [str(store["name"]) for store in scorer.checkpoint.provenance.get("stores", ())]
-    if len(set(trained)) == 2 and set(trained) <= set(stems):
-        return frozenset(trained)
+    among = frozenset(trained) & frozenset(stems)
+    if len(among) >= 2:
+        return among
     log.info(
-        "%s: was trained on %s, which are not two of these views by their file names; no pair is left out",
+        "%s: was trained on %s, %s these views by their file names; no pair is left out",
         scorer.name,
         " and ".join(map(quoted, trained)),
+        "which are not two of" if len(trained) == 2 else "no two of which are among",
     )
     return frozenset()
 
@@ -92,39 +88,31 @@ def retrieval(
     budget: int,
     progress: Progress = silent,
 ) -> list[Trials]:
-    """Outcomes [pairs, layers, batches] of every scorer under every kind of negatives.
+    """Trials of every scorer under every kind of negatives.
 
     With `hold_out`, an encoder is not judged on the pair of views that it was trained on, in either order.
 
     Raises:
         MismatchError: views differ in depth, or widths do not fit an encoder.
-        InputError: too few rows, or a bad value.
+        InputError: too few rows, a bad value, or not even a batch at a time fits the budget.
     """
-    _check(task, scorers, budget)
-    cut = batches(task.n_rows, task.batch_size)
-    shape = (len(task.pairs), len(task.layers[0]), len(cut))
+    budget = _check(task, scorers, budget)
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
-    found = {(s, kind): np.full(shape, np.nan) for s in range(len(scorers)) for kind in task.negatives}
-    drawn = random_candidates(task.n_rows, cut, task.seed) if "random" in task.negatives else None
-    with progress("comparing", len(task.layers[0]) * len(task.negatives), "layers") as advance:
+    run = Run(task, scorers, batches(task.n_rows, task.batch_size), device, budget)
+    with progress("comparing", len(task.layers[0]) * run.steps, "batches") as advance:
         for k in range(len(task.layers[0])):
-            layer = _Layer(task, k)
-            for kind in task.negatives:
-                candidates = {j: layer.candidates(j, kind, drawn) for j in {j for _, j in task.pairs}}
-                for s, scorer in enumerate(scorers):
-                    found[s, kind][:, k] = layer.outcomes(scorer, candidates, cut, device)
-                advance(1)
-            layer.standardizer.forget()
-    for (name, reason), layers in task.empty.items():
-        log.warning("%s: %s; left empty in layers %s", name, reason, ", ".join(dict.fromkeys(map(quoted, layers))))
+            run.layer(k, advance)
+    run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
-        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, outcomes[kept[s]], CHANCE)
-        for (s, kind), outcomes in found.items()
+        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE)
+        for (s, kind), found in run.judged.items()
+        for judged in [Judged(*(values[kept[s]] for values in found))]
     ]
 
 
-def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
+def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
+    """Refuse what cannot be compared; the bytes that results leave of the budget."""
     if len(task.views) < 2:
         raise UsageError("retrieval compares two or more stores, one per view")
     check_depth(task.views, task.layers)
@@ -133,19 +121,22 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> None:
         problems.extend(problem for scorer in scorers for problem in scorer.check(view.store, names))
     problems.extend(_candidates_problems(task))
     raise_all(problems)
-    if len(batches(task.n_rows, task.batch_size)) < 2:
+    cut = batches(task.n_rows, task.batch_size)
+    if len(cut) < 2:
         raise InputError(
             f"{quoted(task.views[0].store.path)}: {task.n_rows} rows make fewer than two batches of {task.batch_size}"
         )
-    widest = max(
-        sum(v.store.layer(n).width for v, n in zip(task.views, names, strict=True))
-        for names in zip(*task.layers, strict=True)
-    )
-    need = 8 * task.n_rows * widest
-    if need > budget:
+    trials = len(task.pairs) * len(task.layers[0]) * len(cut) * len(scorers) * len(task.negatives)
+    widest = max(v.store.layer(n).width for v, names in zip(task.views, task.layers, strict=True) for n in names)
+    left = budget - BYTES_PER_TRIAL * trials
+    need = LEAST_COPIES * 8 * len(task.views) * CANDIDATES * len(cut[0]) * widest
+    if need > left:
         raise InputError(
-            f"one layer of all views takes {need / 2**30:.1f} GiB, --memory allows {budget / 2**30:.1f}; raise it or use fewer rows"
+            f"{trials} trials and one batch of {len(cut[0])} rows with its candidates take "
+            f"{(need + budget - left) / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it, or give a smaller "
+            "--batch-size or fewer measures"
         )
+    return left
 
 
 def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
@@ -169,107 +160,12 @@ def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
 def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
     """Which pairs of views the scorer is judged on."""
     stems = [view.store.stem for view in task.views]
-    left_out = trained_pair(scorer, stems)
-    kept = [k for k, (i, j) in enumerate(task.pairs) if {stems[i], stems[j]} != left_out]
+    trained = trained_views(scorer, stems)
+    kept = [k for k, (i, j) in enumerate(task.pairs) if stems[i] == stems[j] or not {stems[i], stems[j]} <= trained]
     if not kept:
+        which = "the only pair of views there is" if len(trained) == 2 else "all pairs of views there are"
         raise UsageError(
-            f"{scorer.name}: was trained on the only pair of views there is ({' and '.join(map(quoted, sorted(left_out)))}), "
+            f"{scorer.name}: was trained on {which} ({' and '.join(map(quoted, sorted(trained)))}), "
             "and is judged on other pairs alone; give more views"
         )
     return kept
-
-
-class _Layer:
-    """One layer of all views: raw rows, which are read once, and what scorers standardise them to."""
-
-    def __init__(self, task: Task, k: int) -> None:
-        self.task = task
-        self.standardizer = task.standardizer or Standardizer(task.views)
-        self._standardized: dict[Standardization, list[Floats]] = {}
-        self.names = [names[k] for names in task.layers]
-        self.raw = [view.read(name) for view, name in zip(task.views, self.names, strict=True)]
-
-    def candidates(self, j: int, kind: str, drawn: RowIndex | None) -> tuple[RowIndex, Floats]:
-        """Candidate rows of view j: [n, 10] indices, and the raw matrix that they index."""
-        if kind == "random":
-            assert drawn is not None
-            return drawn, self.raw[j]
-        queries = Pool(self.task.views[j], self.names[j])
-        if self.task.candidates_from is None:
-            return nearest_candidates(queries, queries), self.raw[j]
-        pool = Pool(self.task.candidates_from, self.names[j])
-        chosen = nearest_candidates(queries, pool)
-        distinct, places = np.unique(chosen, return_inverse=True)
-        return places.reshape(chosen.shape), pool.view.read(pool.layer, distinct)
-
-    def rows(self, scorer: Scorer) -> list[Floats]:
-        """The rows of every view as the scorer standardises them."""
-        how = scorer.standardize
-        if how not in self._standardized:
-            self._standardized[how] = [self._apply(j, how, raw) for j, raw in enumerate(self.raw)]
-        return self._standardized[how]
-
-    def _apply(self, j: int, how: Standardization, raw: Floats) -> Floats:
-        return self.standardizer.transform(j, self.names[j], how)(raw) if how else raw
-
-    def outcomes(
-        self,
-        scorer: Scorer,
-        candidates: dict[int, tuple[RowIndex, Floats]],
-        cut: Sequence[RowIndex],
-        device: torch.device,
-    ) -> npt.NDArray[np.float64]:
-        """[pairs, batches] 1 right, 0 wrong, NaN where the measure says nothing about such batches."""
-        task = self.task
-        out = np.full((len(task.pairs), len(cut)), np.nan)
-        stores = [view.store for view in task.views]
-        rows = [scorer.rows(own, store, device) for own, store in zip(self.rows(scorer), stores, strict=True)]
-        pools = {
-            j: rows[j]
-            if pool is self.raw[j]
-            else scorer.rows(self._apply(j, scorer.standardize, pool), stores[j], device)
-            for j, (_, pool) in candidates.items()
-        }
-        usable = [
-            k for k, (i, j) in enumerate(task.pairs) if not scorer.mismatch(self.raw[i].shape[1], self.raw[j].shape[1])
-        ]
-        if len(usable) < len(task.pairs):
-            task.empty.setdefault((scorer.name, f"undefined ({scorer.entry.undefined})"), []).append(self.names[0])
-        for chunk in _chunks(cut, max(len(rows_of[0]) for rows_of in rows)):
-            where = torch.from_numpy(np.stack([cut[b] for b in chunk]))
-            own = [scorer.measure.prepare(matrix[where]) for matrix in rows]
-            if scorer.entry.trivial_at_full_rank and any(bool((side.rank >= where.shape[1] - 1).any()) for side in own):
-                self.task.empty.setdefault(
-                    (
-                        scorer.name,
-                        f"batches of {where.shape[1]} rows span every direction, so that each canonical correlation is 1",
-                    ),
-                    [],
-                ).append(self.names[0])
-                return np.full_like(out, np.nan)
-            for j, (index, _) in candidates.items():
-                wrong = scorer.measure.prepare(pools[j][torch.from_numpy(index)[where].transpose(1, 2)])
-                for k in usable:
-                    if task.pairs[k][1] == j:
-                        out[k, chunk] = _right(scorer, own[task.pairs[k][0]], own[j], wrong)
-        return out
-
-
-def _right(scorer: Scorer, query: Any, right: Any, wrong: Any) -> npt.NDArray[np.float64]:
-    """[batches] whether s_0 is strictly the most similar of all."""
-    sign = 1.0 if scorer.entry.higher_is_more_similar else -1.0
-    first = sign * scorer.measure.compare(query, right).unsqueeze(1)
-    others = sign * scorer.measure.compare(expand(query, 1), wrong)
-    margin = STRICTLY * torch.maximum(first.abs(), others.abs())
-    return (first - others > margin).all(dim=1).double().cpu().numpy()
-
-
-def _chunks(cut: Sequence[RowIndex], width: int) -> Iterator[list[int]]:
-    """Batches of equal size in groups that take about CHUNK_BYTES with their candidates."""
-    size = len(cut[0])
-    step = max(1, CHUNK_BYTES // (8 * CANDIDATES * size * width))
-    whole = [b for b, batch in enumerate(cut) if len(batch) == size]
-    for start in range(0, len(whole), step):
-        yield whole[start : start + step]
-    if len(whole) < len(cut):
-        yield [len(cut) - 1]

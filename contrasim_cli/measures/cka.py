@@ -25,10 +25,11 @@ from contrasim_cli.measures.distances import (
     unit,
 )
 from contrasim_cli.measures.matrices import cosine_of, double_centring
-from contrasim_cli.measures.protocol import BatchForm, Energies, Measure, PairForm, centred
+from contrasim_cli.measures.protocol import BatchForm, Energies, InnerForm, Measure, PairForm, centred
 from contrasim_cli.measures.tiles import Tile, Tiles, upper
 
 FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
+SMALLEST, LARGEST = 1e-24, 1e34  # norms of float32 Gram matrices between which no square counts that is not a float32
 ROUNDING = 1e-12  # an unbiased ⟨K, K⟩ below this part of the biased one is rounding
 
 
@@ -56,6 +57,32 @@ def compare(a: Centred, b: Centred) -> Tensor:
 def energy(e: Energies) -> Tensor:
     """`compare` from inner products of Gram matrices."""
     return e.cross / (e.first.sqrt() * e.second.sqrt())
+
+
+def unit_kernels(x: Tensor) -> Tensor:
+    """XcXcᵀ / ‖XcXcᵀ‖_F [..., n²] of X [..., n, p]; NaN where X has no variance.
+
+    Products are in the type of the rows. Centring comes before them, so that float32 loses to rounding no more than it would
+    of centred data; where squares leave float32, and where they vanish, they are made again in float64.
+    """
+    rows = x - x[..., :1, :]
+    rows -= rows.mean(dim=-2, keepdim=True)
+    flat = rows.reshape(-1, *rows.shape[-2:])
+    grams = torch.bmm(flat, flat.mT).double()
+    norms = _norm(grams)
+    if x.dtype != torch.float64:
+        lost = ~((norms > SMALLEST) & (norms < LARGEST)).flatten()
+        if bool(lost.any()):
+            again = x.reshape(flat.shape)[lost].double()
+            grams[lost], norms[lost] = _exact_gram(again), 1.0
+    return (grams / norms).reshape(*x.shape[:-2], -1)
+
+
+def _exact_gram(x: Tensor) -> Tensor:
+    """`prepare` in its Gram form [..., n, n]."""
+    gram = gram_form(prepare(x)).gram
+    assert gram is not None
+    return gram
 
 
 class Debiased(NamedTuple):
@@ -133,6 +160,13 @@ def gram_form(side: Centred | Debiased) -> Centred | Debiased:
         return side
     gram = side.rows @ side.rows.mT
     return Centred(gram, None) if isinstance(side, Centred) else Debiased(_u_centred(gram), None, None)
+
+
+def _debiased_kernels(x: Tensor) -> Tensor:
+    """`prepare_debiased` in its Gram form [..., n²]."""
+    gram = gram_form(prepare_debiased(x)).gram
+    assert gram is not None
+    return gram.flatten(-2)
 
 
 def _without_diagonal(n: int, biased: Tensor, diagonals: Tensor, traces: Tensor) -> Tensor:
@@ -288,10 +322,19 @@ def rbf_preparer(threshold: float) -> Callable[[Tensor], Kernel]:
     return lambda x: prepare_rbf(x, threshold)
 
 
+def _as_it_is(product: Tensor) -> Tensor:
+    return product
+
+
+UNIT_KERNELS = InnerForm(unit_kernels, _as_it_is)
+DEBIASED_KERNELS = InnerForm(_debiased_kernels, _as_it_is)
+
 MEASURES = {
-    "cka": lambda options: Measure(prepare, compare, energy=energy),
-    "rv": lambda options: Measure(prepare, compare, energy=energy),
-    "cka_debiased": lambda options: Measure(prepare_debiased, compare_debiased, energy=energy_debiased, diagonals=True),
+    "cka": lambda options: Measure(prepare, compare, energy=energy, inner=UNIT_KERNELS),
+    "rv": lambda options: Measure(prepare, compare, energy=energy, inner=UNIT_KERNELS),
+    "cka_debiased": lambda options: Measure(
+        prepare_debiased, compare_debiased, energy=energy_debiased, diagonals=True, inner=DEBIASED_KERNELS
+    ),
     "cka_minibatch": lambda options: Measure(
         minibatch_preparer(options.minibatch), compare_minibatch, batches=minibatches(options.minibatch)
     ),

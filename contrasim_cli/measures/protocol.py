@@ -81,6 +81,18 @@ class Blocks(Protocol):
 
 
 @dataclass(frozen=True)
+class InnerForm:
+    """A measure that is a function of the inner product of two vectors, one per side.
+
+    `vector` makes of rows [..., n, p] values [..., m], where m hangs on n alone; `score` goes over inner products. Made for
+    many small matrices, each of which is compared with many others.
+    """
+
+    vector: Callable[[Tensor], Tensor]
+    score: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
 class BatchForm:
     """A measure made of inner products of kernels of `rows` consecutive rows, which are added up over batches.
 
@@ -129,6 +141,7 @@ class Measure:
     own: Callable[[Blocks], Any] | None = None
     batches: BatchForm | None = None
     pairs: PairForm | None = None
+    inner: InnerForm | None = None
 
 
 class MomentPrepared(NamedTuple):

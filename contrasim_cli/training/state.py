@@ -90,7 +90,7 @@ def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
 
 def _optimizer(encoder: Encoder, config: Config) -> torch.optim.Optimizer:
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
@@ -138,7 +138,8 @@ def provenance(
 ) -> dict[str, Any]:
     """What the encoder was trained on: names, ids and content of the stores, layers, versions; what was chosen for them."""
     stores = []
-    for view, names, digest in zip(source.data.views, source.data.layers, source.digests, strict=True):
+    views = source.data.views[: source.data.n_stores]
+    for view, names, digest in zip(views, source.data.layers, source.digests, strict=False):
         store = view.store
         stores.append(
             {

@@ -1,0 +1,93 @@
+"""Scores of many small batches at once: each view's batches against the right one and the wrong ones of another view.
+
+What a measure makes of a candidate is made once and compared with every view that is asked about it: of CKA the Gram matrix
+of 8 rows, for example, so that a comparison costs 64 products and not those of the rows.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures.protocol import InnerForm, Measure, RowForm, expand
+from contrasim_cli.scoring import Scorer
+
+VECTOR_ROWS = (
+    256  # larger batches are compared through whatever `prepare` makes of them: a Gram matrix has rows² values
+)
+
+
+def by_key(scorers: Sequence[Scorer], positions: Sequence[int]) -> Iterator[list[int]]:
+    """Positions of scorers that share what they make of a batch."""
+    groups: dict[Any, list[int]] = {}
+    for s in positions:
+        measure = scorers[s].measure
+        shared = measure.inner or measure.rowwise or scorers[s].key
+        groups.setdefault((shared, scorers[s].entry.needs_equal_widths), []).append(s)
+    yield from groups.values()
+
+
+@dataclass
+class Compared:
+    """A chunk of batches as some measures that share their preparation see it.
+
+    `own` holds the batches of every view, [batches, rows, width] each, as they came.
+    """
+
+    measures: Sequence[Measure]
+    own: Sequence[Tensor]
+
+    def __post_init__(self) -> None:
+        self._prepared = [self._prepare(x) for x in self.own]
+
+    @property
+    def _inner(self) -> InnerForm | None:
+        return self.measures[0].inner if self.own[0].shape[1] <= VECTOR_ROWS else None
+
+    @property
+    def _rowwise(self) -> RowForm | None:
+        return self.measures[0].rowwise
+
+    def _prepare(self, x: Tensor) -> Any:
+        if self._inner:
+            return self._inner.vector(x)
+        return self._rowwise.map(x) if self._rowwise else self.measures[0].prepare(x)
+
+    @property
+    def full_rank(self) -> bool:
+        """Whether a batch of some view spans every direction; of measures whose preparation knows the rank."""
+        return any(bool((side.rank >= x.shape[1] - 1).any()) for side, x in zip(self._prepared, self.own, strict=True))
+
+    def scores(self, queries: Sequence[int], j: int, candidates: Tensor) -> list[Tensor]:
+        """Per measure [queries, batches, 1 + candidates]: batches of the queried views against those of view j.
+
+        Candidates [batches, candidates, rows, width] come after the right batch.
+        """
+        wrong = self._prepare(candidates)
+        if self._inner:
+            return [self._inner_scores(measure, queries, j, wrong) for measure in self.measures]
+        if self._rowwise:
+            return [self._rowwise_scores(self._rowwise, queries, j, wrong)] * len(self.measures)
+        return [self._any_scores(measure, queries, j, wrong) for measure in self.measures]
+
+    def _inner_scores(self, measure: Measure, queries: Sequence[int], j: int, wrong: Tensor) -> Tensor:
+        assert measure.inner is not None
+        own = torch.stack([self._prepared[i] for i in queries], dim=1)
+        against = torch.cat([self._prepared[j].unsqueeze(1), wrong], dim=1)
+        return measure.inner.score(own @ against.mT).transpose(0, 1)
+
+    def _rowwise_scores(self, form: RowForm, queries: Sequence[int], j: int, wrong: Tensor) -> Tensor:
+        own = torch.stack([self._prepared[i] for i in queries])
+        against = torch.cat([self._prepared[j].unsqueeze(1), wrong], dim=1).transpose(0, 1)
+        batches, rows = own.shape[1:3]
+        values = form.values(own.flatten(1, 2), against.flatten(1, 2))
+        return values.view(batches, rows, len(own), -1).mean(dim=1).transpose(0, 1)
+
+    def _any_scores(self, measure: Measure, queries: Sequence[int], j: int, wrong: Any) -> Tensor:
+        found = []
+        for query in (self._prepared[i] for i in queries):
+            right = measure.compare(query, self._prepared[j]).unsqueeze(1)
+            found.append(torch.cat([right, measure.compare(expand(query, 1), wrong)], dim=1))
+        return torch.stack(found)

@@ -1,0 +1,218 @@
+"""A retrieval benchmark layer by layer: rows and candidates once per view, then chunks of batches that fit a cache."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from contrasim_cli.anchors import Anchored
+from contrasim_cli.benchmarks.comparing import Compared, by_key
+from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
+from contrasim_cli.benchmarks.outcomes import Judged, judge
+from contrasim_cli.benchmarks.rows import Room, Rows, stored_rows
+from contrasim_cli.benchmarks.search import Pool, nearest_candidates
+from contrasim_cli.files import quoted
+from contrasim_cli.progress import Advance
+from contrasim_cli.scoring import Scorer
+from contrasim_cli.store.blocks import RowIndex
+from contrasim_cli.transforms import Standardizer
+
+if TYPE_CHECKING:
+    from contrasim_cli.benchmarks.retrieval import Task
+
+log = logging.getLogger(__name__)
+
+CHUNK_BYTES = 4 << 20  # of candidates' rows, compared at once: what a cache holds
+CHUNK_SHARE = 16  # of the budget that such rows may take
+Bools = npt.NDArray[np.bool_]
+
+
+def by_rows(scorers: Sequence[Scorer]) -> list[list[int]]:
+    """Positions of the scorers that take rows in the same form: standardised alike, and through the same encoder."""
+    groups: dict[object, list[int]] = {}
+    for s, scorer in enumerate(scorers):
+        groups.setdefault((id(scorer.checkpoint), scorer.standardize), []).append(s)
+    return list(groups.values())
+
+
+class Run:
+    """The scores of every scorer under every kind of negatives, as they are found."""
+
+    def __init__(
+        self, task: "Task", scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: torch.device, budget: int
+    ) -> None:
+        self.task, self.scorers, self.cut, self.device, self.budget = task, scorers, cut, device, budget
+        self.standardizer = task.standardizer or Standardizer(task.views)
+        self.groups = by_rows(scorers)
+        self.drawn = random_candidates(task.n_rows, list(cut), task.seed) if "random" in task.negatives else None
+        shape = (len(task.pairs), len(task.layers[0]), len(cut))
+        self.judged = {
+            (s, kind): Judged(*(np.full(shape, np.nan) for _ in range(3)))
+            for s in range(len(scorers))
+            for kind in task.negatives
+        }
+        self.empty: dict[tuple[str, str], list[str]] = {}  # scorer and reason: layers without a result
+        self.short: set[int] = set()  # scorers to which the last batch says nothing
+
+    @property
+    def steps(self) -> int:
+        """Batches that a layer is compared in."""
+        return len(self.groups) * len(self.cut)
+
+    def layer(self, k: int, advance: Advance) -> None:
+        """Compare one layer."""
+        layer = _Layer(self, k, advance)
+        for group in self.groups:
+            layer.compare(group, advance)
+        self.standardizer.forget()
+
+    def judge(self, k: int, s: int, kind: str, scores: npt.NDArray[np.float64], answered: Bools) -> None:
+        """Keep how scores [pairs, batches, 1 + candidates] of one layer are judged."""
+        found = judge(scores, self.scorers[s].entry.higher_is_more_similar, answered)
+        for values, new in zip(self.judged[s, kind], found, strict=True):
+            values[:, k] = new
+
+    def warn(self) -> None:
+        """Say what is left empty, and why; the last batch is left out of all layers or of none."""
+        for (name, why), layers in self.empty.items():
+            log.warning("%s: %s; left empty in layers %s", name, why, ", ".join(dict.fromkeys(map(quoted, layers))))
+        for s in sorted(self.short):
+            log.warning(
+                "%s: the %d rows of the last batch span every direction, so that each canonical correlation is 1; left out",
+                self.scorers[s].name,
+                len(self.cut[-1]),
+            )
+            for kind in self.task.negatives:
+                for values in self.judged[s, kind]:
+                    values[..., -1] = np.nan
+
+
+class _Layer:
+    """One layer of all views, and the candidates that all scorers face there."""
+
+    def __init__(self, run: Run, k: int, advance: Advance) -> None:
+        self.run, self.task, self.k = run, run.task, k
+        self.names = [names[k] for names in run.task.layers]
+        self.room = Room(run.budget // 2)
+        self.targets = sorted({j for _, j in run.task.pairs})
+        self.raw = [
+            stored_rows(view, name).hold(self.room) for view, name in zip(run.task.views, self.names, strict=True)
+        ]
+        self.candidates = {(j, kind): self._draw(j, kind, advance) for kind in run.task.negatives for j in self.targets}
+
+    def _draw(self, j: int, kind: str, advance: Advance) -> tuple[Tensor, Rows]:
+        """Candidates of the rows of view j: [n, 10] positions, and the raw rows that these are of."""
+        if kind == "random":
+            assert self.run.drawn is not None
+            return torch.from_numpy(self.run.drawn), self.raw[j]
+        queries = Pool(self.task.views[j], self.names[j])
+        larger = self.task.candidates_from
+        pool = queries if larger is None else Pool(larger, self.names[j])
+        chosen = nearest_candidates(queries, pool, budget=self.run.budget // 2, tell=lambda note: advance(0, note))
+        if larger is None:
+            return torch.from_numpy(chosen), self.raw[j]
+        distinct, places = np.unique(chosen, return_inverse=True)
+        rows = stored_rows(pool.view, pool.layer).within(distinct).hold(self.room)
+        return torch.from_numpy(places.reshape(chosen.shape)), rows
+
+    def _formed(self, raw: Rows, j: int, scorer: Scorer, room: Room) -> Rows:
+        """Rows as a scorer takes them, held where they fit."""
+        rows, how = raw, scorer.standardize
+        if how:
+            transform = self.run.standardizer.transform(j, self.names[j], how)
+            kept = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
+            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
+        if scorer.checkpoint is not None:
+            store, device = self.task.views[j].store, self.run.device
+            output = scorer.checkpoint.config.output
+            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), output, torch.float32)
+        return rows.hold(room)
+
+    def compare(self, group: Sequence[int], advance: Advance) -> None:
+        """Score and judge this layer by scorers that take rows in the same form."""
+        run, first, room = self.run, self.run.scorers[group[0]], Room(self.room.left)
+        rows = [self._formed(raw, j, first, room) for j, raw in enumerate(self.raw)]
+        pools = {
+            (j, kind): rows[j] if pool is self.raw[j] else self._formed(pool, j, first, room)
+            for (j, kind), (_, pool) in self.candidates.items()
+        }
+        shape = (len(self.task.pairs), len(run.cut), 1 + CANDIDATES)
+        scores = {(s, kind): np.full(shape, np.nan) for s in group for kind in self.task.negatives}
+        trivial: dict[int, set[int]] = {s: set() for s in group}  # scorers: sizes of the batches that say nothing
+        usable = {s: self._usable(s) for s in group}
+        for chunk in self._chunks([*rows, *pools.values()]):
+            self._compare(chunk, rows, pools, usable, scores, trivial)
+            advance(len(chunk))
+        for (s, kind), values in scores.items():
+            answered = np.zeros(shape[:2], dtype=bool)
+            answered[usable[s]] = len(run.cut[0]) not in trivial[s]
+            run.judge(self.k, s, kind, values, answered)
+        self._note(usable, trivial)
+
+    def _compare(
+        self,
+        chunk: RowIndex,
+        rows: Sequence[Rows],
+        pools: Mapping[tuple[int, str], Rows],
+        usable: Mapping[int, Sequence[int]],
+        scores: Mapping[tuple[int, str], npt.NDArray[np.float64]],
+        trivial: Mapping[int, set[int]],
+    ) -> None:
+        """Fill in the scores of some batches of one size."""
+        run = self.run
+        where = torch.from_numpy(np.stack([run.cut[b] for b in chunk]))
+        own = [side.take(where).to(run.device) for side in rows]
+        compared = []
+        for members in by_key(run.scorers, [s for s, pairs in usable.items() if pairs]):
+            compared.append((members, Compared([run.scorers[s].measure for s in members], own)))
+            for s in members:
+                if run.scorers[s].entry.trivial_at_full_rank and compared[-1][1].full_rank:
+                    trivial[s].add(where.shape[1])
+        for (j, kind), pool in pools.items():
+            wrong = pool.take(self.candidates[j, kind][0][where].transpose(1, 2)).to(run.device)
+            for members, sides in compared:
+                pairs = [k for k in usable[members[0]] if self.task.pairs[k][1] == j]
+                if pairs:
+                    found = sides.scores([self.task.pairs[k][0] for k in pairs], j, wrong)
+                    for s, values in zip(members, found, strict=True):
+                        scores[s, kind][np.array(pairs)[:, None], chunk] = values.cpu().numpy()
+
+    def _usable(self, s: int) -> list[int]:
+        """Which pairs the scorer can compare: of such widths."""
+        widths = [raw.width for raw in self.raw]
+        scorer = self.run.scorers[s]
+        return [k for k, (i, j) in enumerate(self.task.pairs) if not scorer.mismatch(widths[i], widths[j])]
+
+    def _note(self, usable: Mapping[int, Sequence[int]], trivial: Mapping[int, set[int]]) -> None:
+        """Remember what is left empty in this layer."""
+        run = self.run
+        size = len(run.cut[0])
+        for s, pairs in usable.items():
+            scorer, reasons = run.scorers[s], []
+            if len(pairs) < len(self.task.pairs):
+                reasons.append(f"undefined ({scorer.entry.undefined})")
+            if size in trivial[s]:
+                reasons.append(f"batches of {size} rows span every direction, so that each canonical correlation is 1")
+            elif trivial[s]:
+                run.short.add(s)
+            for why in reasons:
+                run.empty.setdefault((scorer.name, why), []).append(self.names[0])
+
+    def _chunks(self, rows: Sequence[Rows]) -> Iterator[RowIndex]:
+        """Batches of equal size, in groups of as many as a cache holds with their candidates, or a share of the budget.
+
+        Rows that are not held are read anew for every group, so that these are as large as may be.
+        """
+        cut, share = self.run.cut, self.run.budget // CHUNK_SHARE
+        size = len(cut[0])
+        each = CANDIDATES * size * max(side.width * side.dtype.itemsize for side in rows)
+        step = max(1, (min(CHUNK_BYTES, share) if all(side.held for side in rows) else share) // each)
+        whole = sum(len(batch) == size for batch in cut)
+        for start in range(0, whole, step):
+            yield np.arange(start, min(start + step, whole))
+        if whole < len(cut):
+            yield np.arange(whole, len(cut))

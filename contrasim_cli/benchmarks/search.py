@@ -1,0 +1,271 @@
+"""The nearest rows of a layer, exactly: FAISS proposes in float32, block by block of the pool, and exact distances decide."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.benchmarks.negatives import CANDIDATES
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted
+from contrasim_cli.store import View
+from contrasim_cli.store.blocks import RowIndex, block_rows
+
+SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplicates, and what settles the order
+BUDGET = 2 << 30
+BLOCK_BYTES = 64 << 20  # of the pool, searched at once
+COMPARED = 1 << 19  # values of proposed neighbours whose distances are taken at once: what a cache holds
+EPSILON32, EPSILON64 = 2.0**-23, 2.0**-52
+SANE = 1e9  # largest value whose squares need no scaling; as far from the smallest one
+
+Floats = npt.NDArray[np.floating[Any]]
+Doubles = npt.NDArray[np.float64]
+Tell = Callable[[str], None]
+
+
+def _tell_nobody(note: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Pool:
+    """One layer of the store that nearest neighbours are searched in."""
+
+    view: View
+    layer: str
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self.view.n_rows
+
+    @property
+    def width(self) -> int:
+        """How wide they are."""
+        return self.view.store.layer(self.layer).width
+
+    def read(self, rows: RowIndex) -> Floats:
+        """Raw rows at some positions."""
+        return self.view.read(self.layer, rows)
+
+    def blocks(self, block_bytes: int) -> Iterator[tuple[int, Floats]]:
+        """Position of the first and raw rows of every block, the next of which is read while one is in use."""
+        step = block_rows(self.view.store.layer(self.layer), block_bytes)
+        cuts = [np.arange(start, min(start + step, self.n_rows)) for start in range(0, self.n_rows, step)]
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(self.read, cuts[0])
+            for k, rows in enumerate(cuts):
+                block = coming.result()
+                if k + 1 < len(cuts):
+                    coming = reader.submit(self.read, cuts[k + 1])
+                yield int(rows[0]), block
+                del block  # before the next but one is read
+
+    @property
+    def id_hashes(self) -> npt.NDArray[np.void] | None:
+        """Hashes of the rows' ids."""
+        ids = self.view.store.ids
+        if ids is None:
+            return None
+        return ids.hashes if self.view.rows is None else ids.hashes[self.view.rows]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Bytes of a budget that parts of a search may take."""
+
+    budget: int
+
+    @property
+    def block(self) -> int:
+        """A block of the pool; another is read meanwhile, and each is centred in a copy."""
+        return min(BLOCK_BYTES, self.budget // 12)
+
+    @property
+    def queries(self) -> int:
+        """Queries in float32, which a pass over the pool serves."""
+        return self.budget // 6
+
+    @property
+    def table(self) -> int:
+        """A table of distances in float64, beside which there are three more like it."""
+        return min(BLOCK_BYTES, self.budget // 24)
+
+    @property
+    def proposed(self) -> int:
+        """Rows of proposed neighbours, read at once."""
+        return self.budget // 6
+
+
+def nearest_candidates(
+    queries: Pool, pool: Pool, count: int = CANDIDATES, *, budget: int = BUDGET, tell: Tell = _tell_nobody
+) -> RowIndex:
+    """[queries, count] positions in the pool: the nearest rows in L2, nearest first, equally near by position.
+
+    The query itself and rows equal to it are left out by id and by value. FAISS proposes in float32, exact distances
+    decide. Where rounding, or more duplicates than were asked for, may hide a nearer row among those that were not
+    proposed, the search is repeated in float64, and then for more. `tell` hears how far it is.
+
+    Raises:
+        InputError: fewer than `count` rows are left for some query.
+    """
+    shares = Shares(budget)
+    chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
+    same = SameRow(queries, pool)
+    step = max(1, shares.queries // (4 * queries.width + 16 * (count + SPARE)))
+    for start in range(0, queries.n_rows, step):
+        which = np.arange(start, min(start + step, queries.n_rows))
+        chosen[which] = _nearest_of(queries, which, pool, count, same, shares, tell)
+    return chosen
+
+
+def _nearest_of(
+    queries: Pool, which: RowIndex, pool: Pool, count: int, same: "SameRow", shares: Shares, tell: Tell
+) -> RowIndex:
+    """`nearest_candidates` of some queries."""
+    rows = queries.read(which)
+    centre = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
+    chosen = np.zeros((len(which), count), dtype=np.int64)
+    left, wanted, precise = np.arange(len(which)), min(count + SPARE, pool.n_rows), False
+    while len(left):
+        unsettled = []
+        each = 8 * max(wanted, block_rows(pool.view.store.layer(pool.layer), shares.block)) if precise else 1
+        for part in parts(left, each, shares.table):
+            near, beyond = _search(rows[part], pool, wanted, centre, precise, shares, tell)
+            best, farthest, there = order(queries, which[part], rows[part], pool, near, count, same, shares)
+            settled = (farthest < beyond) | (wanted == pool.n_rows)
+            check_left(queries, pool, which[part][settled], there[settled], count)
+            chosen[part[settled]] = best[settled]
+            unsettled.append(part[~settled])
+        left = np.concatenate(unsettled)
+        wanted, precise = (min(2 * wanted, pool.n_rows) if precise else wanted), True
+    return chosen
+
+
+def parts(which: RowIndex, each: int, limit: int) -> Iterator[RowIndex]:
+    """Cut so that a part, whose elements take `each`, stays below the limit."""
+    step = max(1, limit // each)
+    for start in range(0, len(which), step):
+        yield which[start : start + step]
+
+
+def _search(
+    rows: Floats, pool: Pool, count: int, centre: Floats, precise: bool, shares: Shares, tell: Tell
+) -> tuple[RowIndex, Doubles]:
+    """[queries, count] nearest positions, and [queries] the squared distance that all other rows are beyond.
+
+    Rows are centred: large norms would drown the differences.
+    """
+    dtype = np.dtype(np.float64 if precise else np.float32)
+    scale = scale_of(rows, centre)
+    scaled = centred(rows, centre, scale, dtype)
+    distances = np.full((len(rows), 0), np.inf, dtype=dtype)
+    positions = np.zeros((len(rows), 0), dtype=np.int64)
+    for start, block in pool.blocks(shares.block):
+        found, at = _nearest(scaled, centred(block, centre, scale, dtype), min(count, len(block)))
+        distances = np.concatenate([distances, found], axis=1)
+        positions = np.concatenate([positions, at + start], axis=1)
+        nearest = np.argsort(distances, axis=1, kind="stable")[:, :count]
+        distances = np.take_along_axis(distances, nearest, axis=1)
+        positions = np.take_along_axis(positions, nearest, axis=1)
+        tell(f"searching {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
+    last = distances[:, -1].astype(np.float64)
+    # ‖q‖² + ‖p‖² - 2 q·p errs by a few √width ε (‖q‖ + ‖p‖)²; where ‖p‖ > 3 ‖q‖ that is less than 4 times the distance
+    norms = np.square(scaled, dtype=np.float64).sum(axis=1)
+    rounding = 4 * (EPSILON64 if precise else EPSILON32) * np.sqrt(rows.shape[1]) * (16 * norms + 4 * last)
+    return positions, (last - rounding) * scale**2
+
+
+def scale_of(rows: Floats, centre: Floats) -> float:
+    """A power of two by which squares of centred rows neither overflow nor vanish; 1 where they do not anyway."""
+    largest = float(max(rows.max(), -rows.min())) + float(np.abs(centre).max())
+    return 1.0 if largest == 0 or 1 / SANE < largest < SANE else float(2.0 ** np.floor(np.log2(largest)))
+
+
+def centred(rows: Floats, centre: Floats, scale: float, dtype: np.dtype[Any]) -> Floats:
+    """Rows less the centre, over the scale; the difference, which is all that distances hang on, is rounded once."""
+    if scale == 1.0:
+        return np.subtract(rows, centre, dtype=np.result_type(rows, centre, dtype)).astype(dtype, copy=False)
+    return (np.subtract(rows, centre, dtype=np.float64) / scale).astype(dtype, copy=False)
+
+
+def _nearest(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowIndex]:
+    """Squared distances and positions [queries, count] of the nearest rows of a block, in the type of both."""
+    if queries.dtype == np.float32:
+        found: tuple[Floats, RowIndex] = faiss.knn(queries, block, count)
+        return found
+    squared = np.square(queries).sum(axis=1)[:, None] + np.square(block).sum(axis=1) - 2 * queries @ block.T
+    near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+    return np.take_along_axis(squared, near, axis=1), near
+
+
+class SameRow:
+    """Tells which pool rows are the query itself by id."""
+
+    def __init__(self, queries: Pool, pool: Pool) -> None:
+        self.one_layer = queries.view is pool.view and queries.layer == pool.layer
+        a, b = queries.id_hashes, pool.id_hashes
+        self.ids = None if self.one_layer or a is None or b is None or _unrelated(queries, pool) else (a, b)
+
+    def mask(self, queries: RowIndex, near: RowIndex) -> npt.NDArray[np.bool_]:
+        """[queries, near] whether each candidate is the query; positions below 0 are nobody."""
+        if self.one_layer:
+            return np.asarray(queries[:, None] == near)
+        if self.ids is None:
+            return np.zeros(near.shape, dtype=bool)
+        return np.asarray(self.ids[0][queries][:, None] == self.ids[1][near])
+
+
+def _unrelated(queries: Pool, pool: Pool) -> bool:
+    """Whether equal ids mean nothing: they are positions in different sources."""
+    a, b = queries.view.store.ids, pool.view.store.ids
+    return bool(a and b and (a.automatic or b.automatic) and a.source != b.source)
+
+
+def check_left(queries: Pool, pool: Pool, which: RowIndex, left: npt.NDArray[np.int64], count: int) -> None:
+    """Refuse queries that have fewer than `count` neighbours left."""
+    if len(which) and left.min() < count:
+        row = int(which[int(left.argmin())])
+        raise InputError(
+            f"{quoted(pool.view.store.path)}: layer {quoted(pool.layer)}: row {row} of {quoted(queries.view.store.path)} has "
+            f"{int(left.min())} neighbours that differ from it, {count} are needed; use more rows"
+        )
+
+
+def order(
+    queries: Pool, which: RowIndex, rows: Floats, pool: Pool, near: RowIndex, count: int, same: SameRow, shares: Shares
+) -> tuple[RowIndex, Doubles, npt.NDArray[np.int64]]:
+    """Proposed neighbours [queries, near] by their exact distances.
+
+    The `count` nearest that are not the query or equal to it, equally near ones by position; the squared distance of
+    the last of them, ∞ where there are not as many; and how many there are.
+    """
+    squared, left_out = np.empty(near.shape), same.mask(which, near) | (near < 0)
+    for part in parts(np.arange(len(which)), 4 * near.shape[1] * rows.shape[1], shares.proposed):
+        squared[part], equal = _distances(rows[part], pool, near[part])
+        left_out[part] |= equal
+    squared[left_out] = np.inf
+    nearest = np.lexsort((near, squared), axis=1)[:, :count]
+    farthest = np.take_along_axis(squared, nearest, axis=1)[:, -1]
+    return np.take_along_axis(near, nearest, axis=1), farthest, (~left_out).sum(axis=1)
+
+
+def _distances(rows: Floats, pool: Pool, near: RowIndex) -> tuple[Doubles, npt.NDArray[np.bool_]]:
+    """[queries, near] squared distances in float64, and which rows equal the query; -0 equals 0."""
+    distinct, places = np.unique(near, return_inverse=True)
+    places = places.reshape(near.shape)
+    there = pool.read(np.maximum(distinct, 0))
+    squared = np.empty(near.shape)
+    for part in parts(np.arange(len(rows)), near.shape[1] * rows.shape[1], COMPARED):
+        difference = there[places[part]].astype(np.float64) - rows[part, None]
+        squared[part] = np.einsum("qnp,qnp->qn", difference, difference)
+    equal = squared == 0
+    query, candidate = np.nonzero(equal)
+    for part in parts(np.arange(len(query)), rows.shape[1], COMPARED):  # squares of denormals vanish
+        same = (rows[query[part]] == there[places[query[part], candidate[part]]]).all(axis=1)
+        equal[query[part], candidate[part]] = same
+    return squared, equal
