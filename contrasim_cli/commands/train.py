@@ -194,10 +194,11 @@ def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: lis
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
     for option, name in (("--lr", "lr"), ("--temperature", "temperature")):
-        if not 0 < parts[name] < math.inf:
-            raise UsageError(f"{option} {parts[name]:g}: must be greater than 0, and finite")
-    if not parts["weight_decay"] < math.inf:
-        raise UsageError("--weight-decay inf: must be finite")
+        if not parts[name] > 0:
+            raise UsageError(f"{option} {parts[name]:g}: must be greater than 0")
+    for option, name in (("--lr", "lr"), ("--temperature", "temperature"), ("--weight-decay", "weight_decay")):
+        if not parts[name] < math.inf:
+            raise UsageError(f"{option} {parts[name]:g}: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
     if task is r.Task.layers and parts["standardize"] in ("auto", "within"):

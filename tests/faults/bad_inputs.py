@@ -16,6 +16,7 @@ ROWS = len(A)
 BASELINE = ("baseline", "a.h5", "bad")
 SCORE = ("score", "a.h5", "b.h5", "--encoder", "bad")
 NETWORK = "from torch import nn\ndef net():\n    return nn.Sequential(nn.Linear(3, 2))\n"
+EXTRACT = ("extract", "--model", "nets.py:net", "--arrays", "x.npy", "-o", "o.h5")
 TRAIN = ("train", "a.h5", "b.h5", "--task", "pairs", "-o", "o.pt")
 FLAGS = {"format": "contrasim-activations", "format_version": 1, "complete": True}
 
@@ -284,14 +285,11 @@ CASES = {
     "a weight decay of NaN": Case(nothing, (*TRAIN, "--weight-decay", "nan")),
     "a warm-up of NaN": Case(nothing, (*TRAIN, "--warmup", "nan")),
     "a batch of nothing": Case(nothing, (*TRAIN, "--batch-size", "0")),
-    "three views": Case(nothing, ("train", "a.h5", "b.h5", "a.h5", "--task", "pairs", "-o", "o.pt")),
     "a batch of one": Case(nothing, ("bench", "multilingual", "a.h5", "b.h5", "--batch-size", "1")),
     "an odd number of stores": Case(nothing, ("bench", "layers", "a.h5", "b.h5", "a.h5")),
     "one store": Case(nothing, ("baseline", "a.h5")),
     "an unknown measure": Case(nothing, ("baseline", "a.h5", "b.h5", "--measure", "ckq")),
-    "a batch of nothing to extract": Case(
-        nothing, ("extract", "--model", "nets.py:net", "--batch-size", "-4", "-o", "o.h5")
-    ),
+    "a batch of nothing to extract": Case(nothing, (*EXTRACT, "--batch-size", "-4")),
     # outputs
     "a folder that is not there": Case(nothing, ("baseline", "a.h5", "b.h5", "-o", "none/o.tsv")),
     "an output that is a folder": Case(lambda: Path("o.tsv").mkdir(), ("baseline", "a.h5", "b.h5", "-o", "o.tsv")),
