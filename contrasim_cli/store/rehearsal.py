@@ -46,7 +46,7 @@ def rehearse(path: Path, work: Callable[[], object]) -> None:
     try:
         with open(receiver, "rb") as stream:
             told = stream.read()
-        status = os.waitpid(pid, 0)[1]
+        status = _status(pid)
     except BaseException:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
@@ -61,12 +61,19 @@ def _fork() -> int:
         return os.fork()
 
 
-def _judge(path: Path, status: int, told: bytes) -> None:
-    if os.WIFSIGNALED(status):
-        raise InputError(
-            f"{quoted(path)}: {_cause(os.WTERMSIG(status))}; the file is damaged, copy or extract it again"
-        )
-    raise_all([InputError(line) for line in (json.loads(told) if told else [])])
+def _status(pid: int) -> int | None:
+    """How the child ended; None where this process was started so that it is not told."""
+    try:
+        return os.waitpid(pid, 0)[1]
+    except ChildProcessError:
+        return None
+
+
+def _judge(path: Path, status: int | None, told: bytes) -> None:
+    if not told:  # a child that comes to its end tells something
+        cause = _cause(os.WTERMSIG(status)) if status is not None and os.WIFSIGNALED(status) else "HDF5 crashes on it"
+        raise InputError(f"{quoted(path)}: {cause}; the file is damaged, copy or extract it again")
+    raise_all([InputError(line) for line in json.loads(told)])
 
 
 def _cause(number: int) -> str:

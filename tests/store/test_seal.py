@@ -107,6 +107,16 @@ def test_what_the_child_dies_of_is_told(path: Path) -> None:
     )
 
 
+def test_a_process_that_is_not_told_how_its_children_end(path: Path) -> None:
+    """As when whoever started it ignores SIGCHLD."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        rehearsal.rehearse(path, lambda: None)
+        assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)).startswith("HDF5 crashes on it;")
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
     (tmp_path / "small").touch()
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
