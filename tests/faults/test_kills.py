@@ -58,7 +58,7 @@ def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long:
     """Each run is killed, and up to three times while it is resumed."""
     chance, kills, folder = random.Random(0), 0, tmp_path / "work"
     for command in itertools.cycle(COMMANDS):
-        seconds, _, expected = uninterrupted(warm, command, inputs, folder)
+        seconds, operations, expected = uninterrupted(warm, command, inputs, folder)
         clear(folder, inputs)
         args = command.args
         for _ in range(chance.choice([1, 1, 2, 4])):
@@ -66,6 +66,9 @@ def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long:
             kills += ended.code == -signal.SIGKILL
             figures.add("kills at random moments", int(ended.code == -signal.SIGKILL))
             figures.add("kills too late", int(ended.code == 0))
+            if ended.code == 0:  # the machine has become faster
+                seconds = min(seconds, ended.seconds)
+                RUNS[command] = (seconds, operations, expected)
             check(command, folder, expected)
             args = command.again()
         check_end(warm, command, inputs, folder, expected)
