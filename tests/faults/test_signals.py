@@ -9,7 +9,7 @@ import pytest
 from faults.conftest import Figures
 from faults.test_kills import check, check_end, uninterrupted
 from faults.warm import Ended, Fault, Warm
-from faults.workplace import COMMANDS, Command, clear
+from faults.workplace import COMMANDS, ONE_OF_EACH, Command, clear
 
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130}
 WORDS = {signal.SIGTERM: "terminated", signal.SIGINT: "interrupted"}
@@ -36,7 +36,7 @@ def test_signals_at_random_moments(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, number: int
 ) -> None:
     chance, folder = random.Random(number), tmp_path / "work"
-    for command in COMMANDS * (10 if long else 1):
+    for command in COMMANDS * 10 if long else ONE_OF_EACH:
         seconds, _, expected = uninterrupted(warm, command, inputs, folder)
         clear(folder, inputs)
         process = warm.start(*command.args, cwd=folder)
@@ -54,10 +54,10 @@ def test_signals_at_operations_on_files(
 ) -> None:
     """In the middle of what HDF5 calls back to write, too."""
     chance, folder = random.Random(number + 100), tmp_path / "work"
-    for command in COMMANDS:
+    for command in COMMANDS if long else ONE_OF_EACH:
         _, operations, expected = uninterrupted(warm, command, inputs, folder)
         every = range(1, operations + 1)
-        for at in every if long else sorted(chance.sample(every, 2)):
+        for at in every if long else sorted(chance.sample(every, 1)):
             clear(folder, inputs)
             ended = warm.run(*command.args, cwd=folder, fault=Fault(at, signal=number))
             figures.add(f"{WORDS[number]} at operations")
