@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contrasim_cli import archives
+from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
 from contrasim_cli.transforms import Standardization, Within
@@ -66,6 +67,16 @@ class Config:
     patience: int = 0
     precision: str = "float32"
     within: tuple[tuple[str, int], ...] = ()  # names and widths of the layers whose maps the encoder holds
+    inputs: str = "raw"
+    anchors: tuple[str, ...] = ()
+    anchor_sources: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    copies: int = 0
+
+    @property
+    def anchoring(self) -> Anchoring | None:
+        """How rows are described by anchors, where they are."""
+        return Anchoring(self.anchors, self.anchor_sources, self.features) if self.inputs == "anchors" else None
 
     @property
     def standardization(self) -> Standardization:
@@ -163,8 +174,13 @@ class Checkpoint:
         return self.encoder.config
 
     @property
+    def rows_as(self) -> Standardization | Anchoring:
+        """What rows are made into before they are encoded."""
+        return self.config.anchoring or self.standardization
+
+    @property
     def standardization(self) -> Standardization:
-        """What is done to rows before they are encoded."""
+        """How rows that are not described by anchors are standardised before they are encoded."""
         how = self.config.standardization
         return replace(how, within=self.encoder.maps) if how.kind == "within" else how
 
@@ -185,7 +201,9 @@ class Checkpoint:
         return self.config.views.index(stem)
 
     def check_width(self, where: Path, layer: str, width: int) -> None:
-        """Refuse a layer that no first linear layer fits."""
+        """Refuse a layer that no first linear layer fits; anchored rows fit whatever the layer's width."""
+        if self.config.anchoring:
+            return
         widths = self.config.widths
         if self.config.encoder_per_view and where.stem in self.config.views:
             widths = self.config.view_widths[self.config.views.index(where.stem)]

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
-from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.store import Store
-from contrasim_cli.transforms import AS_THEY_ARE, Standardization
+from contrasim_cli.transforms import AS_THEY_ARE, RowsAs, Standardization
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Scorer:
     entry: Entry
     measure: Measure
     checkpoint: Checkpoint | None = None
-    standardize: Standardization = AS_THEY_ARE
+    standardize: RowsAs = AS_THEY_ARE
 
     def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
         """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
@@ -62,7 +62,7 @@ class Scorer:
         return problems
 
     def _check_within(self, store: Store, layer: str) -> None:
-        maps = self.standardize.within
+        maps = self.standardize.within if isinstance(self.standardize, Standardization) else None
         problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
         if problem and self.checkpoint:
             raise MismatchError(
@@ -81,9 +81,9 @@ class Scorer:
         return self.checkpoint is None and self.entry.needs_equal_widths and width_a != width_b
 
 
-def by_standardization(scorers: Sequence[Scorer]) -> dict[Standardization, list[int]]:
+def by_standardization(scorers: Sequence[Scorer]) -> dict[RowsAs, list[int]]:
     """Positions of the scorers that take rows in the same form."""
-    groups: dict[Standardization, list[int]] = {}
+    groups: dict[RowsAs, list[int]] = {}
     for s, scorer in enumerate(scorers):
         groups.setdefault(scorer.standardize, []).append(s)
     return groups
@@ -118,7 +118,13 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
 
 
 def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardization | None = None) -> Scorer:
-    """The scorer of an encoder; rows are standardised as it was trained, unless a way is given."""
+    """The scorer of an encoder; rows are standardised as it was trained, unless a way is given.
+
+    Raises:
+        UsageError: a way is given to an encoder of anchored rows.
+    """
     config = checkpoint.config
-    how = checkpoint.standardization if standardize is None else standardize
+    if config.anchoring and standardize is not None:
+        raise UsageError(f"{quoted(checkpoint.path)}: is an encoder of anchored rows; --standardize goes with raw ones")
+    how = checkpoint.rows_as if standardize is None else standardize
     return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

@@ -23,10 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import View
+from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Within:
 
 
 AS_THEY_ARE = Standardization()
+RowsAs = Standardization | Anchoring  # what is made of rows
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,11 @@ class Transform:
             centred = rows[start : start + APPLIED_ROWS] - self.mean
             out[start : start + APPLIED_ROWS] = centred if self.factor is None else self._scaled(centred, self.factor)
         return out
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in memory."""
+        return self.mean.nbytes + (0 if self.factor is None else self.factor.nbytes)
 
     @staticmethod
     def _scaled(centred: Doubles, factor: Doubles) -> Doubles:
@@ -201,13 +208,20 @@ class StandardizedView(View):
 class Standardizer:
     """Standardised forms of some views, by their own statistics or by those of other stores, one per view.
 
-    Every layer's statistics are streamed once, whatever is made of them.
+    Every layer's statistics are streamed once, whatever is made of them. Anchored forms come from `anchors`.
     """
 
-    def __init__(self, views: Sequence[View], sources: Sequence[View] | None = None, whitens: bool = True) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        sources: Sequence[View] | None = None,
+        whitens: bool = True,
+        anchor_stores: Sequence[Store] = (),
+    ) -> None:
         self.raw = views
         self.sources = views if sources is None else sources
         self.whitens = whitens  # whether covariances will be asked for
+        self.anchors = Anchors(views, anchor_stores)
         self._found: dict[tuple[int, str], Statistics] = {}
         self._warned: set[int] = set()
 
@@ -226,8 +240,19 @@ class Standardizer:
         triples = zip(self.raw, self.sources, layers, strict=True)
         raise_all([problem for view, source, names in triples for problem in _misfits(view, source, names)])
 
-    def transform(self, v: int, layer: str, how: Standardization) -> Transform:
-        """How rows of one layer of one view are standardised."""
+    def part(self, chosen: Sequence[int]) -> "Standardizer":
+        """The same for some of the views alone."""
+        sources = [self.sources[v] for v in chosen]
+        stores = [self.anchors.stores[v] for v in chosen]
+        return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, stores)
+
+    def transform(self, v: int, layer: str, how: RowsAs) -> Transform | Anchored:
+        """How rows of one layer of one view are standardised, or anchored."""
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored(v, layer, how)
+        return self._transform(v, layer, how)
+
+    def _transform(self, v: int, layer: str, how: Standardization) -> Transform:
         found = self.statistics(v, layer)
         if how.kind == "whiten":
             self._warn_few(v, layer, found)
@@ -240,13 +265,15 @@ class Standardizer:
         return self._found[v, layer]
 
     def views(
-        self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+        self, how: RowsAs, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
     ) -> list[View]:
-        """All views with these layers standardised; the views themselves where nothing is to be done.
+        """All views with these layers standardised or anchored; the views themselves where nothing is to be done.
 
         Raises:
             InputError: the maps do not fit the budget.
         """
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored_views(how, layers, budget, progress)
         if not how:
             return list(self.raw)
         made = self.transforms(how, layers, budget, progress)
@@ -270,13 +297,14 @@ class Standardizer:
         with progress("standardising", sum(map(len, layers)), "layers") as advance:
             for v, names in enumerate(layers):
                 for name in names:
-                    made[v, name] = self.transform(v, name, how)
+                    made[v, name] = self._transform(v, name, how)
                     advance(1)
         return made
 
     def forget(self) -> None:
         """Let go of all statistics, which later calls would stream anew."""
         self._found.clear()
+        self.anchors.forget()
 
     def check_memory(self, kind: str, layers: Sequence[Sequence[str]], budget: int) -> None:
         """Refuse layers whose covariances and maps do not fit the budget; `auto` may come to whitening.
@@ -330,6 +358,8 @@ def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimE
     return problems
 
 
-def plain(how: Standardization) -> dict[str, Any]:
+def plain(how: RowsAs) -> dict[str, Any]:
     """For JSON."""
+    if isinstance(how, Anchoring):
+        return {"kind": how.kind, "anchors": len(how.ids), "features": list(how.features)}
     return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})

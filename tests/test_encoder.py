@@ -151,6 +151,11 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "validation": 0.0,
         "patience": 0,
         "precision": "float32",
+        "inputs": "raw",
+        "anchors": [],
+        "anchor_sources": [],
+        "features": [],
+        "copies": 0,
     }
     assert set(found["state_dict"]) == {
         f"{layer}.{kind}"

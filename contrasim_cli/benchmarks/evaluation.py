@@ -36,11 +36,8 @@ class DataSet:
 
     def part(self, chosen: Sequence[int]) -> "DataSet":
         """Some of the stores."""
-        pick = [[values[k] for k in chosen] for values in (self.views, self.standardizer.sources)]
-        standardizer = Standardizer(pick[0], pick[1], self.standardizer.whitens)
-        return DataSet(
-            self.name, pick[0], [self.names[k] for k in chosen], [self.layers[k] for k in chosen], standardizer
-        )
+        views, layers = [self.views[k] for k in chosen], [self.layers[k] for k in chosen]
+        return DataSet(self.name, views, [self.names[k] for k in chosen], layers, self.standardizer.part(chosen))
 
     def groups(self, held_out: frozenset[str]) -> Iterator[tuple[str, "DataSet"]]:
         """The models that encoders saw in training, and those that they did not; all of them where none are held out."""

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.anchors import Anchored
 from contrasim_cli.benchmarks.comparing import Compared, by_key
 from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
@@ -123,7 +124,8 @@ class _Layer:
         rows, how = raw, scorer.standardize
         if how:
             transform = self.run.standardizer.transform(j, self.names[j], how)
-            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), raw.width, raw.dtype)
+            kept = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
+            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
         if scorer.checkpoint is not None:
             store, device = self.task.views[j].store, self.run.device
             output = scorer.checkpoint.config.output

@@ -27,7 +27,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contrasim_cli.anchors import Anchoring
 from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import INVARIANCES
 from contrasim_cli.progress import Progress, silent
@@ -196,7 +198,12 @@ def _scores(
 
 
 def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: torch.device) -> Any:
-    return scorer.measure.prepare(scorer.rows(standardized(rows, scorer.standardize, layer), store, device))
+    how = scorer.standardize
+    if isinstance(how, Anchoring):
+        raise UsageError(
+            f"{scorer.name}: describes rows by anchors, which would have to change with them; leave it out"
+        )
+    return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, device))
 
 
 def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
@@ -266,9 +273,10 @@ def _there(score: float) -> float | None:
 
 def _rounding(scorer: Scorer, layer: str, x: Doubles) -> float:
     """Below which a difference of scores is none: 1e-12, of the rows' length where the measure has their unit."""
-    if "∞" not in scorer.entry.range or scorer.checkpoint is not None:
+    how = scorer.standardize
+    if "∞" not in scorer.entry.range or scorer.checkpoint is not None or isinstance(how, Anchoring):
         return 1e-12
-    rows = standardized(x, scorer.standardize, layer)
+    rows = standardized(x, how, layer)
     unit = float(np.abs(rows).max()) or 1.0
     return 1e-12 * unit * float(np.sqrt(np.square(rows / unit).sum(axis=1).mean()))
 

@@ -50,6 +50,7 @@ class Request:
     confidence_rows: int = 2000
     standardize_from: Sequence[Path] | None = None
     plot_rows: RowsPlot | None = None
+    anchor_stores: Sequence[Path] | None = None
 
 
 @dataclass
@@ -137,7 +138,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
-        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers)
+        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
         found = Found(request, plan, scorers, device, budget)
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)

@@ -76,6 +76,27 @@ class Standardize(Enum):  # no str, which has a method `center`
     auto = "auto"
 
 
+class RowsIn(str, Enum):
+    """What the encoder reads."""
+
+    raw = "raw"
+    anchors = "anchors"
+
+
+class Feature(str, Enum):
+    """What is said of a row by its anchors."""
+
+    cosines = "cosines"
+    quantiles = "quantiles"
+    whitened = "whitened"
+    peaks = "peaks"
+    whitened_quantiles = "whitened_quantiles"
+    norms = "norms"
+    neighbours = "neighbours"
+    profile = "profile"
+    spectrum = "spectrum"
+
+
 class Precision(str, Enum):
     """Types of the encoder's matrix products."""
 
@@ -155,6 +176,36 @@ Patience = Annotated[
         "--patience",
         min=0,
         help="Stop after so many epochs in which held-out rows got no better; 0: never.",
+        show_default=False,
+    ),
+]
+InputsOption = Annotated[
+    RowsIn,
+    typer.Option(
+        "--inputs",
+        help="raw: rows as they are, for these models alone; anchors: by their likeness to anchor rows, for any model.",
+    ),
+]
+AnchorCount = Annotated[
+    int | None,
+    typer.Option(
+        "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 256.", show_default=False
+    ),
+]
+AnchorFeatures = Annotated[
+    list[Feature] | None,
+    typer.Option(
+        "--anchor-feature",
+        help="--inputs anchors: what is said of a row by them; repeat for several; default: all.",
+        show_default=False,
+    ),
+]
+Copies = Annotated[
+    int | None,
+    typer.Option(
+        "--copies",
+        min=0,
+        help="--inputs anchors: altered copies of every model to train on besides; default: 6 (layers), 0 (pairs).",
         show_default=False,
     ),
 ]

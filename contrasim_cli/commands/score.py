@@ -45,6 +45,7 @@ def score(
     ] = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -102,5 +103,6 @@ def score(
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
         plot_rows=RowsPlot(plot_rows, plot_rows_count or COUNT, projection and projection.value) if plot_rows else None,
+        anchor_stores=anchor_store,
     )
     compare(request, scorers)

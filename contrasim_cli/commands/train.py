@@ -1,5 +1,6 @@
 """`contrasim train`: an encoder from stores."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +18,8 @@ from contrasim_cli.recipes import chosen
 if TYPE_CHECKING:
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.training import Data
+
+log = logging.getLogger(__name__)
 
 
 def train(
@@ -50,6 +53,10 @@ def train(
     path: r.PathOption = None,
     validation: r.Validation = None,
     patience: r.Patience = None,
+    inputs: r.InputsOption = r.RowsIn.raw,
+    anchors: r.AnchorCount = None,
+    anchor_feature: r.AnchorFeatures = None,
+    copies: r.Copies = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
@@ -106,6 +113,10 @@ def train(
         "path": path and path.value,
         "validation": validation,
         "patience": patience,
+        "inputs": inputs.value,
+        "n_anchors": anchors,
+        "features": tuple(dict.fromkeys(one.value for one in anchor_feature)) if anchor_feature else None,
+        "copies": copies,
         "standardize": standardize and standardize.value,
         "shrinkage": shrinkage,
         "similarity": similarity.value,
@@ -115,6 +126,7 @@ def train(
         "precision": precision.value,
         "seed": seed,
     }
+    _check_inputs(inputs, given, standardize_from)
     parts = chosen(recipe.value, task.value, given)
     _check_options(task, encoder_per_view, parts, layers_a or layers_b)
     if shrinkage is not None and parts["standardize"] not in ("whiten", "within"):
@@ -127,12 +139,18 @@ def train(
     from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)
-    with Inputs(stores, align, nan) as inputs:
-        data = _data(inputs, task, layers, layers_a, layers_b)
+    with Inputs(stores, align, nan) as opened:
+        data = _data(opened, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
         config = job.configuration(data, task.value, recipe.value, parts)
+        if task is r.Task.layers and inputs is r.RowsIn.raw:
+            log.warning(
+                "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid for them alone; "
+                "--inputs anchors makes one for others",
+                len(data.views),
+            )
         sources = standardize_from or ()
-        standardizer = inputs.standardizer(sources, [job.standardization_asked(config)], data.layers)
+        standardizer = opened.standardizer(sources, [job.standardization_asked(config)], data.layers)
         by = [{"name": p.stem, "rows": v.n_rows} for p, v in zip(sources, standardizer.sources, strict=False)]
         picks_lr = lr is None and recipe is r.Recipe.default
         files = job.Files(output, log_file, save_every, resume, force)
@@ -152,6 +170,25 @@ def _check_outputs(files: Sequence[Path | None], plot: Path | None, replaces: bo
     if plot is not None:
         check_plot(plot)
         check_output(plot, replaces)
+
+
+def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: list[Path] | None) -> None:
+    """Refuse options that go with the other kind of inputs."""
+    asked = {
+        "--anchors": given["n_anchors"],
+        "--anchor-feature": given["features"],
+        "--copies": given["copies"] is not None,
+    }
+    if inputs is r.RowsIn.anchors:
+        asked = {
+            "--standardize": given["standardize"],
+            "--standardize-from": standardize_from,
+            "--encoder-per-view": given["encoder_per_view"],
+        }
+    wrong = [name for name, value in asked.items() if value]
+    if wrong:
+        other = r.RowsIn.raw if inputs is r.RowsIn.anchors else r.RowsIn.anchors
+        raise UsageError(f"{wrong[0]} goes with --inputs {other.value}")
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 
 from contrasim_cli import encoder as encoders
+from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputExistsError
 from contrasim_cli.files import check_output, discard, quoted
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.training.anchored import anchored
 from contrasim_cli.training.choice import Choice, choose
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.journal import Journal
@@ -32,7 +34,7 @@ from contrasim_cli.training.state import (
     resumed_state,
 )
 from contrasim_cli.training.within import check_within, within
-from contrasim_cli.transforms import Standardization, Standardizer
+from contrasim_cli.transforms import Standardization, Standardizer, Within
 
 log = logging.getLogger(__name__)
 
@@ -40,16 +42,32 @@ log = logging.getLogger(__name__)
 def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) -> Config:
     """The configuration of an encoder for these data; `parts` is a recipe with what was given instead.
 
-    An `output` of 0 stands for the width of the widest rows.
+    An `output` of 0 stands for the width of the widest rows. Where `inputs` are anchors, some rows are drawn as such.
+
+    Raises:
+        MismatchError, UsageError: there are no ids to know anchors by, or too few rows.
     """
+    parts = dict(parts)
     per_view = bool(parts.get("encoder_per_view"))
+    count, features = parts.pop("n_anchors", 0), tuple(parts.pop("features", FEATURES))
+    if parts.get("inputs") == "anchors":
+        drawn, _ = draw(data.views, count, parts.get("seed", 0), features)
+        return Config(
+            task=task,
+            recipe=recipe,
+            widths=(width_of(features, count),),
+            anchors=drawn.ids,
+            anchor_sources=drawn.sources,
+            features=features,
+            **parts | {"output": parts["output"] or Config.output},
+        )
     return Config(
         task=task,
         recipe=recipe,
         widths=data.widths,
         views=tuple(view.store.stem for view in data.views) if per_view else (),
         view_widths=data.view_widths if per_view else (),
-        **dict(parts) | {"output": parts["output"] or data.widths[-1]},
+        **parts | {"output": parts["output"] or data.widths[-1]},
     )
 
 
@@ -107,11 +125,7 @@ def train_encoder(
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
-    how = config.standardization
-    if how.kind == "within":
-        how = replace(how, within=within(job.data, job.standardizer, config, progress))
-    transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
-    data = replace(job.data, transforms=transforms)
+    data, maps = _prepared(job, budget, progress)
     source = Source(data, Order.of(data, config), budget, progress)
     about = provenance(source, job.standardized_by, choice)
     if files.resume and not files.force and files.encoder.exists():
@@ -120,8 +134,8 @@ def train_encoder(
         discard(partial)
         return curves_of(there)
     state = _state(files, config, about, device)
-    if how.within:
-        state.encoder.keep(how.within)
+    if maps:
+        state.encoder.keep(maps)
 
     def save(state: State, finished: bool) -> None:
         path = files.encoder if finished else partial
@@ -136,6 +150,18 @@ def train_encoder(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
     )
     return state.curves
+
+
+def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:
+    """The data with their rows made ready, and the maps that the encoder must keep for that, if there are any."""
+    config = job.config
+    if config.anchoring:
+        return anchored(job.data, config, progress), None
+    how = config.standardization
+    if how.kind == "within":
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
+    transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
+    return replace(job.data, transforms=transforms), how.within
 
 
 def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:

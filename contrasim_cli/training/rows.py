@@ -140,7 +140,7 @@ class Source:
         """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
-            digest.update(_kept(block, item.dtype))
+            digest.update(_kept(block, kept_dtype(self.data.views[item.view].store.layer(item.name))))
         transform = self.data.transforms.get((item.view, item.name))
         return _narrow(transform(block) if transform else block, item.dtype)
 

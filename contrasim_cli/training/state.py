@@ -120,7 +120,8 @@ def provenance(
 ) -> dict[str, Any]:
     """What the encoder was trained on: names, ids and content of the stores, layers, versions; what was chosen for them."""
     stores = []
-    for view, names, digest in zip(source.data.views, source.data.layers, source.digests, strict=True):
+    views = source.data.views[: source.data.n_stores]
+    for view, names, digest in zip(views, source.data.layers, source.digests, strict=False):
         store = view.store
         stores.append(
             {

@@ -154,14 +154,6 @@ def test_what_cannot_be_trained_is_refused(
     assert not list(tmp_path.glob("*.pt*"))
 
 
-def test_three_views_are_refused(stores: list[Path], tmp_path: Path) -> None:
-    done = run("train", *stores, stores[0], *SMALL, "-o", tmp_path / "e.pt")
-    assert (done.code, done.stderr) == (
-        2,
-        "contrasim: error: --task pairs trains on two stores (one per view), 3 given\n",
-    )
-
-
 def test_a_collapse_is_an_error_with_negatives_and_a_warning_without(tmp_path: Path) -> None:
     rows = 1 + 1e-6 * np.random.default_rng(0).normal(size=(40, 10))
     stores = [made.store(tmp_path / f"{name}.h5", {"l": rows}) for name in "ab"]
@@ -280,7 +272,7 @@ def test_kill_9_at_any_moment_leaves_no_output_or_a_complete_one(stores: list[Pa
         [sys.executable, "-m", "contrasim_cli", *arguments, "-o", str(output)], stderr=subprocess.PIPE, text=True
     )
     partial = tmp_path / "e.pt.partial"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()

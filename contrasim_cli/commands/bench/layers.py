@@ -85,6 +85,7 @@ def layers_benchmark(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -113,7 +114,7 @@ def layers_benchmark(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
         trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])),
@@ -141,7 +142,7 @@ def layers_benchmark(
         made = t.trained(sets, training, together=False)
         judges = [*map(Judge, common.scorers(names)), *made]
         found = layer_trials(
-            _test_sets(opened, standardize_from, [judge.scorer for judge in judges], several),
+            _test_sets(opened, rows, [judge.scorer for judge in judges], several),
             judges,
             held_out,
             every_pair=pairs is Pairs.all,
@@ -213,16 +214,15 @@ class _Opened:
         return TrainingSet(self.name, Data(self.inputs.views, self.layers))
 
 
-def _test_sets(
-    opened: Sequence[_Opened], sources: Sequence[Path] | None, scorers: "Sequence[Scorer]", several: bool
-) -> "list[DataSet]":
-    """What is tested on; stores whose statistics are taken are in the order of all stores."""
+def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]", several: bool) -> "list[DataSet]":
+    """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
 
     made, done = [], 0
     for one in opened:
-        own = (sources or [])[done : done + len(one.paths)] if len(opened) > 1 else sources
-        standardizer = one.inputs.standardizer_of(own, scorers, one.layers)
+        part = slice(done, done + len(one.paths)) if len(opened) > 1 else slice(None)
+        sources, anchors = (rows.standardize_from or [])[part], (rows.anchor_stores or [])[part]
+        standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors)
         name = one.name if several else ""
         made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)

@@ -69,6 +69,7 @@ class Rows:
     standardize: o.Standardize | None
     shrinkage: float | None
     standardize_from: Sequence[Path] | None
+    anchor_stores: Sequence[Path] | None
 
 
 @dataclass(frozen=True)

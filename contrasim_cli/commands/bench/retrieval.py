@@ -81,6 +81,7 @@ def multilingual(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -98,7 +99,7 @@ def multilingual(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
         trials, options, plot_pairs,
@@ -150,6 +151,7 @@ def image_caption(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -164,7 +166,7 @@ def image_caption(
     options = t.TrainOptions(
         train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
     )
-    rows = Rows(standardize, shrinkage, standardize_from)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
         plot, force, trials, options, plot_pairs,
@@ -318,16 +320,21 @@ class _Retrieval:
             batch_size=self.batch_size,
             seed=self.common.seed,
             candidates_from=View(pool) if pool else None,
-            standardizer=inputs.standardizer_of(self._sources(group), scorers, group.layers),
+            standardizer=inputs.standardizer_of(
+                self._own(group, self.common.rows.standardize_from),
+                scorers,
+                group.layers,
+                self._own(group, self.common.rows.anchor_stores),
+            ),
         )
 
     @property
     def _negatives(self) -> list[Negatives]:
         return list(dict.fromkeys(self.negatives or [Negatives.random]))
 
-    def _sources(self, group: _Group) -> Sequence[Path] | None:
-        """The stores whose statistics are taken: one for each tested store, in their order."""
-        sources, stores = self.common.rows.standardize_from, self.common.stores
+    def _own(self, group: _Group, sources: Sequence[Path] | None) -> Sequence[Path] | None:
+        """A group's part of the stores whose statistics or anchors are taken: one for each tested store, in their order."""
+        stores = self.common.stores
         if len(self.groups) == 1 or not sources or len(sources) != len(stores):
             return sources
         of = dict(zip(stores, sources, strict=True))
