@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks import comparison
-from contrasim_cli.benchmarks.comparison import Side, caveat, check_same_trials, compare, select, sides
+from contrasim_cli.benchmarks.comparison import compare
+from contrasim_cli.benchmarks.sides import Side, caveat, check_same_trials, select, sides
 from contrasim_cli.benchmarks.significance import exchanges, holm, mcnemar, sign_flips
 from contrasim_cli.benchmarks.trials import Facts, Recorded, SetFacts, TrialsFile
 from contrasim_cli.errors import MismatchError, Problems, UsageError
@@ -246,4 +246,3 @@ def test_files_of_other_trials_are_refused_with_all_that_differs() -> None:
 def test_sides_without_a_trial_in_common_are_refused() -> None:
     with pytest.raises(MismatchError, match="cka and dot share no trials"):
         overall([recorded(np.ones((1, 1, 9)))], [recorded(np.ones((1, 1, 9)), "dot", negatives="faiss")])
-    assert comparison.LEVEL == 0.05

@@ -133,7 +133,8 @@ def test_claims_are_those_that_survive_standardisation(store: Store, kind: str) 
         assert found["dot"]["neuron-scale"].verdict == "ok"
 
 
-def test_broken_measures_are_caught(store: Store) -> None:
+@pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (1e8, 0.0), (1e-4, 0.0), (1.0, 1e4)])
+def test_broken_measures_are_caught(store: Store, size: float, offset: float) -> None:
     scorers = [
         broken("constant", lambda a, b: torch.tensor(0.7, dtype=torch.float64)),
         broken("of the axes", lambda a, b: (a[:, 0] - a[:, 0].mean()) @ (b[:, 0] - b[:, 0].mean())),
@@ -142,14 +143,25 @@ def test_broken_measures_are_caught(store: Store) -> None:
         broken("blind to rows", lambda a, b: -(a.var(0).sum() - b.var(0).sum()).abs()),
         broken("one-sided", lambda a, b: (a * a).sum() + 0 * b.sum()),
     ]
-    found = {name: set(failed(checks)) for name, checks in examined(store, scorers).items()}
+    x = size * (rows_of() + offset)
+    found = {name: set(failed(checks)) for name, checks in examined(store, scorers, x).items()}
     noise = {("noise", level) for level in sanity.NOISE}
     assert found["constant"] == {*noise, "shuffle"}
     assert {"scale", "rotation", "both-rotation"} <= found["of the axes"]
-    assert found["not centred"] & set(INVARIANCES) == {"offset"}
+    assert ("offset" in found["not centred"]) == (
+        offset == 0
+    )  # where a common mean outweighs all, one more row does not
     assert noise <= found["turned"]
     assert "shuffle" in found["blind to rows"]
     assert {*noise, "shuffle", "symmetric"} <= found["one-sided"]
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_values_whose_squares_leave_float64_are_examined_where_measures_take_them(store: Store, size: float) -> None:
+    found = examined(store, closed_form(["cosine", "cka", "rank_similarity"], Options(k=5)), size * rows_of())
+    assert [row.verdict for row in found["cosine"].values() if row.verdict] == ["ok"] * 14
+    plain = examined(store, closed_form(["cosine"]))["cosine"]
+    assert [row.score for row in found["cosine"].values()] == pytest.approx([row.score for row in plain.values()])
 
 
 def test_an_undefined_score_has_no_verdict(store: Store, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,7 +62,9 @@ class Changes:
         n, p = x.shape
         rng = np.random.default_rng([seed, 6])
         self.x, self.keep_width = x, keep_width
-        self.spread = x.std(axis=0)
+        unit = float(np.abs(x).max()) or 1.0  # squares of what is left neither overflow nor vanish
+        self.spread = unit * (x / unit).std(axis=0)
+        whole = unit * float(np.sqrt((x / unit).var(axis=0).sum()))
         self.noise = rng.normal(size=x.shape)
         self.y = self.noisy(BEFORE, rng.normal(size=x.shape))
         self.order = rng.permutation(p)
@@ -70,14 +72,9 @@ class Changes:
         # orthogonal, stretched, orthogonal: its condition number is 4 at most
         self.linear = self.rotation * np.exp2(rng.uniform(-1, 1, size=p)) @ self.rotation[self.order].T
         self.factors = 10 ** rng.uniform(-1, 1, size=p)
-        self.offset = rng.normal(size=p) * math.sqrt(float(np.square(self.spread).mean()))
+        self.offset = rng.normal(size=p) * whole / math.sqrt(p)
         self.shuffles = [rng.permutation(n) for _ in range(SHUFFLES)]
-        self.outlier = rng.normal(size=n) * OUTLIER * math.sqrt(float(np.square(self.spread).sum()))
-
-    @property
-    def rounding(self) -> float:
-        """What is lost where scores are differences of the rows' squares, or of values of about 1."""
-        return 1e-12 * max(1.0, float(np.square(self.x).sum(axis=1).mean()))
+        self.outlier = rng.normal(size=n) * OUTLIER * whole
 
     def noisy(self, level: float, noise: Doubles | None = None) -> Doubles:
         """X with noise of so many standard deviations of each neuron."""
@@ -143,12 +140,13 @@ def examine(
     """Every check of every scorer on rows [n, p] of every layer, which come from `store`; scores are None where undefined."""
     found: dict[tuple[str, int], list[SanityRow]] = {}
     groups = _alike(scorers)
-    with progress("examining", len(layers) * len(groups), "measures") as advance:
+    with progress("examining", len(layers) * len(groups), "measures") as advance, np.errstate(all="ignore"):
         for layer, x in layers.items():
+            made = {keep: Changes(x, seed, keep) for keep in {keep for keep, _ in groups}}
             for keep_width, members in groups:
-                changes = Changes(x, seed, keep_width)
+                changes = made[keep_width]
                 for s, scores in _scores(changes, [scorers[s] for s in members], store, layer, device).items():
-                    found[layer, members[s]] = _judge(scorers[members[s]], layer, scores, changes.rounding)
+                    found[layer, members[s]] = _judge(scorers[members[s]], layer, scores, x)
                     _warn(scorers[members[s]], layer, x, found[layer, members[s]])
                 advance(1)
     return [row for s in range(len(scorers)) for layer in layers for row in found[layer, s]]
@@ -273,8 +271,17 @@ def _there(score: float) -> float | None:
     return None if math.isnan(score) else score
 
 
-def _judge(scorer: Scorer, layer: str, scores: Mapping[Key, Sequence[float]], rounding: float) -> list[SanityRow]:
-    scale, claimed = _Scale.of(scorer, scores, rounding), claims(scorer)
+def _rounding(scorer: Scorer, layer: str, x: Doubles) -> float:
+    """Below which a difference of scores is none: 1e-12, of the rows' length where the measure has their unit."""
+    if "∞" not in scorer.entry.range or scorer.checkpoint is not None:
+        return 1e-12
+    rows = standardized(x, scorer.standardize, layer)
+    unit = float(np.abs(rows).max()) or 1.0
+    return 1e-12 * unit * float(np.sqrt(np.square(rows / unit).sum(axis=1).mean()))
+
+
+def _judge(scorer: Scorer, layer: str, scores: Mapping[Key, Sequence[float]], x: Doubles) -> list[SanityRow]:
+    scale, claimed = _Scale.of(scorer, scores, _rounding(scorer, layer, x)), claims(scorer)
     before, itself = scores["before", None][0], scores["itself", None][0]
     rows = []
 

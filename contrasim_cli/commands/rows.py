@@ -41,12 +41,12 @@ class RowsPlot:
             MissingError: the extra `plot` is not there, or `umap` where it is asked for.
             OutputExistsError, OutputError: the file exists, or cannot be written.
         """
-        from contrasim_cli.projection import chosen_kind
-
         if len(stores) > MOST_VIEWS:
             raise UsageError(f"--plot-rows draws {MOST_VIEWS} stores at most, {len(stores)} given")
         check_plot(self.path, "--plot-rows")
         check_output(self.path, force)
+        from contrasim_cli.projection import chosen_kind
+
         chosen_kind(self.kind)
 
 

@@ -1,7 +1,7 @@
 """Steps per second of training beside the machine's matrix-product rate and a plain loop, and time to accuracy, in one run.
 
 Run: python tests/benchmarks/train.py [--models 10] [--layers 12] [--width 768] [--batch 1024] [--steps 5] [--threads 2]
-     [--precisions float32 bfloat16] [--cpu-time] [--only steps|accuracy] [--samples layers multilingual image_caption]
+     [--precisions float32 bfloat16] [--cpu-time] [--only steps|accuracy] [--samples layers multilingual image-caption]
 
 Operations are counted exactly, of what is done: a linear layer costs 2 · rows · inputs · outputs forward, and as much again for
 its weights' and for its inputs' gradient, of which the first layer needs none. Of the similarities of N items, a product of
@@ -15,6 +15,7 @@ thread's own time, which means something on a busy machine, with one thread.
 import argparse
 import functools
 import itertools
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,11 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from recipes import Study, benched, sample_studies
 from timing import product_rate, seconds
 from torch import Tensor, nn
 from torch.nn import functional
 
-from contrasim_cli import losses, training
+from contrasim_cli import encoder, losses, training
 from contrasim_cli.encoder import Config
 from contrasim_cli.recipes import RECIPES
 from contrasim_cli.store import Layer, Store, View, align, open_stores
@@ -35,7 +37,6 @@ from contrasim_cli.transforms import Standardizer
 
 Clock = Callable[[], float]
 CPU = torch.device("cpu")
-SAMPLES = Path(__file__).parents[2] / "sample_data"
 HIDDEN, OUTPUT = (512, 256), 128
 
 
@@ -141,46 +142,52 @@ def report(name: str, took: float, work: float, rate: float, loop: float) -> Non
 # --- time to accuracy -------------------------------------------------------------------------------------------------
 
 
-def sample(which: str) -> tuple[str, list[Path]]:
-    """Task and training stores of a sample benchmark."""
-    folder = SAMPLES / which / "train"
-    if which == "layers":
-        return "layers", sorted(folder.glob("*.h5"))
-    return "pairs", [
-        folder / f"{name}.h5" for name in (("en", "ar") if which == "multilingual" else ("image", "caption"))
-    ]
-
-
-def accuracies(which: str, recipe: str, precision: str, clock: Clock) -> tuple[list[float], list[float]]:
-    """Seconds since the start, without reading and validation, and accuracy on held-out rows, by epoch."""
-    task, paths = sample(which)
-    views = align(open_stores(paths))
+def prepared(study: Study, recipe: str, precision: str) -> tuple[Data, Config]:
+    """What a recipe makes of a study's training stores; rows are standardised, which is part of the time it takes."""
+    views = align(open_stores(study.train))
     names = [[name for name in view.store.layers if name != "hidden_0"] for view in views]
     data = Data(views, names)
-    parts = RECIPES[recipe][task] | {"validation": 0.1}
+    parts = RECIPES[recipe][study.task]
     parts |= {"output": parts["output"] or data.widths[-1]}
-    config = Config(task=task, widths=data.widths, recipe=recipe, precision=precision, **parts)
-    started = clock()
+    config = Config(task=study.task, widths=data.widths, recipe=recipe, precision=precision, **parts)
     standardizer = Standardizer(views)
     if config.standardize == "auto":
         config = training.choose(data, standardizer, config, 1 << 62).of(config, with_lr=True)
-    transforms = standardizer.transforms(config.standardization, names, 1 << 62)
-    standardised = clock() - started
-    source = Source(replace(data, transforms=transforms), Order.of(data, config), 1 << 62)
-    run = Run(source, config, training.new_state(config, CPU), CPU)
-    spent, since = [standardised], clock()
-    validate = run._validated
+    return replace(data, transforms=standardizer.transforms(config.standardization, names, 1 << 62)), config
 
-    def validated() -> dict[str, float]:
+
+def accuracies(study: Study, recipe: str, precision: str, clock: Clock) -> tuple[list[float], list[float]]:
+    """Seconds since the start, without reading and judging, and the benchmark's accuracy, by epoch."""
+    started = clock()
+    data, config = prepared(study, recipe, precision)
+    spent, found = [clock() - started], list[float]()
+    source = Source(data, Order.of(data, config), 1 << 62)
+    since = 0.0
+
+    def judge() -> dict[str, float]:
         nonlocal since
         spent.append(spent[-1] + clock() - since)
-        found = validate()
+        checkpoint = run.state.checkpoint(training.provenance(source), finished=True)
+        found.append(judged(study, checkpoint))
         since = clock()
-        return found
+        return {}
 
-    run._validated = validated  # type: ignore[method-assign]
-    state = run.train()
-    return spent[1:], state.curves["validation_accuracy"]
+    run = Run(source, config, training.new_state(config, CPU), CPU)
+    run._validated = judge  # type: ignore[method-assign]
+    since = clock()
+    run.train()
+    return spent[1:], found
+
+
+def judged(study: Study, checkpoint: encoder.Checkpoint) -> float:
+    """Overall accuracy on the test stores, of which no more than three; among nearest neighbours where candidates are drawn."""
+    few = study._replace(test=study.test[: 3 if study.task == "pairs" else None])
+    options = [] if study.task == "layers" else ["--negatives", "faiss"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "e.pt"
+        encoder.save(path, checkpoint, force=True)
+        rows = benched(few, path.parent, "--encoder", path, *options)
+    return next(float(row["accuracy"]) for row in rows if row["pair"] == row["layer"] == "all")
 
 
 def reached(times: Sequence[float], values: Sequence[float], level: float) -> float:
@@ -196,16 +203,21 @@ def time_to_accuracy(arguments: argparse.Namespace) -> None:
     """
     clock = time.process_time if arguments.cpu_time else time.perf_counter
     titles = ("final", "s total", "s to 99 % of final", "s to paper's 99 %", "of paper's total", "of paper's same")
-    print(f"\n{'held-out rows':<15}{'recipe':<9}{'precision':<10}" + "".join(f"{title:>20}" for title in titles))
-    for which in arguments.samples:
+    print(f"\n{'test stores':<22}{'recipe':<9}{'precision':<10}" + "".join(f"{title:>20}" for title in titles))
+    for study in sample_studies():
+        if study.benchmark not in arguments.samples:
+            continue
         paper: tuple[float, float, float] | None = None
         for recipe, precision in itertools.product(("paper", "default"), arguments.precisions):
-            times, values = accuracies(which, recipe, precision, clock)
+            times, values = accuracies(study, recipe, precision, clock)
             own = reached(times, values, 0.99 * values[-1])
             paper = paper or (values[-1], times[-1], own)
             other = reached(times, values, 0.99 * paper[0])
             found = (values[-1], times[-1], own, other, other / paper[1], other / paper[2])
-            print(f"{which:<15}{recipe:<9}{precision:<10}" + "".join(f"{value:>20.3f}" for value in found), flush=True)
+            print(
+                f"{study.title:<22}{recipe:<9}{precision:<10}" + "".join(f"{value:>20.3f}" for value in found),
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -221,7 +233,7 @@ def main() -> None:
     ):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--precisions", nargs="*", default=["float32", "bfloat16"])
-    parser.add_argument("--samples", nargs="*", default=["layers", "multilingual", "image_caption"])
+    parser.add_argument("--samples", nargs="*", default=["layers", "multilingual", "image-caption"])
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--only", choices=["steps", "accuracy"])
     arguments = parser.parse_args()

@@ -272,7 +272,7 @@ def test_kill_9_at_any_moment_leaves_no_output_or_a_complete_one(stores: list[Pa
         [sys.executable, "-m", "contrasim_cli", *arguments, "-o", str(output)], stderr=subprocess.PIPE, text=True
     )
     partial = tmp_path / "e.pt.partial"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not partial.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.kill()
