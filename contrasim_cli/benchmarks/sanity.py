@@ -273,9 +273,10 @@ def _there(score: float) -> float | None:
 
 def _rounding(scorer: Scorer, layer: str, x: Doubles) -> float:
     """Below which a difference of scores is none: 1e-12, of the rows' length where the measure has their unit."""
-    if "∞" not in scorer.entry.range or scorer.checkpoint is not None:
+    how = scorer.standardize
+    if "∞" not in scorer.entry.range or scorer.checkpoint is not None or isinstance(how, Anchoring):
         return 1e-12
-    rows = standardized(x, scorer.standardize, layer)
+    rows = standardized(x, how, layer)
     unit = float(np.abs(rows).max()) or 1.0
     return 1e-12 * unit * float(np.sqrt(np.square(rows / unit).sum(axis=1).mean()))
 
