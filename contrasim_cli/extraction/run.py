@@ -201,7 +201,7 @@ class _Filling:
 
     def _finish(self, made: "_Made | None", done: Done, advance: Advance) -> None:
         if done.piece is None:
-            advance(done.items)
+            advance(done.items, earlier=True)
         else:
             (made or _Made(done.piece, self.expected)).write(self.shards)
         self.progressed.items += done.items
