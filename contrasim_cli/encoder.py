@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
-from contrasim_cli.transforms import Standardization
+from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
 FORMAT_VERSION = 2
@@ -66,16 +66,12 @@ class Config:
     validation: float = 0.0
     patience: int = 0
     precision: str = "float32"
+    within: tuple[tuple[str, int], ...] = ()  # names and widths of the layers whose maps the encoder holds
     inputs: str = "raw"
     anchors: tuple[str, ...] = ()
     anchor_sources: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
     copies: int = 0
-
-    @property
-    def rows_as(self) -> Standardization | Anchoring:
-        """What rows are made into before they are encoded."""
-        return self.anchoring or self.standardization
 
     @property
     def anchoring(self) -> Anchoring | None:
@@ -116,6 +112,8 @@ class Encoder(nn.Module):
             self.linear = nn.ParameterDict({key: _start(width, config.output) for key, width in inputs})
         if config.path == "both":
             self.gain = nn.Parameter(torch.zeros(()))
+        for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
+            self.register_buffer(f"within_{k}", torch.zeros(width, width))
 
     def forward(self, rows: Tensor, view: int = 0) -> Tensor:
         """Rows [..., width] to unit vectors [..., output]; `view` counts only where views have their own first layer."""
@@ -128,6 +126,17 @@ class Encoder(nn.Module):
         scaled = unit * rows.shape[-1] ** 0.5  # values of about 1, as an MLP is initialised for
         beside = functional.normalize(self._mlp(scaled, key), dim=-1)
         return functional.normalize(_widened(functional.linear(unit, self.linear[key])) + self.gain * beside, dim=-1)
+
+    def keep(self, maps: Within) -> None:
+        """Keep the maps by which rows are standardised."""
+        for k, (name, _) in enumerate(self.config.within):
+            self.get_buffer(f"within_{k}").copy_(torch.from_numpy(maps.factors[name]))
+
+    @property
+    def maps(self) -> Within:
+        """What was kept."""
+        names = enumerate(name for name, _ in self.config.within)
+        return Within({name: self.get_buffer(f"within_{k}").cpu().double().numpy() for k, name in names})
 
     def _mlp(self, rows: Tensor, key: str) -> Tensor:
         return _widened(self.rest(self.first[key](rows)))
@@ -163,6 +172,17 @@ class Checkpoint:
     def config(self) -> Config:
         """The encoder's configuration."""
         return self.encoder.config
+
+    @property
+    def standardization(self) -> Standardization:
+        """What is done to rows before they are encoded."""
+        how = self.config.standardization
+        return replace(how, within=self.encoder.maps) if how.kind == "within" else how
+
+    @property
+    def rows_as(self) -> Standardization | Anchoring:
+        """What rows are made into before they are encoded."""
+        return self.config.anchoring or self.standardization
 
     def view_of(self, stem: str, where: Path) -> int:
         """Which view's first layer a store of that name goes through.
@@ -288,7 +308,7 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if len(hidden) + sum(map(len, firsts)) > len(state):
+    if len(hidden) + sum(map(len, firsts)) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}

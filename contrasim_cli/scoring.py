@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import encoder
+from contrasim_cli.anchors import Anchoring
 from contrasim_cli.encoder import Checkpoint
-from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
@@ -56,9 +57,20 @@ class Scorer:
         for name in layers:
             try:
                 self.checkpoint.check_width(store.path, name, store.layer(name).width)
+                self._check_within(store, name)
             except ContraSimError as problem:
                 problems.append(problem)
         return problems
+
+    def _check_within(self, store: Store, layer: str) -> None:
+        maps = None if isinstance(self.standardize, Anchoring) else self.standardize.within
+        problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
+        if problem and self.checkpoint:
+            raise MismatchError(
+                f"{quoted(store.path)}: layer {quoted(layer)} cannot be standardised as the encoder "
+                f"{quoted(self.checkpoint.path)} was trained, which {problem}; train on that layer too, or with "
+                "--standardize whiten"
+            )
 
     @property
     def key(self) -> tuple[int, Callable[[Tensor], Any]]:
@@ -115,5 +127,5 @@ def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardizati
     config = checkpoint.config
     if config.anchoring and standardize is not None:
         raise UsageError(f"{quoted(checkpoint.path)}: is an encoder of anchored rows; --standardize goes with raw ones")
-    how = config.rows_as if standardize is None else standardize
+    how = checkpoint.rows_as if standardize is None else standardize
     return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from rich.table import Table
 
-from contrasim_cli.results import ALL, BenchRow, CompareRow
+from contrasim_cli.results import ALL, MONOTONICITY, BenchRow, CompareRow
 
 Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
 
@@ -34,6 +34,8 @@ def _laid_out(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
 
 
 def _title(rows: Sequence[BenchRow], kind: str = "") -> str:
+    if rows[0].benchmark == MONOTONICITY:
+        return f"{MONOTONICITY}: rank correlation of similarity with closeness of layers ± std; chance is 0"
     of = f", {kind} negatives" if kind else ""
     return f"{rows[0].benchmark}{of}: accuracy in % ± std; chance is {100 * rows[0].chance:.1f} %"
 
@@ -162,14 +164,20 @@ def _matrix(
 def _percent(row: BenchRow) -> str:
     if row.accuracy is None:
         return ""
-    spread = "" if row.std is None else f" ± {100 * row.std:.1f}"
-    return f"{100 * row.accuracy:.1f}{spread}"
+    spread = "" if row.std is None else f" ± {_shown(row, row.std)}"
+    return f"{_shown(row, row.accuracy)}{spread}"
+
+
+def _shown(row: BenchRow, value: float) -> str:
+    """In %, or as it is where it is a correlation."""
+    return f"{value:.3f}" if row.benchmark == MONOTONICITY else f"{100 * value:.1f}"
 
 
 def _interval(row: BenchRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
-    return f"{100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}"
+    between = " to " if row.ci_low < 0 else "–"
+    return f"{_shown(row, row.ci_low)}{between}{_shown(row, row.ci_high)}"
 
 
 def _beneath(row: BenchRow) -> str:

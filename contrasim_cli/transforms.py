@@ -7,7 +7,8 @@ becomes
     zscore   (x - μ) / √diag Σ
     whiten   (x - μ) Σ_s^(-1/2), Σ_s = (1 - s) Σ + s (tr Σ / p) I, s the shrinkage (Ledoit & Wolf 2004)
 
-and 0, by zscore and whiten, in a column that the statistics know as constant.
+and 0, by zscore and whiten, in a column that the statistics know as constant. Encoders of pairs know one way more, `within`:
+(x - μ) W_s^(-1/2), where W, of each layer, is how the views of a row differ that the encoder was trained on.
 
 The root is the symmetric one (ZCA: Bell & Sejnowski 1997), so that whitened rows stay as near to the neurons' own axes as
 whitened rows can, and two views of one network can still be compared neuron by neuron. Directions whose standard deviation
@@ -32,6 +33,7 @@ from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
 log = logging.getLogger(__name__)
 
 KINDS = ("none", "center", "zscore", "whiten")
+SHRUNK = ("whiten", "within")
 RANK_TOL = 1e-6
 ROWS_PER_NEURON = 10  # below which a covariance is mostly noise
 APPLIED_ROWS = 256  # transformed in one product: how a row is rounded must not depend on how many are read with it
@@ -41,10 +43,11 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Standardization:
-    """How rows are standardised; `shrinkage` counts where they are whitened."""
+    """How rows are standardised; `shrinkage` counts where a covariance is inverted."""
 
     kind: str = "none"
     shrinkage: float = 0.01
+    within: "Within | None" = None  # where that is the kind
 
     def __bool__(self) -> bool:
         return self.kind != "none"
@@ -52,7 +55,21 @@ class Standardization:
     @property
     def text(self) -> str:
         """The same in words."""
-        return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind == "whiten" else self.kind
+        return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind in SHRUNK else self.kind
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """Maps [p, p] that encoders multiply centred rows by, by the layer's name."""
+
+    factors: Mapping[str, Doubles]
+
+    def misfit(self, layer: str, width: int) -> str:
+        """Why rows of a layer cannot be mapped; empty where they can."""
+        if layer not in self.factors:
+            return f"knows how views differ in {', '.join(map(quoted, self.factors))} alone"
+        expected = len(self.factors[layer])
+        return "" if width == expected else f"knows how views differ in layer {quoted(layer)} of width {expected}"
 
 
 AS_THEY_ARE = Standardization()
@@ -67,6 +84,7 @@ class Statistics:
     mean: Doubles
     variance: Doubles
     covariance: Doubles | None = None
+    layer: str = ""
 
 
 def statistics(view: View, layer: str, covariance: bool) -> Statistics:
@@ -100,7 +118,7 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
         )
     scatter /= count
     return Statistics(
-        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None
+        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None, layer
     )
 
 
@@ -110,6 +128,11 @@ class Transform:
 
     mean: Doubles
     factor: Doubles | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return self.mean.nbytes + (0 if self.factor is None else self.factor.nbytes)
 
     def __call__(self, rows: Floats) -> Floats:
         """The rows transformed, in the type they came in."""
@@ -135,6 +158,9 @@ def each_transform(hows: Iterable[Standardization], found: Statistics) -> Iterat
     for how in hows:
         if how.kind == "center":
             yield Transform(found.mean)
+        elif how.kind == "within":
+            assert how.within is not None
+            yield Transform(found.mean, how.within.factors[found.layer])
         elif how.kind == "zscore":
             spread = np.sqrt(found.variance)
             yield Transform(found.mean, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
@@ -150,12 +176,22 @@ def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
 
 
 def _inverse_root(covariance: Doubles, shrinkage: float, values: Doubles, vectors: Doubles) -> Doubles:
-    values = (1 - shrinkage) * values.clip(0.0) + shrinkage * np.trace(covariance) / len(covariance)
+    root = _shrunk(shrinkage, np.trace(covariance) / len(covariance), values, vectors)
+    varies = np.diagonal(covariance) > 0
+    return root * varies * varies[:, None]
+
+
+def shrunk_inverse_root(covariance: Doubles, shrinkage: float, level: float) -> Doubles:
+    """((1 - s) Σ + s · level · I)^(-1/2) [p, p], symmetric; 0 in the directions that are dropped."""
+    return _shrunk(shrinkage, level, *np.linalg.eigh(covariance))
+
+
+def _shrunk(shrinkage: float, level: float, values: Doubles, vectors: Doubles) -> Doubles:
+    values = (1 - shrinkage) * values.clip(0.0) + shrinkage * level
     kept = values > RANK_TOL**2 * values[-1]
     roots = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=kept)
     root: Doubles = (vectors * roots) @ vectors.T
-    varies = np.diagonal(covariance) > 0
-    return root * varies * varies[:, None]
+    return root
 
 
 @dataclass(frozen=True)
@@ -277,7 +313,7 @@ class Standardizer:
             InputError: they do not.
         """
         widths = [view.store.layer(n).width for view, names in zip(self.raw, layers, strict=True) for n in names]
-        need = 16 * sum(width**2 for width in widths) if kind in ("auto", "whiten") else 0
+        need = 16 * sum(width**2 for width in widths) if kind in ("auto", *SHRUNK) else 0
         if need > budget:
             raise InputError(
                 f"--standardize {kind}: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
@@ -326,4 +362,4 @@ def plain(how: RowsAs) -> dict[str, Any]:
     """For JSON."""
     if isinstance(how, Anchoring):
         return {"kind": how.kind, "anchors": len(how.ids), "features": list(how.features)}
-    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind == "whiten" else {})
+    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stores import values
 
 from contrasim_cli.anchors import FEATURES, Anchored, Anchoring, Anchors, draw, locate, width_of
-from contrasim_cli.anchors.features import NEAR, NEAREST, QUANTILES, RIDGES, UNIT, Geometry
+from contrasim_cli.anchors.features import NEAR, NEAREST, OF_LAYERS, QUANTILES, RIDGES, UNIT, Geometry
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Ids, Layer, Store, View
 
@@ -67,7 +67,6 @@ def ranks(values: Matrix) -> Matrix:
     return np.sort(values, axis=1)[:, np.linspace(0, values.shape[1] - 1, QUANTILES).astype(int)]
 
 
-OF_LAYERS = ("profile", "spectrum")
 PER_ROW = [name for name in FEATURES if name not in OF_LAYERS]
 
 

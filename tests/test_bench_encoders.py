@@ -188,12 +188,15 @@ def test_one_that_another_run_finished_meanwhile_is_taken(
 @pytest.mark.parametrize(
     ("paths", "names"),
     [
-        (["ptb/train/a.h5", "wiki/train/a.h5"], ["ptb", "wiki"]),
-        (["train/ptb/a.h5", "train/wiki/a.h5"], ["ptb", "wiki"]),
+        (["ptb/train/a.h5", "ptb/train/b.h5", "wiki/train/a.h5", "wiki/train/b.h5"], ["ptb", "wiki"]),
+        (["train/wiki/a.h5", "train/ptb/a.h5", "train/wiki/b.h5", "train/ptb/b.h5"], ["wiki", "ptb"]),
         (["x/layers/test/a.h5", "x/layers/test/b.h5"], ["layers"]),
-        (["one/v1/test/a.h5", "two/v1/test/a.h5"], ["one", "two"]),
-        (["d/a/b/x.h5", "d/a/x.h5"], ["b", "a"]),
+        (["one/v1/test/a.h5", "one/v1/test/b.h5", "two/v1/test/a.h5", "two/v1/test/b.h5"], ["one", "two"]),
+        (["d/a/b/x.h5", "d/a/b/y.h5", "d/a/x.h5", "d/a/y.h5"], ["b", "a"]),
+        (["runs/m0/acts.h5", "runs/m1/acts.h5"], ["runs"]),  # a folder per model
+        (["runs/a/m0.h5", "runs/a/m1.h5", "runs/b/m2.h5", "runs/b/m3.h5"], ["runs"]),  # other models
         (["/a.h5"], ["data"]),
+        ([], []),
     ],
 )
 def test_the_stores_of_a_folder_are_a_data_set(paths: list[str], names: list[str]) -> None:

@@ -385,5 +385,6 @@ def test_every_refusal_is_the_users_error() -> None:
 @pytest.mark.parametrize("path", ["mlp", "linear", "both"])
 @pytest.mark.parametrize("hidden", [(), (16,), (512, 256, 128)])
 def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tuple[int, ...]) -> None:
-    file = made.encoder_file(tmp_path / "e.pt", widths=(5, 7), path=path, hidden=hidden)
+    file = tmp_path / "e.pt"
+    encoders.save(file, made.checkpoint(widths=(5, 7), path=path, hidden=hidden), force=False)
     assert encoders.load(file).config.path == path

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,39 @@ def test_bars_are_drawn_per_pair_with_their_intervals() -> None:
         hatches = [patch.get_hatch() for patch in ax.patches]
         assert hatches[0] == hatches[1] != hatches[2] == hatches[3]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["random negatives", "faiss negatives", "chance"]
+    names = ["random negatives", "faiss negatives", "chance", "95 % interval"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_bands_are_intervals_where_there_are_any() -> None:
+    results = bench(("",), measures=("cka",))
+    (ax,) = accuracy.by_layer(results.rows).axes
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    wanted = [100 * (0.2 + 0.02 * k + side) for k in range(6) for side in (-0.03, 0.03)]
+    assert sorted(set(np.round(heights, 6))) == pytest.approx(sorted(set(np.round(wanted, 6))))
+    rows = [replace(row, ci_low=None, ci_high=None) for row in results.rows]
+    figure = accuracy.by_layer(rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cka", "chance", "one std"]
+    assert figure.axes[0].collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(15)
+
+
+def test_data_sets_models_and_trainings_are_told_apart() -> None:
+    rows = [
+        replace(row, test_data=test, train_data=train, models=models)
+        for row in bench(("",), measures=("contrasim",), layers=("a", "b"), pairs=("x-y", "y-x")).rows
+        for test in ("digits", "words")
+        for train in ("digits", "words")
+        for models in ("seen", "unseen")
+    ]
+    figure = accuracy.by_layer(rows)
+    titles = [f"multilingual: {test}, {models}" for test in ("digits", "words") for models in ("seen", "unseen")]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    names = ["contrasim, trained on digits", "contrasim, trained on words"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == names
+    bars = pairs.by_pair(rows)
+    assert len(bars.axes) == 8
+    assert all(len([p for p in ax.patches if np.isfinite(p.get_height())]) == 2 for ax in bars.axes)
 
 
 def test_one_layer_is_drawn_as_bars(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_streamed_rows_are_those_in_memory(
     itemsize = 2 if dtype == np.float16 else 4
     assert data.bytes_in_memory == 2 * 150 * 8 * itemsize
     options = config(validation=0.1)
-    held, streamed = (source_of(data, options, data.bytes_in_memory - less) for less in (0, 1))
+    held, streamed = (source_of(data, options, data.bytes_in_memory + data.transform_bytes - less) for less in (0, 1))
     assert (held.in_memory, streamed.in_memory) == (True, False)
     assert training.provenance(held) == training.provenance(streamed)
     transforms = data.transforms

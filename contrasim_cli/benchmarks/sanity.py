@@ -147,7 +147,7 @@ def examine(
         for layer, x in layers.items():
             for keep_width, members in groups:
                 changes = Changes(x, seed, keep_width)
-                for s, scores in _scores(changes, [scorers[s] for s in members], store, device).items():
+                for s, scores in _scores(changes, [scorers[s] for s in members], store, layer, device).items():
                     found[layer, members[s]] = _judge(scorers[members[s]], layer, scores, changes.rounding)
                     _warn(scorers[members[s]], layer, x, found[layer, members[s]])
                 advance(1)
@@ -176,7 +176,7 @@ def _alike(scorers: Sequence[Scorer]) -> list[tuple[bool, list[int]]]:
 
 
 def _scores(
-    changes: Changes, scorers: Sequence[Scorer], store: Store, device: torch.device
+    changes: Changes, scorers: Sequence[Scorer], store: Store, layer: str, device: torch.device
 ) -> dict[int, dict[Key, list[float]]]:
     """Scores of scorers that prepare rows alike, by position and check."""
     prepared: dict[int, Any] = {}
@@ -184,9 +184,9 @@ def _scores(
     def side(rows: Doubles) -> Any:
         if rows is changes.x or rows is changes.y:  # which are compared again and again
             if id(rows) not in prepared:
-                prepared[id(rows)] = _prepared(scorers[0], rows, store, device)
+                prepared[id(rows)] = _prepared(scorers[0], rows, store, layer, device)
             return prepared[id(rows)]
-        return _prepared(scorers[0], rows, store, device)
+        return _prepared(scorers[0], rows, store, layer, device)
 
     found: dict[int, dict[Key, list[float]]] = {s: {} for s in range(len(scorers))}
     for key, (one, other) in changes.probes():
@@ -199,16 +199,16 @@ def _scores(
     return found
 
 
-def _prepared(scorer: Scorer, rows: Doubles, store: Store, device: torch.device) -> Any:
+def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: torch.device) -> Any:
     how = scorer.standardize
     if isinstance(how, Anchoring):
         raise UsageError(
             f"{scorer.name}: describes rows by anchors, which would have to change with them; leave it out"
         )
-    return scorer.measure.prepare(scorer.rows(standardized(rows, how), store, device))
+    return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, device))
 
 
-def standardized(rows: Doubles, how: Standardization) -> Doubles:
+def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
     """Rows [n, p] standardised by their own statistics."""
     if not how:
         return rows
@@ -216,7 +216,9 @@ def standardized(rows: Doubles, how: Standardization) -> Doubles:
     centred -= centred.mean(axis=0)
     covariance = centred.T @ centred / len(rows) if how.kind == "whiten" else None
     variance = np.square(centred).mean(axis=0) if covariance is None else np.diagonal(covariance)
-    return transform(how, Statistics(len(rows), rows.mean(axis=0), variance, covariance))(rows).astype(np.float64)
+    return transform(how, Statistics(len(rows), rows.mean(axis=0), variance, covariance, layer))(rows).astype(
+        np.float64
+    )
 
 
 def claims(scorer: Scorer) -> frozenset[str]:

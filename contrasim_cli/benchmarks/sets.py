@@ -1,4 +1,4 @@
-"""Which stores make a data set: those of one folder."""
+"""Which stores make a data set: those of one folder, where the same names are in others."""
 
 import glob
 import itertools
@@ -13,17 +13,19 @@ ROLES = ("train", "test", "dev", "valid", "validation", "eval")  # of a data set
 
 
 def data_sets(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """Stores by the folder that they lie in, named by what tells the folders apart; in the order given.
+    """Stores by data set, named by what tells their folders apart; in the order given.
 
-    `ptb/train/a.h5` and `wiki/train/a.h5` are of the data sets ptb and wiki, and so are `train/ptb/a.h5` and
-    `train/wiki/a.h5`.
+    Folders that hold the same names, two at least, are a data set each: `ptb/train/a.h5` and `ptb/train/b.h5` are of ptb
+    where there are `wiki/train/a.h5` and `wiki/train/b.h5`. In any other case all stores are one data set.
     """
-    folders = list(dict.fromkeys(os.path.abspath(path.parent) for path in paths))
-    names = dict(zip(folders, _names([Path(folder).parts[1:] for folder in folders]), strict=True))
-    sets: dict[str, list[Path]] = {}
+    folders: dict[str, list[Path]] = {}
     for path in paths:
-        sets.setdefault(names[os.path.abspath(path.parent)], []).append(path)
-    return sets
+        folders.setdefault(os.path.abspath(path.parent), []).append(path)
+    stems = {frozenset(path.stem for path in group) for group in folders.values()}
+    if len(stems) > 1 or len(paths) < 2 * len(folders):
+        folders = {os.path.commonpath(folders): list(paths)}
+    names = _names([Path(folder).parts[1:] for folder in folders])
+    return dict(zip(names, folders.values(), strict=True))
 
 
 def _names(folders: Sequence[tuple[str, ...]]) -> list[str]:

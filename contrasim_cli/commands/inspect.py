@@ -107,6 +107,7 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     facts: dict[str, Any] = {
         **asdict(config),
         "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
+        "within": [name for name, _ in config.within],
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
         "steps_of_the_epoch_done": training.get("step", 0),
@@ -120,6 +121,8 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
     for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
         facts[f"score of {how}"] = f"{score:.4f}"
+    for how, margin in checkpoint.provenance.get("choice", {}).get("margins", {}).items():
+        facts[f"margin of {how}"] = f"{margin:.4f}"
     if validated := curves.get("validation_loss_curve"):
         facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):

@@ -72,6 +72,7 @@ class Standardize(Enum):  # no str, which has a method `center`
     center = "center"
     zscore = "zscore"
     whiten = "whiten"
+    within = "within"
     auto = "auto"
 
 
@@ -212,7 +213,8 @@ StandardizeOption = Annotated[
     Standardize | None,
     typer.Option(
         "--standardize",
-        help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, auto: what suits them.",
+        help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, within: by how views differ, "
+        "auto: what suits them.",
         show_default=False,
     ),
 ]

@@ -129,8 +129,8 @@ def train(
     _check_inputs(inputs, given, standardize_from)
     parts = chosen(recipe.value, task.value, given)
     _check_options(task, encoder_per_view, parts, layers_a or layers_b)
-    if shrinkage is not None and parts["standardize"] != "whiten":
-        raise UsageError("--shrinkage goes with --standardize whiten")
+    if shrinkage is not None and parts["standardize"] not in ("whiten", "within"):
+        raise UsageError("--shrinkage goes with --standardize whiten or within")
     budget = o.parse_memory(memory)
     _check_outputs([output, log_file], plot, force or resume)
     from contrasim_cli import training
@@ -198,8 +198,10 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
         raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
-    if task is r.Task.layers and parts["standardize"] == "auto":
-        raise UsageError("--standardize auto goes with --task pairs; give none, center, zscore or whiten")
+    if task is r.Task.layers and parts["standardize"] in ("auto", "within"):
+        raise UsageError(
+            f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"
+        )
     if task is r.Task.layers and (per_view or sides):
         raise UsageError("--encoder-per-view, --layers-a and --layers-b go with --task pairs")
 

@@ -1,54 +1,98 @@
-"""A benchmark by layer: one line per measure with a band of one std, one panel per kind of negatives."""
+"""A benchmark by layer: a line per measure with its 95 % interval as a band, a panel per kind of negatives.
 
+Where there are no intervals, as with one batch or pair of models, the band is of one std.
+"""
+
+import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from contrasim_cli.plots import page
 from contrasim_cli.results import ALL, MONOTONICITY, BenchRow
 
 MOST_TICKS = 24
 NAME = 22
+INTERVAL = "95 % interval"
 
-Panel = tuple[str, str]  # benchmark, negatives
 
+class Panel(NamedTuple):
+    """What is drawn side by side, and what its trials are of, where there are several."""
 
-def panels_of(rows: Sequence[BenchRow]) -> list[Panel]:
-    """What is drawn side by side."""
-    return list(dict.fromkeys((row.benchmark, row.negatives) for row in rows))
+    benchmark: str
+    negatives: str
+    test_data: str
+    models: str
+    pair: str
+
+    @classmethod
+    def of(cls, row: BenchRow) -> "Panel":
+        """Where a row belongs."""
+        return cls(row.benchmark, row.negatives, row.test_data, row.models, row.pair)
+
+    @property
+    def title(self) -> str:
+        """`multilingual: faiss negatives`, or of which data set, models or pair."""
+        negatives = f"{self.negatives} negatives" if self.negatives else ""
+        of = [self.test_data, self.models, self.pair if self.pair != ALL else ""]
+        about = ", ".join(part for part in (*of, negatives) if part)
+        return f"{self.benchmark}: {about}" if about else self.benchmark
 
 
 def by_layer(rows: Sequence[BenchRow]) -> Figure:
-    """A panel per benchmark and kind of negatives; panels of one scale share it."""
-    panels = panels_of(rows)
-    measures = list(dict.fromkeys(row.measure for row in rows))
+    """A panel per benchmark, kind of negatives and what else is told apart; panels of one scale share it."""
+    summed = _of_all_pairs(rows)
+    panels = list(dict.fromkeys(map(Panel.of, summed)))
+    names = labels(summed)
+    measures = list(dict.fromkeys(names.values()))
     width = page.PAGE * (0.7 if len(panels) == 1 else 1.0)
     columns = min(len(panels), 2)
     lines = -(-len(panels) // columns)
-    legend = page.legend_height([*measures, "chance"], width)
-    beneath = page.inches_of(page.distinct([row.layer for row in rows if row.layer != ALL], NAME))
+    band = band_name(summed)
+    legend = page.legend_height([*measures, "chance", band or "chance"], width)
+    beneath = page.inches_of(page.distinct([row.layer for row in summed], NAME))
     figure = Figure(figsize=(width, (2.2 + beneath) * lines + legend), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.ravel()[len(panels) :]:
         ax.axis("off")
     handles: dict[str, Any] = {}
     for k, (ax, panel) in enumerate(zip(axes.ravel(), panels, strict=False)):
-        shown = [row for row in rows if (row.benchmark, row.negatives) == panel]
-        handles |= _panel(ax, [row for row in shown if row.pair == ALL and row.layer != ALL], measures)
-        ax.set_title(title(panel))
-        if k % columns and unit(panels[k - 1][0]) == unit(panel[0]):
-            ax.tick_params(labelleft=False)
-        else:
-            ax.set_ylabel(unit(panel[0]))
+        shown = [row for row in summed if Panel.of(row) == panel]
+        handles |= _panel(ax, shown, measures, names)
+        ax.set_title(page.shortened(panel.title, int(width / columns / page.LETTER) - 8))
+        label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
+    if band:
+        handles[band] = Patch(facecolor="0.85")
     page.legend_below(figure, list(handles.values()), list(handles), width)
     return figure
 
 
-def title(panel: Panel) -> str:
-    """`multilingual: faiss negatives`."""
-    return f"{panel[0]}: {panel[1]} negatives" if panel[1] else panel[0]
+def _of_all_pairs(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    """The rows per layer, over all pairs where there are such."""
+    layers = [row for row in rows if row.layer != ALL]
+    return [row for row in layers if row.pair == ALL] or layers
+
+
+def labels(rows: Sequence[BenchRow]) -> dict[tuple[str, str], str]:
+    """How measures are called, by name and by what they were trained on, which is said where it differs."""
+    trained = {row.train_data for row in rows if row.train_data}
+    return {
+        (row.measure, row.train_data): f"{row.measure}, trained on {row.train_data}"
+        if row.train_data and len(trained) > 1
+        else row.measure
+        for row in rows
+    }
+
+
+def label_axis(ax: Any, benchmark: str, left: str) -> None:
+    """Say what an axis shows, unless its left neighbour does."""
+    if left and unit(left) == unit(benchmark):
+        ax.tick_params(labelleft=False)
+    else:
+        ax.set_ylabel(unit(benchmark))
 
 
 def unit(benchmark: str) -> str:
@@ -65,32 +109,51 @@ def scale(ax: Any, benchmark: str) -> float:
     return 1.0 if ranks else 100.0
 
 
-def _panel(ax: Any, rows: Sequence[BenchRow], measures: Sequence[str]) -> dict[str, Any]:
+def _panel(
+    ax: Any, rows: Sequence[BenchRow], measures: Sequence[str], names: dict[tuple[str, str], str]
+) -> dict[str, Any]:
     """Draw one panel; what a legend shows comes back."""
     factor = scale(ax, rows[0].benchmark)
     layers = list(dict.fromkeys(row.layer for row in rows))
     handles = {}
     for k, measure in enumerate(measures):
-        chosen = {row.layer: row for row in rows if row.measure == measure}
+        chosen = {row.layer: row for row in rows if names[row.measure, row.train_data] == measure}
         if chosen:
             handles[measure] = _line(ax, k, [chosen.get(layer) for layer in layers], factor)
     handles["chance"] = page.chance(ax, factor * rows[0].chance)
     step = -(-len(layers) // MOST_TICKS)
-    names = page.distinct(layers, NAME)[::step]
-    ax.set_xticks(range(0, len(layers), step), names, rotation=90 if max(map(len, names)) > 3 else 0)
+    ticks = page.distinct(layers, NAME)[::step]
+    ax.set_xticks(range(0, len(layers), step), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
     ax.set_xlabel("layer")
     ax.margins(x=0.04 if len(layers) > 1 else 0.5)
     return handles
 
 
 def _line(ax: Any, k: int, rows: Sequence[BenchRow | None], factor: float) -> Any:
-    middle = np.array([np.nan if row is None or row.accuracy is None else factor * row.accuracy for row in rows])
-    spread = np.array([0.0 if row is None or row.std is None else factor * row.std for row in rows])
+    """The line of one measure, with its band; a row is None where a layer is missing."""
     style = page.style(k)
+    middle, low, high = (factor * np.array(values, dtype=float) for values in zip(*map(_band, rows), strict=True))
     where = np.arange(len(rows))
     (line,) = ax.plot(where, middle, zorder=2.5, **style)
     if len(rows) > 1:
-        ax.fill_between(where, middle - spread, middle + spread, alpha=0.12, linewidth=0, color=style["color"])
+        ax.fill_between(where, low, high, alpha=0.15, linewidth=0, color=style["color"])
     else:
-        ax.errorbar(where, middle, yerr=spread, color=style["color"], capsize=3, linewidth=1)
+        ax.errorbar(where, middle, yerr=[middle - low, high - middle], color=style["color"], capsize=3, linewidth=1)
     return line
+
+
+def _band(row: BenchRow | None) -> tuple[float, float, float]:
+    """A value and the ends of its band."""
+    if row is None or row.accuracy is None:
+        return math.nan, math.nan, math.nan
+    if row.ci_low is None or row.ci_high is None:
+        spread = row.std or 0.0
+        return row.accuracy, row.accuracy - spread, row.accuracy + spread
+    return row.accuracy, min(row.accuracy, row.ci_low), max(row.accuracy, row.ci_high)
+
+
+def band_name(rows: Sequence[BenchRow]) -> str:
+    """What bands and whiskers are; empty where there are none."""
+    if any(row.ci_low is not None for row in rows):
+        return INTERVAL
+    return "one std" if any(row.std for row in rows) else ""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +14,9 @@ from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.plots import page
 from contrasim_cli.results import ScoreRow
+
+if TYPE_CHECKING:
+    from contrasim_cli.benchmarks.outcomes import Trials
 
 MOST_VALUES = 12  # layers on a side up to which the values are written into the cells
 MOST_TICKS = 24
@@ -63,6 +66,24 @@ def of_rows(rows: Sequence[ScoreRow]) -> list[HeatMap]:
     for row in rows:
         panels.setdefault((row.measure, row.store_a, row.store_b), []).append(row)
     return [HeatMap.of(key, cells) for key, cells in panels.items()]
+
+
+def of_trials(all_trials: "Sequence[Trials]") -> list[HeatMap]:
+    """One map per measure and set of pairs: the mean over pairs, and over encoders that were trained for one measure."""
+    together: dict[tuple[str, str, str, str], list[Trials]] = {}
+    for trials in all_trials:
+        origin = trials.origin
+        together.setdefault((trials.name, origin.train, origin.test, origin.models), []).append(trials)
+    maps = []
+    for (name, train, test, models), members in together.items():
+        stacked = np.concatenate([trials.grids for trials in members if trials.grids is not None])
+        trained = f", trained on {train}" if train and len({key[1] for key in together if key[1]}) > 1 else ""
+        pairs = len({pair for trials in members for pair in trials.pairs})
+        said = ", ".join(part for part in (test, models, f"mean of {pairs} pair{'s' * (pairs > 1)}") if part)
+        layers, higher = members[0].layers, members[0].scorer.entry.higher_is_more_similar
+        sides = ("layer of the first", f"layer of the second\n({said})")
+        maps.append(HeatMap(f"{name}{trained}", sides, layers, layers, stacked.mean(axis=0), higher))
+    return maps
 
 
 def heat_maps(maps: Sequence[HeatMap]) -> Figure:

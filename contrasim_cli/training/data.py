@@ -81,6 +81,11 @@ class Data:
         """Size of all rows in the types they are kept in."""
         return self.n_rows * self.row_bytes
 
+    @property
+    def transform_bytes(self) -> int:
+        """Size of what standardises the rows."""
+        return sum(transform.nbytes for transform in self.transforms.values())
+
 
 def kept_dtype(layer: Layer) -> np.dtype[Any]:
     """A type no wider than float32; float16 stays float16, which halves the memory."""

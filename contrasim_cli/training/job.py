@@ -33,6 +33,7 @@ from contrasim_cli.training.state import (
     provenance,
     resumed_state,
 )
+from contrasim_cli.training.within import check_within, within
 from contrasim_cli.transforms import Standardization, Standardizer
 
 log = logging.getLogger(__name__)
@@ -124,10 +125,13 @@ def train_encoder(
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
+    how = config.standardization
+    if how.kind == "within":
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
     if config.anchoring:
         data = anchored(job.data, config, progress)
     else:
-        transforms = job.standardizer.transforms(config.standardization, job.data.layers, budget, progress)
+        transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
         data = replace(job.data, transforms=transforms)
     source = Source(data, Order.of(data, config), budget, progress)
     about = provenance(source, job.standardized_by, choice)
@@ -137,6 +141,8 @@ def train_encoder(
         discard(partial)
         return curves_of(there)
     state = _state(files, config, about, device)
+    if how.within:
+        state.encoder.keep(how.within)
 
     def save(state: State, finished: bool) -> None:
         path = files.encoder if finished else partial
@@ -156,14 +162,27 @@ def train_encoder(
 def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:
     """What the data decide, they decide once for a run and all that resume it."""
     if job.config.standardize != "auto":
-        return job, None
+        return replace(job, config=_named(job.config, job.data)), None
     before = files.earlier_choice()
     choice = before or choose(job.data, job.standardizer, job.config, budget, progress)
-    config = choice.of(job.config, job.picks_lr)
+    config = _named(choice.of(job.config, job.picks_lr), job.data)
     job.standardizer.whitens = config.standardize == "whiten"
     if before is None:
         log.info("%s; learning rate %g", choice.text, config.lr)
     return replace(job, config=config), choice
+
+
+def _named(config: Config, data: Data) -> Config:
+    """The configuration with the names of the layers whose maps the encoder will hold."""
+    if config.standardize != "within":
+        return config
+    check_within(data, config)
+    widths = {
+        name: view.store.layer(name).width
+        for view, names in zip(data.views, data.layers, strict=True)
+        for name in names
+    }
+    return replace(config, within=tuple(widths.items()))
 
 
 def _complete(output: Path, config: Config, about: dict[str, Any]) -> encoders.Checkpoint:

@@ -111,6 +111,7 @@ class Source:
         self.data, self.order, self.items = data, order, data.items
         precision = order.config.precision
         held_bytes = data.n_rows * sum(item.width * held_type(item, precision).itemsize for item in self.items)
+        budget -= data.transform_bytes
         self.in_memory = held_bytes <= budget
         self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
         self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]

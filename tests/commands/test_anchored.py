@@ -136,7 +136,11 @@ def test_training_repeats_and_resumes_bit_for_bit(stores: list[Path], tmp_path: 
         (["--anchor-feature", "norms"], 2, "--anchor-feature goes with --inputs anchors"),
         (["--inputs", "anchors", "--standardize", "center"], 2, "--standardize goes with --inputs raw"),
         (["--inputs", "anchors", "--encoder-per-view"], 2, "--encoder-per-view goes with --inputs raw"),
-        (["--inputs", "anchors", "--anchors", "159"], 2, "--anchors 159: {store} has 160 rows, of which at least 2 are"),
+        (
+            ["--inputs", "anchors", "--anchors", "159"],
+            2,
+            "--anchors 159: {store} has 160 rows, of which at least 2 are",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -155,7 +159,10 @@ def test_what_goes_with_other_encoders_is_refused(stores: list[Path], tmp_path: 
     assert "valid for them alone" not in done.stderr
     for arguments, message in (
         (["score", *stores[:2], "--encoder", raw, "--anchor-store", stores[0]], "--anchor-store goes with an encoder"),
-        (["score", *stores[:2], "--encoder", anchored, "--standardize", "center"], f"{anchored}: is an encoder of anch"),
+        (
+            ["score", *stores[:2], "--encoder", anchored, "--standardize", "center"],
+            f"{anchored}: is an encoder of anch",
+        ),
         (["inspect", raw, "--anchor-ids"], f"{raw}: has no anchors"),
         (["inspect", anchored, "--anchor-ids", "--format", "json"], "--anchor-ids prints the ids of one encoder's"),
         (["bench", "sanity", stores[0], "--encoder", anchored], "anchored.pt: describes rows by anchors"),

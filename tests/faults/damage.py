@@ -142,7 +142,13 @@ def unfinished(path: Path) -> Path:
     optimizer = torch.optim.Adam(encoder.encoder.parameters())
     encoder.encoder(torch.ones(2, 5)).sum().backward()
     optimizer.step()
-    encoder.training |= {"finished": False, "step": 3, "loss_sum": 1.5, "optimizer": optimizer.state_dict(), "scaler": {}}
+    encoder.training |= {
+        "finished": False,
+        "step": 3,
+        "loss_sum": 1.5,
+        "optimizer": optimizer.state_dict(),
+        "scaler": {},
+    }
     encoders.save(path, encoder, force=False)
     return path
 
@@ -190,7 +196,9 @@ def outcome(kind: Kind, path: Path, whole: str) -> str:
     try:
         found = kind.read(path)
     except ContraSimError as error:
-        clear = error.exit_code == 3 and all(line.startswith(f"{path}: ") and line.isprintable() for line in error.lines)
+        clear = error.exit_code == 3 and all(
+            line.startswith(f"{path}: ") and line.isprintable() for line in error.lines
+        )
         return "refused" if clear else f"refused with {error.exit_code}: {error}"
     except BaseException as error:
         return f"traceback: {type(error).__name__}: {error}"

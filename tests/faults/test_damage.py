@@ -12,7 +12,13 @@ SHORT = {
     ("store.h5", "cut"): 200, ("store.h5", "flipped"): 500, ("unsealed.h5", "cut"): 40, ("unsealed.h5", "flipped"): 150,
     ("encoder.pt", "cut"): 200, ("encoder.pt", "flipped"): 500,
 }  # fmt: skip
-MANY = {"store.h5": 10, "unsealed.h5": 4, "encoder.pt": 2, "plain.h5": 3, "sentences.h5": 3}  # times as many in the long run
+MANY = {
+    "store.h5": 10,
+    "unsealed.h5": 4,
+    "encoder.pt": 2,
+    "plain.h5": 3,
+    "sentences.h5": 3,
+}  # times as many in the long run
 FEW = 12  # of every other kind of file and of damage
 
 

@@ -17,8 +17,10 @@ from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import (
     Common,
+    Criterion,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -67,6 +69,15 @@ def layers_benchmark(
     pairs: Annotated[
         Pairs, typer.Option("--pairs", help="disjoint: (0,1), (2,3), …; all: every ordered pair.")
     ] = Pairs.disjoint,
+    criterion: Annotated[
+        list[Criterion] | None,
+        typer.Option(
+            "--criterion",
+            help="argmax: is the same layer the most similar? monotonicity: does similarity fall with the distance between "
+            "layers? repeat for both; default: argmax.",
+            show_default=False,
+        ),
+    ] = None,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -81,12 +92,21 @@ def layers_benchmark(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
+    plot_grids: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-grids",
+            help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf).",
+            show_default=False,
+        ),
+    ] = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    The stores of one folder are one data set; with several, every encoder is tested on each.
+    Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
@@ -97,7 +117,7 @@ def layers_benchmark(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])),
     )  # fmt: skip
     names, asked = common.check()
     if held_out and not (train or encoder):
@@ -161,7 +181,11 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
 
 
 def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
-    return [path for path in paths if path.stem not in held_out]
+    """The stores to train on."""
+    kept = [path for path in paths if path.stem not in held_out]
+    if len(kept) < 2:
+        raise UsageError(f"--train {quoted(paths[0].parent)}: {len(kept)} models are left to train on, two are needed")
+    return kept
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The options that all benchmarks have."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,11 +10,11 @@ import typer
 
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
-from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.commands.emit import check_outputs, check_plot, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import check_output
+from contrasim_cli.files import check_output, quoted
 from contrasim_cli.measures import MEASURES, Options, check_names
-from contrasim_cli.results import SEVERAL, BenchRow, Results
+from contrasim_cli.results import MONOTONICITY, SEVERAL, BenchRow, Results
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials
@@ -48,6 +49,19 @@ TrialsFile = Annotated[
 ]
 
 
+PlotPairs = Annotated[
+    Path | None,
+    typer.Option("--plot-pairs", help="Draw the accuracy of every pair as bars (.png .svg .pdf).", show_default=False),
+]
+
+
+class Criterion(str, Enum):
+    """What is asked of a grid of layers against layers."""
+
+    argmax = "argmax"
+    monotonicity = "monotonicity"
+
+
 @dataclass(frozen=True)
 class Rows:
     """What is done to rows beforehand."""
@@ -78,6 +92,9 @@ class Common:
     force: bool
     trials: Path | None
     train: TrainOptions
+    plot_pairs: Path | None = None
+    plot_grids: Path | None = None
+    criteria: Sequence[Criterion] = (Criterion.argmax,)
 
     def check(self) -> tuple[list[str], int | None]:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
@@ -88,8 +105,22 @@ class Common:
         check_outputs(self.output, self.plot, self.force)
         if self.trials is not None:
             check_output(self.trials, self.force)
+            if Criterion.argmax not in self.criteria:
+                raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
+        for option, path in (("--plot-pairs", self.plot_pairs), ("--plot-grids", self.plot_grids)):
+            if path is not None:
+                check_plot(path, option)
+                check_output(path, self.force)
+        self._check_distinct()
         self.train.check()
         return names, o.parse_memory(self.memory)
+
+    def _check_distinct(self) -> None:
+        asked = (self.output, self.plot, self.plot_pairs, self.plot_grids, self.trials)
+        paths = [path.resolve() for path in asked if path is not None]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        if twice:
+            raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
 
     def scorers(self, names: Sequence[str]) -> "list[Scorer]":
         """Closed-form measures, then encoders."""
@@ -111,37 +142,37 @@ class Common:
         self, benchmark: str, trials: "list[Trials]", facts: "Facts", about: dict[str, Any], several: bool = False
     ) -> None:
         """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
-        from contrasim_cli.benchmarks.outcomes import tabulate
-
-        rows = tabulate(benchmark, trials, self.seed)
+        rows = [row for criterion in self.criteria for row in self._rows(criterion, benchmark, trials)]
         if self.trials is not None:
             from contrasim_cli.benchmarks.trials import write_trials
 
             write_trials(self.trials, facts, trials, self.force)
         results = Results("bench", BenchRow, rows, about, SEVERAL if several else ())
-        if self.plot is not None and several:
-            from contrasim_cli import plots
+        self._draw(rows, trials)
+        emit(results, self.form, self.output, self.plot, self.force)
 
-            plots.draw(replace(results, rows=told_apart(rows)), self.plot, self.force)
-            emit(results, self.form, self.output, None, self.force)
-        else:
-            emit(results, self.form, self.output, self.plot, self.force)
+    def _rows(self, criterion: Criterion, benchmark: str, trials: "list[Trials]") -> list[BenchRow]:
+        from contrasim_cli.benchmarks.layers import monotonicity
+        from contrasim_cli.benchmarks.outcomes import tabulate
+
+        if criterion is Criterion.argmax:
+            return tabulate(benchmark, trials, self.seed)
+        return tabulate(MONOTONICITY, monotonicity(trials), self.seed)
+
+    def _draw(self, rows: Sequence[BenchRow], trials: "list[Trials]") -> None:
+        """Draw what is asked for besides the results."""
+        if self.plot_pairs is None and self.plot_grids is None:
+            return
+        from contrasim_cli import plots
+
+        if self.plot_pairs is not None:
+            plots.draw_pairs(rows, self.plot_pairs, self.force)
+        if self.plot_grids is not None:
+            plots.draw_mean_grids(trials, self.plot_grids, self.force)
 
     def show_plan(self, results: Results) -> None:
         """Print and write what would be trained."""
         emit(results, self.form, self.output, None, self.force)
-
-
-def told_apart(rows: Sequence[BenchRow]) -> list[BenchRow]:
-    """The rows with data sets and groups of models in the names of benchmarks and measures, for figures."""
-    trained = len({row.train_data for row in rows} - {""}) > 1
-    found = []
-    for row in rows:
-        where = ", ".join(part for part in (row.test_data, row.models) if part)
-        benchmark = f"{row.benchmark} ({where})" if where else row.benchmark
-        measure = f"{row.measure} ({row.train_data})" if trained and row.train_data else row.measure
-        found.append(replace(row, benchmark=benchmark, measure=measure))
-    return found
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

@@ -19,6 +19,7 @@ from contrasim_cli.commands.bench.options import (
     Common,
     Encoders,
     Measures,
+    PlotPairs,
     Rows,
     StandardizeMeasures,
     TrialsFile,
@@ -87,6 +88,7 @@ def multilingual(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -100,7 +102,7 @@ def multilingual(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options,
+        trials, options, plot_pairs,
     )  # fmt: skip
     if train and len(stores) < 3:
         raise UsageError(
@@ -156,6 +158,7 @@ def image_caption(
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
     trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
@@ -166,7 +169,7 @@ def image_caption(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
-        plot, force, trials, options,
+        plot, force, trials, options, plot_pairs,
     )  # fmt: skip
     if captions is None and len(stores) != 2:
         raise UsageError(
@@ -261,10 +264,10 @@ class _Retrieval:
         Raises:
             UsageError: names do not match those of the tested stores.
         """
-        if len(self.groups) == 1 and len(stores) == 2 and self.one_way:
+        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
+        if self.one_way and len(self.groups) == 1 and len(stores) == 2 and {p.stem for p in stores} != set(tested):
             return [list(stores)]  # images, captions
         known = by_stem(stores, "training stores")
-        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
         strange = [path for name, path in known.items() if name not in tested]
         if strange:
             raise UsageError(
