@@ -174,15 +174,15 @@ class Checkpoint:
         return self.encoder.config
 
     @property
-    def standardization(self) -> Standardization:
-        """What is done to rows before they are encoded."""
-        how = self.config.standardization
-        return replace(how, within=self.encoder.maps) if how.kind == "within" else how
-
-    @property
     def rows_as(self) -> Standardization | Anchoring:
         """What rows are made into before they are encoded."""
         return self.config.anchoring or self.standardization
+
+    @property
+    def standardization(self) -> Standardization:
+        """How rows that are not described by anchors are standardised before they are encoded."""
+        how = self.config.standardization
+        return replace(how, within=self.encoder.maps) if how.kind == "within" else how
 
     def view_of(self, stem: str, where: Path) -> int:
         """Which view's first layer a store of that name goes through.

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import encoder
-from contrasim_cli.anchors import Anchoring
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import distinct_names, quoted
@@ -63,7 +62,7 @@ class Scorer:
         return problems
 
     def _check_within(self, store: Store, layer: str) -> None:
-        maps = None if isinstance(self.standardize, Anchoring) else self.standardize.within
+        maps = self.standardize.within if isinstance(self.standardize, Standardization) else None
         problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
         if problem and self.checkpoint:
             raise MismatchError(

@@ -129,11 +129,6 @@ class Transform:
     mean: Doubles
     factor: Doubles | None = None
 
-    @property
-    def nbytes(self) -> int:
-        """Its size."""
-        return self.mean.nbytes + (0 if self.factor is None else self.factor.nbytes)
-
     def __call__(self, rows: Floats) -> Floats:
         """The rows transformed, in the type they came in."""
         out = np.empty_like(rows)
@@ -141,6 +136,11 @@ class Transform:
             centred = rows[start : start + APPLIED_ROWS] - self.mean
             out[start : start + APPLIED_ROWS] = centred if self.factor is None else self._scaled(centred, self.factor)
         return out
+
+    @property
+    def nbytes(self) -> int:
+        """Its size in memory."""
+        return self.mean.nbytes + (0 if self.factor is None else self.factor.nbytes)
 
     @staticmethod
     def _scaled(centred: Doubles, factor: Doubles) -> Doubles:

@@ -49,8 +49,8 @@ class Request:
     permutations: int | None = None
     confidence_rows: int = 2000
     standardize_from: Sequence[Path] | None = None
-    anchor_stores: Sequence[Path] | None = None
     plot_rows: RowsPlot | None = None
+    anchor_stores: Sequence[Path] | None = None
 
 
 @dataclass

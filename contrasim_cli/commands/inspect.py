@@ -106,8 +106,8 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     curve = training.get("loss_curve", [])
     facts: dict[str, Any] = {
         **asdict(config),
-        "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
         "within": [name for name, _ in config.within],
+        "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
         "steps_of_the_epoch_done": training.get("step", 0),

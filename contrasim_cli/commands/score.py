@@ -102,7 +102,7 @@ def score(
         permutations=permutations,
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
-        anchor_stores=anchor_store,
         plot_rows=RowsPlot(plot_rows, plot_rows_count or COUNT, projection and projection.value) if plot_rows else None,
+        anchor_stores=anchor_store,
     )
     compare(request, scorers)

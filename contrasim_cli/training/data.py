@@ -83,7 +83,7 @@ class Data:
 
     @property
     def transform_bytes(self) -> int:
-        """Size of what standardises the rows."""
+        """Size of what standardises the rows, or describes them by anchors."""
         return sum(transform.nbytes for transform in self.transforms.values())
 
 
