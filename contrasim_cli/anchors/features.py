@@ -5,16 +5,16 @@ x has y_i = (x - μ) · c_i and ‖x - μ‖², and the anchors among themselves
 
     cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                            [A]
     quantiles   of the cosines, from the least to the largest                                    [QUANTILES]
-    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, λ the least of RIDGES; times UNIT   [A]
-    peaks       squares of these                                                                 [A]
+    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, for each λ of SHARP; times UNIT   [A each]
+    peaks       squares of these                                                                 [A each]
     whitened_quantiles   of the cosines of rows whitened with each of RIDGES                      [QUANTILES each]
     norms       log ‖x - μ‖², and that of the row whitened with each of RIDGES                   [1 + RIDGES]
     neighbours  log squared distances to the k-th nearest anchors, over their mean               [NEAREST]
 
 and two things that are the same for every row of a layer:
 
-    profile     of each anchor, its log norm whitened by the least of RIDGES, and the log fourth moment of its whitened cosines
-                to the others                                                                    [2 A]
+    profile     of each anchor, its log norm whitened with each of SHARP, and the log fourth moment of its whitened cosines
+                to the others                                                                    [2 A each]
     spectrum    how the anchors' variance is spread (eigenvalues of Σ, their sums and entropy), quantiles of the anchors'
                 cosines and norms, and how far from the origin their mean is
 
@@ -40,6 +40,7 @@ Singles = npt.NDArray[np.float32]
 APPLIED_ROWS = 256  # described in one product: how a row is rounded must not depend on how many are read with it
 QUANTILES = 16
 RIDGES = (0.1, 0.01, 0.001)  # times the trace of the anchors' covariance
+SHARP = RIDGES[1:]  # those that bring out the weak directions, in which networks' layers differ most alike
 UNIT = 8.0  # what whitened cosines are multiplied by: in high dimensions they are small
 NEAREST = (1, 2, 3, 5, 9, 17, 33, 65)
 EIGENVALUES, SHARES = 24, (1, 2, 3, 5, 9, 17, 33, 65)
@@ -158,8 +159,8 @@ def quantiles(seen: Seen) -> Doubles:
 
 
 def whitened(seen: Seen) -> Doubles:
-    """UNIT times the cosines of rows whitened with the least ridge."""
-    return UNIT * seen.whitened(RIDGES[-1])[0]
+    """UNIT times the cosines of rows whitened with each sharp ridge."""
+    return UNIT * np.concatenate([seen.whitened(ridge)[0] for ridge in SHARP], axis=1)
 
 
 def peaks(seen: Seen) -> Doubles:
@@ -195,10 +196,14 @@ def _sorted(values: Doubles) -> Doubles:
 
 def profile(anchors: Geometry) -> Doubles:
     """Of each anchor, how it lies among the others."""
-    found = anchors.among_themselves.whitened(RIDGES[-1])[0].copy()
+    return np.concatenate([_profile(anchors, ridge) for ridge in SHARP])
+
+
+def _profile(anchors: Geometry, ridge: float) -> Doubles:
+    found = anchors.among_themselves.whitened(ridge)[0].copy()
     np.fill_diagonal(found, 0)
     moments = np.sum(found**4, axis=1) / max(1, len(found) - 1)
-    return np.concatenate([np.log(anchors.whitening(RIDGES[-1]).norms), np.log(moments + 1e-6) / 4 + 2])
+    return np.concatenate([np.log(anchors.whitening(ridge).norms), np.log(moments + 1e-6) / 4 + 2])
 
 
 def spectrum(anchors: Geometry) -> Doubles:
