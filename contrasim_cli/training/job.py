@@ -125,12 +125,12 @@ def train_encoder(
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
+    how = config.standardization
+    if how.kind == "within":
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
     if config.anchoring:
         data = anchored(job.data, config, progress)
     else:
-        how = config.standardization
-        if how.kind == "within":
-            how = replace(how, within=within(job.data, job.standardizer, config, progress))
         transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
         data = replace(job.data, transforms=transforms)
     source = Source(data, Order.of(data, config), budget, progress)
