@@ -1,5 +1,7 @@
 """Options of the tests."""
 
+from pathlib import Path
+
 import pytest
 
 
@@ -11,3 +13,4 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="short",
         help="tests/faults: short, or long: hours of kills, damage, fuzzing and load",
     )
+    parser.addoption("--faults-figures", type=Path, help="tests/faults: keep what was counted so far in this file")

@@ -105,6 +105,8 @@ class Precision(str, Enum):
     float16 = "float16"
 
 
+WIDEST = 2**20  # neurons of a layer
+
 ObjectiveOption = Annotated[
     Objective | None,
     typer.Option("--objective", help="Loss: Eq. 3, SupCon, or positives only.", show_default=False),
@@ -151,12 +153,22 @@ Temperature = Annotated[
 Hidden = Annotated[
     list[int] | None,
     typer.Option(
-        "--hidden", min=1, help="Width of a hidden layer; repeat for several; default: 512, 256.", show_default=False
+        "--hidden",
+        min=1,
+        max=WIDEST,
+        help="Width of a hidden layer; repeat for several; default: 512, 256.",
+        show_default=False,
     ),
 ]
 Dim = Annotated[
     int | None,
-    typer.Option("--dim", min=0, help="Width of the encoder's output; 0: that of the widest rows.", show_default=False),
+    typer.Option(
+        "--dim",
+        min=0,
+        max=WIDEST,
+        help="Width of the encoder's output; 0: that of the widest rows.",
+        show_default=False,
+    ),
 ]
 PathOption = Annotated[
     Network | None,

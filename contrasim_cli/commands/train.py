@@ -1,6 +1,7 @@
 """`contrasim train`: an encoder from stores."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -192,10 +193,11 @@ def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: lis
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
-    if not parts["lr"] > 0:
-        raise UsageError(f"--lr {parts['lr']:g}: must be greater than 0")
-    if not parts["temperature"] > 0:
-        raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
+    for option, name in (("--lr", "lr"), ("--temperature", "temperature")):
+        if not 0 < parts[name] < math.inf:
+            raise UsageError(f"{option} {parts[name]:g}: must be greater than 0, and finite")
+    if not parts["weight_decay"] < math.inf:
+        raise UsageError("--weight-decay inf: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
     if task is r.Task.layers and parts["standardize"] in ("auto", "within"):

@@ -280,7 +280,7 @@ def read_store(path: Path, file: h5py.File) -> Store:
     if text.pop("format", None) != FORMAT:
         raise InputError(f"{where}: its attribute format is not {FORMAT}; the file is damaged")
     version = file.attrs.get("format_version")
-    if version != FORMAT_VERSION:
+    if not isinstance(version, (int, np.integer)) or version != FORMAT_VERSION:
         raise InputError(
             f"{where}: store format_version is {version}, this contrasim reads {FORMAT_VERSION}; install a newer one"
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ATTEMPTS = 20  # at opening a file that is replaced meanwhile
+PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
 
 Opened = TypeVar("Opened", Store, foreign.Content)
 
@@ -106,39 +108,46 @@ def _open_hdf5(path: Path, axes: str | None) -> Store:
 
 
 def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], None]) -> Opened:
-    """What `read` makes of an HDF5 file that its seal vouches for, or else a child process that has read it before."""
+    """What `read` makes of an HDF5 file, which is the one that was checked: another may take its place meanwhile."""
+    for attempt in range(ATTEMPTS):
+        time.sleep(attempt * PAUSE)
+        before = _identity(path)
+        try:
+            _check(path, read)
+            opened = read()
+        except InputError:
+            if _identity(path) == before:
+                raise
+            continue
+        if _identity(path) == before:
+            return opened
+        close(opened)
+    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+
+
+def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
+    """Make sure that HDF5 can read a file: its seal vouches for it, or a child process reads it."""
 
     def rehearsal() -> None:
         opened = read()
         if isinstance(opened, Store) and opened.ids is not None:
             opened.ids.digest  # noqa: B018  all ids are read
 
-    for _ in range(ATTEMPTS):
-        before = _identity(path)
-        sealed = _sealed(path)
-        if sealed is False:
-            raise InputError(
-                f"{quoted(path)}: its seal says that its ids, names or attributes are not what was written; the file is "
-                "damaged, copy or extract it again"
-            )
-        if sealed is None:
-            rehearse(path, rehearsal)
-        opened = read()
-        if _identity(path) == before:
-            return opened
-        close(opened)  # another file has taken its place meanwhile
-    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+    with readable(path):
+        sealed = seal.holds(path)
+    if sealed is False:
+        raise InputError(
+            f"{quoted(path)}: its seal says that its ids, names or attributes are not what was written; the file is "
+            "damaged, copy or extract it again"
+        )
+    if sealed is None:
+        rehearse(path, rehearsal)
 
 
 def _identity(path: Path) -> tuple[int, ...]:
     with readable(path):
         found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _sealed(path: Path) -> bool | None:
-    with readable(path):
-        return seal.holds(path)
 
 
 def _read_hdf5(path: Path, axes: str | None) -> Store:

@@ -18,6 +18,7 @@ from contrasim_cli.training.rows import Source
 from contrasim_cli.training.state import (
     State,
     check_resumable,
+    check_room,
     curves_of,
     new_state,
     partial_path,
@@ -35,6 +36,7 @@ __all__ = [
     "Step",
     "check_data",
     "check_resumable",
+    "check_room",
     "choose",
     "curves_of",
     "new_state",

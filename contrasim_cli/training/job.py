@@ -27,6 +27,7 @@ from contrasim_cli.training.rows import Source
 from contrasim_cli.training.state import (
     State,
     check_resumable,
+    check_room,
     curves_of,
     new_state,
     partial_path,
@@ -206,6 +207,7 @@ def _state(files: Files, config: Config, about: dict[str, Any], device: torch.de
     """A fresh state, or that of the run to be resumed."""
     partial = partial_path(files.encoder)
     if not (files.resume and partial.exists()):
+        check_room(config, device)
         return new_state(config, device)
     found = encoders.load(partial)
     check_resumable(found, about)

@@ -6,7 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from contrasim_cli.files import write_atomic, writing
+from contrasim_cli.errors import OutputError
+from contrasim_cli.files import quoted, write_atomic, writing
 
 
 class Journal(AbstractContextManager["Journal"]):
@@ -31,8 +32,13 @@ class Journal(AbstractContextManager["Journal"]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.path is not None:
+        if self.path is None:
+            return
+        try:
             self._stream.close()
+        except OSError as problem:  # of what could not be written before, which is the error then
+            if error is None:
+                raise OutputError(f"{quoted(self.path)}: cannot be written: {problem.strerror}") from problem
 
 
 def _lines(path: Path) -> list[str]:

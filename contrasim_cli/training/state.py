@@ -9,12 +9,14 @@ from typing import Any
 import torch
 
 from contrasim_cli import __version__
+from contrasim_cli.device import memory_budget
 from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.training.choice import Choice
 from contrasim_cli.training.rows import Source
 
+BYTES_PER_WEIGHT = 16  # float32: itself, its gradient, and two moments
 FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
 
 
@@ -55,6 +57,22 @@ class State:
     def checkpoint(self, about: dict[str, Any], finished: bool) -> Checkpoint:
         """What is saved: the result when finished, else the weights that training goes on with."""
         return Checkpoint(self.result if finished else self.encoder, self.record(finished), about)
+
+
+def check_room(config: Config, device: torch.device) -> None:
+    """Refuse an encoder that does not fit, with its gradients and the optimizer's two moments, into what is free.
+
+    Raises:
+        UsageError: it does not.
+    """
+    with torch.device("meta"):
+        weights = sum(parameter.numel() for parameter in Encoder(config).parameters())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2 * memory_budget(None)
+    if BYTES_PER_WEIGHT * weights > free:
+        raise UsageError(
+            f"the encoder would have {weights:.3g} weights, and training it would take {BYTES_PER_WEIGHT * weights / 2**30:.3g} "
+            "GiB, more than are free; give smaller --hidden and --dim"
+        )
 
 
 def new_state(config: Config, device: torch.device) -> State:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults.conftest import Figures
 from faults.warm import Ended, Fault, Warm
 from faults.workplace import COMMANDS, Command, clear
 
@@ -53,7 +54,7 @@ def killed(warm: Warm, args: tuple[str, ...], folder: Path, seconds: float) -> E
     return process.wait()
 
 
-def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long: bool, record_property) -> None:
+def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures) -> None:
     """Each run is killed, and up to three times while it is resumed."""
     chance, kills, folder = random.Random(0), 0, tmp_path / "work"
     for command in itertools.cycle(COMMANDS):
@@ -63,19 +64,20 @@ def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long:
         for _ in range(chance.choice([1, 1, 2, 4])):
             ended = killed(warm, args, folder, chance.uniform(0, seconds))
             kills += ended.code == -signal.SIGKILL
+            figures.add("kills at random moments", int(ended.code == -signal.SIGKILL))
+            figures.add("kills too late", int(ended.code == 0))
             check(command, folder, expected)
             args = command.again()
         check_end(warm, command, inputs, folder, expected)
         if kills >= (500 if long else 15):
             break
-    record_property("kills", kills)
 
 
 def test_kills_at_every_operation_on_a_file(
-    warm: Warm, inputs: Path, tmp_path: Path, long: bool, record_property
+    warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures
 ) -> None:
     """Time seldom hits the moments between two operations; in the short run some of them are tried."""
-    chance, kills, folder = random.Random(1), 0, tmp_path / "work"
+    chance, folder = random.Random(1), tmp_path / "work"
     for command in COMMANDS:
         _, operations, expected = uninterrupted(warm, command, inputs, folder)
         every = range(1, operations + 1)
@@ -83,14 +85,15 @@ def test_kills_at_every_operation_on_a_file(
             clear(folder, inputs)
             ended = warm.run(*command.args, cwd=folder, fault=Fault(at))
             assert ended.code == -signal.SIGKILL, (at, ended)
-            kills += 1
+            figures.add("kills at operations")
             check(command, folder, expected)
             check_end(warm, command, inputs, folder, expected)
-    record_property("kills", kills)
 
 
 @pytest.mark.parametrize("command", [COMMANDS[0], COMMANDS[2]], ids=lambda command: command.name)
-def test_kills_of_the_program_itself(warm: Warm, inputs: Path, tmp_path: Path, long: bool, command: Command) -> None:
+def test_kills_of_the_program_itself(
+    warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, command: Command
+) -> None:
     """Not of a fork of it: from the first import on."""
     chance, folder = random.Random(2), tmp_path / "work"
     _, _, expected = uninterrupted(warm, command, inputs, folder)
@@ -108,5 +111,6 @@ def test_kills_of_the_program_itself(warm: Warm, inputs: Path, tmp_path: Path, l
         time.sleep(chance.uniform(0, 0.2))
         process.kill()
         process.wait()
+        figures.add("kills of the program itself")
         check(command, folder, expected)
         check_end(warm, command, inputs, folder, expected)

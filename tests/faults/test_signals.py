@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from faults.conftest import Figures
 from faults.test_kills import check, check_end, uninterrupted
 from faults.warm import Ended, Fault, Warm
 from faults.workplace import COMMANDS, Command, clear
@@ -31,7 +32,9 @@ def check_stop(command: Command, number: int, ended: Ended, folder: Path) -> Non
 
 
 @pytest.mark.parametrize("number", CODES, ids=WORDS.get)
-def test_signals_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long: bool, number: int) -> None:
+def test_signals_at_random_moments(
+    warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, number: int
+) -> None:
     chance, folder = random.Random(number), tmp_path / "work"
     for command in COMMANDS * (10 if long else 1):
         seconds, _, expected = uninterrupted(warm, command, inputs, folder)
@@ -39,13 +42,16 @@ def test_signals_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, lon
         process = warm.start(*command.args, cwd=folder)
         time.sleep(0.05 + chance.uniform(0, seconds))
         process.signal(number)
+        figures.add(f"{WORDS[number]} at random moments")
         check_stop(command, number, process.wait(), folder)
         check(command, folder, expected)
         check_end(warm, command, inputs, folder, expected)
 
 
 @pytest.mark.parametrize("number", CODES, ids=WORDS.get)
-def test_signals_at_operations_on_files(warm: Warm, inputs: Path, tmp_path: Path, long: bool, number: int) -> None:
+def test_signals_at_operations_on_files(
+    warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, number: int
+) -> None:
     """In the middle of what HDF5 calls back to write, too."""
     chance, folder = random.Random(number + 100), tmp_path / "work"
     for command in COMMANDS:
@@ -54,6 +60,7 @@ def test_signals_at_operations_on_files(warm: Warm, inputs: Path, tmp_path: Path
         for at in every if long else sorted(chance.sample(every, 2)):
             clear(folder, inputs)
             ended = warm.run(*command.args, cwd=folder, fault=Fault(at, signal=number))
+            figures.add(f"{WORDS[number]} at operations")
             check_stop(command, number, ended, folder)
             check(command, folder, expected)
             check_end(warm, command, inputs, folder, expected)

@@ -4,6 +4,7 @@ Run as a program it is that process: it reads a JSON object per line, and answer
 """
 
 import contextlib
+import fcntl
 import gc
 import json
 import os
@@ -11,7 +12,6 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,12 +37,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a process ended: exit code (negative: the signal that ended it), its output, seconds, and memory at its peak."""
+    """How a process ended: exit code (negative: the signal that ended it), its output, and what it took."""
 
     code: int
     stdout: str
     stderr: str
     seconds: float = 0.0
+    processor: float = 0.0  # seconds of its own, and of its children
     peak: int = 0  # bytes above what it had after the fork
 
     def refused(self, code: int) -> str:
@@ -60,8 +61,6 @@ class Started:
 
     warm: "Warm"
     pid: int
-    out: Path
-    err: Path
     began: float = field(default_factory=time.monotonic)
 
     def signal(self, number: int) -> None:
@@ -71,11 +70,8 @@ class Started:
     def wait(self) -> Ended:
         """How it ends."""
         found = self.warm.ask(wait=self.pid)
-        seconds = time.monotonic() - self.began
-        texts = [path.read_text("utf-8", "replace") for path in (self.out, self.err)]
-        self.out.unlink()
-        self.err.unlink()
-        return Ended(os.waitstatus_to_exitcode(found["status"]), *texts, seconds, found["peak"])
+        code, seconds = os.waitstatus_to_exitcode(found["status"]), time.monotonic() - self.began
+        return Ended(code, found["out"], found["err"], seconds, found["processor"], found["peak"])
 
 
 class Warm(contextlib.AbstractContextManager["Warm"]):
@@ -85,7 +81,6 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
         paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         # one thread: a fork has no others
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
-        self._folder = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "faults.warm"],
             stdin=subprocess.PIPE,
@@ -93,7 +88,6 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
             text=True,
             env=environment,
         )
-        self._count = 0
         assert self.ask(ready=True) == {"ready": True}
         return self
 
@@ -101,7 +95,6 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-        self._folder.cleanup()
 
     def ask(self, **question: Any) -> dict[str, Any]:
         """Ask the process for something."""
@@ -121,14 +114,12 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
         before: str = "",
     ) -> Started:
         """Start `contrasim args` in a folder; `before` is a program that runs first, in the same process."""
-        self._count += 1
-        out, err = (Path(self._folder.name) / f"{self._count}.{kind}" for kind in ("out", "err"))
         faults = None if fault is None else [fault.at, fault.errno, int(fault.signal)]
         answer = self.ask(
-            args=[str(arg) for arg in args], cwd=str(cwd), out=str(out), err=str(err), fault=faults,
-            limits=list((limits or {}).items()), environment=dict(environment or {}), before=before,
+            args=[str(arg) for arg in args], cwd=str(cwd), fault=faults, limits=list((limits or {}).items()),
+            environment=dict(environment or {}), before=before,
         )  # fmt: skip
-        return Started(self, answer["pid"], out, err)
+        return Started(self, answer["pid"])
 
     def run(self, *args: object, cwd: Path, **options: Any) -> Ended:
         """Run `contrasim args` in a folder to its end."""
@@ -150,7 +141,10 @@ def serve(questions: IO[str], answers: IO[str]) -> None:
         question = json.loads(line)
         if "wait" in question:
             _, status, usage = os.wait4(question["wait"], 0)
-            answer = {"status": status, "peak": max(0, usage.ru_maxrss * 1024 - _resident())}
+            peak = max(0, usage.ru_maxrss * 1024 - _resident())
+            out, err = (_drained(descriptor) for descriptor in _streams.pop(question["wait"]))
+            took = {"processor": usage.ru_utime + usage.ru_stime, "peak": peak}
+            answer = {"status": status, "out": out, "err": err, **took}
         elif "args" in question:
             answer = {"pid": _forked(question)}
         else:
@@ -162,17 +156,33 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * resource.getpagesize()
 
 
+_streams: dict[int, tuple[int, int]] = {}  # of each process: where what it says is read
+
+
 def _forked(question: Mapping[str, Any]) -> int:
+    """Fork a process; it speaks into pipes, which have room for what it says, and no limits of files and disks."""
+    out, err = os.pipe(), os.pipe()
+    for _, sender in (out, err):
+        fcntl.fcntl(sender, fcntl.F_SETPIPE_SZ, 1 << 20)
     pid = os.fork()
     if pid == 0:
+        os.dup2(out[1], 1)
+        os.dup2(err[1], 2)
         _contrasim(question)
+    for receiver, sender in (out, err):
+        os.close(sender)
+        os.set_blocking(receiver, False)
+    _streams[pid] = (out[0], err[0])
     return pid
+
+
+def _drained(descriptor: int) -> str:
+    with open(descriptor, "rb") as stream:
+        return (stream.read() or b"").decode("utf-8", "replace")
 
 
 def _contrasim(question: Mapping[str, Any]) -> NoReturn:
     """Be the process of a command."""
-    for descriptor, path in ((1, question["out"]), (2, question["err"])):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), descriptor)
     sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))  # noqa: SIM115
     os.environ |= question["environment"]
     os.chdir(question["cwd"])
@@ -180,7 +190,7 @@ def _contrasim(question: Mapping[str, Any]) -> NoReturn:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # as Python does when it starts
     for what, limit in question["limits"]:
         resource.setrlimit(what, (limit, resource.getrlimit(what)[1]))
-    exec(question["before"], {})  # noqa: S102
+    exec(question["before"], {})
     code: object = 70
     try:
         if question["fault"]:

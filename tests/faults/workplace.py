@@ -99,10 +99,13 @@ COMMANDS = [
     Command(("train", *STORES[:3], "--task", "layers", *SMALL, "-o", "e.pt"), ("e.pt",), trained, resumes=True),
     Command(("score", *STORES[:2], "--encoder", "enc.pt", "-o", "o.tsv", "--plot", "o.png"), ("o.tsv", "o.png"), results),
     Command(("baseline", *STORES[:2], "--measure", "cka", "--measure", "pwcca", "-o", "o.json"), ("o.json",), results),
-    Command(("bench", "layers", *STORES, "--encoder", "enc.pt", "--output", "o.csv", "--plot", "o.svg"), ("o.csv", "o.svg"), results),
+    Command(("bench", "layers", *STORES, "--encoder", "enc.pt", "--output", "o.csv", "--plot", "o.svg"),
+            ("o.csv", "o.svg"), results),
     Command(("bench", "multilingual", *STORES[:2], "--measure", "cka", "--negatives", "faiss", "--output", "o.tsv"),
             ("o.tsv",), results),
 ]  # fmt: skip
+
+ONE_OF_EACH = [COMMANDS[k] for k in (0, 3, 4, 5, 6)]
 
 
 def furnish(folder: Path) -> Path:

@@ -1,0 +1,190 @@
+"""The seal of a store, the child process for files without one, and what both let through."""
+
+import os
+import resource
+import signal
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from stores import names, values, write
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.store import open as opening
+from contrasim_cli.store import open_store, rehearsal, seal
+
+A = values(3000, 300)  # several chunks
+DAMAGED = "its seal says that its ids, names or attributes are not what was written; the file is damaged, copy or extract it again"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return write(tmp_path / "a.h5", {"x": A, "y": A[:, :3]})
+
+
+def test_the_seal_is_of_every_byte_but_the_rows(path: Path) -> None:
+    """A byte of the rows may change, which their checksums tell; any other breaks the seal."""
+    whole = path.read_bytes()
+    at = whole.find(A[:10].tobytes()) + 17
+    places = [at, *np.random.default_rng(0).integers(0, len(whole), 40).tolist(), len(whole) - 1]
+    with h5py.File(path) as file:
+        chunks = [
+            file[name].id.get_chunk_info(k)
+            for name in ("layers/x", "layers/y")
+            for k in range(file[name].id.get_num_chunks())
+        ]
+    assert len(chunks) > 3
+    for place in [*places, 0, 9, chunks[0].byte_offset - 1, chunks[-1].byte_offset + chunks[-1].size]:
+        broken = bytearray(whole)
+        broken[place] ^= 1
+        path.write_bytes(broken)
+        in_rows = any(c.byte_offset <= place < c.byte_offset + c.size for c in chunks)
+        assert bool(seal.holds(path)) is in_rows
+
+
+def test_a_broken_seal_is_refused_before_hdf5_sees_the_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = bytearray(path.read_bytes())
+    whole[3000] ^= 255
+    path.write_bytes(whole)
+    monkeypatch.setattr(h5py, "File", None)
+    with pytest.raises(InputError) as caught:
+        open_store(path)
+    assert str(caught.value) == f"{path}: {DAMAGED}"
+
+
+def test_a_seal_costs_no_child(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", None)
+    open_store(path).close()
+
+
+def test_a_store_changed_by_hand_has_no_seal_and_is_read(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        file.attrs["digest"] = file.attrs["digest"]
+    assert seal.holds(path) is None
+    open_store(path).close()
+
+
+def test_half_a_seal_is_damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(InputError, match="the store has lost its seal; the file is damaged"):
+        open_store(path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x" * 63, bytes(64), seal.MAGIC + bytes(48), b"1" + seal.FOOTER.pack(seal.MAGIC, 1, 0, b"")]
+)
+def test_other_files_have_no_seal_that_holds(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a").write_bytes(content)
+    assert not seal.holds(tmp_path / "a")
+
+
+# the child process
+
+
+def refusal(path: Path, work) -> str:
+    with pytest.raises(InputError) as caught:
+        rehearsal.rehearse(path, work)
+    return str(caught.value).removeprefix(f"{path}: ")
+
+
+def busy() -> None:
+    while True:
+        pass
+
+
+def test_what_the_child_dies_of_is_told(path: Path) -> None:
+    end = "; the file is damaged, copy or extract it again"
+    assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)) == f"HDF5 crashes on it (SIGSEGV){end}"
+    assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGXCPU)) == f"HDF5 hangs on it{end}"
+    assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGKILL)) == (
+        f"the process that tried to open it was ended by signal 9{end}"
+    )
+    assert (
+        refusal(path, lambda: bytes(1 << 30))
+        == "needs more memory than a file of its size can hold; the file is damaged"
+    )
+
+
+def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "small").touch()
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    assert refusal(tmp_path / "small", busy).startswith("HDF5 hangs on it")
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < rehearsal.SECONDS + 1.5
+
+
+def test_errors_of_inputs_are_those_of_the_child(path: Path) -> None:
+    def fail() -> None:
+        raise InputError(f"{path}: pid {os.getpid()}")
+
+    said = refusal(path, fail)
+    assert said.startswith("pid ")
+    assert said != f"pid {os.getpid()}"
+
+
+def test_other_errors_are_left_to_the_parent(path: Path) -> None:
+    def fail() -> None:
+        raise KeyError
+
+    rehearsal.rehearse(path, fail)
+
+
+def test_no_child_is_left_by_an_interrupt(path: Path) -> None:
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            rehearsal.rehearse(path, lambda: time.sleep(60))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_without_room_for_a_child_files_are_read_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    with h5py.File(path, "r+") as file:
+        file.attrs["digest"] = file.attrs["digest"]
+    monkeypatch.setattr(os, "fork", full)
+    open_store(path).close()
+
+
+# files that are replaced
+
+
+def test_a_file_replaced_while_it_is_opened_is_opened_anew(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was checked is the one that is read."""
+    other = write(path.with_name("b.h5"), {"x": A + 1}, names(3000, "other"))
+    plain = opening._read_hdf5
+
+    def replaced(*args):
+        if other.exists():
+            os.replace(other, path)
+        return plain(*args)
+
+    monkeypatch.setattr(opening, "_read_hdf5", replaced)
+    store = open_store(path)
+    np.testing.assert_array_equal(store.read("x", 0, 5), A[:5] + 1)
+    assert store.ids.read(0, 1) == ["other 0"]
+    store.close()
+
+
+def test_a_file_replaced_again_and_again_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = opening._read_hdf5
+
+    def replaced(*args):
+        write(path, {"x": values()}, force=True)
+        return plain(*args)
+
+    monkeypatch.setattr(opening, "_read_hdf5", replaced)
+    monkeypatch.setattr(opening, "PAUSE", 0)
+    with pytest.raises(
+        InputError, match="is replaced again and again while it is opened; wait until it has been written"
+    ):
+        open_store(path)
