@@ -29,7 +29,8 @@ class BenchRow:
     """One accuracy, a fraction; `pair` and `layer` are `all` in overall rows. None where there is nothing to say.
 
     `mrr` is the mean reciprocal rank of the right answers; `margin` the mean of how far they are ahead of the best wrong
-    one, in units of the wrong ones' standard deviation, over the trials where that is defined.
+    one, in units of the wrong ones' standard deviation, over the trials where that is defined. `recall` is the part of the
+    exact nearest neighbours that an approximate search has found.
     """
 
     benchmark: str
@@ -45,6 +46,7 @@ class BenchRow:
     trials: int
     mrr: float | None
     margin: float | None
+    recall: float | None = None
 
 
 @dataclass(frozen=True)

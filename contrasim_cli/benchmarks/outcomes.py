@@ -59,7 +59,8 @@ class Trials:
     """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
     The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
-    where `clusters_are_pairs` (which have a single batch).
+    where `clusters_are_pairs` (which have a single batch). `recalls` [pairs, layers] says which part of the exact
+    neighbours an approximate search has found, where there was one.
     """
 
     scorer: Scorer
@@ -71,6 +72,7 @@ class Trials:
     margins: Outcomes
     chance: float
     clusters_are_pairs: bool = False
+    recalls: Outcomes | None = None
 
 
 def tabulate(benchmark: str, all_trials: Sequence[Trials], seed: int) -> list[BenchRow]:
@@ -129,6 +131,7 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
             trials=0 if accuracy is None else chosen.size,
             mrr=mean(ranks[where]),
             margin=None if accuracy is None else defined_mean(margins[where]),
+            recall=None if first.recalls is None else mean(first.recalls[where[1:]]),
         )
 
     every = slice(None)

@@ -40,6 +40,7 @@ class Task:
     batch_size: int
     seed: int = 0
     candidates_from: View | None = None
+    index: str = "exact"  # or one of those that search approximately
     standardizer: Standardizer | None = None  # by the views' own statistics unless given
 
     @property
@@ -103,9 +104,10 @@ def retrieval(
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
-        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE)
+        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE, recalls=recalls)
         for (s, kind), found in run.judged.items()
         for judged in [Judged(*(values[kept[s]] for values in found))]
+        for recalls in [run.recalls[kept[s]] if kind == "faiss" and task.index != "exact" else None]
     ]
 
 

@@ -85,12 +85,14 @@ class Common:
         options = Options(rank_tol=self.rank_tol, seed=self.seed)
         return [*closed_form(names, options, how), *learned(self.encoder or ())]
 
-    def report(self, benchmark: str, trials: "list[Trials]", about: dict[str, Any]) -> None:
-        """Print and write the rows."""
+    def report(
+        self, benchmark: str, trials: "list[Trials]", about: dict[str, Any], optional: Sequence[str] = ()
+    ) -> None:
+        """Print and write the rows, with the optional columns that were asked for."""
         from contrasim_cli.benchmarks.outcomes import tabulate
 
         rows = tabulate(benchmark, trials, self.seed)
-        emit(Results("bench", BenchRow, rows, about), self.form, self.output, self.plot, self.force)
+        emit(Results("bench", BenchRow, rows, about, optional), self.form, self.output, self.plot, self.force)
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

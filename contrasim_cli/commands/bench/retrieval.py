@@ -21,6 +21,21 @@ class Negatives(str, Enum):
     faiss = "faiss"
 
 
+class Index(str, Enum):
+    """How nearest neighbours are searched."""
+
+    exact = "exact"
+    ivf = "ivf"
+    ivfpq = "ivfpq"
+    hnsw = "hnsw"
+
+
+IndexOption = Annotated[
+    Index,
+    typer.Option(
+        "--index", help="Search of --negatives faiss; the others than exact are approximate, for large pools."
+    ),
+]
 NegativesOption = Annotated[
     list[Negatives] | None,
     typer.Option(
@@ -38,6 +53,7 @@ def multilingual(
     encoder: Encoders = None,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 8,
+    index: IndexOption = Index.exact,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -61,7 +77,7 @@ def multilingual(
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
     )
-    _retrieval(common, "multilingual", negatives, batch_size, layers, None, None)
+    _retrieval(common, "multilingual", negatives, batch_size, layers, None, None, index)
 
 
 def image_caption(
@@ -70,6 +86,7 @@ def image_caption(
     encoder: Encoders = None,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 64,
+    index: IndexOption = Index.exact,
     candidates_from: Annotated[
         Path | None,
         typer.Option(
@@ -102,7 +119,9 @@ def image_caption(
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
     )
-    _retrieval(common, "image-caption", negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from)
+    _retrieval(
+        common, "image-caption", negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from, index
+    )
 
 
 def _retrieval(
@@ -113,7 +132,12 @@ def _retrieval(
     layers_a: Sequence[str] | None,
     layers_b: Sequence[str] | None,
     candidates_from: Path | None,
+    index: Index,
 ) -> None:
+    if index is not Index.exact and Negatives.faiss not in (negatives or []):
+        raise UsageError(
+            f"--index {index.value} is how nearest neighbours are searched; give --negatives faiss with it"
+        )
     names, asked = common.check()
     from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval
     from contrasim_cli.commands.inputs import Inputs
@@ -134,6 +158,7 @@ def _retrieval(
             negatives=[kind.value for kind in dict.fromkeys(negatives or [Negatives.random])],
             batch_size=batch_size,
             seed=common.seed,
+            index=index.value,
             candidates_from=View(open_store(candidates_from)) if candidates_from else None,
             standardizer=inputs.standardizer_of(common.rows.standardize_from, scorers, layers),
         )
@@ -141,4 +166,5 @@ def _retrieval(
             task, scorers, hold_out=not one_way, device=where, budget=memory_budget(asked), progress=console.progress
         )
         about = inputs.about(seed=common.seed, device=str(where), batch_size=batch_size, standardize=hows(scorers))
-    common.report(benchmark, trials, about)
+        about |= {} if index is Index.exact else {"index": index.value}
+    common.report(benchmark, trials, about, [] if index is Index.exact else ["recall"])
