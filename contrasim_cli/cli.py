@@ -16,7 +16,7 @@ from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import common
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
-from contrasim_cli.errors import ContraSimError, Stopped, Terminated
+from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated
 
 app = typer.Typer(
     name="contrasim",
@@ -50,6 +50,8 @@ def main() -> NoReturn:
     _replace_closed_streams()
     try:
         code = app(prog_name="contrasim", standalone_mode=False)
+        if code == Interrupted.exit_code:  # Typer's answer to Ctrl-C before the command begins
+            console.error_line(Interrupted.word)
     except typer.TyperException as error:
         # some Typers put the kind of the exception before what it says
         console.error_line(error.format_message().replace(": Value error, ", ": "))

@@ -74,7 +74,7 @@ def error_line(text: str) -> None:
 def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and time left on a terminal; elsewhere one plain line about every 30 s."""
     if settings.quiet:
-        yield lambda amount=1, note="": None
+        yield lambda amount=1, note="", earlier=False: None
     elif sys.stderr.isatty():
         with _bar(description, total, unit) as advance:
             yield advance
@@ -85,17 +85,18 @@ def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
 class _PlainLines:
     def __init__(self, description: str, total: int, unit: str) -> None:
         self.description, self.total, self.unit = description, total, unit
-        self.done = 0
+        self.done = self.earlier = 0
         self.started = self.shown = time.monotonic()
 
-    def __call__(self, amount: int = 1, note: str = "") -> None:
+    def __call__(self, amount: int = 1, note: str = "", earlier: bool = False) -> None:
         self.done += amount
+        self.earlier += amount if earlier else 0
         now = time.monotonic()
         if now - self.shown < PLAIN_INTERVAL:
             return
         self.shown = now
-        rate = self.done / (now - self.started)
-        left = f", {_duration(max(0, self.total - self.done) / rate)} left" if rate else ""
+        rate = (self.done - self.earlier) / (now - self.started)
+        left = f", {duration(max(0, self.total - self.done) / rate)} left" if rate else ""
         extra = f", {note}" if note else ""
         _show(
             f"contrasim: {self.description}: {self.done}/{self.total} {self.unit}, {_rate(rate)} {self.unit}/s{left}{extra}"
@@ -118,10 +119,12 @@ def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     console = Console(stderr=True, no_color=not settings.color)
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(description, total=total, unit=unit, rate="", note="")
-        started = time.monotonic()
+        started, before = time.monotonic(), 0
 
-        def advance(amount: int = 1, note: str = "") -> None:
-            done = bar.tasks[0].completed + amount
+        def advance(amount: int = 1, note: str = "", earlier: bool = False) -> None:
+            nonlocal before
+            before += amount if earlier else 0
+            done = bar.tasks[0].completed + amount - before
             rate = f"{_rate(done / max(time.monotonic() - started, 1e-9))} {unit}/s"
             bar.update(task, advance=amount, rate=rate, note=note or bar.tasks[0].fields["note"])
 
@@ -132,7 +135,8 @@ def _rate(rate: float) -> str:
     return f"{rate:.3g}" if rate < 1000 else f"{rate:.0f}"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """`1:02:03`: hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}"

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from contrasim_cli import archives
+from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
-from contrasim_cli.transforms import Standardization
+from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
 FORMAT_VERSION = 2
@@ -64,6 +66,17 @@ class Config:
     validation: float = 0.0
     patience: int = 0
     precision: str = "float32"
+    within: tuple[tuple[str, int], ...] = ()  # names and widths of the layers whose maps the encoder holds
+    inputs: str = "raw"
+    anchors: tuple[str, ...] = ()
+    anchor_sources: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    copies: int = 0
+
+    @property
+    def anchoring(self) -> Anchoring | None:
+        """How rows are described by anchors, where they are."""
+        return Anchoring(self.anchors, self.anchor_sources, self.features) if self.inputs == "anchors" else None
 
     @property
     def standardization(self) -> Standardization:
@@ -99,6 +112,8 @@ class Encoder(nn.Module):
             self.linear = nn.ParameterDict({key: _start(width, config.output) for key, width in inputs})
         if config.path == "both":
             self.gain = nn.Parameter(torch.zeros(()))
+        for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
+            self.register_buffer(f"within_{k}", torch.zeros(width, width))
 
     def forward(self, rows: Tensor, view: int = 0) -> Tensor:
         """Rows [..., width] to unit vectors [..., output]; `view` counts only where views have their own first layer."""
@@ -111,6 +126,17 @@ class Encoder(nn.Module):
         scaled = unit * rows.shape[-1] ** 0.5  # values of about 1, as an MLP is initialised for
         beside = functional.normalize(self._mlp(scaled, key), dim=-1)
         return functional.normalize(_widened(functional.linear(unit, self.linear[key])) + self.gain * beside, dim=-1)
+
+    def keep(self, maps: Within) -> None:
+        """Keep the maps by which rows are standardised."""
+        for k, (name, _) in enumerate(self.config.within):
+            self.get_buffer(f"within_{k}").copy_(torch.from_numpy(maps.factors[name]))
+
+    @property
+    def maps(self) -> Within:
+        """What was kept."""
+        names = enumerate(name for name, _ in self.config.within)
+        return Within({name: self.get_buffer(f"within_{k}").cpu().double().numpy() for k, name in names})
 
     def _mlp(self, rows: Tensor, key: str) -> Tensor:
         return _widened(self.rest(self.first[key](rows)))
@@ -147,6 +173,17 @@ class Checkpoint:
         """The encoder's configuration."""
         return self.encoder.config
 
+    @property
+    def rows_as(self) -> Standardization | Anchoring:
+        """What rows are made into before they are encoded."""
+        return self.config.anchoring or self.standardization
+
+    @property
+    def standardization(self) -> Standardization:
+        """How rows that are not described by anchors are standardised before they are encoded."""
+        how = self.config.standardization
+        return replace(how, within=self.encoder.maps) if how.kind == "within" else how
+
     def view_of(self, stem: str, where: Path) -> int:
         """Which view's first layer a store of that name goes through.
 
@@ -164,7 +201,9 @@ class Checkpoint:
         return self.config.views.index(stem)
 
     def check_width(self, where: Path, layer: str, width: int) -> None:
-        """Refuse a layer that no first linear layer fits."""
+        """Refuse a layer that no first linear layer fits; anchored rows fit whatever the layer's width."""
+        if self.config.anchoring:
+            return
         widths = self.config.widths
         if self.config.encoder_per_view and where.stem in self.config.views:
             widths = self.config.view_widths[self.config.views.index(where.stem)]
@@ -243,7 +282,9 @@ def load(path: Path) -> Checkpoint:
             f"{' and '.join(map(str, READABLE))}; install a newer one"
         )
     try:
-        encoder = Encoder(Config(**{name: _tuples(value) for name, value in content["config"].items()}))
+        config = Config(**{name: _tuples(value) for name, value in content["config"].items()})
+        _check_shapes(config, content["state_dict"])
+        encoder = Encoder(config)
         encoder.load_state_dict(content["state_dict"])
         sound = weights_digest(content["state_dict"]) == content["digest"]
         told = content["format_version"] == 1 or words_digest(content) == content["words_digest"]
@@ -259,6 +300,28 @@ def load(path: Path) -> Checkpoint:
     return Checkpoint(encoder, training, provenance, path)
 
 
+def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration of other layers than there are weights for, before room is made for what it claims.
+
+    Raises:
+        ValueError: the shapes are others.
+    """
+    firsts = config.view_widths if config.encoder_per_view else (config.widths,)
+    hidden = () if config.path == "linear" else config.hidden
+    if len(hidden) + sum(map(len, firsts)) + len(config.within) > len(state):
+        raise ValueError("there are fewer weights than layers")
+    with torch.device("meta"):
+        expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}
+    found = {name: tensor.shape for name, tensor in state.items()}
+    if expected != found:
+        name = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
+        raise ValueError(f"{name} is {_shape(found.get(name))}, and {_shape(expected.get(name))} by the configuration")
+
+
+def _shape(shape: torch.Size | None) -> str:
+    return "missing" if shape is None else str(tuple(shape))
+
+
 def _load_dict(path: Path) -> Mapping[str, Any]:
     start = first_bytes(path)
     try:
@@ -266,6 +329,7 @@ def _load_dict(path: Path) -> Mapping[str, Any]:
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
             raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
+        archives.check_stored(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except InputError:
         raise

@@ -100,8 +100,9 @@ def _flatten(problem: ContraSimError) -> list[ContraSimError]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of somebody else's error, for our message in brackets."""
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    """The first line of somebody else's error, printable, for our message in brackets."""
+    line = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
 def raise_all(problems: Sequence[ContraSimError]) -> None:

@@ -3,11 +3,13 @@
 import contextlib
 import fcntl
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from contrasim_cli import signals
 from contrasim_cli.errors import InputError, OutputError, OutputExistsError
 
 
@@ -23,15 +25,22 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
     """
-    try:
+    with readable(path):
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
             kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
             raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
         with path.open("rb") as stream:
             return stream.read(64)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn errors of the file system into errors that name the input."""
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
 
 
 def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
@@ -81,16 +90,19 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     check_output(path, force)
     target = Path(os.path.realpath(path))
     _sweep(target)
-    with writing(path):
-        temporary, descriptor = _create_locked(target)
+    made: list[tuple[Path, int]] = []
     try:
-        yield temporary
+        with writing(path), signals.deferred():
+            made.append(_create_locked(target))
+        yield made[0][0]
         with writing(path):
-            _publish(temporary, target, force)
+            _publish(made[0][0], target, force)
     finally:
-        os.close(descriptor)
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+        with signals.deferred():
+            for temporary, descriptor in made:
+                os.close(descriptor)
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
 
 
 def _create_locked(target: Path) -> tuple[Path, int]:
@@ -150,9 +162,20 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def discard(path: Path) -> None:
+    """Remove a file of ours that is not needed any more, and the temporary files of its writers that were killed."""
+    with contextlib.suppress(OSError):
+        path.unlink()
+    _sweep(Path(os.path.realpath(path)))
+
+
 def _sweep(target: Path) -> None:
     """Remove temporary files of this output that a killed process left behind."""
-    for leftover in target.parent.glob(f".{_glob_escape(target.name)}.*.tmp"):
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.tmp")
+    leftovers: list[Path] = []
+    with contextlib.suppress(OSError):  # a folder that may be written to, but not read
+        leftovers = [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]
+    for leftover in leftovers:
         with contextlib.suppress(OSError):
             descriptor = os.open(leftover, os.O_RDWR)
             try:
@@ -160,7 +183,3 @@ def _sweep(target: Path) -> None:
                 leftover.unlink()
             finally:
                 os.close(descriptor)
-
-
-def _glob_escape(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 Similarity = Literal["dot", "norm"]
 NORM_EPSILON = 1e-12  # under the square root of `norm`, whose gradient is infinite at 0
+MILD = 0.025  # temperature at which similarities of unit rows lie within ±40
 
 
 class Sets(NamedTuple):
@@ -42,13 +43,28 @@ def similarity_matrix(z: Tensor, similarity: Similarity = "dot") -> Tensor:
     """Similarity [items, items] of items z [items, n, d], the mean over their n rows (Eq. 2, or Eq. 9 and 10)."""
     n = z.shape[1]
     if similarity == "dot":
-        flat = z.flatten(1)
-        return flat @ flat.T / n
+        products: Tensor = _Products.apply(z.flatten(1))  # type: ignore[no-untyped-call]
+        return products / n
     # ‖a‖² + ‖b‖² - 2 a·b cancels: in float32 it loses the small distances, which positives come to have
     by_row = z.transpose(0, 1).double()
     squared = by_row.square().sum(dim=-1)
     distance = squared[:, :, None] + squared[:, None, :] - 2 * by_row @ by_row.mT
     return (1.0 - (distance.clamp_min(0.0) + NORM_EPSILON).sqrt()).mean(dim=0).to(z.dtype)
+
+
+class _Products(torch.autograd.Function):
+    """z zᵀ, whose gradient (G + Gᵀ) z is one product where that of two factors is two."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor) -> Tensor:
+        ctx.save_for_backward(z)
+        return z @ z.T
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (z,) = ctx.saved_tensors
+        found: Tensor = (gradient + gradient.T) @ z
+        return found
 
 
 def contrasim(s: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -70,46 +86,60 @@ def supcon(s: Tensor, positives: Tensor, others: Tensor) -> Tensor:
 
 
 def paired(first: Tensor, second: Tensor, temperature: float, all_others: bool, first_only: bool = False) -> Tensor:
-    """`contrasim`, or with `all_others` `supcon`, of task `pairs` for rows [n, d] of two views, without masks.
+    """`contrasim`, or with `all_others` `supcon`, of task `pairs` for unit rows [n, d] of two views, without masks.
 
     Every anchor has one positive, so that both are `logsumexp_{j} s_ij - s_ip`, over j ∈ N(i) or over all j ≠ i, summed
-    or averaged over anchors.
+    or averaged over anchors. The temperature is one that is `mild`.
     """
-    n = len(first)
-    items = torch.cat([first, second])
-    anchors = (first if first_only else items) / temperature
-    partner = torch.arange(len(anchors), device=items.device).add(n).remainder(2 * n)
-    attract = (anchors * items[partner]).sum(dim=1)
-    by_anchor = _logsumexp_of_others(anchors, items, None if all_others else partner) - attract
+    by_view: Tensor = _LogSumExp.apply(first, second, temperature, all_others, first_only)  # type: ignore[no-untyped-call]
+    by_anchor = by_view - (first * second).sum(dim=1) / temperature
     return by_anchor.mean() if all_others else by_anchor.sum()
 
 
-def _logsumexp_of_others(anchors: Tensor, items: Tensor, partner: Tensor | None) -> Tensor:
-    """Per anchor i logsumexp_j anchors_i · items_j over all items j but i itself and its partner."""
-    found: Tensor = _LogSumExp.apply(anchors, items, partner)  # type: ignore[no-untyped-call]
-    return found
+def mild(temperature: float) -> bool:
+    """Whether sums of exponentials of similarities of unit rows stay so far within float32 that they need no shift."""
+    return temperature >= MILD
 
 
 class _LogSumExp(torch.autograd.Function):
-    """The matrix of all pairs is written once, and its exponentials are what the gradient needs."""
+    """logsumexp_j s_ij [views, n] of every anchor i, over the items j that `paired` says.
+
+    The matrix of all similarities is symmetric, and so are its exponentials where no row is shifted by its largest: of its
+    four blocks three are made, and one product with each gives the gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, items: Tensor, partner: Tensor | None) -> Tensor:
-        s = anchors @ items.T
-        index = torch.arange(len(anchors), device=s.device)
-        s[index, index] = -torch.inf
-        if partner is not None:
-            s[index, partner] = -torch.inf
-        largest = s.amax(dim=1, keepdim=True)
-        total = s.sub_(largest).exp_().sum(dim=1, keepdim=True)
-        ctx.save_for_backward(s, total, anchors, items)
-        return (largest + total.log()).squeeze(1)
+    def forward(
+        ctx: Any, first: Tensor, second: Tensor, temperature: float, all_others: bool, first_only: bool
+    ) -> Tensor:
+        across = _exponentials(first, second, temperature, but_itself=not all_others)
+        within = [
+            _exponentials(z, z, temperature, but_itself=True) for z in ([first] if first_only else [first, second])
+        ]
+        total = torch.stack([block.sum(dim=1) + across.sum(dim=1 - v) for v, block in enumerate(within)])
+        ctx.temperature = temperature
+        ctx.save_for_backward(first, second, total, across, *within)
+        return total.log()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        exponentials, total, anchors, items = ctx.saved_tensors
-        weights = gradient.unsqueeze(1) / total
-        return weights * (exponentials @ items), exponentials.T @ (weights * anchors), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        # with w_i = ∂L/∂lse_i / Σ_j e_ij the gradient of row i is Σ_j (w_i + w_j) e_ij z_j / τ
+        first, second, total, across, *within = ctx.saved_tensors
+        weights = gradient / total / ctx.temperature
+        w, v = weights if len(within) == 2 else (weights[0], torch.zeros_like(weights[0]))
+        between = (w.unsqueeze(1) + v).mul_(across)
+        of_first, of_second = between @ second, between.T @ first
+        for of, block, z, u in zip((of_first, of_second), within, (first, second), (w, v), strict=False):
+            of.addmm_((u.unsqueeze(1) + u).mul_(block), z)
+        return of_first, of_second, None, None, None
+
+
+def _exponentials(a: Tensor, b: Tensor, temperature: float, but_itself: bool) -> Tensor:
+    """exp s_ij [n, n]; 0 for a row and that of the same number where these are not wanted."""
+    e = (a / temperature @ b.T).exp_()
+    if but_itself:
+        e.fill_diagonal_(0)
+    return e
 
 
 def deepdot(s: Tensor, positives: Tensor) -> Tensor:

@@ -5,9 +5,12 @@ from typing import Protocol
 
 
 class Advance(Protocol):
-    """Called with the amount done since the last call and, optionally, a few words on the state."""
+    """Called with the amount done since the last call and, optionally, a few words on the state.
 
-    def __call__(self, amount: int = 1, note: str = "") -> None: ...
+    What was done `earlier`, by a run that this one goes on with, counts as done and not for the rate.
+    """
+
+    def __call__(self, amount: int = 1, note: str = "", earlier: bool = False) -> None: ...
 
 
 class Progress(Protocol):
@@ -16,7 +19,7 @@ class Progress(Protocol):
     def __call__(self, description: str, total: int, unit: str) -> AbstractContextManager[Advance]: ...
 
 
-def _nothing(amount: int = 1, note: str = "") -> None:
+def _nothing(amount: int = 1, note: str = "", earlier: bool = False) -> None:
     pass
 
 

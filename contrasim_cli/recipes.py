@@ -1,5 +1,6 @@
 """Recipes: what an encoder is trained by where an option does not say otherwise. Light, for the command line's sake."""
 
+from collections.abc import Mapping
 from typing import Any
 
 PAPER: dict[str, Any] = {
@@ -32,3 +33,29 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
         | {"batch_size": 256, "epochs": 10},
     },
 }
+
+# What stands instead in an encoder of anchored rows, which centring has no part in, and which serves models it never saw: the
+# more models there are, copies among them, the less it learns its own by heart.
+ANCHORED: dict[str, dict[str, Any]] = {
+    "layers": {"objective": "supcon", "batch_size": 64, "epochs": 10, "copies": 6},
+    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 10, "copies": 0},
+}
+_ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 256}
+
+# What benchmarks train, by the paper's names: the objective, and the similarity of encoded rows.
+OBJECTIVES: dict[str, tuple[str, str]] = {
+    "contrasim": ("contrasim", "dot"),
+    "contrasim_norm": ("contrasim", "norm"),
+    "supcon": ("supcon", "dot"),
+    "supcon_norm": ("supcon", "norm"),
+    "deepdot": ("deepdot", "dot"),
+    "deepcka": ("deepcka", "dot"),
+}
+
+
+def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's parts for a task, with what was given (is not None) instead of them and beside them."""
+    parts = RECIPES[recipe][task]
+    if given.get("inputs") == "anchors":
+        parts = parts | _ANCHORED | ({"copies": 0} if recipe == "paper" else ANCHORED[task])
+    return parts | {name: value for name, value in given.items() if value is not None}

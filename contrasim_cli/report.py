@@ -12,11 +12,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from contrasim_cli.checklist import checklists
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted, write_atomic
 from contrasim_cli.measures import higher_is_more_similar
-from contrasim_cli.results import ALL, BenchRow, Results, Row, ScoreRow
+from contrasim_cli.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
+from contrasim_cli.tables import bench_tables, compare_tables
 
 SCHEMA_VERSION = 1
 LISTED = 60  # cells of a grid too wide to read that are listed one by one
@@ -112,7 +114,11 @@ def _tables(results: Results, width: int) -> list[Table | str]:
     if results.kind is ScoreRow:
         return _score_tables(results, width)
     if results.kind is BenchRow:
-        return _bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
+        return bench_tables([row for row in results.rows if isinstance(row, BenchRow)], width)
+    if results.kind is CompareRow:
+        return compare_tables([row for row in results.rows if isinstance(row, CompareRow)])
+    if results.kind is SanityRow:
+        return checklists([row for row in results.rows if isinstance(row, SanityRow)], width)
     return [_plain_table(results, results.rows), *_fact_tables(results.about.get("stores", {}))]
 
 
@@ -179,64 +185,3 @@ def _short(score: float | None) -> str:
     if score is None:
         return ""
     return f"{score:.4f}" if abs(score) < 1000 else f"{score:.4g}"
-
-
-def _bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
-    """Accuracy in % by layer and measure; per kind of negatives as many tables as the measures need to be read."""
-    parts: list[Table | str] = []
-    for kind in dict.fromkeys(row.negatives for row in rows):
-        by_measure: dict[str, dict[str, BenchRow]] = {}
-        for row in rows:
-            if row.negatives == kind and row.pair == ALL:
-                by_measure.setdefault(row.measure, {})[row.layer] = row
-        columns = {name: _bench_column(name, found) for name, found in by_measure.items()}
-        layers = list(dict.fromkeys(layer for found in by_measure.values() for layer in found if layer != ALL))
-        labels = [*layers, ALL, "95 % interval", "trials"]
-        room = width - max(map(len, labels)) - 4
-        title = f"{rows[0].benchmark}{f', {kind} negatives' if kind else ''}: accuracy in % ± std; "
-        parts.append(title + f"chance is {100 * rows[0].chance:.1f} %")
-        for names in _fitting({name: max(map(len, cells.values())) + 3 for name, cells in columns.items()}, room):
-            table = Table("layer")
-            for name in names:
-                table.add_column(name, justify="right", no_wrap=True, overflow="fold")
-            for label in labels:
-                if label == ALL:
-                    table.add_section()
-                table.add_row(label, *(columns[name].get(label, "") for name in names))
-            parts.append(table)
-    return parts
-
-
-def _bench_column(name: str, found: dict[str, BenchRow]) -> dict[str, str]:
-    """The cells of a measure by the labels of their lines."""
-    cells = {"layer": name, **{layer: _percent(row) for layer, row in found.items()}}
-    overall = found.get(ALL)
-    if overall is not None and overall.trials:
-        cells |= {"95 % interval": _interval(overall), "trials": str(overall.trials)}
-    return cells
-
-
-def _fitting(widths: dict[str, int], room: int) -> list[list[str]]:
-    """The names cut into lists that fit the room, one name at least in each."""
-    lists: list[list[str]] = []
-    left = 0
-    for name, width in widths.items():
-        if width > left:
-            lists.append([])
-            left = room
-        lists[-1].append(name)
-        left -= width
-    return lists
-
-
-def _percent(row: BenchRow) -> str:
-    if row.accuracy is None:
-        return ""
-    spread = "" if row.std is None else f" ± {100 * row.std:.1f}"
-    return f"{100 * row.accuracy:.1f}{spread}"
-
-
-def _interval(row: BenchRow) -> str:
-    if row.ci_low is None or row.ci_high is None:
-        return ""
-    return f"{100 * row.ci_low:.1f}–{100 * row.ci_high:.1f}"

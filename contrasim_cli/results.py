@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 ALL = "all"
+MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank correlations, not accuracies
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,10 @@ class BenchRow:
     """One accuracy, a fraction; `pair` and `layer` are `all` in overall rows. None where there is nothing to say.
 
     `mrr` is the mean reciprocal rank of the right answers; `margin` the mean of how far they are ahead of the best wrong
-    one, in units of the wrong ones' standard deviation, over the trials where that is defined. `recall` is the part of the
-    exact nearest neighbours that an approximate search has found.
+    one, in units of the wrong ones' standard deviation, over the trials where that is defined. The other four are shown
+    where data sets, models or encoders are told apart: the data set tested on, the one that the encoders were trained on,
+    whether they were trained on these models (seen or unseen), and how many they are; and `recall`, the part of the exact
+    nearest neighbours that an approximate search has found, where there was one.
     """
 
     benchmark: str
@@ -46,7 +49,80 @@ class BenchRow:
     trials: int
     mrr: float | None
     margin: float | None
+    test_data: str = ""
+    train_data: str = ""
+    models: str = ""
+    encoders: int = 0
     recall: float | None = None
+
+
+SEVERAL = ("test_data", "train_data", "models", "encoders")
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One encoder that a benchmark needs: its file, whether it is there, and the seconds that training it still takes.
+
+    `state` is trained, unfinished or missing.
+    """
+
+    encoder: str
+    objective: str
+    trained_on: str
+    seed: int
+    rows: int
+    steps: int
+    state: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CompareRow:
+    """Two measures on the same trials: accuracies, a minus b with its 95 % interval, and whether that may be noise.
+
+    `p_value` is that of the clusters' signs (and of encoders that could be exchanged), `p_holm` the same for all layers
+    together; `only_a` and `only_b` count the trials that one of the two gets right, encoder against encoder, and
+    `p_mcnemar` is exact.
+    """
+
+    benchmark: str
+    negatives: str
+    pair: str
+    test_data: str
+    models: str
+    layer: str
+    measure_a: str
+    measure_b: str
+    accuracy_a: float | None
+    accuracy_b: float | None
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    p_holm: float | None
+    clusters: int
+    trials: int
+    only_a: int
+    only_b: int
+    p_mcnemar: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class SanityRow:
+    """One check of one measure on one layer: the score before and after a change, and what was expected of it.
+
+    `verdict` is ok, fails, or empty where nothing is claimed or a score is undefined; `level` is how far a ladder has gone.
+    """
+
+    measure: str
+    layer: str
+    check: str
+    level: float | None
+    expected: str
+    before: float | None
+    score: float | None
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -75,7 +151,7 @@ class FactRow:
     value: str
 
 
-Row = ScoreRow | BenchRow | InspectRow | FactRow
+Row = ScoreRow | BenchRow | PlanRow | CompareRow | SanityRow | InspectRow | FactRow
 
 
 @dataclass(frozen=True)

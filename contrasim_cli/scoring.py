@@ -16,12 +16,12 @@ from torch import Tensor
 
 from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.store import Store
-from contrasim_cli.transforms import AS_THEY_ARE, Standardization
+from contrasim_cli.transforms import AS_THEY_ARE, RowsAs, Standardization
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Scorer:
     entry: Entry
     measure: Measure
     checkpoint: Checkpoint | None = None
-    standardize: Standardization = AS_THEY_ARE
+    standardize: RowsAs = AS_THEY_ARE
 
     def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
         """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
@@ -56,9 +56,20 @@ class Scorer:
         for name in layers:
             try:
                 self.checkpoint.check_width(store.path, name, store.layer(name).width)
+                self._check_within(store, name)
             except ContraSimError as problem:
                 problems.append(problem)
         return problems
+
+    def _check_within(self, store: Store, layer: str) -> None:
+        maps = self.standardize.within if isinstance(self.standardize, Standardization) else None
+        problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
+        if problem and self.checkpoint:
+            raise MismatchError(
+                f"{quoted(store.path)}: layer {quoted(layer)} cannot be standardised as the encoder "
+                f"{quoted(self.checkpoint.path)} was trained, which {problem}; train on that layer too, or with "
+                "--standardize whiten"
+            )
 
     @property
     def key(self) -> tuple[int, Callable[[Tensor], Any]]:
@@ -70,9 +81,9 @@ class Scorer:
         return self.checkpoint is None and self.entry.needs_equal_widths and width_a != width_b
 
 
-def by_standardization(scorers: Sequence[Scorer]) -> dict[Standardization, list[int]]:
+def by_standardization(scorers: Sequence[Scorer]) -> dict[RowsAs, list[int]]:
     """Positions of the scorers that take rows in the same form."""
-    groups: dict[Standardization, list[int]] = {}
+    groups: dict[RowsAs, list[int]] = {}
     for s, scorer in enumerate(scorers):
         groups.setdefault(scorer.standardize, []).append(s)
     return groups
@@ -103,8 +114,17 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
             problems.append(problem)
     raise_all(problems)
     names = distinct_names(paths, suffix=True)
-    measures = [checkpoint.config.scored_by for checkpoint in checkpoints]
-    return [
-        Scorer(n, MEASURES[m], load(m), c, c.config.standardization if standardize is None else standardize)
-        for n, m, c in zip(names, measures, checkpoints, strict=True)
-    ]
+    return [learned_scorer(n, c, standardize) for n, c in zip(names, checkpoints, strict=True)]
+
+
+def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardization | None = None) -> Scorer:
+    """The scorer of an encoder; rows are standardised as it was trained, unless a way is given.
+
+    Raises:
+        UsageError: a way is given to an encoder of anchored rows.
+    """
+    config = checkpoint.config
+    if config.anchoring and standardize is not None:
+        raise UsageError(f"{quoted(checkpoint.path)}: is an encoder of anchored rows; --standardize goes with raw ones")
+    how = checkpoint.rows_as if standardize is None else standardize
+    return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

@@ -7,7 +7,8 @@ becomes
     zscore   (x - μ) / √diag Σ
     whiten   (x - μ) Σ_s^(-1/2), Σ_s = (1 - s) Σ + s (tr Σ / p) I, s the shrinkage (Ledoit & Wolf 2004)
 
-and 0, by zscore and whiten, in a column that the statistics know as constant.
+and 0, by zscore and whiten, in a column that the statistics know as constant. Encoders of pairs know one way more, `within`:
+(x - μ) W_s^(-1/2), where W, of each layer, is how the views of a row differ that the encoder was trained on.
 
 The root is the symmetric one (ZCA: Bell & Sejnowski 1997), so that whitened rows stay as near to the neurons' own axes as
 whitened rows can, and two views of one network can still be compared neuron by neuron. Directions whose standard deviation
@@ -22,15 +23,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import View
+from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
 
 log = logging.getLogger(__name__)
 
 KINDS = ("none", "center", "zscore", "whiten")
+SHRUNK = ("whiten", "within")
 RANK_TOL = 1e-6
 ROWS_PER_NEURON = 10  # below which a covariance is mostly noise
 APPLIED_ROWS = 256  # transformed in one product: how a row is rounded must not depend on how many are read with it
@@ -40,10 +43,11 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Standardization:
-    """How rows are standardised; `shrinkage` counts where they are whitened."""
+    """How rows are standardised; `shrinkage` counts where a covariance is inverted."""
 
     kind: str = "none"
     shrinkage: float = 0.01
+    within: "Within | None" = None  # where that is the kind
 
     def __bool__(self) -> bool:
         return self.kind != "none"
@@ -51,10 +55,25 @@ class Standardization:
     @property
     def text(self) -> str:
         """The same in words."""
-        return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind == "whiten" else self.kind
+        return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind in SHRUNK else self.kind
+
+
+@dataclass(frozen=True, eq=False)
+class Within:
+    """Maps [p, p] that encoders multiply centred rows by, by the layer's name."""
+
+    factors: Mapping[str, Doubles]
+
+    def misfit(self, layer: str, width: int) -> str:
+        """Why rows of a layer cannot be mapped; empty where they can."""
+        if layer not in self.factors:
+            return f"knows how views differ in {', '.join(map(quoted, self.factors))} alone"
+        expected = len(self.factors[layer])
+        return "" if width == expected else f"knows how views differ in layer {quoted(layer)} of width {expected}"
 
 
 AS_THEY_ARE = Standardization()
+RowsAs = Standardization | Anchoring  # what is made of rows
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,7 @@ class Statistics:
     mean: Doubles
     variance: Doubles
     covariance: Doubles | None = None
+    layer: str = ""
 
 
 def statistics(view: View, layer: str, covariance: bool) -> Statistics:
@@ -98,7 +118,7 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
         )
     scatter /= count
     return Statistics(
-        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None
+        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None, layer
     )
 
 
@@ -117,6 +137,11 @@ class Transform:
             out[start : start + APPLIED_ROWS] = centred if self.factor is None else self._scaled(centred, self.factor)
         return out
 
+    @property
+    def nbytes(self) -> int:
+        """Its size in memory."""
+        return self.mean.nbytes + (0 if self.factor is None else self.factor.nbytes)
+
     @staticmethod
     def _scaled(centred: Doubles, factor: Doubles) -> Doubles:
         return centred * factor if factor.ndim == 1 else centred @ factor
@@ -133,6 +158,9 @@ def each_transform(hows: Iterable[Standardization], found: Statistics) -> Iterat
     for how in hows:
         if how.kind == "center":
             yield Transform(found.mean)
+        elif how.kind == "within":
+            assert how.within is not None
+            yield Transform(found.mean, how.within.factors[found.layer])
         elif how.kind == "zscore":
             spread = np.sqrt(found.variance)
             yield Transform(found.mean, np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0))
@@ -148,12 +176,22 @@ def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
 
 
 def _inverse_root(covariance: Doubles, shrinkage: float, values: Doubles, vectors: Doubles) -> Doubles:
-    values = (1 - shrinkage) * values.clip(0.0) + shrinkage * np.trace(covariance) / len(covariance)
+    root = _shrunk(shrinkage, np.trace(covariance) / len(covariance), values, vectors)
+    varies = np.diagonal(covariance) > 0
+    return root * varies * varies[:, None]
+
+
+def shrunk_inverse_root(covariance: Doubles, shrinkage: float, level: float) -> Doubles:
+    """((1 - s) Σ + s · level · I)^(-1/2) [p, p], symmetric; 0 in the directions that are dropped."""
+    return _shrunk(shrinkage, level, *np.linalg.eigh(covariance))
+
+
+def _shrunk(shrinkage: float, level: float, values: Doubles, vectors: Doubles) -> Doubles:
+    values = (1 - shrinkage) * values.clip(0.0) + shrinkage * level
     kept = values > RANK_TOL**2 * values[-1]
     roots = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=kept)
     root: Doubles = (vectors * roots) @ vectors.T
-    varies = np.diagonal(covariance) > 0
-    return root * varies * varies[:, None]
+    return root
 
 
 @dataclass(frozen=True)
@@ -170,13 +208,20 @@ class StandardizedView(View):
 class Standardizer:
     """Standardised forms of some views, by their own statistics or by those of other stores, one per view.
 
-    Every layer's statistics are streamed once, whatever is made of them.
+    Every layer's statistics are streamed once, whatever is made of them. Anchored forms come from `anchors`.
     """
 
-    def __init__(self, views: Sequence[View], sources: Sequence[View] | None = None, whitens: bool = True) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        sources: Sequence[View] | None = None,
+        whitens: bool = True,
+        anchor_stores: Sequence[Store] = (),
+    ) -> None:
         self.raw = views
         self.sources = views if sources is None else sources
         self.whitens = whitens  # whether covariances will be asked for
+        self.anchors = Anchors(views, anchor_stores)
         self._found: dict[tuple[int, str], Statistics] = {}
         self._warned: set[int] = set()
 
@@ -195,8 +240,19 @@ class Standardizer:
         triples = zip(self.raw, self.sources, layers, strict=True)
         raise_all([problem for view, source, names in triples for problem in _misfits(view, source, names)])
 
-    def transform(self, v: int, layer: str, how: Standardization) -> Transform:
-        """How rows of one layer of one view are standardised."""
+    def part(self, chosen: Sequence[int]) -> "Standardizer":
+        """The same for some of the views alone."""
+        sources = [self.sources[v] for v in chosen]
+        stores = [self.anchors.stores[v] for v in chosen]
+        return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, stores)
+
+    def transform(self, v: int, layer: str, how: RowsAs) -> Transform | Anchored:
+        """How rows of one layer of one view are standardised, or anchored."""
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored(v, layer, how)
+        return self._transform(v, layer, how)
+
+    def _transform(self, v: int, layer: str, how: Standardization) -> Transform:
         found = self.statistics(v, layer)
         if how.kind == "whiten":
             self._warn_few(v, layer, found)
@@ -209,13 +265,15 @@ class Standardizer:
         return self._found[v, layer]
 
     def views(
-        self, how: Standardization, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+        self, how: RowsAs, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
     ) -> list[View]:
-        """All views with these layers standardised; the views themselves where nothing is to be done.
+        """All views with these layers standardised or anchored; the views themselves where nothing is to be done.
 
         Raises:
             InputError: the maps do not fit the budget.
         """
+        if isinstance(how, Anchoring):
+            return self.anchors.anchored_views(how, layers, budget, progress)
         if not how:
             return list(self.raw)
         made = self.transforms(how, layers, budget, progress)
@@ -239,13 +297,14 @@ class Standardizer:
         with progress("standardising", sum(map(len, layers)), "layers") as advance:
             for v, names in enumerate(layers):
                 for name in names:
-                    made[v, name] = self.transform(v, name, how)
+                    made[v, name] = self._transform(v, name, how)
                     advance(1)
         return made
 
     def forget(self) -> None:
         """Let go of all statistics, which later calls would stream anew."""
         self._found.clear()
+        self.anchors.forget()
 
     def check_memory(self, kind: str, layers: Sequence[Sequence[str]], budget: int) -> None:
         """Refuse layers whose covariances and maps do not fit the budget; `auto` may come to whitening.
@@ -254,7 +313,7 @@ class Standardizer:
             InputError: they do not.
         """
         widths = [view.store.layer(n).width for view, names in zip(self.raw, layers, strict=True) for n in names]
-        need = 16 * sum(width**2 for width in widths) if kind in ("auto", "whiten") else 0
+        need = 16 * sum(width**2 for width in widths) if kind in ("auto", *SHRUNK) else 0
         if need > budget:
             raise InputError(
                 f"--standardize {kind}: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
@@ -299,6 +358,8 @@ def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimE
     return problems
 
 
-def plain(how: Standardization) -> dict[str, Any]:
+def plain(how: RowsAs) -> dict[str, Any]:
     """For JSON."""
-    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind == "whiten" else {})
+    if isinstance(how, Anchoring):
+        return {"kind": how.kind, "anchors": len(how.ids), "features": list(how.features)}
+    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})

@@ -277,6 +277,33 @@ def layer_prediction(scores: npt.ArrayLike, *, higher: bool = True) -> float:
     return sum(right) / len(right)
 
 
+def layer_monotonicity(scores: npt.ArrayLike, *, higher: bool = True) -> list[float]:
+    """Spearman correlation of similarity with closeness, for each layer i of f; scores equal up to 1e-6 share their rank.
+
+    Spearman's is Pearson's of ranks (Spearman 1904). To the right of i (j = i, i + 1, …) and to the left (j = i, i - 1, …),
+    and the mean of both where there are two layers at least on either side; 0 where all scores of a side are equal.
+    """
+    grid = widened(scores)
+
+    def rank(value: float, values: list[float]) -> float:
+        below = sum(strictly_more_similar(value, other, higher=higher) for other in values)
+        above = sum(strictly_more_similar(other, value, higher=higher) for other in values)
+        return below + (len(values) - above - below + 1) / 2
+
+    def correlation(side: list[float]) -> float:
+        ranks = [rank(value, side) for value in side]
+        closeness = [-distance for distance in range(len(side))]
+        if len(set(ranks)) == 1:
+            return 0.0
+        return float(np.corrcoef(ranks, closeness)[0, 1])
+
+    found = []
+    for i, row in enumerate(grid.tolist()):
+        sides = [side for side in (row[i:], row[: i + 1][::-1]) if len(side) > 1]
+        found.append(sum(map(correlation, sides)) / len(sides) if sides else float("nan"))
+    return found
+
+
 def retrieval_is_right(own: float, candidates: Iterable[float], *, higher: bool = True) -> bool:
     """Return whether the matching batch's score is strictly ahead of every candidate's (§6, A.1.1)."""
     return all(strictly_more_similar(own, candidate, higher=higher) for candidate in candidates)

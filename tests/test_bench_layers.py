@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import every_oracle
 import made
 import numpy as np
 import oracles
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from contrasim_cli.benchmarks import model_pairs
-from contrasim_cli.benchmarks.layers import layer_prediction, predicted
+from contrasim_cli.benchmarks.layers import falling, layer_prediction, monotonicity, predicted
+from contrasim_cli.benchmarks.outcomes import tabulate
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.scoring import Scorer, closed_form
@@ -99,3 +101,62 @@ def test_models_of_unequal_depth_are_refused(tmp_path: Path) -> None:
     layers = [list(view.store.layers) for view in views]
     with pytest.raises(MismatchError, match=r"1\.h5: 3 layers are selected where .*0\.h5 has 2; select corresponding"):
         layer_prediction(views, ["a", "b"], layers, closed_form(["cka"]), every_pair=False, device=CPU, budget=1 << 40)
+
+
+# monotonicity
+
+APART = st.sampled_from([-2.0, -1.0, 0.0, 0.5, 0.9, 1.0, 1e9])
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.integers(1, 6).flatmap(lambda k: hnp.arrays(np.float64, (k, k), elements=APART)), st.booleans())
+@example(np.full((3, 3), 0.7), True)
+def test_monotonicity_equals_the_oracle_also_where_scores_tie(grid: Any, higher: bool) -> None:
+    np.testing.assert_allclose(falling(grid, higher), oracles.layer_monotonicity(grid, higher=higher), atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e8])
+def test_similarity_that_falls_with_the_distance_is_1_and_that_rises_is_minus_1(size: float) -> None:
+    distance = np.abs(np.subtract.outer(np.arange(5), np.arange(5))) * size
+    np.testing.assert_allclose(falling(-distance), 1)
+    np.testing.assert_allclose(falling(distance), -1)
+    np.testing.assert_allclose(falling(distance, higher=False), 1)
+    one_sided = np.arange(25.0).reshape(5, 5) * size  # falls to the left of i, rises to the right
+    np.testing.assert_allclose(falling(one_sided), [-1, 0, 0, 0, 1], atol=1e-12)
+
+
+def test_monotonicity_says_nothing_where_scores_do_not() -> None:
+    np.testing.assert_array_equal(falling(np.ones((4, 4))), 0)
+    np.testing.assert_array_equal(falling(1 + 1e-7 * np.eye(4)), 0)  # rounding is no difference
+    assert (falling(1 + 1e-5 * np.eye(4)) > 0).all()
+    np.testing.assert_array_equal(falling(np.ones((1, 1))), np.nan)
+    np.testing.assert_array_equal(falling(np.array([[1, np.nan], [0, 1]])), [np.nan, 1])
+
+
+def test_monotonicity_is_asked_of_the_same_grids(tmp_path: Path) -> None:
+    stores, found = bench(tmp_path, closed_form(["cka", "procrustes"]), every_pair=True)
+    pairs = [(a, b) for a in range(4) for b in range(4) if a != b]
+    for trials in monotonicity(found):
+        name = trials.scorer.name
+        measure = every_oracle.ORACLES[name]
+        assert (trials.chance, trials.outcomes.shape) == (0.0, (12, 4, 1))
+        for values, grid, (a, b) in zip(trials.outcomes, trials.grids, pairs, strict=True):
+            scores = [[measure(x, y) for y in stores[b].values()] for x in stores[a].values()]
+            np.testing.assert_allclose(grid, scores, atol=1e-6)
+            wanted = oracles.layer_monotonicity(scores, higher=name == "cka")
+            np.testing.assert_allclose(values[:, 0], wanted, atol=1e-12)
+    assert 0 < trials.outcomes.mean() < 1  # hard enough to tell
+
+
+def test_rows_of_monotonicity_have_values_and_no_ranks(tmp_path: Path) -> None:
+    _, found = bench(tmp_path, closed_form(["cka"]), every_pair=True)
+    (trials,) = monotonicity(found)
+    rows = tabulate("layers-monotonicity", [trials], seed=0)
+    overall = rows[-1]
+    by_pair = trials.outcomes.mean(axis=(1, 2))
+    assert overall.accuracy == pytest.approx(by_pair.mean())
+    assert overall.std == pytest.approx(by_pair.std())
+    assert overall.ci_low is not None
+    assert overall.ci_high is not None
+    assert overall.ci_low < overall.accuracy < overall.ci_high
+    assert (overall.chance, overall.trials, overall.mrr, overall.margin) == (0.0, 48, None, None)

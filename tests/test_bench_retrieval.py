@@ -16,7 +16,7 @@ from contrasim_cli.benchmarks.comparing import Compared
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
 from contrasim_cli.benchmarks.outcomes import judge as judged
 from contrasim_cli.benchmarks.outcomes import tabulate
-from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_pair
+from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_views
 from contrasim_cli.benchmarks.rows import Room
 from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
@@ -184,7 +184,7 @@ def test_lower_is_more_similar_where_the_registry_says_so(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("trained", [("en", "ar"), ("ar", "en")])
-def test_the_trained_pair_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
+def test_the_trained_views_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=trained)
     scorers = [*closed_form(["dot"]), *learned([path])]
     dot, encoder = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), scorers)
@@ -204,13 +204,13 @@ def test_an_encoder_of_other_views_is_judged_on_all_pairs_and_that_is_said(tmp_p
     ]
 
 
-def test_an_encoder_of_another_task_has_no_trained_pair(tmp_path: Path, messages: list[str]) -> None:
+def test_an_encoder_of_another_task_has_no_trained_views(tmp_path: Path, messages: list[str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"), task="layers")
-    assert trained_pair(learned([path])[0], ["en", "ar"]) == frozenset()
+    assert trained_views(learned([path])[0], ["en", "ar"]) == frozenset()
     assert messages == []
 
 
-def test_the_trained_pair_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
+def test_the_trained_views_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
     """Two of the views share a file name, so that results name views by path; each of them counts as trained."""
     layers = made.related(3, 1, 30, (7,))
     views = []

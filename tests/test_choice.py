@@ -96,13 +96,15 @@ def test_equal_rows_are_wrong(tmp_path: Path) -> None:
 def test_the_way_by_which_rows_find_their_own_is_chosen(tmp_path: Path, kind: str, fine: bool) -> None:
     found = chosen(tmp_path, two(kind))
     assert found.because == "scores"
-    assert (found.kind == "whiten" and found.shrinkage <= 0.03) == fine
+    assert bool(found.margins) == fine  # looked at where little shrinkage wins
+    assert next(iter(found.margins), "whiten").startswith("whiten")
     assert found.lr == (choice.FINE_LR if fine else choice.LR)
 
 
 def test_of_ways_about_as_good_the_weakest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def scores(*values: float) -> Choice:
         monkeypatch.setattr(choice, "_scores", lambda *_: list(values))
+        monkeypatch.setattr(choice, "misfit", lambda _: "nothing else to look at")
         return chosen(tmp_path, two("alike"))
 
     assert scores(0.5, 0.5, 0.5, 0.5, 0.5, 0.5).kind == "center"
@@ -128,7 +130,11 @@ def test_where_scores_are_chance_rows_are_whitened_the_more_gently_the_fewer_the
 
 def test_layers_of_equal_width_decide_for_the_others(tmp_path: Path) -> None:
     layers = [{"l": one["l"], "m": one["l"][:, : 6 - v]} for v, one in enumerate(two("wide"))]
-    assert chosen(tmp_path, layers) == chosen(tmp_path, two("wide"))
+    found, alone = chosen(tmp_path, layers), chosen(tmp_path, two("wide"))
+    assert (found.scores, found.layers) == (alone.scores, alone.layers)
+    assert found.kind == "whiten"
+    assert alone.margins
+    assert not found.margins
 
 
 def test_a_sample_of_rows_and_layers_is_that_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,15 +167,18 @@ def test_the_checkpoint_holds_what_was_chosen_and_why(tmp_path: Path) -> None:
     checkpoint = encoders.load(tmp_path / "e.pt")
     found = Choice(**checkpoint.provenance["choice"])
     assert found == chosen(tmp_path, two("wide"))
-    assert checkpoint.config.standardize == found.kind == "whiten"
+    assert checkpoint.config.standardize == found.kind == "within"
     assert (checkpoint.config.shrinkage, checkpoint.config.lr) == (found.shrinkage, found.lr)
     table = ", ".join(f"{100 * score:.1f} % ({how})" for how, score in found.scores.items())
     assert (
-        f"contrasim: note: standardising rows by whiten, shrinkage {found.shrinkage:g}: by cosine, rows find their own "
+        f"contrasim: note: standardising rows by within, shrinkage {found.shrinkage:g}: by cosine, rows find their own "
         in (line := next(line for line in done.stderr.splitlines() if "standardising" in line))
     )
-    assert line.endswith(f"in the other view: {table}; learning rate {found.lr:g}")
-    told = ["--standardize", "whiten", "--shrinkage", found.shrinkage, "--lr", found.lr]
+    clear = ", ".join(f"{margin:.3f} ({how})" for how, margin in found.margins.items())
+    assert line.endswith(
+        f"in the other view: {table}; margins to near rows, mean over deviation: {clear}; learning rate {found.lr:g}"
+    )
+    told = ["--standardize", "within", "--shrinkage", found.shrinkage, "--lr", found.lr]
     assert run("train", *stores, *TRAIN, *told, "-o", tmp_path / "told.pt", "-q").code == 0
     digests = [encoders.weights_digest(encoders.load(tmp_path / n).encoder.state_dict()) for n in ("e.pt", "told.pt")]
     assert digests[0] == digests[1]
@@ -187,7 +196,7 @@ def test_a_learning_rate_that_is_given_stays(tmp_path: Path) -> None:
     ):
         assert run("train", *stores, *TRAIN, *options, "-q", "-o", tmp_path / f"{name}.pt").code == 0
         found = encoders.load(tmp_path / f"{name}.pt").config
-        assert (found.lr, found.standardize) == (lr, "whiten")
+        assert (found.lr, found.standardize) == (lr, "within")
 
 
 def test_a_resumed_run_does_not_choose_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from contrasim_cli import errors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
 
 COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect"]
-BENCHMARKS = ["layers", "multilingual", "image-caption"]
+BENCHMARKS = ["layers", "multilingual", "image-caption", "sanity"]
 HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "contrasim_cli.store"}
 
 

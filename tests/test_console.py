@@ -102,6 +102,17 @@ def test_a_batch_log_gets_a_line_about_every_30_seconds(clock: Clock, capsys: py
     ]
 
 
+def test_what_was_done_earlier_does_not_count_for_the_time_left(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console.settings.quiet = False
+    with progress("training", 1000, "steps") as advance:
+        advance(800, earlier=True)
+        clock.now += 30
+        advance(60)
+    assert capsys.readouterr().err == "contrasim: training: 860/1000 steps, 2 steps/s, 0:01:10 left\n"
+
+
 def test_short_work_shows_nothing_and_odd_totals_no_nonsense(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     console.settings.quiet = False
     with progress("reading", 10, "rows") as advance:

@@ -151,6 +151,11 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "validation": 0.0,
         "patience": 0,
         "precision": "float32",
+        "inputs": "raw",
+        "anchors": [],
+        "anchor_sources": [],
+        "features": [],
+        "copies": 0,
     }
     assert set(found["state_dict"]) == {
         f"{layer}.{kind}"
@@ -375,3 +380,11 @@ def test_a_store_as_encoder_and_an_encoder_as_store_are_refused(tmp_path: Path) 
 def test_every_refusal_is_the_users_error() -> None:
     with pytest.raises(ContraSimError):
         Checkpoint(made.checkpoint(widths=(5,)).encoder).check_width(Path("a"), "l", 6)
+
+
+@pytest.mark.parametrize("path", ["mlp", "linear", "both"])
+@pytest.mark.parametrize("hidden", [(), (16,), (512, 256, 128)])
+def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tuple[int, ...]) -> None:
+    file = tmp_path / "e.pt"
+    encoders.save(file, made.checkpoint(widths=(5, 7), path=path, hidden=hidden), force=False)
+    assert encoders.load(file).config.path == path

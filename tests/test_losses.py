@@ -235,22 +235,61 @@ def test_supcon_averages_over_the_anchors_with_positives() -> None:
 
 @pytest.mark.parametrize("side", ["both", "first"])
 @pytest.mark.parametrize("objective", ["contrasim", "supcon"])
-def test_pairs_without_masks_are_those_with_masks(objective: str, side: Side) -> None:
-    """Values and gradients, which are written out by hand."""
-    z = torch.from_numpy(encoded(2 * ROWS, 1))
-    found = []
-    for paired in (True, False):
-        rows = z.clone().requires_grad_()
-        first, second = rows.squeeze(1).chunk(2)
-        if paired:
-            loss = losses.paired(first, second, 0.07, objective == "supcon", side == "first")
-        else:
-            sets = losses.pair_sets(ROWS, side)
-            s = similarities(rows, len(sets.positives), "dot") / 0.07
-            loss = getattr(losses, objective)(
-                s, sets.positives, sets.others if objective == "supcon" else sets.negatives
-            )
-        (gradient,) = torch.autograd.grad(loss, rows)
-        found.append((loss.detach(), gradient))
-    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
-    assert found[0][1].abs().max() > 0.1
+@pytest.mark.parametrize("rows", ["any", "alike", "opposite", "one pair"])
+@pytest.mark.parametrize("temperature", [0.07, losses.MILD])
+def test_pairs_without_masks_are_those_with_masks(objective: str, side: Side, rows: str, temperature: float) -> None:
+    """Values and gradients, which are written out by hand; in float64, and in float32 as far as that goes."""
+    z = torch.from_numpy(encoded(2 * ROWS, 1)).squeeze(1)
+    if rows == "alike":
+        z = z[:1] + 1e-3 * z
+    if rows == "opposite":
+        z[1:] = -z[:1] + 1e-3 * z[1:]
+    if rows == "one pair":
+        z[ROWS:] = z[:ROWS]
+    z = torch.nn.functional.normalize(z, dim=1)
+    expected = with_masks(objective, z, side, temperature)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+        found = without_masks(objective, z.to(dtype), side, temperature)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one.double(), other, rtol=tolerance, atol=tolerance * float(other.abs().max()))
+    assert expected[1].abs().max() > (0.1 if rows == "any" else 0)
+
+
+def with_masks(objective: str, z: torch.Tensor, side: Side, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Loss and gradient by similarity matrix, masks and autograd."""
+    sets, z = losses.pair_sets(len(z) // 2, side), z.clone().requires_grad_()
+    s = (z @ z.T)[: len(sets.positives)] / temperature
+    loss = getattr(losses, objective)(s, sets.positives, sets.others if objective == "supcon" else sets.negatives)
+    return loss.detach(), torch.autograd.grad(loss, z)[0]
+
+
+def without_masks(objective: str, z: torch.Tensor, side: Side, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same by the rows of two views."""
+    z = z.clone().requires_grad_()
+    loss = losses.paired(*z.chunk(2), temperature, objective == "supcon", side == "first")
+    return loss.detach(), torch.autograd.grad(loss, z)[0]
+
+
+@pytest.mark.parametrize("first_only", [True, False])
+@pytest.mark.parametrize("all_others", [True, False])
+def test_the_gradients_of_pairs_are_the_slopes_of_the_loss(all_others: bool, first_only: bool) -> None:
+    first, second = (torch.from_numpy(z).requires_grad_() for z in encoded(2, 4))
+    assert torch.autograd.gradcheck(
+        lambda a, b: losses.paired(a, b, 0.5, all_others, first_only), (first, second), fast_mode=False
+    )
+
+
+def test_the_gradient_of_a_similarity_matrix_is_its_slope() -> None:
+    """Also where what comes back for s_ij is not what comes back for s_ji."""
+    z = torch.from_numpy(encoded(3, 2)).requires_grad_()
+    weights = torch.from_numpy(np.random.default_rng(0).normal(size=(3, 3)))
+    assert torch.autograd.gradcheck(lambda items: (losses.similarity_matrix(items) * weights).sum(), z)
+
+
+def test_low_temperatures_leave_float32_without_a_shift() -> None:
+    """Why `paired` is for mild ones: negatives that are far away leave nothing of their sum."""
+    assert not losses.mild(0.9 * losses.MILD)
+    z = torch.zeros(4, 2)
+    z[0, 0], z[1:, 0] = 1, -1
+    assert not torch.isfinite(without_masks("contrasim", z, "both", 0.005)[0])
+    assert torch.isfinite(without_masks("contrasim", z, "both", losses.MILD)[0])

@@ -1,16 +1,23 @@
 """Figures: whole files of the kind asked for, with every name on them."""
 
 import importlib.util
+import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import made
+import numpy as np
 import pytest
 from helpers import run
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.text import Text
 
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
+from contrasim_cli.plots import accuracy, grids, page, pairs, training
 from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
@@ -27,18 +34,30 @@ def grid(measures: tuple[str, ...] = ("cka", "dot"), size: int = 6, score: Any =
     return Results("baseline", ScoreRow, rows)
 
 
-def bench(kinds: tuple[str, ...] = ("random", "faiss"), missing: bool = False) -> Results:
+MEASURES = ("cka", "dot", "norm", "pwcca", "enc.pt")
+LAYERS = tuple(f"hidden_{k}" for k in range(1, 7))
+
+
+def bench(
+    kinds: tuple[str, ...] = ("random", "faiss"),
+    missing: bool = False,
+    measures: tuple[str, ...] = MEASURES,
+    layers: tuple[str, ...] = LAYERS,
+    pairs: tuple[str, ...] = (),
+) -> Results:
+    """Accuracies that rise with the layer and with the measure; those of pairs are lower by 0.1 each."""
     rows = []
     for kind in kinds:
-        for m, measure in enumerate(["cka", "dot", "norm", "pwcca", "enc.pt"]):
-            for k in [*range(1, 7), "all"]:
-                accuracy = (
-                    None if missing and measure == "pwcca" else min(1, 0.2 + 0.15 * m + 0.02 * (6 if k == "all" else k))
-                )
+        for m, measure in enumerate(measures):
+            for pair, layer in [*(("all", layer) for layer in (*layers, "all")), *((pair, "all") for pair in pairs)]:
+                k = layers.index(layer) if layer in layers else len(layers) - 1
+                rise = 0.2 + 0.1 * m + 0.02 * k - (0.1 * pairs.index(pair) if pair in pairs else 0.0)
+                value = None if missing and measure == "pwcca" else min(1.0, rise)
+                whole = () if value is None else (0.05, value - 0.03, value + 0.03)
+                spread = whole or (None, None, None)
                 rows.append(
-                    BenchRow("multilingual", measure, kind, "all", f"{'' if k == 'all' else 'hidden_'}{k}",
-                             accuracy, None if accuracy is None else 0.05, None, None, 1 / 11, 100, None, None)
-                )  # fmt: skip
+                    BenchRow("multilingual", measure, kind, pair, layer, value, *spread, 1 / 11, 100, None, None)
+                )
     return Results("bench", BenchRow, rows)
 
 
@@ -65,6 +84,7 @@ def test_every_name_is_on_a_heat_map(tmp_path: Path) -> None:
     for name in ["cka", "dot", "seed_0", "seed_1", *(f"{kind}_{k}" for kind in ("block", "hidden") for k in range(6))]:
         assert f">{name}<" in drawn
     assert drawn.count(">0.17<") == 2 * 2  # 1/6, in the two far corners of both panels
+    assert ">framed: the most similar layer of each row<" in drawn
 
 
 def test_many_names_are_thinned_out(tmp_path: Path) -> None:
@@ -85,12 +105,155 @@ def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
         for store, values in (("b", (0.0, 0.5)), ("c", (0.5, 1.0)))
         for i, value in enumerate(values)
     ]
-    figure = plots._heat_maps(rows)
+    figure = grids.heat_maps(grids.of_rows(rows))
     images = [ax.images[0] for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in figure.axes if ax.images] == ["cka", "procrustes", "cka", "procrustes"]
     assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 4
     bright = [sum(image.cmap(image.norm(1.0))[:3]) > sum(image.cmap(image.norm(0.0))[:3]) for image in images]
     assert bright == [True, False, True, False]
+
+
+def heat_map(values: Any, higher: bool = True) -> grids.HeatMap:
+    values = np.array(values, dtype=float)
+    names = [[f"{side}{k}" for k in range(size)] for side, size in zip("xy", values.shape, strict=True)]
+    return grids.HeatMap("m", ("a", "b"), *names, values, higher)
+
+
+def test_the_most_similar_layer_of_each_row_is_marked() -> None:
+    values = [[1, 2, 3], [3, 1, np.nan], [2, 2, 1], [np.nan, np.nan, 7], [np.nan] * 3]
+    best = [(0, 2), (1, 0), (2, 0), (2, 1)]  # a tie is marked twice, the only one of a row is no choice
+    assert list(map(tuple, np.argwhere(heat_map(values).best()))) == best
+    assert list(map(tuple, np.argwhere(heat_map(values, higher=False).best()))) == [(0, 0), (1, 1), (2, 2)]
+    figure = grids.heat_maps([heat_map(values)])
+    frames = {(round(p.get_y() + 0.5), round(p.get_x() + 0.5)) for p in figure.axes[0].patches}
+    assert frames == set(best)
+
+
+def test_bars_are_drawn_per_pair_with_their_intervals() -> None:
+    results = bench(pairs=("en-ar", "ar-en"), measures=("cka", "enc.pt"), missing=True)
+    figure = pairs.by_pair(results.rows)
+    assert [ax.get_title() for ax in figure.axes] == ["en-ar", "ar-en"]
+    for k, ax in enumerate(figure.axes):
+        heights = [patch.get_height() for patch in ax.patches]
+        assert heights == pytest.approx([100 * (0.3 + 0.1 * m - 0.1 * k) for _ in range(2) for m in range(2)])
+        hatches = [patch.get_hatch() for patch in ax.patches]
+        assert hatches[0] == hatches[1] != hatches[2] == hatches[3]
+    (legend,) = figure.legends
+    names = ["random negatives", "faiss negatives", "chance", "95 % interval"]
+    assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def test_bands_are_intervals_where_there_are_any() -> None:
+    results = bench(("",), measures=("cka",))
+    (ax,) = accuracy.by_layer(results.rows).axes
+    (band,) = ax.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    wanted = [100 * (0.2 + 0.02 * k + side) for k in range(6) for side in (-0.03, 0.03)]
+    assert sorted(set(np.round(heights, 6))) == pytest.approx(sorted(set(np.round(wanted, 6))))
+    rows = [replace(row, ci_low=None, ci_high=None) for row in results.rows]
+    figure = accuracy.by_layer(rows)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["cka", "chance", "one std"]
+    assert figure.axes[0].collections[0].get_paths()[0].vertices[:, 1].min() == pytest.approx(15)
+
+
+def test_data_sets_models_and_trainings_are_told_apart() -> None:
+    rows = [
+        replace(row, test_data=test, train_data=train, models=models)
+        for row in bench(("",), measures=("contrasim",), layers=("a", "b"), pairs=("x-y", "y-x")).rows
+        for test in ("digits", "words")
+        for train in ("digits", "words")
+        for models in ("seen", "unseen")
+    ]
+    figure = accuracy.by_layer(rows)
+    titles = [f"multilingual: {test}, {models}" for test in ("digits", "words") for models in ("seen", "unseen")]
+    assert [ax.get_title() for ax in figure.axes] == titles
+    names = ["contrasim, trained on digits", "contrasim, trained on words"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == names
+    bars = pairs.by_pair(rows)
+    assert len(bars.axes) == 8
+    assert all(len([p for p in ax.patches if np.isfinite(p.get_height())]) == 2 for ax in bars.axes)
+
+
+def test_one_layer_is_drawn_as_bars(tmp_path: Path) -> None:
+    drawn = svg(tmp_path, bench(layers=("hidden_9",)))
+    assert ">random negatives<" in drawn
+    assert ">hidden_9<" not in drawn
+
+
+def figures() -> dict[str, Any]:
+    """Every kind of figure, crowded."""
+    many = bench(measures=tuple(f"measure_{k}" for k in range(8)), layers=tuple(map(str, range(24))), pairs=("a", "b"))
+    losses = [1.0, 0.5]
+    return {
+        "grid": lambda: grids.heat_maps(grids.of_rows(grid().rows)),
+        "small cells": lambda: grids.heat_maps(grids.of_rows(grid(size=24).rows)),
+        "accuracy": lambda: accuracy.by_layer(many.rows),
+        "pairs": lambda: pairs.by_pair(many.rows),
+        "training": lambda: training.curves({"loss": losses, "validation_accuracy": losses}),
+    }
+
+
+@pytest.mark.parametrize("name", figures())
+def test_letters_can_be_read_in_print(tmp_path: Path, name: str) -> None:
+    made: list[Any] = []
+    page.write(lambda: made.append(figures()[name]()) or made[0], tmp_path / "out.png", force=False)
+    assert made[0].get_figwidth() <= page.PAGE + 0.1
+    letters = [text for text in made[0].findobj(Text) if text.get_text()]
+    assert len(letters) > 8
+    assert min(text.get_fontsize() for text in letters) >= 7
+
+
+def test_lines_and_bars_differ_in_more_than_colour() -> None:
+    def grey(colour: str) -> float:
+        red, green, blue = (int(colour[k : k + 2], 16) for k in (1, 3, 5))
+        return 0.299 * red + 0.587 * green + 0.114 * blue
+
+    styles = [page.style(k) for k in range(10)]
+    assert len({(s["marker"], str(s["linestyle"])) for s in styles}) == 10
+    assert len({s["marker"] for s in styles}) == 10
+    bars = [page.bar_style(k) for k in range(6)]
+    assert len({s["hatch"] for s in bars}) == 6
+    for one, other in itertools.pairwise(bars):
+        assert abs(grey(one["facecolor"]) - grey(other["facecolor"])) > 25
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_results_are_the_same_bytes(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    for name, time in (("a", "0"), ("b", "86400")):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", time)
+        plots.draw(bench(), tmp_path / f"{name}{suffix}", force=False)
+        drawn.append((tmp_path / f"{name}{suffix}").read_bytes())
+    assert drawn[0] == drawn[1]
+
+
+def test_a_readers_own_settings_change_nothing(tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    plain = svg(tmp_path, bench())
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        assert svg(tmp_path, bench()) == plain
+
+
+def test_long_names_keep_what_tells_them_apart() -> None:
+    names = [f"transformer.encoder.blocks.{k}.attention.output.dense" for k in (1, 10, 11)]
+    assert page.distinct(names, 22) == ["…blocks.1…", "…blocks.10…", "…blocks.11…"]
+    assert page.distinct(["hidden_1", "hidden_2"], 22) == ["hidden_1", "hidden_2"]
+    assert page.distinct(["x" * 40], 9) == ["xxxx…xxxx"]
+
+
+@given(st.lists(st.text("ab.", min_size=0, max_size=40), min_size=1, max_size=5), st.integers(6, 20))
+def test_shortened_names_are_short_and_whole_where_they_fit(names: list[str], letters: int) -> None:
+    found = page.distinct(names, letters)
+    assert all(len(name) <= letters for name in found)
+    if max(map(len, names)) <= letters:
+        assert found == names
+
+
+def test_letters_without_a_glyph_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    row = ScoreRow("cka", "\U00012000", "x", "b", "y", 0.5)
+    plots.draw(Results("baseline", ScoreRow, [row]), tmp_path / "out.png", force=False)
+    assert "some letters of the names are in no font of matplotlib's; .svg keeps them" in caplog.text
 
 
 def test_every_name_is_on_a_benchmark(tmp_path: Path) -> None:
@@ -119,9 +282,23 @@ def test_names_are_no_mathematics(tmp_path: Path) -> None:
         grid(size=40),
         bench(missing=True),
         bench(("",)),
+        bench(layers=("x",), missing=True),
+        bench(layers=("x",), measures=("pwcca",), missing=True),
+        bench(layers=tuple("abcdefghijklmnopqrstuvwxyz0123456789"), measures=("cka",)),
         Results("baseline", ScoreRow, [*grid().rows, ScoreRow("cka", "seed_0", "block_0", "seed_2", "x", 1.0)]),
     ],
-    ids=["empty", "gaps", "one cell", "large", "gaps in a benchmark", "no negatives", "panels of different sizes"],
+    ids=[
+        "empty",
+        "gaps",
+        "one cell",
+        "large",
+        "gaps in a benchmark",
+        "no negatives",
+        "one layer",
+        "nothing",
+        "many layers",
+        "panels of different sizes",
+    ],
 )
 def test_odd_results_are_drawn(tmp_path: Path, results: Results) -> None:
     assert svg(tmp_path, results).startswith("<?xml")

@@ -50,7 +50,7 @@ def test_transcripts_run_as_written(workspace: Path) -> None:
 
 
 def test_every_command_is_documented() -> None:
-    benchmarks = ("bench layers", "bench multilingual", "bench image-caption")
+    benchmarks = ("bench layers", "bench multilingual", "bench image-caption", "bench compare", "bench sanity")
     for command in ("extract", "train", "score", "baseline", "inspect", *benchmarks):
         assert f"contrasim {command}" in README
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from contrasim_cli import report, shading
 from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
+from contrasim_cli.results import BenchRow, InspectRow, Results, SanityRow, ScoreRow
 
 GRID = Results(
     "baseline",
@@ -263,7 +263,7 @@ def test_scores_of_any_size_are_shaded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_benchmark_as_a_table() -> None:
-    assert text(BENCH, "table") == (
+    assert text(BENCH, "table", width=45) == (  # too narrow for both kinds side by side
         "multilingual, random negatives: accuracy in % ± std; chance is 9.1 %\n"
         "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━┳━━━━━┓\n"
         "┃ layer         ┃        cka ┃ cca ┃\n"
@@ -335,3 +335,34 @@ def test_other_suffixes_are_refused() -> None:
         str(refused.value)
         == "--output out.xlsx: the format follows the suffix, which is one of .tsv, .csv, .json, .txt"
     )
+
+
+def sanity(measures: list[str]) -> Results:
+    """Two checks and a ladder of each measure."""
+    rows = []
+    for measure in measures:
+        rows += [
+            SanityRow(measure, "l", "symmetric", None, "unchanged", 0.5, 0.5, "ok"),
+            SanityRow(measure, "l", "linear", None, "may change", 0.5, 0.25, ""),
+            SanityRow(measure, "l", "noise", 0.1, "falls", 1.0, 1.25, "fails"),
+            SanityRow(measure, "l", "noise", 5.0, "falls", 1.25, None, ""),
+        ]
+    return Results("bench", SanityRow, rows)
+
+
+def test_checks_are_a_line_each_with_their_verdicts() -> None:
+    shown = report.render(sanity(["cka"]), "table", color=False, width=80)
+    lines = [line[1:-1].split("│") for line in shown.splitlines() if line.startswith("│")]
+    cells = {label.strip(): value.strip() for label, value in lines}
+    assert cells == {"before": "0.5000", "symmetric": "= ✓", "linear": "0.2500", "noise 0.1": "1.2500 ✗", "noise 5": ""}
+    assert shown.startswith(
+        "sanity on l: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before\n"
+    )
+
+
+def test_checks_of_many_measures_take_several_tables_that_can_be_read() -> None:
+    names = [f"a_rather_long_measure_{k}" for k in range(7)]
+    shown = report.render(sanity(names), "table", color=False, width=80)
+    assert max(map(len, shown.splitlines()[1:])) <= 80
+    assert shown.count("┃ check") == 4
+    assert all(shown.count(f" {name} ") == 1 for name in names)

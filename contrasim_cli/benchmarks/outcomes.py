@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,12 +55,30 @@ def _margins(signed: Outcomes) -> Outcomes:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What trials are of, beside their scorer, where there is more than one of it.
+
+    `label` names the rows of all encoders that were trained for one measure, and `encoder` tells these apart; `train` is
+    what they were trained on. `test` is a data set, `models` seen or unseen; `pair` stands for `all` pairs where there is
+    one.
+    """
+
+    label: str = ""
+    train: str = ""
+    encoder: str = ""
+    test: str = ""
+    models: str = ""
+    pair: str = ""
+
+
+@dataclass(frozen=True)
 class Trials:
     """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
     The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
-    where `clusters_are_pairs` (which have a single batch). `recalls` [pairs, layers] says which part of the exact
-    neighbours an approximate search has found, where there was one.
+    where `clusters_are_pairs` (which have a single batch). `grids` [pairs, layers, layers] are the scores of layers against
+    layers, where trials come from those. `recalls` [pairs, layers] says which part of the exact neighbours an approximate
+    search has found, where there was one.
     """
 
     scorer: Scorer
@@ -73,25 +91,46 @@ class Trials:
     chance: float
     clusters_are_pairs: bool = False
     recalls: Outcomes | None = None
+    grids: Outcomes | None = None
+    origin: Origin = Origin()
+
+    @property
+    def name(self) -> str:
+        """That of the rows they are summed up in."""
+        return self.origin.label or self.scorer.name
 
 
 def tabulate(benchmark: str, all_trials: Sequence[Trials], seed: int) -> list[BenchRow]:
-    """Rows per layer, per pair and overall, of every scorer, then of groups of encoders that differ in their seed alone."""
-    rows = [row for trials in all_trials for row in _rows(benchmark, trials.scorer.name, [trials], seed)]
+    """Rows per layer, per pair and overall, of every scorer, then of groups of encoders that differ in their seed alone.
+
+    The encoders that were trained for one measure are summed up in the same rows.
+    """
+    rows = [row for members in _together(all_trials) for row in _rows(benchmark, members[0].name, members, seed)]
     for name, members in _groups(all_trials):
         rows.extend(_rows(benchmark, name, members, seed))
     return rows
+
+
+def _together(all_trials: Sequence[Trials]) -> Iterator[list[Trials]]:
+    """The trials that make the same rows."""
+    groups: dict[tuple[object, ...], list[Trials]] = {}
+    for k, trials in enumerate(all_trials):
+        alone = k if not trials.origin.label else -1
+        where = dataclasses.replace(trials.origin, encoder="")
+        groups.setdefault((alone, where, trials.negatives), []).append(trials)
+    yield from groups.values()
 
 
 def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
     groups: dict[tuple[object, ...], list[Trials]] = {}
     for trials in all_trials:
         checkpoint = trials.scorer.checkpoint
-        if checkpoint is not None:
+        if checkpoint is not None and not trials.origin.label:
             stores = json.dumps(checkpoint.provenance.get("stores", ()), sort_keys=True)
             config = dataclasses.replace(checkpoint.config, seed=0)
             label = f"{config.objective} {config.similarity}" if config.similarity != "dot" else config.objective
-            groups.setdefault((trials.negatives, label, config, stores, tuple(trials.pairs)), []).append(trials)
+            where = (config, stores, tuple(trials.pairs), trials.origin)
+            groups.setdefault((trials.negatives, label, *where), []).append(trials)
     several = {key: members for key, members in groups.items() if len(members) > 1}
     labels = Counter(key[:2] for key in several)
     for key, members in several.items():
@@ -102,20 +141,27 @@ def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
 
 def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> Iterator[BenchRow]:
     first = members[0]
-    # each [encoders, pairs, layers, batches]
-    stacked = np.stack([trials.outcomes for trials in members])
-    answered = ~np.isnan(stacked).all(axis=(0, 1, 2))  # a batch that is too small is left out of all layers
-    where_any = answered if answered.any() else slice(None)
-    stacked = stacked[..., where_any]
-    ranks = np.stack([trials.reciprocal_ranks for trials in members])[..., where_any]
-    margins = np.stack([trials.margins for trials in members])[..., where_any]
+    # each [encoders and their pairs, layers, batches]
+    outcomes, ranks, margins = (
+        np.concatenate([getattr(trials, values) for trials in members])
+        for values in ("outcomes", "reciprocal_ranks", "margins")
+    )
+    answered = ~np.isnan(outcomes).all(axis=(0, 1))  # a batch that is too small is left out of all layers
+    if answered.any():
+        outcomes, ranks, margins = (values[..., answered] for values in (outcomes, ranks, margins))
+    found = [trials.recalls for trials in members if trials.recalls is not None]
+    recalls = np.concatenate(found) if found else None  # all members are of one run, and have them or not
+    encoder = np.repeat(np.arange(len(members)), [len(trials.pairs) for trials in members])
+    pairs = np.array([pair for trials in members for pair in trials.pairs])
+    pooled = len({tuple(trials.pairs) for trials in members}) > 1  # encoders that are judged on different pairs
+    everything = first.origin.pair or ALL
 
-    def row(pair: str, layer: str, where: tuple[slice, ...]) -> BenchRow:
-        chosen = stacked[where]
-        by_pair = chosen.mean(axis=(0, 2, 3))
-        clusters = by_pair if first.clusters_are_pairs else chosen.mean(axis=(0, 1, 2))
+    def row(pair: str, layer: str, which: npt.NDArray[np.bool_], layers: slice) -> BenchRow:
+        chosen = outcomes[which, layers]
+        by_side = chosen.mean(axis=(1, 2))
+        clusters = _means(by_side, pairs[which]) if first.clusters_are_pairs else chosen.mean(axis=(0, 1))
         low, high = cluster_interval(clusters, seed)
-        parts = by_pair if len(members) == 1 else chosen.mean(axis=(1, 2, 3))
+        parts = by_side if pooled or len(members) == 1 else _means(by_side, encoder[which])
         accuracy = mean(chosen)
         return BenchRow(
             benchmark=benchmark,
@@ -129,15 +175,27 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
             ci_high=high,
             chance=first.chance,
             trials=0 if accuracy is None else chosen.size,
-            mrr=mean(ranks[where]),
-            margin=None if accuracy is None else defined_mean(margins[where]),
-            recall=None if first.recalls is None else mean(first.recalls[where[1:]]),
+            mrr=mean(ranks[which, layers]),
+            margin=None if accuracy is None else defined_mean(margins[which, layers]),
+            test_data=first.origin.test,
+            train_data=first.origin.train,
+            models=first.origin.models,
+            encoders=len(members) if first.scorer.checkpoint else 0,
+            recall=None if recalls is None else mean(recalls[which, layers]),
         )
 
-    every = slice(None)
+    every = np.ones(len(pairs), dtype=bool)
     for k, layer in enumerate(first.layers):
-        yield row(ALL, layer, (every, every, slice(k, k + 1)))
-    if len(first.pairs) > 1:
-        for k, pair in enumerate(first.pairs):
-            yield row(pair, ALL, (every, slice(k, k + 1)))
-    yield row(ALL, ALL, (every,))
+        yield row(everything, layer, every, slice(k, k + 1))
+    distinct = list(dict.fromkeys(pairs.tolist()))
+    if len(distinct) > 1:
+        for pair in distinct:
+            yield row(pair, ALL, pairs == pair, slice(None))
+    yield row(everything, ALL, every, slice(None))
+
+
+def _means(values: Outcomes, of: npt.NDArray[Any]) -> Outcomes:
+    """The mean of the values of each distinct label, in the order in which labels come first."""
+    _, first, places = np.unique(of, return_index=True, return_inverse=True)
+    means = np.bincount(places, weights=values) / np.bincount(places)
+    return means[np.argsort(first)]

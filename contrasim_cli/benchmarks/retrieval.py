@@ -60,20 +60,22 @@ def all_pairs(n_views: int) -> list[tuple[int, int]]:
     return [(i, j) for i in range(n_views) for j in range(n_views) if i != j]
 
 
-def trained_pair(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
-    """The file names of the two views that the scorer's encoder was trained on, where they are among these.
+def trained_views(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
+    """The file names of the views that the scorer's encoder was trained on in pairs, where two or more are among these.
 
     A note says where they are not, for then nothing is left out.
     """
     if scorer.checkpoint is None or scorer.checkpoint.config.task != "pairs":
         return frozenset()
     trained = [str(store["name"]) for store in scorer.checkpoint.provenance.get("stores", ())]
-    if len(set(trained)) == 2 and set(trained) <= set(stems):
-        return frozenset(trained)
+    among = frozenset(trained) & frozenset(stems)
+    if len(among) >= 2:
+        return among
     log.info(
-        "%s: was trained on %s, which are not two of these views by their file names; no pair is left out",
+        "%s: was trained on %s, %s these views by their file names; no pair is left out",
         scorer.name,
         " and ".join(map(quoted, trained)),
+        "which are not two of" if len(trained) == 2 else "no two of which are among",
     )
     return frozenset()
 
@@ -160,11 +162,12 @@ def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
 def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
     """Which pairs of views the scorer is judged on."""
     stems = [view.store.stem for view in task.views]
-    left_out = trained_pair(scorer, stems)
-    kept = [k for k, (i, j) in enumerate(task.pairs) if {stems[i], stems[j]} != left_out]
+    trained = trained_views(scorer, stems)
+    kept = [k for k, (i, j) in enumerate(task.pairs) if stems[i] == stems[j] or not {stems[i], stems[j]} <= trained]
     if not kept:
+        which = "the only pair of views there is" if len(trained) == 2 else "all pairs of views there are"
         raise UsageError(
-            f"{scorer.name}: was trained on the only pair of views there is ({' and '.join(map(quoted, sorted(left_out)))}), "
+            f"{scorer.name}: was trained on {which} ({' and '.join(map(quoted, sorted(trained)))}), "
             "and is judged on other pairs alone; give more views"
         )
     return kept

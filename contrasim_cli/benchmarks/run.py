@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.anchors import Anchored
 from contrasim_cli.benchmarks.comparing import Compared, by_key, takes_near
 from contrasim_cli.benchmarks.index import approximate_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
@@ -153,7 +154,8 @@ class _Layer:
         rows, how = raw, scorer.standardize
         if how:
             transform = self.run.standardizer.transform(j, self.names[j], how)
-            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), raw.width, raw.dtype)
+            kept = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
+            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
         if scorer.checkpoint is not None:
             store, device = self.task.views[j].store, self.run.device
             output = scorer.checkpoint.config.output

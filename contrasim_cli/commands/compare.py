@@ -11,6 +11,7 @@ from contrasim_cli import console
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.commands.inputs import Inputs, at_least
 from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, parse_memory
+from contrasim_cli.commands.rows import RowsPlot, draw_rows
 from contrasim_cli.files import distinct_names
 from contrasim_cli.results import Results, ScoreRow
 
@@ -48,6 +49,8 @@ class Request:
     permutations: int | None = None
     confidence_rows: int = 2000
     standardize_from: Sequence[Path] | None = None
+    plot_rows: RowsPlot | None = None
+    anchor_stores: Sequence[Path] | None = None
 
 
 @dataclass
@@ -119,6 +122,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     """Compare every pair of stores, a before b in the order given, and report."""
     at_least(request.stores, 2, request.command)
     check_outputs(request.output, request.plot, request.force)
+    if request.plot_rows:
+        request.plot_rows.check(request.stores, request.force)
     asked = parse_memory(request.memory)
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
@@ -133,12 +138,25 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
-        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers)
+        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
         found = Found(request, plan, scorers, device, budget)
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)
             found.add(replace(plan, views=views), members)
         rows = found.rows(distinct_names(request.stores))
+        if request.plot_rows:
+            last = [(one or other)[-1] for one, other in zip(first, second, strict=True)]
+            draw_rows(
+                request.plot_rows,
+                inputs,
+                last,
+                scorers,
+                standardizer,
+                device=device,
+                budget=budget,
+                seed=request.seed,
+                force=request.force,
+            )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=request.seed, device=str(device), standardize=hows, **found.about)
     results = Results(request.command, ScoreRow, rows, about, found.asked.columns)

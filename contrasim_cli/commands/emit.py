@@ -30,7 +30,7 @@ def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
         check_output(plot, force)
 
 
-def check_plot(plot: Path) -> None:
+def check_plot(plot: Path, option: str = "--plot") -> None:
     """Refuse a plot that cannot be drawn.
 
     Raises:
@@ -39,12 +39,12 @@ def check_plot(plot: Path) -> None:
     """
     if plot.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(
-            f"--plot {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"
+            f"{option} {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"
         )
     import importlib.util
 
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingError("--plot needs the extra plot: pip install 'contrasim[plot]'")
+        raise MissingError(f"{option} needs the extra plot: pip install 'contrasim[plot]'")
 
 
 def emit(results: Results, form: Format | None, output: Path | None, plot: Path | None, force: bool) -> None:

@@ -146,7 +146,12 @@ Axes = Annotated[
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.", show_default=False)]
 Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows; ids stay what they are.")]
 OnlyIds = Annotated[
-    Path | None, typer.Option("--only-ids", help="Only the rows whose ids this file lists.", show_default=False)
+    Path | None,
+    typer.Option(
+        "--only-ids",
+        help="Only the rows whose ids this file lists; by --unit word also row:word.",
+        show_default=False,
+    ),
 ]
 SkipPattern = Annotated[
     str | None,

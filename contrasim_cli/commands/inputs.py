@@ -14,7 +14,7 @@ from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import Store, View
-    from contrasim_cli.transforms import Standardization, Standardizer
+    from contrasim_cli.transforms import RowsAs, Standardizer
 
 
 @dataclass
@@ -83,31 +83,51 @@ class Inputs(AbstractContextManager["Inputs"]):
             self.views = drop_nonfinite(self.views, together)
 
     def standardizer(
-        self, asked: Sequence[Path], hows: Sequence["Standardization"], layers: Sequence[Sequence[str]]
+        self,
+        asked: Sequence[Path],
+        hows: Sequence["RowsAs"],
+        layers: Sequence[Sequence[str]],
+        anchor_stores: Sequence[Path] = (),
     ) -> "Standardizer":
         """What standardises these layers of the stores, by the statistics of the stores asked for or by their own.
 
+        Where rows are to be anchored, their anchors are those of the anchor stores, or of the stores themselves.
+
         Raises:
-            UsageError: statistics are asked for that nothing needs.
+            UsageError: statistics or anchors are asked for that nothing needs.
+            MismatchError: anchors are missing.
         """
+        from contrasim_cli.anchors import Anchoring
         from contrasim_cli.store import View, drop_nonfinite, open_stores
         from contrasim_cli.transforms import Standardizer
 
-        if asked and not any(hows):
+        anchorings = list(dict.fromkeys(how for how in hows if isinstance(how, Anchoring)))
+        if anchor_stores and not anchorings:
+            raise UsageError("--anchor-store goes with an encoder trained on anchored rows (train --inputs anchors)")
+        if asked and not any(how for how in hows if how not in anchorings):
             raise UsageError("--standardize-from goes with --standardize, or an encoder trained on standardised rows")
-        self._sources = open_stores(asked)
-        views = [View(store) for store in self._sources]
-        made = Standardizer(self.views, views or None, any(how.kind == "whiten" for how in hows))
+        sources = open_stores(asked)
+        self._sources += sources
+        anchors = open_stores(anchor_stores)
+        self._sources += anchors
+        whitens = any(how.kind == "whiten" for how in hows)
+        made = Standardizer(self.views, [View(store) for store in sources] or None, whitens, anchors)
         made.check(layers)
+        for anchoring in anchorings:
+            made.anchors.check(anchoring, layers)
         if self.nan is OnNan.drop:
             made.sources = [drop_nonfinite([v], [n])[0] for v, n in zip(made.sources, layers, strict=True)]
         return made
 
     def standardizer_of(
-        self, asked: Sequence[Path] | None, scorers: Sequence["Scorer"], layers: Sequence[Sequence[str]]
+        self,
+        asked: Sequence[Path] | None,
+        scorers: Sequence["Scorer"],
+        layers: Sequence[Sequence[str]],
+        anchor_stores: Sequence[Path] | None = None,
     ) -> "Standardizer":
         """The same for all that scorers take rows as."""
-        return self.standardizer(asked or (), [scorer.standardize for scorer in scorers], layers)
+        return self.standardizer(asked or (), [scorer.standardize for scorer in scorers], layers, anchor_stores or ())
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What JSON carries besides the results."""

@@ -1,5 +1,6 @@
 """`contrasim inspect`: what is in these files, and would they line up?"""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
 from pathlib import Path
@@ -11,7 +12,7 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import distinct_names
+from contrasim_cli.files import distinct_names, quoted, write_atomic
 from contrasim_cli.results import FactRow, InspectRow, Results
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ def inspect(
             "--scan/--no-scan", help="Read the values, to count NaN, Inf and constant columns, and for anisotropy."
         ),
     ] = True,
+    anchor_ids: Annotated[
+        bool,
+        typer.Option("--anchor-ids", help="Of an encoder of anchored rows, the anchors' ids alone, one per line."),
+    ] = False,
     format: o.FormatOption = None,
     output: o.Output = None,
     force: o.Force = False,
@@ -41,6 +46,9 @@ def inspect(
     if format is o.Format.value:
         raise UsageError("--format value prints one score; inspect has none")
     check_outputs(output, None, force)
+    if anchor_ids:
+        _anchor_ids(files, format, output, force)
+        return
     if len(files) == 1 and _is_encoder(files[0]):
         from contrasim_cli import encoder
 
@@ -76,23 +84,47 @@ def _is_encoder(path: Path) -> bool:
         return False
 
 
+def _anchor_ids(files: Sequence[Path], format: o.Format | None, output: Path | None, force: bool) -> None:
+    """Print the anchors' ids, as extract --only-ids reads them."""
+    if len(files) != 1 or format is not None:
+        raise UsageError("--anchor-ids prints the ids of one encoder's anchors, one per line, in no other format")
+    from contrasim_cli import encoder
+
+    anchors = encoder.load(files[0]).config.anchors
+    if not anchors:
+        raise UsageError(f"{quoted(files[0])}: has no anchors; train with --inputs anchors makes encoders that do")
+    text = "".join(f"{name}\n" for name in anchors)
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(output, text.encode(), force)
+
+
 def _encoder_results(checkpoint: "Checkpoint") -> Results:
-    training = checkpoint.training
+    training, config = checkpoint.training, checkpoint.config
     curves = {name: values for name, values in training.items() if name.endswith("_curve")}
     curve = training.get("loss_curve", [])
     facts: dict[str, Any] = {
-        **asdict(checkpoint.config),
+        **asdict(config),
+        "within": [name for name, _ in config.within],
+        "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
+        "steps_of_the_epoch_done": training.get("step", 0),
         "loss_first": curve[0] if curve else "",
         "loss_last": curve[-1] if curve else "",
     }
     for store in checkpoint.provenance.get("stores", ()):
         facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
+        facts[f"digests of {store['name']}"] = f"content {store['content']}, ids {store.get('ids') or 'none'}"
     for store in checkpoint.provenance.get("standardized_by", ()):
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
     for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
         facts[f"score of {how}"] = f"{score:.4f}"
+    for how, margin in checkpoint.provenance.get("choice", {}).get("margins", {}).items():
+        facts[f"margin of {how}"] = f"{margin:.4f}"
+    if validated := curves.get("validation_loss_curve"):
+        facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):
         values = [f"{name.removesuffix('_curve')} {found[epoch]:.6g}" for name, found in curves.items()]
         facts[f"epoch {epoch + 1}"] = ", ".join(values)

@@ -176,6 +176,14 @@ StandardizeFrom = Annotated[
         show_default=False,
     ),
 ]
+AnchorStores = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--anchor-store",
+        help="Take the anchor rows from this store of the same model; repeat, one per store in their order.",
+        show_default=False,
+    ),
+]
 
 _COMMON = {
     "quiet": (("-q", "--quiet"), "Only errors on stderr."),

@@ -72,7 +72,29 @@ class Standardize(Enum):  # no str, which has a method `center`
     center = "center"
     zscore = "zscore"
     whiten = "whiten"
+    within = "within"
     auto = "auto"
+
+
+class RowsIn(str, Enum):
+    """What the encoder reads."""
+
+    raw = "raw"
+    anchors = "anchors"
+
+
+class Feature(str, Enum):
+    """What is said of a row by its anchors."""
+
+    cosines = "cosines"
+    quantiles = "quantiles"
+    whitened = "whitened"
+    peaks = "peaks"
+    whitened_quantiles = "whitened_quantiles"
+    norms = "norms"
+    neighbours = "neighbours"
+    profile = "profile"
+    spectrum = "spectrum"
 
 
 class Precision(str, Enum):
@@ -157,11 +179,42 @@ Patience = Annotated[
         show_default=False,
     ),
 ]
+InputsOption = Annotated[
+    RowsIn,
+    typer.Option(
+        "--inputs",
+        help="raw: rows as they are, for these models alone; anchors: by their likeness to anchor rows, for any model.",
+    ),
+]
+AnchorCount = Annotated[
+    int | None,
+    typer.Option(
+        "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 256.", show_default=False
+    ),
+]
+AnchorFeatures = Annotated[
+    list[Feature] | None,
+    typer.Option(
+        "--anchor-feature",
+        help="--inputs anchors: what is said of a row by them; repeat for several; default: all.",
+        show_default=False,
+    ),
+]
+Copies = Annotated[
+    int | None,
+    typer.Option(
+        "--copies",
+        min=0,
+        help="--inputs anchors: altered copies of every model to train on besides; default: 6 (layers), 0 (pairs).",
+        show_default=False,
+    ),
+]
 StandardizeOption = Annotated[
     Standardize | None,
     typer.Option(
         "--standardize",
-        help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, auto: what suits them.",
+        help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, within: by how views differ, "
+        "auto: what suits them.",
         show_default=False,
     ),
 ]

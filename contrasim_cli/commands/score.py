@@ -1,14 +1,24 @@
 """`contrasim score`: learned similarity of every pair of layers of every pair of stores."""
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands.rows import COUNT, RowsPlot
+from contrasim_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
+
+
+class Projection(str, Enum):
+    """How rows are laid on a plane."""
+
+    umap = "umap"
+    pca = "pca"
 
 
 def score(
@@ -35,16 +45,38 @@ def score(
     ] = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_rows: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-rows",
+            help="Draw a few rows of the last selected layer on a plane, before and after the encoder (.png .svg .pdf).",
+            show_default=False,
+        ),
+    ] = None,
+    plot_rows_count: Annotated[
+        int | None, typer.Option("--plot-rows-count", min=1, help="How many; default: 5.", show_default=False)
+    ] = None,
+    projection: Annotated[
+        Projection | None,
+        typer.Option(
+            "--projection",
+            help="--plot-rows: umap (extra: umap) or pca; default: umap if it is installed.",
+            show_default=False,
+        ),
+    ] = None,
     force: o.Force = False,
 ) -> None:
     """Compare stores by a trained encoder: how similar is each layer of one to each layer of the other?"""
     o.check_shrinkage(standardize, shrinkage)
+    if plot_rows is None and (plot_rows_count is not None or projection is not None):
+        raise UsageError("--plot-rows-count and --projection go with --plot-rows")
     from contrasim_cli.commands.compare import Request, compare
 
     def scorers() -> "list[Scorer]":
@@ -70,5 +102,7 @@ def score(
         permutations=permutations,
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
+        plot_rows=RowsPlot(plot_rows, plot_rows_count or COUNT, projection and projection.value) if plot_rows else None,
+        anchor_stores=anchor_store,
     )
     compare(request, scorers)

@@ -1,8 +1,7 @@
 """`contrasim train`: an encoder from stores."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,55 +11,15 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import check_plot
-from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.files import check_output, quoted
-from contrasim_cli.recipes import RECIPES
+from contrasim_cli.errors import UsageError
+from contrasim_cli.files import check_output
+from contrasim_cli.recipes import chosen
 
 if TYPE_CHECKING:
-    import torch
-
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.encoder import Config
-    from contrasim_cli.training import Choice, Data
+    from contrasim_cli.training import Data
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What a run writes."""
-
-    encoder: Path
-    log: Path | None
-    plot: Path | None
-    save_every: int | None
-    resume: bool
-    force: bool
-
-    def check(self) -> None:
-        """Refuse what cannot be written, before any work is done for it.
-
-        Raises:
-            UsageError, OutputExistsError, OutputError, MissingError: as for results of other commands.
-        """
-        for path in (self.encoder, self.log):
-            if path is not None:
-                check_output(path, self.force or self.resume)
-        if self.plot is not None:
-            check_plot(self.plot)
-            check_output(self.plot, self.force or self.resume)
-
-    def earlier_choice(self) -> "Choice | None":
-        """What the run that is resumed chose, if there is one and it did."""
-        from contrasim_cli import encoder as encoders
-        from contrasim_cli.training import Choice, partial_path
-
-        partial = partial_path(self.encoder)
-        paths = [path for path in ([] if self.force else [self.encoder]) + [partial] if path.exists()]
-        if not self.resume or not paths:
-            return None
-        found = encoders.load(paths[0]).provenance.get("choice")
-        return Choice(**found) if found else None
 
 
 def train(
@@ -94,6 +53,10 @@ def train(
     path: r.PathOption = None,
     validation: r.Validation = None,
     patience: r.Patience = None,
+    inputs: r.InputsOption = r.RowsIn.raw,
+    anchors: r.AnchorCount = None,
+    anchor_feature: r.AnchorFeatures = None,
+    copies: r.Copies = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
@@ -150,42 +113,82 @@ def train(
         "path": path and path.value,
         "validation": validation,
         "patience": patience,
+        "inputs": inputs.value,
+        "n_anchors": anchors,
+        "features": tuple(dict.fromkeys(one.value for one in anchor_feature)) if anchor_feature else None,
+        "copies": copies,
         "standardize": standardize and standardize.value,
         "shrinkage": shrinkage,
+        "similarity": similarity.value,
+        "hidden": tuple(hidden) if hidden else None,
+        "anchor_side": anchor_side.value,
+        "encoder_per_view": encoder_per_view,
+        "precision": precision.value,
+        "seed": seed,
     }
-    parts = RECIPES[recipe.value][task.value] | {name: value for name, value in given.items() if value is not None}
+    _check_inputs(inputs, given, standardize_from)
+    parts = chosen(recipe.value, task.value, given)
     _check_options(task, encoder_per_view, parts, layers_a or layers_b)
-    if shrinkage is not None and parts["standardize"] != "whiten":
-        raise UsageError("--shrinkage goes with --standardize whiten")
+    if shrinkage is not None and parts["standardize"] not in ("whiten", "within"):
+        raise UsageError("--shrinkage goes with --standardize whiten or within")
     budget = o.parse_memory(memory)
-    outputs = Outputs(output, log_file, plot, save_every, resume, force)
-    outputs.check()
-    from contrasim_cli import encoder as encoders
+    _check_outputs([output, log_file], plot, force or resume)
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)
-    with Inputs(stores, align, nan) as inputs:
-        data = _data(inputs, task, layers, layers_a, layers_b)
+    with Inputs(stores, align, nan) as opened:
+        data = _data(opened, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
-        config = encoders.Config(
-            task=task.value,
-            recipe=recipe.value,
-            widths=data.widths,
-            views=tuple(store.stem for store in inputs.stores) if encoder_per_view else (),
-            view_widths=data.view_widths if encoder_per_view else (),
-            similarity=similarity.value,
-            hidden=tuple(hidden) if hidden else (512, 256),
-            anchor_side=anchor_side.value,
-            encoder_per_view=encoder_per_view,
-            precision=precision.value,
-            seed=seed,
-            **parts | {"output": parts["output"] or data.widths[-1]},
-        )
+        config = job.configuration(data, task.value, recipe.value, parts)
+        if task is r.Task.layers and inputs is r.RowsIn.raw:
+            log.warning(
+                "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid for them alone; "
+                "--inputs anchors makes one for others",
+                len(data.views),
+            )
+        sources = standardize_from or ()
+        standardizer = opened.standardizer(sources, [job.standardization_asked(config)], data.layers)
+        by = [{"name": p.stem, "rows": v.n_rows} for p, v in zip(sources, standardizer.sources, strict=False)]
         picks_lr = lr is None and recipe is r.Recipe.default
-        made = _standardized(inputs, data, config, standardize_from or (), room, picks_lr, outputs.earlier_choice)
-        _run(outputs, made, room, where)
+        files = job.Files(output, log_file, save_every, resume, force)
+        made = job.Job(data, config, standardizer, by, picks_lr)
+        curves = job.train_encoder(made, files, where, room, console.progress)
+    if plot is not None:
+        from contrasim_cli.plots import draw_training
+
+        draw_training(curves, plot, force or resume)
+
+
+def _check_outputs(files: Sequence[Path | None], plot: Path | None, replaces: bool) -> None:
+    """Refuse what cannot be written, before any work is done for it."""
+    for path in files:
+        if path is not None:
+            check_output(path, replaces)
+    if plot is not None:
+        check_plot(plot)
+        check_output(plot, replaces)
+
+
+def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: list[Path] | None) -> None:
+    """Refuse options that go with the other kind of inputs."""
+    asked = {
+        "--anchors": given["n_anchors"],
+        "--anchor-feature": given["features"],
+        "--copies": given["copies"] is not None,
+    }
+    if inputs is r.RowsIn.anchors:
+        asked = {
+            "--standardize": given["standardize"],
+            "--standardize-from": standardize_from,
+            "--encoder-per-view": given["encoder_per_view"],
+        }
+    wrong = [name for name, value in asked.items() if value]
+    if wrong:
+        other = r.RowsIn.raw if inputs is r.RowsIn.anchors else r.RowsIn.anchors
+        raise UsageError(f"{wrong[0]} goes with --inputs {other.value}")
 
 
 def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: list[str] | None) -> None:
@@ -195,8 +198,10 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
         raise UsageError(f"--temperature {parts['temperature']:g}: must be greater than 0")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
-    if task is r.Task.layers and parts["standardize"] == "auto":
-        raise UsageError("--standardize auto goes with --task pairs; give none, center, zscore or whiten")
+    if task is r.Task.layers and parts["standardize"] in ("auto", "within"):
+        raise UsageError(
+            f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"
+        )
     if task is r.Task.layers and (per_view or sides):
         raise UsageError("--encoder-per-view, --layers-a and --layers-b go with --task pairs")
 
@@ -210,94 +215,3 @@ def _data(
         return Data(inputs.views, inputs.select(layers, embeddings=False))
     first, second = inputs.select_sides(layers_a or layers, layers_b or layers, embeddings=False)
     return Data(inputs.views, [*first[:1], *second[1:]])
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Data with what standardises them, the configuration, the stores whose statistics are taken, and what was chosen."""
-
-    data: "Data"
-    config: "Config"
-    by: list[dict[str, Any]]
-    choice: "Choice | None" = None
-
-
-def _standardized(
-    inputs: "Inputs",
-    data: "Data",
-    config: "Config",
-    sources: Sequence[Path],
-    budget: int,
-    picks_lr: bool,
-    earlier: "Callable[[], Choice | None]",
-) -> Prepared:
-    """What is trained on, and by what; where the data decide, they do so once for a run and all that resume it."""
-    from contrasim_cli.training import choose
-    from contrasim_cli.transforms import Standardization
-
-    asks = config.standardize == "auto"
-    standardizer = inputs.standardizer(
-        sources, [Standardization("whiten") if asks else config.standardization], data.layers
-    )
-    choice = None
-    if asks:
-        before = earlier()
-        choice = before or choose(data, standardizer, config, budget, console.progress)
-        config = choice.of(config, picks_lr)
-        standardizer.whitens = config.standardize == "whiten"
-        if before is None:
-            log.info("%s; learning rate %g", choice.text, config.lr)
-    transforms = standardizer.transforms(config.standardization, data.layers, budget, console.progress)
-    by = [{"name": path.stem, "rows": view.n_rows} for path, view in zip(sources, standardizer.sources, strict=False)]
-    return Prepared(replace(data, transforms=transforms), config, by, choice)
-
-
-def _check_complete(output: Path, config: "Config", about: dict[str, Any]) -> None:
-    """Refuse to take the output that is there for that of this run where it is another's."""
-    from contrasim_cli import encoder as encoders
-
-    found = encoders.load(output)
-    if found.config != config or any(
-        found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
-    ):
-        raise OutputExistsError(
-            f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
-        )
-
-
-def _run(outputs: Outputs, made: Prepared, budget: int, device: "torch.device") -> None:
-    from contrasim_cli import encoder as encoders
-    from contrasim_cli import training
-    from contrasim_cli.training.journal import Journal
-
-    output, resume, force = outputs.encoder, outputs.resume, outputs.force
-    data, config = made.data, made.config
-    partial = training.partial_path(output)
-    check_output(partial, force=True)
-    source = training.Source(data, training.Order.of(data, config), budget, console.progress)
-    about = training.provenance(source, made.by, made.choice)
-    if resume and not force and output.exists():
-        _check_complete(output, config, about)
-        log.info("%s is complete already", quoted(output))
-        return
-    if resume and partial.exists():
-        found = encoders.load(partial)
-        training.check_resumable(found, about)
-        state = training.resumed_state(found, config, device)
-        log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
-    else:
-        state = training.new_state(config, device)
-
-    def save(state: training.State, finished: bool) -> None:
-        encoders.save(output if finished else partial, state.checkpoint(about, finished), force=force or not finished)
-
-    run = training.Run(source, config, state, device, save, outputs.save_every, progress=console.progress)
-    with Journal(outputs.log, run.steps_done) as run.journal:
-        run.train()
-    partial.unlink(missing_ok=True)
-    if outputs.plot is not None:
-        from contrasim_cli.plots import draw_training
-
-        draw_training(state.curves, outputs.plot, force or resume)
-    losses = state.curves["loss"]
-    log.info("wrote %s: %s, %d epochs, last loss %.4g", quoted(output), config.objective, len(losses), losses[-1])

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ def configuration(
         "unit": model.unit,
         "subword": model.subword if model.unit == "word" else None,
         "pool": network.pooling,
+        **({"words": digest_of_ids(_words(source))} if source.words else {}),
         "layers": list(layers),
         "max_length": model.max_length,
         "dtype": model.dtype,
@@ -54,6 +55,10 @@ def configuration(
         "attributes": dict(attrs),
         "versions": versions(),
     }
+
+
+def _words(source: Source) -> Iterator[str]:
+    return (f"{position}:{word}" for position, words in source.words.items() for word in sorted(words))
 
 
 def digest_of_ids(ids: Iterable[str]) -> str:

@@ -49,16 +49,20 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
     model, unsaved = _model(options, config, transformers)
     tower = take_tower(model, chosen, options.model, unsaved)
     if kind == "text" or (kind is None and _takes_text(tower)):
-        return _text_network(options, tower, config, transformers)
+        return _text_network(options, tower, config, transformers, source)
     return _vision_network(options, tower, config, transformers, source)
 
 
-def _text_network(options: ModelOptions, tower: Tower, config: Any, transformers: Any) -> TextNetwork:
+def _text_network(
+    options: ModelOptions, tower: Tower, config: Any, transformers: Any, source: Source | None
+) -> TextNetwork:
     by_word = options.unit == "word"
     pool = _subword_pool(options) if by_word else choose_pool(options.pool, TEXT_POOLS, "mean", "text")
     _check_modality(options.model, tower, TEXT, "text")
     tokenizer = _tokenizer(options, transformers)
-    return TextNetwork(options, tower, _digest(options, config), pool, tokenizer=tokenizer)
+    return TextNetwork(
+        options, tower, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
+    )
 
 
 def _subword_pool(options: ModelOptions) -> str:

@@ -2,8 +2,8 @@
 
 import inspect
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -77,6 +77,7 @@ class TextNetwork(Pretrained):
     """An encoder or decoder of text, with its tokenizer."""
 
     tokenizer: Any = None
+    kept_words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of texts, of which not all make rows
 
     def __post_init__(self) -> None:
         self.limit = token_limit(self.tokenizer, self.model, self.options.max_length)
@@ -103,10 +104,16 @@ class TextNetwork(Pretrained):
                 ids[row] = cut["input_ids"][place]
                 if types is not None:
                     types[row] = cut["token_type_ids"][place]
+        if found is not None:
+            found = [self._kept(spans, first + place) for place, spans in enumerate(found)]
         self._check_tokens(ids, first)
         if self.pooling == "none":
             found = [{place: (place, place + 1) for place in range(len(tokens))} for tokens in ids]
         return Tokens(ids, types, self.pad, long, found, self.fixed)
+
+    def _kept(self, found: Spans, row: int) -> Spans:
+        kept = self.kept_words.get(row)
+        return found if kept is None else {word: span for word, span in found.items() if str(word) in kept}
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"token_limit": self.limit}

@@ -9,7 +9,7 @@ import itertools
 import logging
 import re
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ class Choice:
 
     Those that the file `only` names, without those that fit `skip_pattern`; of these, `limit` rows behind the first
     `skip`; and of these, with `skip_bad`, those that can be read. `ids` is a file that names the rows of the input.
+    With `by_word`, `only` may also name words of rows, as row:word.
     """
 
     ids: Path | None = None
@@ -49,6 +50,7 @@ class Choice:
     skip: int = 0
     limit: int | None = None
     skip_bad: bool = False
+    by_word: bool = False
 
 
 ALL = Choice()
@@ -73,6 +75,9 @@ class Source:
     contents: str
     column: str | None = None
     left_out: Sequence[tuple[str, str]] = ()
+    words: Mapping[int, frozenset[str]] = field(
+        default_factory=dict
+    )  # of rows, by position, of which some words are taken
 
     @property
     def name(self) -> str:
@@ -153,6 +158,7 @@ class Selection:
     bad: list[tuple[str, str]] = field(default_factory=list)
     seen: int = 0
     blank: int = 0
+    words: dict[int, frozenset[str]] = field(default_factory=dict)
 
 
 def choose(path: Path, rows: Iterable[Row], choice: Choice = ALL) -> Selection:
@@ -165,17 +171,22 @@ def choose(path: Path, rows: Iterable[Row], choice: Choice = ALL) -> Selection:
     """
     wanted = _wanted(choice.only)
     pattern = _pattern(choice.skip_pattern)
+    words = _words(wanted or ()) if choice.by_word else {}
     found, unknown, taken = Selection(), set(wanted or ()), 0
     for position, row in enumerate(rows):
         found.seen += 1
         unknown.discard(row.id)
-        if (wanted is not None and row.id not in wanted) or (pattern and any(map(pattern.search, row.texts))):
+        unknown -= {f"{row.id}:{word}" for word in words.get(row.id, ()) if int(word) < _count_words(row)}
+        asked = wanted is None or row.id in wanted or row.id in words
+        if not asked or (pattern and any(map(pattern.search, row.texts))):
             continue
         taken += 1
         if taken <= choice.skip:
             continue
         bad = row.bad or row.check()
         if bad is None:
+            if wanted is not None and row.id not in wanted:
+                found.words[len(found.chosen)] = words[row.id]
             found.chosen.add(position)
             found.blank += not all(text.strip() for text in row.texts)
         else:
@@ -195,6 +206,20 @@ def choose(path: Path, rows: Iterable[Row], choice: Choice = ALL) -> Selection:
 
 def _wanted(path: Path | None) -> set[str] | None:
     return None if path is None else set(read_lines(path))
+
+
+def _words(wanted: Iterable[str]) -> dict[str, frozenset[str]]:
+    """Of names of the form row:word, the numbers of the words by row."""
+    found: dict[str, set[str]] = {}
+    for name in wanted:
+        row, _, word = name.rpartition(":")
+        if row and re.fullmatch("0|[1-9][0-9]*", word):
+            found.setdefault(row, set()).add(word)
+    return {row: frozenset(numbers) for row, numbers in found.items()}
+
+
+def _count_words(row: Row) -> int:
+    return min((len(text.split()) for text in row.texts), default=0)
 
 
 def _pattern(text: str | None) -> re.Pattern[str] | None:

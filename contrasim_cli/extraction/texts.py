@@ -89,6 +89,7 @@ def text_sources(path: Path, columns: Sequence[str], id_column: str | None, choi
             contents=digest,
             column=columns[place] if columns else None,
             left_out=found.bad,
+            words=found.words,
         )
         for place in range(max(1, len(columns)))
     ]

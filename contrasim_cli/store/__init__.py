@@ -1,6 +1,6 @@
 """Activation stores: reading and writing them, lining them up, streaming their rows."""
 
-from contrasim_cli.store.align import View, align, drop_nonfinite
+from contrasim_cli.store.align import View, align, drop_nonfinite, ids_digest
 from contrasim_cli.store.format import LayerSpec, StoreWriter
 from contrasim_cli.store.open import close_stores, open_store, open_stores
 from contrasim_cli.store.select import select_layers
@@ -16,6 +16,7 @@ __all__ = [
     "align",
     "close_stores",
     "drop_nonfinite",
+    "ids_digest",
     "open_store",
     "open_stores",
     "select_layers",

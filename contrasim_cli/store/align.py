@@ -1,5 +1,6 @@
 """Lining stores up row by row: by ids in order, by ids whatever their order, or by position."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ class View:
         if self.rows is None:
             return np.arange(self.store.n_rows) if rows is None else rows
         return self.rows if rows is None else self.rows[rows]
+
+
+def ids_digest(view: View) -> str:
+    """One digest of the ids of a view's rows in order; empty where they have none."""
+    ids = view.store.ids
+    if ids is None or view.rows is None:
+        return ids.digest if ids else ""
+    return hashlib.sha256(ids.hashes[view.rows].tobytes()).hexdigest()
 
 
 def align(stores: Sequence[Store], how: str = "order") -> list[View]:

@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import archives
 from contrasim_cli.errors import InputError, MissingError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.store.format import check_rows, read_ids
@@ -118,11 +119,12 @@ def read_torch(path: Path) -> Content:
     import torch
 
     try:
+        archives.check_stored(path)
         with warnings.catch_warnings():
             # torch's about TorchScript, which it refuses right away
             warnings.simplefilter("ignore")
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch raises whatever its unpickler trips over
+    except Exception as error:  # torch and zipfile raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"
         ) from error

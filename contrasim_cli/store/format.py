@@ -1,9 +1,11 @@
 """contrasim's own layout of a store, version 1: HDF5, written by `extract`, by us and by anybody with h5py.
 
-/               attributes format, format_version, complete, model, data, unit, pooling, created, contrasim_version, digest
+/               attributes format, format_version, complete, model, data, unit, pooling, created, contrasim_version, digest,
+                provenance_digest
 /layers/<name>  [n_rows, width] float16, float32 or float64; attribute index
 /ids            [n_rows] variable-length UTF-8
 /provenance     JSON text
+behind the end  the seal, see `seal`
 """
 
 import contextlib
@@ -20,16 +22,18 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import __version__
+from contrasim_cli import __version__, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.files import atomic_output, quoted, writing
-from contrasim_cli.store.hdf5 import Sink, check_dataset, datasets, is_text, read_text, text_attrs
+from contrasim_cli.store import seal
+from contrasim_cli.store.hdf5 import Sink, check_dataset, datasets, each_chunk, is_text, read_text, text_attrs
 from contrasim_cli.store.store import Ids, Layer, Store
 
 FORMAT = "contrasim-activations"
 FORMAT_VERSION = 1
 CHUNK_BYTES = 1 << 20
 IDS_CHUNK = 4096
+PROVENANCE_DIGEST = "provenance_digest"
 FLOATS = ("float16", "float32", "float64")
 
 
@@ -103,8 +107,8 @@ class StoreWriter:
             raise InputError(f"{quoted(self.path)}: nothing to store: {len(names)} layers of {self.n_rows} rows")
 
     def _open(self) -> None:
-        temporary = self._stack.enter_context(atomic_output(self.path, self.force))
-        with writing(self.path):
+        self._temporary = temporary = self._stack.enter_context(atomic_output(self.path, self.force))
+        with writing(self.path), signals.deferred():
             self._sink = self._stack.enter_context(Sink(temporary))
             self._file = self._stack.enter_context(contextlib.closing(h5py.File(self._sink, "w")))
             self._missing = {spec.name: self.n_rows for spec in self.layers}
@@ -132,7 +136,9 @@ class StoreWriter:
         attrs["contrasim_version"] = __version__
         ids_digest = self._write_ids()
         text = h5py.string_dtype("utf-8")
-        self._file.create_dataset("provenance", data=json.dumps(dict(self.provenance), sort_keys=True), dtype=text)
+        provenance = json.dumps(dict(self.provenance), sort_keys=True)
+        self._file.create_dataset("provenance", data=provenance, dtype=text)
+        attrs[PROVENANCE_DIGEST] = hashlib.sha256(provenance.encode()).hexdigest()
         for name, value in attrs.items():
             self._file.attrs[name] = value
         table = [(s.name, i, self.n_rows, s.width, np.dtype(s.dtype).name) for i, s in enumerate(self.layers)]
@@ -169,7 +175,7 @@ class StoreWriter:
         with np.errstate(over="ignore"):
             stored = rows.astype(dataset.dtype, copy=False)
         _check_fits(self.path, layer, start, rows, stored)
-        with writing(self.path):
+        with writing(self.path), signals.deferred():
             try:
                 dataset[start : start + len(rows)] = stored
             finally:
@@ -177,6 +183,12 @@ class StoreWriter:
         self._missing[layer] -= len(rows)
 
     def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with signals.deferred():
+            self._close(kind, error, trace)
+
+    def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
@@ -190,13 +202,21 @@ class StoreWriter:
                     f"{quoted(self.path)}: layer {quoted(name)}: {rows} of {self.n_rows} rows were not written"
                 )
             with writing(self.path):
-                self._file.attrs["complete"] = True
-                self._file.close()
-                self._sink.check()
+                self._finish()
         except BaseException as problem:
             self._stack.__exit__(type(problem), problem, problem.__traceback__)
             raise
         self._stack.close()
+
+    def _finish(self) -> None:
+        self._file.attrs["complete"] = True
+        self._file.flush()
+        places: list[tuple[int, int]] = []
+        for spec in self.layers:
+            each_chunk(self._file["layers"][spec.name], lambda chunk: places.append((chunk.byte_offset, chunk.size)))
+        self._file.close()
+        self._sink.check()
+        seal.append(self._temporary, places)
 
 
 def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
@@ -276,18 +296,22 @@ def read_store(path: Path, file: h5py.File) -> Store:
     digest = text.pop("digest", None)
     if digest is None and "contrasim_version" in text:
         raise InputError(f"{where}: the store has lost its digest; the file is damaged")
+    said = text.pop(PROVENANCE_DIGEST, None)
+    if said is not None and seal.is_cut(path):
+        raise InputError(f"{where}: the store has lost its seal; the file is damaged")
     store = Store(
         path=path,
         kind="contrasim store",
         layers={layer.name: layer for layer in layers},
         ids=ids,
         attrs=text,
-        provenance=_read_provenance(path, found.get("provenance")),
+        provenance=_read_provenance(path, found.get("provenance"), said),
         digest=digest,
         close=file.close,
     )
     if digest is not None:
-        _verify(store, [(name, _index((name, dataset))[0]) for name, dataset in members.items()])
+        attrs = text if said is None else text | {PROVENANCE_DIGEST: said}
+        _verify(store, attrs, [(name, _index((name, dataset))[0]) for name, dataset in members.items()])
     return store
 
 
@@ -342,14 +366,20 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
     )
 
 
-def _read_provenance(path: Path, dataset: h5py.Dataset | None) -> dict[str, Any]:
+def _read_provenance(path: Path, dataset: h5py.Dataset | None, digest: str | None) -> dict[str, Any]:
+    """What /provenance says; stores have a digest of it since they have seals."""
     if dataset is None or dataset.shape != () or not is_text(dataset):
+        if digest is not None:
+            raise InputError(f"{quoted(path)}: the store has lost its /provenance; the file is damaged")
         return {}
     check_dataset(path, "provenance", dataset)
     try:
-        content = json.loads(dataset.asstr()[()], parse_constant=lambda name: None)
-    except (ValueError, OSError, RuntimeError) as error:
+        told = dataset.asstr()[()]
+        content = json.loads(told, parse_constant=lambda name: None)
+    except (ValueError, OSError, RuntimeError, RecursionError) as error:
         raise InputError(f"{quoted(path)}: /provenance is no JSON; the file is damaged") from error
+    if digest is not None and hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest() != digest:
+        raise InputError(f"{quoted(path)}: /provenance does not match its digest; the file is damaged")
     return content if isinstance(content, dict) else {}
 
 
@@ -359,12 +389,12 @@ def _stored_type(dataset: Any) -> str:
     return next((name for name in FLOATS if stored.equal(h5py.h5t.py_create(np.dtype(name)))), "damaged")
 
 
-def _verify(store: Store, order: Sequence[tuple[str, int]]) -> None:
+def _verify(store: Store, attrs: Mapping[str, str], order: Sequence[tuple[str, int]]) -> None:
     index = dict(order)
     table = [(n, index[n], layer.n_rows, layer.width, _stored_type(layer.array)) for n, layer in store.layers.items()]
     ids = store.ids
     found = metadata_digest(
-        table, store.attrs, ids.digest if ids else None, ids.automatic if ids else False, ids.source if ids else None
+        table, attrs, ids.digest if ids else None, ids.automatic if ids else False, ids.source if ids else None
     )
     if found != store.digest:
         raise InputError(

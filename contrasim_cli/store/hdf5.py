@@ -3,17 +3,22 @@
 import io
 import math
 import os
-from collections.abc import Iterator
+from array import array
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from contrasim_cli import signals
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 
 MAX_DEPTH = 16
+CHECKSUM_BYTES = 4  # of fletcher32, behind every chunk
+BOMB_BYTES = 64 << 20
+BOMB_RATIO = 100  # activations are never packed as small as that
 
 
 def open_file(path: Path) -> h5py.File:
@@ -44,7 +49,8 @@ def _damaged(path: Path, error: Exception) -> InputError:
 class Sink(io.RawIOBase):
     """A file for HDF5 to write to, in which no write ever fails: the first error is kept in `error` for us to raise.
 
-    HDF5 itself crashes the interpreter when it cannot write what is left to write on closing a file.
+    HDF5 itself crashes the interpreter when it cannot write what is left to write on closing a file. Nor may a signal raise
+    anything here: whoever makes HDF5 write defers them.
     """
 
     def __init__(self, path: Path) -> None:
@@ -134,25 +140,89 @@ def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> 
 
 
 def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    """Refuse a dataset whose values are elsewhere or nowhere.
+    """Refuse a dataset whose values are elsewhere or nowhere, or many times what is stored of them.
 
     Raises:
-        InputError: a virtual or external dataset, or one with values that were never written.
+        InputError: a virtual or external dataset, one with values that were never written, or one that unpacks to a bomb.
     """
     where = f"{quoted(path)}: {quoted(name)}"
     if dataset.is_virtual or dataset.external:
         raise InputError(f"{where} takes its values from other files; only data inside the file is read")
-    if dataset.size and missing_chunks(dataset):
+    if not dataset.size:
+        return
+    if dataset.chunks is None:
+        stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.id.get_type().get_size())
+        whole = stored >= needed
+    else:
+        whole = _check_chunks(where, dataset, path.stat().st_size)
+    if not whole:
         raise InputError(f"{where}: shape {dataset.shape} is claimed, but not all of its values were ever written")
 
 
-def missing_chunks(dataset: h5py.Dataset) -> bool:
-    """Whether HDF5 would invent values, because some were never written."""
-    if dataset.chunks is None:
-        stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.id.get_type().get_size())
-        return stored < needed
-    expected = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
-    return bool(dataset.id.get_num_chunks() < expected)
+def _check_chunks(where: str, dataset: h5py.Dataset, file_size: int) -> bool:
+    """Whether every chunk is there, which HDF5 would invent otherwise; their index must be sound.
+
+    Raises:
+        InputError: the index names places that cannot be, or chunks that unpack to far more than is stored.
+    """
+    survey = _Survey(dataset, file_size)
+    if dataset.id.get_num_chunks() < survey.expected:
+        return False
+    each_chunk(dataset, survey.add)
+    if not survey.is_sound:
+        raise InputError(f"{where}: the index of its chunks is damaged; copy or extract the file again")
+    if survey.unpacked > max(BOMB_BYTES, BOMB_RATIO * survey.smallest):
+        raise InputError(
+            f"{where}: chunks of {survey.unpacked} bytes are packed into as few as {survey.smallest}, which no activations are; "
+            "write it in chunks of at most 64 MiB"
+        )
+    return True
+
+
+class _Survey:
+    """What the index of a dataset's chunks says, each chunk looked at once."""
+
+    def __init__(self, dataset: h5py.Dataset, file_size: int) -> None:
+        self._chunk, self._file_size = dataset.chunks, file_size
+        self._grid = [-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True)]
+        self.expected = math.prod(self._grid)
+        self.unpacked = math.prod(dataset.chunks) * int(dataset.id.get_type().get_size())
+        plain = dataset.compression is None and dataset.fletcher32 and not dataset.scaleoffset
+        self._exact = self.unpacked + CHECKSUM_BYTES if plain else None
+        self._places = array("q")
+        self._in_place = True
+        self.smallest = self.unpacked
+
+    def add(self, chunk: Any) -> None:
+        """Look at one: `chunk_offset`, `filter_mask`, `byte_offset` and `size`."""
+        place = 0
+        for start, length, count in zip(chunk.chunk_offset, self._chunk, self._grid, strict=True):
+            number, rest = divmod(start, length)
+            self._in_place &= 0 <= number < count and not rest
+            place = place * count + min(number, count)
+        # filters make no chunk twice as large
+        size_fits = (
+            chunk.size <= 2 * self.unpacked + CHECKSUM_BYTES if self._exact is None else chunk.size == self._exact
+        )
+        unfiltered = self._exact is not None and chunk.filter_mask  # its checksum would not be looked at
+        self._in_place &= size_fits and not unfiltered and 0 <= chunk.byte_offset <= self._file_size - chunk.size
+        self.smallest = min(self.smallest, chunk.size)
+        self._places.append(place)
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether every chunk has a place of its own, in the dataset and in the file, and the size it must have."""
+        return self._in_place and len(np.unique(np.frombuffer(self._places, np.int64))) == self.expected
+
+
+def each_chunk(dataset: h5py.Dataset, look: Callable[[Any], None]) -> None:
+    """Look at each chunk: its `chunk_offset`, `filter_mask`, `byte_offset` and `size`."""
+    with signals.deferred():
+        if hasattr(dataset.id, "chunk_iter"):  # walks through the index once, instead of once per chunk
+            dataset.id.chunk_iter(look)
+        else:
+            for number in range(dataset.id.get_num_chunks()):
+                look(dataset.id.get_chunk_info(number))
 
 
 def text_attrs(path: Path, holder: Any) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """The arrays of an `.npz` archive: those that are not compressed are mapped, the others read when they are asked for."""
 
+import math
 import struct
 import zipfile
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import archives
+
 LOCAL_HEADER = 30  # bytes, and then the name and an extra field
-CHECK_BLOCK = 1 << 20
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -46,9 +48,8 @@ class Member:
         return PackedRows(self)
 
     def _verify(self) -> None:
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as stream:
-            while stream.read(CHECK_BLOCK):
-                pass
+        with zipfile.ZipFile(self.path) as archive:
+            archives.verify(archive, self.info)
 
     def _offset(self) -> int:
         with self.path.open("rb") as stream:
@@ -81,14 +82,23 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return content
 
 
+def _check_claim(member: Member) -> None:
+    """Refuse a shape that claims another number of values than there are, before room is made for them."""
+    size, claimed = member.info.file_size - member.header, math.prod(member.shape) * member.dtype.itemsize
+    if size != claimed:
+        raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
+
+
 def members(path: Path) -> dict[str, Member]:
     """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
     found = {}
     with zipfile.ZipFile(path) as archive:
+        archives.check_packed(path, archive.infolist())
         for info in archive.infolist():
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
                 found[info.filename.removesuffix(".npy")] = Member(path, info, shape, dtype, fortran, stream.tell())
             if dtype.hasobject:
                 raise ValueError(f"{info.filename} holds Python objects")
+            _check_claim(found[info.filename.removesuffix(".npy")])
     return found

@@ -5,15 +5,20 @@ import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
-from contrasim_cli.files import first_bytes, quoted
-from contrasim_cli.store import foreign, format, hdf5, neurox, thingsvision
+from contrasim_cli.files import first_bytes, quoted, readable
+from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
+from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ATTEMPTS = 20  # at opening a file that is replaced meanwhile
+
+Opened = TypeVar("Opened", Store, foreign.Content)
 
 
 def open_stores(paths: Sequence[Path]) -> list[Store]:
@@ -70,17 +75,24 @@ def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     start = first_bytes(path)
     if not _is_hdf5(path, start):
         return _content(path, start).arrays, lambda: None
+    content = _safely(path, lambda: _plain_content(path), lambda content: content.close())
+    return content.arrays, content.close
+
+
+def _plain_content(path: Path) -> foreign.Content:
+    """Somebody's HDF5 file."""
     file = hdf5.open_file(path)
     with _closed_on_error(path, file):
-        return foreign.read_plain_hdf5(path, file, dict(hdf5.datasets(path, file))).arrays, file.close
+        return foreign.read_plain_hdf5(path, file, dict(hdf5.datasets(path, file)))
 
 
 def _is_hdf5(path: Path, start: bytes) -> bool:
     """Whether the signature is there: at the beginning, or behind a user block of 512, 1024, … bytes."""
     if start.startswith(HDF5_MAGIC):
         return True
-    size, offset = path.stat().st_size, 512
-    with path.open("rb") as stream:
+    offset = 512
+    with readable(path), path.open("rb") as stream:
+        size = os.fstat(stream.fileno()).st_size
         while offset < min(size, 1 << 20):
             stream.seek(offset)
             if stream.read(8) == HDF5_MAGIC:
@@ -90,6 +102,46 @@ def _is_hdf5(path: Path, start: bytes) -> bool:
 
 
 def _open_hdf5(path: Path, axes: str | None) -> Store:
+    return _safely(path, lambda: _read_hdf5(path, axes), lambda store: store.close())
+
+
+def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], None]) -> Opened:
+    """What `read` makes of an HDF5 file that its seal vouches for, or else a child process that has read it before."""
+
+    def rehearsal() -> None:
+        opened = read()
+        if isinstance(opened, Store) and opened.ids is not None:
+            opened.ids.digest  # noqa: B018  all ids are read
+
+    for _ in range(ATTEMPTS):
+        before = _identity(path)
+        sealed = _sealed(path)
+        if sealed is False:
+            raise InputError(
+                f"{quoted(path)}: its seal says that its ids, names or attributes are not what was written; the file is "
+                "damaged, copy or extract it again"
+            )
+        if sealed is None:
+            rehearse(path, rehearsal)
+        opened = read()
+        if _identity(path) == before:
+            return opened
+        close(opened)  # another file has taken its place meanwhile
+    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    with readable(path):
+        found = path.stat()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _sealed(path: Path) -> bool | None:
+    with readable(path):
+        return seal.holds(path)
+
+
+def _read_hdf5(path: Path, axes: str | None) -> Store:
     file = hdf5.open_file(path)
     with _closed_on_error(path, file):
         if format.is_own(file):

@@ -1,7 +1,7 @@
 """A store, whatever file it came from: named layers over the same rows, and the rows' ids."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -83,11 +83,9 @@ class Ids:
         everything = hashlib.sha256()
         done = 0
         for block in self.blocks():
-            digests = [
-                hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in block
-            ]
-            hashes[done : done + len(block)] = np.frombuffer(b"".join(digests), dtype="V16")
-            everything.update(b"".join(digests))
+            found = id_hashes(block)
+            hashes[done : done + len(block)] = found
+            everything.update(found.tobytes())
             done += len(block)
         return hashes, everything.hexdigest()
 
@@ -138,6 +136,12 @@ class Store:
                 f"{quoted(self.path)}: layer {quoted(name)}: rows {start} to {stop - 1} cannot be read "
                 f"({reason(error)}); the file is damaged, copy or extract it again"
             ) from error
+
+
+def id_hashes(names: Sequence[str]) -> IdHashes:
+    """[ids] the hashes by which ids are compared."""
+    digests = [hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in names]
+    return np.frombuffer(b"".join(digests), dtype="V16")
 
 
 def first_duplicate(hashes: IdHashes) -> tuple[int, int] | None:

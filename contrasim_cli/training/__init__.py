@@ -4,8 +4,9 @@ Task `layers`: a step takes a batch of rows through every layer of every model; 
 Task `pairs`: a step takes a batch of rows through one layer of both views; items are the rows of either view. An epoch
 visits every (batch, layer) once, in random order.
 
-`data` is what is trained on, `choice` how its rows are best standardised, `order` which rows a step sees, `rows` where they
-are read, `objective` the loss, `state` where a run stands, `validation` how it fares on held-out rows, and `loop` the loop.
+`data` is what is trained on, `choice` how its rows are best standardised, by `within` how views differ and `margins` to near rows
+among others, `order` which rows a step sees, `rows` where they are read, `objective` the loss, `state` where a run stands,
+`validation` how it fares on held-out rows, and `loop` the loop.
 What a step sees depends on seed, epoch and step alone, so that a run can be taken up at any step.
 """
 
@@ -14,7 +15,15 @@ from contrasim_cli.training.data import Data, check_data
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.order import Order, Step
 from contrasim_cli.training.rows import Source
-from contrasim_cli.training.state import State, check_resumable, new_state, partial_path, provenance, resumed_state
+from contrasim_cli.training.state import (
+    State,
+    check_resumable,
+    curves_of,
+    new_state,
+    partial_path,
+    provenance,
+    resumed_state,
+)
 
 __all__ = [
     "Choice",
@@ -27,6 +36,7 @@ __all__ = [
     "check_data",
     "check_resumable",
     "choose",
+    "curves_of",
     "new_state",
     "partial_path",
     "provenance",

@@ -4,6 +4,10 @@ Rows of a sample are standardised in every way of a ladder, weakest first, and c
 part of the rows, of either view, to which their own row is strictly the most similar of all rows of the other view, on
 average over layers. The best way wins, and of ways that are about as good the weakest. Where no way does better than
 chance, as for views that share no basis, scores say nothing: rows are whitened, and training has a longer way to go.
+
+Where whitening by little shrinkage wins, how the views of a row differ (`within`) may do better still. By which of the two
+rows lie more clearly nearer to their own than to its nearest neighbours decides. Where weaker ways win, how these views
+differ says little about others.
 """
 
 import itertools
@@ -20,8 +24,10 @@ from torch.nn import functional
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
+from contrasim_cli.training.margins import WITHIN, compared
 from contrasim_cli.training.order import CHOICE, HELD_OUT_ROWS, Rows, held_out_rows
 from contrasim_cli.training.validation import row_accuracy
+from contrasim_cli.training.within import misfit
 from contrasim_cli.transforms import Standardization, Standardizer, each_transform
 
 log = logging.getLogger(__name__)
@@ -50,6 +56,7 @@ class Choice:
     rows: int = 0
     layers: list[str] = field(default_factory=list)  # of the first view
     scores: dict[str, float] = field(default_factory=dict)
+    margins: dict[str, float] = field(default_factory=dict)
 
     def of(self, config: Config, with_lr: bool) -> Config:
         """The configuration with what was chosen."""
@@ -71,7 +78,12 @@ class Choice:
         }
         found = ", ".join(f"{100 * score:.1f} % ({name})" for name, score in self.scores.items())
         how = Standardization(self.kind, self.shrinkage).text
-        return f"standardising rows by {how}: {reasons[self.because]}" + (f": {found}" if found else "")
+        clear = ", ".join(f"{margin:.3f} ({name})" for name, margin in self.margins.items())
+        return (
+            f"standardising rows by {how}: {reasons[self.because]}"
+            + (f": {found}" if found else "")
+            + (f"; margins to near rows, mean over deviation: {clear}" if clear else "")
+        )
 
 
 def choose(data: Data, standardizer: Standardizer, config: Config, budget: int, progress: Progress = silent) -> Choice:
@@ -98,7 +110,15 @@ def choose(data: Data, standardizer: Standardizer, config: Config, budget: int, 
         return replace(_far(data, "chance"), **seen)  # type: ignore[arg-type]
     how = next(how for how, score in zip(LADDER, scores, strict=True) if score >= best - ABOUT_AS_GOOD)
     fine = how.kind == "whiten" and how.shrinkage <= FINE
-    return Choice(how.kind, how.shrinkage, FINE_LR if fine else LR, "scores", **seen)  # type: ignore[arg-type]
+    chosen = Choice(how.kind, how.shrinkage, FINE_LR if fine else LR, "scores", **seen)  # type: ignore[arg-type]
+    if not fine or misfit(data):
+        return chosen
+    margins = compared(data, standardizer, config, layers, rows, how)
+    ways = (how, *WITHIN)
+    best_way = max(ways, key=lambda way: margins[way.text])  # of equals the first
+    if best_way is how:
+        return replace(chosen, margins=margins)
+    return replace(chosen, kind="within", shrinkage=best_way.shrinkage, lr=FINE_LR, margins=margins)
 
 
 def _far(data: Data, because: str) -> Choice:

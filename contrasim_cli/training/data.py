@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from contrasim_cli.anchors import Anchored
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.store import Layer, View
@@ -25,11 +26,15 @@ class Item:
 
 @dataclass(frozen=True)
 class Data:
-    """The views to train on and, of each, its layers in matching order; `transforms`, by view and name, where there are any."""
+    """The views to train on and, of each, its layers in matching order; `transforms`, by view and name, where there are any.
+
+    Of several views of the same stores, which differ in how they are transformed, the first `n_stores` are one per store.
+    """
 
     views: Sequence[View]
     layers: Sequence[Sequence[str]]
-    transforms: Mapping[tuple[int, str], Transform] = field(default_factory=dict)
+    transforms: Mapping[tuple[int, str], Transform | Anchored] = field(default_factory=dict)
+    n_stores: int | None = None
 
     @property
     def n_rows(self) -> int:
@@ -48,7 +53,11 @@ class Data:
         for v, (view, names) in enumerate(zip(self.views, self.layers, strict=True)):
             for k, name in enumerate(names):
                 layer = view.store.layer(name)
-                found.append(Item(v, k, name, layer.width, _kept_dtype(layer)))
+                made = self.transforms.get((v, name))
+                if isinstance(made, Anchored):
+                    found.append(Item(v, k, name, made.width, np.dtype(np.float16)))
+                else:
+                    found.append(Item(v, k, name, layer.width, kept_dtype(layer)))
         return found
 
     @property
@@ -72,8 +81,13 @@ class Data:
         """Size of all rows in the types they are kept in."""
         return self.n_rows * self.row_bytes
 
+    @property
+    def transform_bytes(self) -> int:
+        """Size of what standardises the rows, or describes them by anchors."""
+        return sum(transform.nbytes for transform in self.transforms.values())
 
-def _kept_dtype(layer: Layer) -> np.dtype[Any]:
+
+def kept_dtype(layer: Layer) -> np.dtype[Any]:
     """A type no wider than float32; float16 stays float16, which halves the memory."""
     return np.dtype(np.float16 if layer.dtype == np.float16 else np.float32)
 
@@ -85,8 +99,8 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
         UsageError: too few or too many stores, or views that `per_view` could not tell apart later.
         MismatchError: the views differ in their number of layers.
     """
-    if task == "pairs" and len(data.views) != 2:
-        raise UsageError(f"--task pairs trains on two stores (one per view), {len(data.views)} given")
+    if task == "pairs" and len(data.views) < 2:
+        raise UsageError("--task pairs trains on two or more stores (one per view), 1 given")
     if task == "layers" and len(data.views) < 2:
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
     first = data.views[0].store
@@ -98,9 +112,16 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
             )
     if task == "layers" and data.n_layers < 2:
         raise UsageError("--task layers needs two or more layers: other layers are the negatives")
-    if per_view and len({view.store.stem for view in data.views}) < 2:
+    if per_view and len({view.store.stem for view in data.views}) < len(data.views):
+        which = "both" if len(data.views) == 2 else "two"
         raise UsageError(
-            f"--encoder-per-view tells views by their file names, and both are {quoted(first.stem)}; rename one"
+            f"--encoder-per-view tells views by their file names, and {which} are {quoted(_twice(data))}; rename one"
         )
     if data.n_rows < 2:
         raise MismatchError(f"{quoted(first.path)}: training needs at least 2 rows, found {data.n_rows}")
+
+
+def _twice(data: Data) -> str:
+    """A name that two views have."""
+    names = [view.store.stem for view in data.views]
+    return next(name for name in names if names.count(name) > 1)

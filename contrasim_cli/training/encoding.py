@@ -34,8 +34,7 @@ def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, 
 def _chunks(part: Part, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
     step = CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)
     for start in range(0, part.n_rows, step):
-        rows = part.rows(slice(start, start + step)).to(device)
-        yield rows.float().to(dtype)  # from float16 to bfloat16 this way is twice as fast as at once
+        yield part.rows(slice(start, start + step)).to(device).to(dtype)
 
 
 def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:

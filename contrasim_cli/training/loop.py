@@ -19,7 +19,7 @@ from contrasim_cli.training.order import Step
 from contrasim_cli.training.rows import Held, Source
 from contrasim_cli.training.state import State, learning_rate
 from contrasim_cli.training.stopping import Stop, deferred_signals
-from contrasim_cli.training.validation import layer_accuracy, row_accuracy
+from contrasim_cli.training.validation import layer_accuracy, mean_row_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Run:
         """
         total = self.config.epochs * self.epoch_steps
         with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
-            advance(self.steps_done)
+            advance(self.steps_done, earlier=True)
             finished = self.state.epoch == self.config.epochs
             while not finished:
                 self._epoch(stop, advance)
@@ -136,8 +136,7 @@ class Run:
         outputs = [self._encode(encoder, held, Step(held.rows, layer)) for layer in layers]
         losses = [float(self.objective(z)) for z in outputs]
         right = [
-            row_accuracy(z[0], z[1]) if self.config.task == "pairs" else layer_accuracy(z, data.n_layers)
-            for z in outputs
+            mean_row_accuracy(z) if self.config.task == "pairs" else layer_accuracy(z, data.n_layers) for z in outputs
         ]
         return {
             "validation_loss": sum(losses) / len(losses),

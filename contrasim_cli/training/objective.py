@@ -1,6 +1,7 @@
 """The loss of a step's encoded items."""
 
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -22,12 +23,22 @@ class Objective:
     _sets: dict[int, losses.Sets] = field(default_factory=dict)
 
     def __call__(self, z: Tensor) -> Tensor:
-        """Loss of z [items, n, d]: items are (model, layer) over a batch, or the two views of a batch."""
+        """Loss of z [items, n, d]: items are (model, layer) over a batch, or the views of a batch.
+
+        Of more than two views, the mean over all pairs of them.
+        """
+        if self.config.task == "layers" or len(z) == 2:
+            return self._loss(z)
+        pairs = list(combinations(range(len(z)), 2))
+        return torch.stack([self._loss(z[list(pair)]) for pair in pairs]).mean()
+
+    def _loss(self, z: Tensor) -> Tensor:
         config = self.config
         if config.objective == "deepcka":
             return losses.deepcka(z, self._positive_pairs())
         tau = config.temperature
-        if config.task == "pairs" and config.similarity == "dot" and config.objective in WITH_NEGATIVES:
+        contrastive = config.objective in WITH_NEGATIVES
+        if config.task == "pairs" and config.similarity == "dot" and contrastive and losses.mild(tau):
             return losses.paired(z[0], z[1], tau, config.objective == "supcon", config.anchor_side == "first")
         items = z if config.task == "layers" else z.flatten(0, 1).unsqueeze(1)
         sets = self._masks(z.shape[1])

@@ -1,4 +1,8 @@
-"""Where the rows of a step come from: memory where all fit, else disk, the next group being read while steps run."""
+"""Where the rows of a step come from: memory where all fit, else disk, the next group being read while steps run.
+
+Rows are kept in the type of the encoder's products where that is a narrow one, so that no step converts them again; else as
+stored, float16 as float16.
+"""
 
 import hashlib
 import logging
@@ -14,8 +18,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
-from contrasim_cli.training.data import Data, Item
+from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.order import BLOCK_ROWS, Group, Order, Rows, block_rows
 
 log = logging.getLogger(__name__)
@@ -54,22 +59,27 @@ class Held:
     items: Sequence[Item]
     rows: Rows  # sorted
     per_view: bool = False
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
-        kinds: dict[tuple[int, int, np.dtype[Any]], list[int]] = {}
+        kinds: dict[tuple[int, int, torch.dtype], list[int]] = {}
         for i, item in enumerate(self.items):
-            kinds.setdefault((item.view if self.per_view else 0, item.width, item.dtype), []).append(i)
+            dtype = held_type(item, self.precision)
+            kinds.setdefault((item.view if self.per_view else 0, item.width, dtype), []).append(i)
         self._kinds = list(kinds.items())
         self._tensors = [
-            torch.empty(len(members), len(self.rows), width, dtype=_torch_type(dtype))
-            for (_, width, dtype), members in self._kinds
+            torch.empty(len(members), len(self.rows), width, dtype=dtype) for (_, width, dtype), members in self._kinds
         ]
 
     def put(self, i: int, start: int, block: npt.NDArray[Any]) -> None:
         """Keep rows of item i from position `start` on."""
         for (_, members), tensor in zip(self._kinds, self._tensors, strict=True):
             if i in members:
-                tensor[members.index(i), start : start + len(block)] = torch.from_numpy(block)
+                rows = torch.from_numpy(block)
+                # from float16 to bfloat16 by way of float32 is twice as fast as at once
+                tensor[members.index(i), start : start + len(block)] = (
+                    rows if rows.dtype == tensor.dtype else rows.float()
+                )
 
     def take(self, rows: Rows, layer: int | None = None) -> Iterator[Part]:
         """These rows of all items, or of the items of one layer, in the types they are kept in."""
@@ -82,8 +92,12 @@ class Held:
                 yield Part(view, [chosen.index(members[slot]) for slot in slots], tensor.view(-1, width), index)
 
 
-def _torch_type(dtype: np.dtype[Any]) -> torch.dtype:
-    return torch.float16 if dtype == np.float16 else torch.float32
+def held_type(item: Item, precision: str) -> torch.dtype:
+    """What an item's rows are held in."""
+    if precision != "float32":
+        narrow: torch.dtype = getattr(torch, precision)
+        return narrow
+    return torch.float16 if item.dtype == np.float16 else torch.float32
 
 
 class Source:
@@ -95,17 +109,20 @@ class Source:
 
     def __init__(self, data: Data, order: Order, budget: int, progress: Progress = silent) -> None:
         self.data, self.order, self.items = data, order, data.items
-        self.in_memory = data.bytes_in_memory <= budget
+        precision = order.config.precision
+        held_bytes = data.n_rows * sum(item.width * held_type(item, precision).itemsize for item in self.items)
+        budget -= data.transform_bytes
+        self.in_memory = held_bytes <= budget
         self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
         self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]
         where = "in memory" if self.in_memory else "streamed from disk"
-        log.debug("training rows take %.3g GiB and are %s", data.bytes_in_memory / 2**30, where)
+        log.debug("training rows take %.3g GiB and are %s", held_bytes / 2**30, where)
         self._whole = self._empty(np.arange(data.n_rows if self.in_memory else 0))
         self.held_out = self._empty(order.held_out)
         self._first_pass(progress)
 
     def _empty(self, rows: Rows) -> Held:
-        return Held(self.items, rows, self.order.config.encoder_per_view)
+        return Held(self.items, rows, self.order.config.encoder_per_view, self.order.config.precision)
 
     def _first_pass(self, progress: Progress) -> None:
         """Read everything once: bad values stop the run before hours of work, and the content is digested."""
@@ -123,7 +140,7 @@ class Source:
         """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
-            digest.update(np.ascontiguousarray(block.astype(item.dtype, copy=False)).tobytes())
+            digest.update(_kept(block, kept_dtype(self.data.views[item.view].store.layer(item.name))))
         transform = self.data.transforms.get((item.view, item.name))
         return _narrow(transform(block) if transform else block, item.dtype)
 
@@ -165,6 +182,20 @@ class Source:
             if before + len(group.steps) > done:
                 yield group, before
             before += len(group.steps)
+
+
+def content_digest(view: View, layers: Sequence[str]) -> str:
+    """Digest of a view's rows in these layers, the one that an encoder's provenance has of what it was trained on."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in layers:
+        layer = view.store.layer(name)
+        for rows in _spans(view.n_rows, layer.width):
+            digest.update(_kept(view.read(name, rows), kept_dtype(layer)))
+    return digest.hexdigest()
+
+
+def _kept(block: Floats, dtype: np.dtype[Any]) -> bytes:
+    return np.ascontiguousarray(block.astype(dtype, copy=False)).tobytes()
 
 
 def _narrow(rows: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:

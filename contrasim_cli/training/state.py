@@ -72,7 +72,7 @@ def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
 
 def _optimizer(encoder: Encoder, config: Config) -> torch.optim.Optimizer:
     make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
@@ -102,11 +102,17 @@ def resumed_state(checkpoint: Checkpoint, config: Config, device: torch.device) 
     state.optimizer.load_state_dict(done["optimizer"])
     state.scaler.load_state_dict(done["scaler"])
     state.epoch, state.step, state.loss_sum = done["epochs_done"], done["step"], done["loss_sum"]
-    state.curves = {name.removesuffix("_curve"): list(done[name]) for name in done if name.endswith("_curve")}
+    state.curves = curves_of(checkpoint)
     if "best" in done:
         state.best = copy.deepcopy(state.encoder)
         state.best.load_state_dict(done["best"])
     return state
+
+
+def curves_of(checkpoint: Checkpoint) -> dict[str, list[float]]:
+    """What was noted of each epoch, by name."""
+    done = checkpoint.training
+    return {name.removesuffix("_curve"): list(done[name]) for name in done if name.endswith("_curve")}
 
 
 def provenance(
@@ -114,7 +120,8 @@ def provenance(
 ) -> dict[str, Any]:
     """What the encoder was trained on: names, ids and content of the stores, layers, versions; what was chosen for them."""
     stores = []
-    for view, names, digest in zip(source.data.views, source.data.layers, source.digests, strict=True):
+    views = source.data.views[: source.data.n_stores]
+    for view, names, digest in zip(views, source.data.layers, source.digests, strict=False):
         store = view.store
         stores.append(
             {

@@ -1,5 +1,7 @@
 """How an encoder fares on rows that are held out of training, by a small form of the task's benchmark."""
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,12 @@ TILE_ROWS = 256  # compared at once
 def row_accuracy(first: Tensor, second: Tensor) -> float:
     """The part of the rows [n, d] of either view to which, of all rows of the other view, their own is the most similar."""
     return 0.5 * (_found(first, second) + _found(second, first))
+
+
+def mean_row_accuracy(z: Tensor) -> float:
+    """The mean of `row_accuracy` over all pairs of views; z [views, n, d]."""
+    found = [row_accuracy(z[a], z[b]) for a, b in combinations(range(len(z)), 2)]
+    return sum(found) / len(found)
 
 
 def _found(first: Tensor, second: Tensor) -> float:

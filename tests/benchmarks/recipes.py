@@ -1,184 +1,50 @@
 """What training adds to closed forms: held-out views of real text and the three sample benchmarks, each recipe, several seeds.
 
 Run: python tests/benchmarks/recipes.py --model DIR_OF_A_BERT --text FILE [--train-rows 4000] [--test-rows 1600]
-     [--seeds 2] [--epochs N] [--folder recipes_study] [--distract 0.3] [--only views|samples]
+     [--seeds 2] [--epochs N] [--folder recipes_study] [--distract 0.3] [--only views|samples] [--no-closed-forms]
+     [--with parts] [--with objectives] [--with widths]
 
-The text's sentences are told in five ways, which keep some words, replace others by near ones, move parts about, and put in
-words of another sentence (`--distract`: which part of them). The model makes activations of all five (`contrasim extract`),
-an encoder learns from the first two, and `contrasim bench` judges it by the other eighteen ordered pairs of test sentences.
-Closed forms are judged by the same pairs. Tables: accuracy in %, per layer and over all, mean over seeds ± population standard
-deviation. Activations that are in the folder already are taken as they are; what was trained before is trained anew.
+The text's sentences are told in five ways (text_views.py; `--distract`: which part of another sentence comes in). The model
+makes activations of them (`contrasim extract`), an encoder learns from the first two, and `contrasim bench` judges it by the
+other eighteen ordered pairs of test sentences. Closed forms are judged by the same pairs. Tables: accuracy in %, per layer and
+over all, mean over seeds ± population standard deviation. `--with parts` adds the default recipe with one part changed,
+`objectives` every objective with every standardisation (one seed), `widths` rows of 384 against 128 columns. Activations that
+are in the folder already are taken as they are; what was trained before is trained anew.
 """
 
 import argparse
-import contextlib
-import io
 import json
-import random
-import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 import h5py
 import numpy as np
-from torch.nn import functional
+from text_views import VIEWS, Failed, run, text_views
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.cli import main as contrasim
 
 SAMPLES = Path(__file__).parents[2] / "sample_data"
-RECIPES = ("paper", "default")
-Near = Mapping[str, Sequence[str]]
-FUNCTION_WORDS = frozenset(
-    "the a an of in on at to for and or but is was were are be been by with from as that which it its his her".split()  # noqa: SIM905
-)
-
-
-class Failed(Exception):
-    """A command that failed, with what it said."""
-
-
-def run(*arguments: object) -> None:
-    """One contrasim command."""
-    said = io.StringIO()
-    line = ["contrasim", *map(str, arguments), "-q"]
-    try:
-        with mock.patch("sys.argv", line), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-            contrasim()
-    except SystemExit as stop:
-        if stop.code:
-            raise Failed(said.getvalue().strip()) from stop
-
-
-# --- views of sentences -----------------------------------------------------------------------------------------------
-
-
-def sentences(text: Path) -> list[list[str]]:
-    """Words of the sentences of 8 to 40 words, each sentence once."""
-    found: dict[str, list[str]] = {}
-    for line in text.read_text(encoding="utf-8").splitlines():
-        if line.strip().startswith("="):  # a heading
-            continue
-        for sentence in re.split(r"(?<=[.!?])\s+", re.sub(r" @(.)@ ", r"\1", line)):
-            words = [word for word in sentence.split() if word != "<unk>"]
-            if sum(word.isalpha() for word in words) >= 8 and len(words) <= 40:
-                found.setdefault(" ".join(words).lower(), words)
-    return list(found.values())
-
-
-def near_words(model: Path) -> dict[str, list[str]]:
-    """Of each whole word of the model's vocabulary its four nearest others, by the cosine of centred embeddings."""
-    from transformers import AutoModel
-
-    vocabulary = (model / "vocab.txt").read_text(encoding="utf-8").splitlines()
-    table = AutoModel.from_pretrained(model, local_files_only=True).get_input_embeddings().weight.detach()
-    kept = [i for i, word in enumerate(vocabulary) if word.isalpha() and word.isascii() and len(word) > 2]
-    rows = functional.normalize(table[kept] - table[kept].mean(0), dim=1)
-    found = {}
-    for start in range(0, len(kept), 2048):
-        nearest = (rows[start : start + 2048] @ rows.T).topk(5, dim=1).indices[:, 1:]
-        for k, row in enumerate(nearest.tolist(), start):
-            found[vocabulary[kept[k]]] = [vocabulary[kept[j]] for j in row]
-    return found
-
-
-def some(words: Sequence[str], share: float, rng: random.Random) -> list[str]:
-    """Each word with that probability, in order; four at least."""
-    found = [word for word in words if rng.random() < share]
-    return found if len(found) > 3 else list(words[:4])
-
-
-def replaced(words: Sequence[str], share: float, near: Near, rng: random.Random) -> list[str]:
-    """Some content words replaced by near ones."""
-    return [
-        rng.choice(near[w.lower()])
-        if w.lower() in near and w.lower() not in FUNCTION_WORDS and rng.random() < share
-        else w
-        for w in words
-    ]
-
-
-def misspelt(word: str, rng: random.Random) -> str:
-    """Two letters swapped."""
-    if len(word) < 5:
-        return word
-    k = rng.randrange(1, len(word) - 2)
-    return word[:k] + word[k + 1] + word[k] + word[k + 2 :]
-
-
-def plain(words: list[str], near: Near, rng: random.Random) -> list[str]:
-    """Some of the words."""
-    return some(words, 0.35, rng)
-
-
-def reworded(words: list[str], near: Near, rng: random.Random) -> list[str]:
-    """Some of the words, many of them replaced."""
-    return replaced(some(words, 0.4, rng), 0.4, near, rng)
-
-
-def moved(words: list[str], near: Near, rng: random.Random) -> list[str]:
-    """The last part first."""
-    cut = rng.randrange(len(words) // 3, 2 * len(words) // 3 + 1)
-    return replaced(some(words[cut:] + words[:cut], 0.35, rng), 0.2, near, rng)
-
-
-def first(words: list[str], near: Near, rng: random.Random) -> list[str]:
-    """The first part, carelessly written."""
-    told = replaced(some(words[: round(0.7 * len(words))], 0.5, rng), 0.15, near, rng)
-    return [misspelt(word, rng) if rng.random() < 0.2 else word for word in told]
-
-
-def last(words: list[str], near: Near, rng: random.Random) -> list[str]:
-    """The last part, with few function words."""
-    part = words[-round(0.7 * len(words)) :]
-    told = [word for word in part if rng.random() < (0.3 if word.lower() in FUNCTION_WORDS else 0.5)]
-    return replaced(told, 0.15, near, rng)
-
-
-VIEWS = {tell.__name__: tell for tell in (plain, reworded, moved, first, last)}
-
-
-def write_views(folder: Path, arguments: argparse.Namespace) -> None:
-    """`train.tsv` and `test.tsv`: an id and the five tellings of each sentence."""
-    rng, near = random.Random(0), near_words(arguments.model)
-    rows = sentences(arguments.text)
-    rng.shuffle(rows)
-    wanted = arguments.train_rows + arguments.test_rows
-    if len(rows) < wanted:
-        raise SystemExit(f"{arguments.text}: {len(rows)} sentences of 8 to 40 words, {wanted} are needed")
-    parts = {"train": rows[: arguments.train_rows], "test": rows[arguments.train_rows : wanted]}
-    for split, part in parts.items():
-        lines = ["\t".join(("id", *VIEWS))]
-        for k, words in enumerate(part):
-            told = []
-            for tell in VIEWS.values():
-                other = [word for word in rng.choice(rows) if rng.random() < arguments.distract]
-                both = [tell(words, near, rng), other]
-                told.append(" ".join(both[0] + both[1] if rng.random() < 0.5 else both[1] + both[0]))
-            lines.append("\t".join((f"{split}{k}", *told)))
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def text_views(folder: Path, arguments: argparse.Namespace) -> None:
-    """Activations of all views, `folder/train/plain.h5` and so on."""
-    if not (folder / "test.tsv").exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_views(folder, arguments)
-    for split in ("train", "test"):
-        (folder / split).mkdir(exist_ok=True)
-        for view in VIEWS:
-            store = folder / split / f"{view}.h5"
-            if not store.exists():
-                text = ["--text", folder / f"{split}.tsv", "--column", view, "--id-column", "id"]
-                run("extract", "--model", arguments.model, *text, "--pool", "cls", "-o", store)
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
+RECIPES = {name: ["--recipe", name] for name in ("paper", "default")}
+PARTS = {
+    "whitened by 0.03, as it is": ["--standardize", "whiten", "--shrinkage", "0.03", "--lr", "1e-12", "--epochs", "1"],
+    "whitened by 0.03": ["--standardize", "whiten", "--shrinkage", "0.03", "--lr", "1e-4"],
+    "whitened by 0.03, lr 1e-3": ["--standardize", "whiten", "--shrinkage", "0.03", "--lr", "1e-3"],
+    "within 0.01, as it is": ["--standardize", "within", "--shrinkage", "0.01", "--lr", "1e-12", "--epochs", "1"],
+    "within 0.01, lr 1e-3": ["--standardize", "within", "--shrinkage", "0.01", "--lr", "1e-3"],
+    "Eq. 3": ["--objective", "contrasim"],
+    "temperature 0.2": ["--temperature", "0.2"],
+    "output 128": ["--dim", "128"],
+    "an MLP beside": ["--path", "both"],
+    "batches of 1,024": ["--batch-size", "1024"],
+    "AdamW, decay 0.05": ["--optimizer", "adamw", "--weight-decay", "0.05"],
+}
+OBJECTIVES = {
+    f"{objective}, {how}": ["--recipe", "paper", "--objective", objective, "--standardize", how]
+    for objective in ("contrasim", "supcon", "deepdot", "deepcka")
+    for how in ("none", "center", "zscore", "whiten")
+}
 Accuracies = dict[tuple[str, str], dict[str, float]]  # in %, by measure and negatives, and by layer
 
 
@@ -209,13 +75,22 @@ class Study(NamedTuple):
 
 
 def judged(study: Study, folder: Path, *options: object) -> Accuracies:
-    """What `bench` finds over pairs that were not trained on; one layer at a time, which tells pairs and layers apart."""
+    """What `bench` finds over pairs that were not trained on, which closed forms know nothing of: they are told pair by pair."""
     if study.benchmark == "layers":
         rows = benched(study, folder, *options)
         return _mean_by_layer((row, row["layer"]) for row in rows if row["pair"] == "all" and row["layer"] != "all")
+    negatives = ["--negatives", "random", "--negatives", "faiss"]
+    if "--encoder" in options:
+        rows = benched(study, folder, *options, *negatives)
+        names = {row["pair"] for row in rows} - {"all"}
+        return _mean_by_layer(
+            (row, row["layer"])
+            for row in rows
+            if row["layer"] != "all" and (row["pair"] == "all" or names == {row["pair"]})
+        )
     found = []
     for layer in study.layers:
-        rows = benched(study, folder, *options, "--layers", layer, "--negatives", "random", "--negatives", "faiss")
+        rows = benched(study, folder, *options, "--layers", layer, *negatives)
         kept = [row for row in rows if row["layer"] == "all" and row["pair"] not in study.trained_pair]
         several = any(row["pair"] != "all" for row in kept)
         found += [(row, layer) for row in kept if not several or row["pair"] != "all"]
@@ -251,15 +126,14 @@ def closed_forms(study: Study, folder: Path) -> Iterator[tuple[str, Accuracies]]
 
 
 def trained(
-    study: Study, folder: Path, recipe: str, arguments: argparse.Namespace
+    study: Study, folder: Path, given: Sequence[object], seeds: int, epochs: int | None
 ) -> tuple[list[Accuracies], float, str]:
-    """Accuracies of a recipe's encoders, one per seed, mean seconds of training, and how rows were standardised."""
+    """Accuracies of encoders, one per seed, mean seconds of training, and how rows were standardised."""
     found, seconds, how = [], [], ""
-    for seed in range(arguments.seeds):
-        encoder = folder / f"{recipe}_{seed}.pt"
-        epochs = ["--epochs", arguments.epochs] if arguments.epochs else []
+    for seed in range(seeds):
+        encoder = folder / f"trained_{seed}.pt"
         started = time.perf_counter()
-        options = ["--task", study.task, "--recipe", recipe, "--seed", seed, *epochs]
+        options = ["--task", study.task, *(["--epochs", epochs] if epochs else []), *given, "--seed", seed]
         run("train", *study.train, *options, "-o", encoder, "--force")
         seconds.append(time.perf_counter() - started)
         found.append(judged(study, folder, "--encoder", encoder))
@@ -268,19 +142,29 @@ def trained(
 
 
 def table(study: Study, folder: Path, arguments: argparse.Namespace) -> None:
-    """Print closed forms and recipes, line by line."""
+    """Print closed forms, recipes and what else is asked for, line by line."""
     folder.mkdir(parents=True, exist_ok=True)
     print(f"\n### {study.title}\n", flush=True)
-    for k, (name, found) in enumerate(closed_forms(study, folder)):
-        line(name, [found], None, head=k == 0)
-    for recipe in RECIPES:
+    head = True
+    if not arguments.no_closed_forms:
+        for name, found in closed_forms(study, folder):
+            line(name, [found], None, head)
+            head = False
+    asked = dict(RECIPES)
+    if study.task == "pairs" and "parts" in arguments.more:
+        asked |= PARTS
+    if "objectives" in arguments.more:
+        asked |= OBJECTIVES
+    for name, options in asked.items():
         try:
-            found_all, seconds, how = trained(study, folder, recipe, arguments)
+            seeds = 1 if name in OBJECTIVES else arguments.seeds
+            found_all, seconds, how = trained(study, folder, options, seeds, arguments.epochs)
         except Failed as problem:  # the paper's recipe may collapse, which is a finding too
-            print(f"| **{recipe}** | {problem} |", flush=True)
+            print(f"| **{name}** | {problem} |", flush=True)
             continue
         named = [{("", kind): value for (_, kind), value in found.items()} for found in found_all]
-        line(f"**{recipe}** ({how})", named, seconds)
+        line(f"**{name}** ({how})", named, seconds, head)
+        head = False
 
 
 def line(name: str, found: Sequence[Accuracies], seconds: float | None, head: bool = False) -> None:
@@ -291,7 +175,7 @@ def line(name: str, found: Sequence[Accuracies], seconds: float | None, head: bo
         per_seed = [[*accuracies.values()] for one in found for (_, k), accuracies in one.items() if k == kind]
         layers, overall = np.mean(per_seed, axis=0), np.mean(per_seed, axis=1)
         spread = f" ± {overall.std():.2f}" if len(found) > 1 else ""
-        cells += [" ".join(f"{value:.1f}" for value in layers), f"{overall.mean():.2f}{spread}"]
+        cells += [" ".join(f"{value:.2f}" for value in layers), f"{overall.mean():.2f}{spread}"]
     if head:
         print("| | " + " | ".join(f"{kind} per layer | {kind} all".strip() for kind in kinds) + " | s |")
         print("|---" * (2 * len(kinds) + 2) + "|")
@@ -302,7 +186,7 @@ def text_study(arguments: argparse.Namespace) -> Study:
     """Views of real text."""
     folder = arguments.folder / "views"
     text_views(folder, arguments)
-    train, test = ([folder / split / f"{view}.h5" for view in VIEWS] for split in ("train", "test"))
+    test, train = ([folder / split / f"{view}.h5" for view in VIEWS] for split in ("test", "train"))
     rows = (
         f"{arguments.train_rows} training rows of {train[0].stem} and {train[1].stem}, {arguments.test_rows} test rows"
     )
@@ -323,6 +207,28 @@ def sample_studies() -> Iterator[Study]:
         yield Study(f"Sample {name}", name.replace("_", "-"), *paths)
 
 
+def width_studies(study: Study, folder: Path) -> Iterator[Study]:
+    """Held-out rows of the views that are trained on, of equal widths and with the second view in 128 random directions."""
+    for width in (384, 128):
+        narrow = [
+            _narrowed(part[1], folder / f"{width}_{name}", width) for part, name in zip(study[2:], "ab", strict=True)
+        ]
+        for benchmark in ("image-caption", "layers"):
+            title = f"{benchmark}, 384 columns against {width}: held-out rows"
+            yield Study(title, benchmark, [study.train[0], narrow[0]], [study.test[0], narrow[1]])
+
+
+def _narrowed(path: Path, folder: Path, width: int) -> Path:
+    """The store with its layers in random directions of its rows, the same in each folder; or as it is."""
+    rng = np.random.default_rng(0)
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path) as source, h5py.File(folder / path.name, "w") as out:
+        for name, layer in source["layers"].items():
+            turned = np.linalg.qr(rng.normal(size=(layer.shape[1], layer.shape[1])))[0][:, :width]
+            out[name] = layer[:].astype(np.float32) @ turned if width < layer.shape[1] else layer[:]
+    return folder / path.name
+
+
 def main() -> None:
     """Parse the options and print the tables."""
     parser = argparse.ArgumentParser()
@@ -335,11 +241,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--epochs", type=int, help="instead of each recipe's")
     parser.add_argument("--only", choices=["views", "samples"])
+    parser.add_argument("--no-closed-forms", action="store_true")
+    parser.add_argument("--with", dest="more", action="append", default=[], choices=["parts", "objectives", "widths"])
     arguments = parser.parse_args()
     if arguments.only != "samples":
         if not (arguments.model and arguments.text):
             parser.error("--model and --text are needed, unless --only samples")
-        table(text_study(arguments), arguments.folder / "views", arguments)
+        views = text_study(arguments)
+        table(views, arguments.folder / "views", arguments)
+        for study in width_studies(views, arguments.folder / "widths") if "widths" in arguments.more else ():
+            table(study, arguments.folder / "widths", arguments)
     if arguments.only != "views":
         for study in sample_studies():
             table(study, arguments.folder / study.benchmark, arguments)

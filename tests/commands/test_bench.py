@@ -261,7 +261,7 @@ def test_the_file_holds_what_stdout_shows(views: list[Path], tmp_path: Path, kin
         (["layers", "{a}", "{b}", "--format", "value"], 2, "--format value prints one score; bench has many, give --format tsv"),
         (["layers", "{a}"], 2, "bench layers compares two or more stores, one per model"),
         (["multilingual", "{a}"], 2, "retrieval compares two or more stores, one per view"),
-        (["image-caption", "{a}", "{b}", "{a}"], 2, "bench image-caption compares two stores, images and captions, 3 given"),
+        (["image-caption", "{a}", "{b}", "{a}"], 2, "bench image-caption compares two stores, images and captions, 3 given; for several, give those of captions with --captions"),
         (["multilingual", "{a}", "{b}", "--measure", "nrom"], 2, "--measure nrom is unknown; did you mean norm?"),
         (["multilingual", "{a}", "{b}", "--batch-size", "34"], 3, "{a}: 34 rows make fewer than two batches of 34"),
         (["multilingual", "{a}", "{b}", "-o", "{a}"], 2, None),
@@ -308,3 +308,99 @@ def test_few_distinct_rows_have_no_neighbours(tmp_path: Path) -> None:
     done = run("bench", "multilingual", *stores, "--negatives", "faiss", "--batch-size", "4")
     assert (done.code, done.stdout) == (3, "")
     assert "has 9 neighbours that differ from it, 10 are needed; use more rows" in done.stderr
+
+
+# --- criteria and figures ---------------------------------------------------------------------------------------------
+
+
+def test_monotonicity_is_a_benchmark_of_its_own(models: list[Path]) -> None:
+    both = run("bench", "layers", *models, "--criterion", "argmax", "--criterion", "monotonicity")
+    assert (both.code, both.stderr) == (0, "")
+    rows = table(both.stdout)
+    assert list(rows[0]) == COLUMNS
+    alone = run("bench", "layers", *models, "--criterion", "monotonicity")
+    assert table(alone.stdout) == rows[7:]
+    assert table(run("bench", "layers", *models).stdout) == rows[:7]
+    assert {r["benchmark"] for r in rows[7:]} == {"layers-monotonicity"}
+    stores = made.related(4, 4, 40, (7,), noise=2.0)
+    wanted = [
+        oracles.layer_monotonicity([[oracles.cka(x, y) for y in b.values()] for x in a.values()])
+        for a, b in (stores[:2], stores[2:])
+    ]
+    found = [float(r["accuracy"]) for r in rows[7:11]]
+    assert found == pytest.approx(np.mean(wanted, axis=0), abs=1e-9)
+    assert [float(rows[k]["accuracy"]) for k in (11, 12)] == pytest.approx(np.mean(wanted, axis=1), abs=1e-9)
+    assert (rows[13]["chance"], rows[13]["trials"], rows[13]["mrr"], rows[13]["margin"]) == ("0.0", "8", "", "")
+    shown = run("bench", "layers", *models, "--criterion", "monotonicity", "--format", "table").stdout
+    assert "rank correlation of similarity with closeness of layers ± std; chance is 0\n" in shown
+    assert f"{found[0]:.3f} ± " in shown
+
+
+def test_figures_of_the_layers_benchmark(models: list[Path], tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.svg" for name in ("layers", "pairs", "grids")]
+    options = ["--plot", files[0], "--plot-pairs", files[1], "--plot-grids", files[2]]
+    measures = ["--measure", "cka", "--measure", "procrustes"]
+    done = run("bench", "layers", *models, *measures, *options, "--criterion", "monotonicity", "--criterion", "argmax")
+    assert (done.code, done.stderr) == (0, "")
+    layers, pairs, grids = (file.read_text() for file in files)
+    assert all(f">{word}<" in layers for word in ("rank correlation", "accuracy in %", "cka", "procrustes", "layer_3"))
+    assert all(f">{word}<" in pairs for word in ("m0-m1", "m2-m3", "rank correlation"))
+    assert all(f">{word}<" in grids for word in ("cka", "procrustes", "(mean of 2 pairs)", "lower is more similar"))
+    stores = made.related(4, 4, 40, (7,), noise=2.0)
+    scores = [oracles.cka(list(a.values())[1], list(b.values())[2]) for a, b in (stores[:2], stores[2:])]
+    assert f">{np.mean(scores):.2f}<" in grids
+    again = run("bench", "layers", *models, *options)
+    assert (again.code, again.stdout) == (5, "")
+
+
+def test_figures_of_retrieval(views: list[Path], tmp_path: Path) -> None:
+    layers, pairs = tmp_path / "layers.svg", tmp_path / "pairs.svg"
+    arguments = ["--batch-size", "2", "--negatives", "random", "--negatives", "faiss", "--plot", layers]
+    done = run("bench", "multilingual", *views, *arguments, "--plot-pairs", pairs)
+    assert (done.code, done.stderr) == (0, "")
+    assert ">multilingual: faiss negatives<" in layers.read_text()
+    drawn = pairs.read_text()
+    assert all(
+        f">{word}<" in drawn for word in ("en-ar", "zh-en", "random negatives", "faiss negatives", "95 % interval")
+    )
+
+
+def test_pairs_of_images_and_captions_are_drawn(views: list[Path], tmp_path: Path) -> None:
+    pairs, layers = tmp_path / "pairs.svg", tmp_path / "layers.svg"
+    arguments = [
+        "--captions",
+        views[1],
+        "--captions",
+        views[2],
+        "--batch-size",
+        "2",
+        "--plot",
+        layers,
+        "--plot-pairs",
+        pairs,
+    ]
+    done = run("bench", "image-caption", views[0], *arguments)
+    assert (done.code, done.stderr) == (0, "")
+    assert all(f">{pair}<" in pairs.read_text() for pair in ("en-ar", "en-zh"))
+    assert ">image-caption: en-ar, random negatives<" in layers.read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "line"),
+    [
+        (["--plot-pairs", "x.doc"], 2, "--plot-pairs x.doc: the format follows the suffix, which is one of .png, .svg, .pdf"),
+        (["--plot-grids", "x"], 2, "--plot-grids x: the format follows the suffix, which is one of .png, .svg, .pdf"),
+        (
+            ["--trials", "x.json", "--criterion", "monotonicity"], 2,
+            "--trials holds right and wrong answers; give --criterion argmax with it",
+        ),
+    ],
+)  # fmt: skip
+def test_figures_and_criteria_that_cannot_be(models: list[Path], options: list[str], code: int, line: str) -> None:
+    assert run("bench", "layers", *models, *options) == (code, "", f"contrasim: error: {line}\n")
+
+
+def test_two_outputs_have_two_names(models: list[Path], tmp_path: Path) -> None:
+    one = tmp_path / "x.png"
+    done = run("bench", "layers", *models, "--plot", one, "--plot-pairs", one)
+    assert done == (2, "", f"contrasim: error: {one}: two outputs cannot have one name\n")

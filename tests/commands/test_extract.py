@@ -236,6 +236,32 @@ def test_words_are_rows(tmp_path: Path) -> None:
     assert store.attrs["unit"] == "word"
 
 
+def test_only_some_words_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "s.txt").write_text("w1 w2 w3\n\nw3 w1\nw2\n")
+    (tmp_path / "only.txt").write_text("0:2\n3\n0:0\n2:1\n")
+    given = ("extract", "--model", "bert", "--text", tmp_path / "s.txt", "--unit", "word")
+    assert run(*given, "-o", tmp_path / "all.h5", "-q").code == 0
+    assert run(*given, "--only-ids", tmp_path / "only.txt", "-o", tmp_path / "some.h5", "-q") == (0, "", "")
+    everything, some = (open_store(tmp_path / name) for name in ("all.h5", "some.h5"))
+    assert everything.ids is not None
+    assert some.ids is not None
+    names = everything.ids.read(0, 6)
+    assert some.ids.read(0, 4) == ["0:0", "0:2", "2:1", "3:0"]
+    assert align([everything, some], "ids")[1].n_rows == 4
+    where = [names.index(name) for name in some.ids.read(0, 4)]
+    for layer in some.layers:
+        np.testing.assert_allclose(some.read(layer, 0, 4), everything.read(layer, 0, 6)[where], atol=1e-5)
+    (tmp_path / "only.txt").write_text("0:3\n2:1\n9:0\nx\n")
+    assert run(*given, "--only-ids", tmp_path / "only.txt", "-o", tmp_path / "no.h5", "-q") == (
+        4,
+        "",
+        f"contrasim: error: {tmp_path}/only.txt: 3 ids are not in {tmp_path}/s.txt: 0:3, 9:0, x; take them out\n",
+    )
+    (tmp_path / "only.txt").write_text("0:2\n")
+    changed = run(*given, "--only-ids", tmp_path / "only.txt", "-o", tmp_path / "some.h5", "--resume", "-q")
+    assert changed.code == 5
+
+
 def test_texts_that_would_be_cut_can_be_refused(tmp_path: Path) -> None:
     result = run("extract", "--model", "bert", *TEXT, "--limit", "5", "--on-truncate", "error", "-o", tmp_path / "o.h5")
     assert result == (

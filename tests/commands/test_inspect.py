@@ -11,6 +11,8 @@ import pytest
 from helpers import run
 from stores import names, values, write, write_by_hand
 
+from contrasim_cli import encoder
+
 HEADER = "store\tlayer\trows\twidth\tdtype\tnan\tinf\tconstant_columns\tmean_cosine\twidest_share\teffective_rank\n"
 
 
@@ -94,6 +96,30 @@ def test_a_note_says_that_lining_up_is_assumed(tmp_path: Path) -> None:
         f"contrasim: note: rows are matched by position: {tmp_path / 'a.npy'} has no ids, so that nothing shows whether its "
         "rows line up\n"
     )
+
+
+def test_an_encoder_tells_how_it_was_trained(tmp_path: Path) -> None:
+    """Everything that repeats or judges a run: options, place, data by digest, every epoch."""
+    stores = [
+        made.store(tmp_path / f"{name}.h5", x) for name, x in zip("ab", made.related(2, 2, 40, (6,)), strict=True)
+    ]
+    options = ["--task", "pairs", "--recipe", "paper", "--hidden", "4", "--batch-size", "16", "--validation", "0.2"]
+    output = tmp_path / "e.pt"
+    assert run("train", *stores, *options, "--epochs", "3", "-o", output)[0] == 0
+    facts = dict(line.split("\t")[1:] for line in run("inspect", output)[1].splitlines()[1:])
+    saved = encoder.load(output)
+    assert set(vars(saved.config)) <= set(facts)
+    assert (facts["finished"], facts["epochs_done"], facts["steps_of_the_epoch_done"]) == ("True", "3", "0")
+    for store in saved.provenance["stores"]:
+        assert facts[f"trained on {store['name']}"] == "40 rows, layers layer_0 layer_1"
+        assert facts[f"digests of {store['name']}"] == f"content {store['content']}, ids {store['ids']}"
+        assert store["content"]
+        assert store["ids"]
+    losses = saved.training["validation_loss_curve"]
+    assert facts["epoch of least validation loss"] == str(1 + losses.index(min(losses)))
+    for k in range(3):
+        words = [f"{name} {saved.training[name + '_curve'][k]:.6g}" for name in ("loss", "validation_loss")]
+        assert facts[f"epoch {k + 1}"].startswith(", ".join(words))
 
 
 def test_an_encoder(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from helpers import run
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.benchmarks.negatives import Pool, nearest_candidates
+from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.transforms import Standardization, Standardizer
 
 HOWS = ["center", "zscore", "whiten"]
@@ -270,14 +270,14 @@ def test_an_encoder_of_standardised_rows_is_that_of_stores_standardised_beforeha
         ("baseline", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
         ("baseline", ["--standardize", "zscore", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
         ("bench layers", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
-        ("train", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
-        ("train", ["--standardize", "auto", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
+        ("train", ["--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten or within"),
+        ("train", ["--standardize", "auto", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten or within"),
         ("train", ["--standardize", "auto", "--task", "layers"], 2,
          "--standardize auto goes with --task pairs; give none, center, zscore or whiten"),
         ("train", ["--memory", "1K"], 3,
          "--standardize auto: covariances and maps of 4 layers take 0.00 GiB, --memory allows 0.00; raise it, select fewer "
          "layers, or give --standardize zscore"),
-        ("train", ["--recipe", "paper", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten"),
+        ("train", ["--recipe", "paper", "--shrinkage", "0.1"], 2, "--shrinkage goes with --standardize whiten or within"),
         ("baseline", ["--standardize-from", "{a}"], 2,
          "--standardize-from goes with --standardize, or an encoder trained on standardised rows"),
         ("bench multilingual", ["--standardize-from", "{a}"], 2,

@@ -3,10 +3,14 @@
 import typer
 
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands.bench.compare import compare_trials
 from contrasim_cli.commands.bench.layers import layers_benchmark
 from contrasim_cli.commands.bench.retrieval import image_caption, multilingual
+from contrasim_cli.commands.bench.sanity import sanity
 
 bench = typer.Typer(help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval.")
 bench.command("layers")(o.common(layers_benchmark))
 bench.command("multilingual")(o.common(multilingual))
 bench.command("image-caption")(o.common(image_caption))
+bench.command("compare")(o.common(compare_trials))
+bench.command("sanity")(o.common(sanity))

@@ -1,17 +1,42 @@
 """`contrasim bench multilingual` and `image-caption`: one retrieval protocol."""
 
+import itertools
 from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from contrasim_cli import console
+from contrasim_cli.benchmarks.sets import by_stem
 from contrasim_cli.commands import options as o
-from contrasim_cli.commands.bench.options import Common, Encoders, Measures, Rows, StandardizeMeasures, hows
+from contrasim_cli.commands import recipe as r
+from contrasim_cli.commands.bench import training as t
+from contrasim_cli.commands.bench.options import (
+    Common,
+    Encoders,
+    Measures,
+    PlotPairs,
+    Rows,
+    StandardizeMeasures,
+    TrialsFile,
+    hows,
+)
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import distinct_names
+from contrasim_cli.files import distinct_names, quoted
+
+if TYPE_CHECKING:
+    import torch
+
+    from contrasim_cli.benchmarks.encoders import TrainingSet
+    from contrasim_cli.benchmarks.evaluation import Judge
+    from contrasim_cli.benchmarks.retrieval import Task
+    from contrasim_cli.benchmarks.trials import Facts
+    from contrasim_cli.commands.inputs import Inputs
+    from contrasim_cli.scoring import Scorer
 
 
 class Negatives(str, Enum):
@@ -51,6 +76,17 @@ def multilingual(
     stores: o.Stores,
     measure: Measures = None,
     encoder: Encoders = None,
+    train: t.TrainStores = None,
+    objective: t.Objectives = None,
+    recipe: t.RecipeOption = r.Recipe.default,
+    seeds: t.Seeds = 1,
+    train_seed: t.TrainSeed = None,
+    epochs: r.Epochs = None,
+    lr: r.LearningRate = None,
+    train_batch_size: t.TrainBatchSize = None,
+    anchor_side: t.AnchorSide = r.AnchorSide.both,
+    encoder_dir: t.EncoderDir = None,
+    dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 8,
     index: IndexOption = Index.exact,
@@ -61,29 +97,59 @@ def multilingual(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
+    trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
     """Retrieval over every ordered pair of views (languages); an encoder is not judged on the pair it was trained on.
 
-    The trained pair is known by the names of the training stores' files.
+    The trained pair is known by the names of the training stores' files. With --train, one encoder is trained on every pair.
     """
-    rows = Rows(standardize, shrinkage, standardize_from)
-    common = Common(
-        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
+    options = t.TrainOptions(
+        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
     )
-    _retrieval(common, "multilingual", negatives, batch_size, layers, None, None, index)
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
+    common = Common(
+        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
+        trials, options, plot_pairs,
+    )  # fmt: skip
+    if train and len(stores) < 3:
+        raise UsageError(
+            "--train: an encoder is judged on pairs of views that it was not trained on; give three views or more"
+        )
+    _Retrieval(common, "multilingual", [stores], negatives, batch_size, layers, layers, index=index).run()
 
 
 def image_caption(
     stores: o.Stores,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--captions",
+            help="Store of captions; repeat for several: every store before it is one of images, and each is paired with each.",
+            show_default=False,
+        ),
+    ] = None,
     measure: Measures = None,
     encoder: Encoders = None,
+    train: t.TrainStores = None,
+    objective: t.Objectives = None,
+    recipe: t.RecipeOption = r.Recipe.default,
+    seeds: t.Seeds = 1,
+    train_seed: t.TrainSeed = None,
+    epochs: r.Epochs = None,
+    lr: r.LearningRate = None,
+    train_batch_size: t.TrainBatchSize = None,
+    anchor_side: t.AnchorSide = r.AnchorSide.both,
+    encoder_dir: t.EncoderDir = None,
+    dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 64,
     index: IndexOption = Index.exact,
@@ -102,69 +168,235 @@ def image_caption(
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
+    anchor_store: o.AnchorStores = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
+    plot_pairs: PlotPairs = None,
+    trials: TrialsFile = None,
     force: o.Force = False,
 ) -> None:
-    """Retrieval from the first store (images) into the second (captions)."""
-    if len(stores) != 2:
-        raise UsageError(f"bench image-caption compares two stores, images and captions, {len(stores)} given")
+    """Retrieval from images into captions: of two stores, or of every store of images with every one of --captions."""
+    options = t.TrainOptions(
+        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
+    )
+    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
+    common = Common(
+        [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
+        plot, force, trials, options, plot_pairs,
+    )  # fmt: skip
+    if captions is None and len(stores) != 2:
+        raise UsageError(
+            f"bench image-caption compares two stores, images and captions, {len(stores)} given; "
+            "for several, give those of captions with --captions"
+        )
+    groups = [stores] if captions is None else [list(pair) for pair in itertools.product(stores, captions)]
     if candidates_from and Negatives.faiss not in (negatives or []):
         raise UsageError("--candidates-from is where nearest neighbours come from; give --negatives faiss with it")
-    rows = Rows(standardize, shrinkage, standardize_from)
-    common = Common(
-        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force
-    )
-    _retrieval(
-        common, "image-caption", negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from, index
-    )
-
-
-def _retrieval(
-    common: Common,
-    benchmark: str,
-    negatives: Sequence[Negatives] | None,
-    batch_size: int,
-    layers_a: Sequence[str] | None,
-    layers_b: Sequence[str] | None,
-    candidates_from: Path | None,
-    index: Index,
-) -> None:
-    if index is not Index.exact and Negatives.faiss not in (negatives or []):
+    if candidates_from and len(captions or [1]) > 1:
         raise UsageError(
-            f"--index {index.value} is how nearest neighbours are searched; give --negatives faiss with it"
+            "--candidates-from is a larger store of the same captions; give one store of --captions with it"
         )
-    names, asked = common.check()
-    from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval
-    from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.device import memory_budget, pick_device
-    from contrasim_cli.store import View, open_store
+    _Retrieval(
+        common,
+        "image-caption",
+        groups,
+        negatives,
+        batch_size,
+        layers_a or layers,
+        layers_b or layers,
+        candidates_from,
+        index,
+    ).run()
 
-    where = pick_device(common.device and common.device.value)
-    scorers = common.scorers(names)
-    one_way = benchmark == "image-caption"
-    with Inputs(common.stores, common.align, common.nan) as inputs:
-        first, second = inputs.select_sides(layers_a, layers_b if one_way else layers_a, embeddings=False)
-        layers = [*first[:1], *second[1:]]
-        task = Task(
+
+@dataclass(frozen=True)
+class _Group:
+    """Stores that are compared with each other, opened, and the layers of each in matching order."""
+
+    paths: Sequence[Path]
+    inputs: "Inputs"
+    layers: list[list[str]]
+
+    def part(self, name: str, chosen: Sequence[int]) -> "TrainingSet":
+        """Some of them, to train on."""
+        from contrasim_cli.benchmarks.encoders import TrainingSet
+        from contrasim_cli.training import Data
+
+        return TrainingSet(name, Data([self.inputs.views[k] for k in chosen], [self.layers[k] for k in chosen]))
+
+
+@dataclass(frozen=True)
+class _Retrieval:
+    """One benchmark: all views, or pairs of images and captions."""
+
+    common: Common
+    benchmark: str
+    groups: Sequence[Sequence[Path]]
+    negatives: Sequence[Negatives] | None
+    batch_size: int
+    layers_a: Sequence[str] | None
+    layers_b: Sequence[str] | None
+    candidates_from: Path | None = None
+    index: Index = Index.exact
+
+    @property
+    def one_way(self) -> bool:
+        """Whether retrieval goes from the first store into the second alone."""
+        return self.benchmark == "image-caption"
+
+    def run(self) -> None:
+        """Everything from the checks to the results."""
+        common, options = self.common, self.common.train
+        if self.index is not Index.exact and Negatives.faiss not in self._negatives:
+            raise UsageError(
+                f"--index {self.index.value} is how nearest neighbours are searched; give --negatives faiss with it"
+            )
+        names, asked = common.check()
+        trainable = self._trainable(options.stores) if options else []
+        from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
+        from contrasim_cli.device import memory_budget, pick_device
+
+        where, budget = pick_device(common.device and common.device.value), memory_budget(asked)
+        with ExitStack() as stack:
+            opened = [self._opened(stack, paths) for paths in self.groups]
+            sets = [one for paths in trainable for one in self._training_sets(self._opened(stack, paths))]
+            training = options.training("pairs", common.seed, where, budget)
+            if options.dry_run:
+                inputs = {"inputs": [str(path) for path in common.stores], "seed": common.seed}
+                common.show_plan(t.planned(sets, training, inputs))
+                return
+            made = t.trained(sets, training, together=True)
+            fixed = [Judge(scorer) for scorer in common.scorers(names)]
+            tasks = self._tasks(stack, opened, fixed, made)
+            found = retrieval_trials(
+                tasks, hold_out=not self.one_way, device=where, budget=budget, progress=console.progress
+            )
+            about = self._about(opened, [*fixed, *made], where) | (t.about(options, made) if options else {})
+            facts = self._facts(opened, tasks)
+        common.report(self.benchmark, found, facts, about, several=bool(options) or len(self.groups) > 1)
+
+    def _opened(self, stack: ExitStack, paths: Sequence[Path]) -> _Group:
+        from contrasim_cli.commands.inputs import Inputs
+
+        inputs = stack.enter_context(Inputs(paths, self.common.align, self.common.nan))
+        first, second = inputs.select_sides(self.layers_a, self.layers_b, embeddings=False)
+        return _Group(paths, inputs, [*first[:1], *second[1:]])
+
+    # --- what is trained on -------------------------------------------------------------------------------------------
+
+    def _trainable(self, stores: Sequence[Path]) -> list[list[Path]]:
+        """The training stores of every group, in its order.
+
+        Raises:
+            UsageError: names do not match those of the tested stores.
+        """
+        tested = list(dict.fromkeys(path.stem for paths in self.groups for path in paths))
+        if self.one_way and len(self.groups) == 1 and len(stores) == 2 and {p.stem for p in stores} != set(tested):
+            return [list(stores)]  # images, captions
+        known = by_stem(stores, "training stores")
+        strange = [path for name, path in known.items() if name not in tested]
+        if strange:
+            raise UsageError(
+                f"--train {quoted(strange[0])}: no tested store has this name; they are {', '.join(map(quoted, tested))}"
+            )
+        missing = [name for name in tested if name not in known]
+        if missing and self.one_way:
+            raise UsageError(f"--train: there is no training store of the name {', '.join(map(quoted, missing))}")
+        found = [[known[path.stem] for path in paths if path.stem in known] for paths in self.groups]
+        if len(found[0]) < 2:
+            raise UsageError("--train takes a store for each side of a pair; give two or more")
+        return found
+
+    def _training_sets(self, group: _Group) -> "list[TrainingSet]":
+        names = [path.stem for path in group.paths]
+        count = range(len(names))
+        both_orders = self.common.train.both_orders and not self.one_way
+        pairs = [(i, j) for i in count for j in count if i < j or (both_orders and i != j)]
+        return [group.part(f"{names[i]}-{names[j]}", [i, j]) for i, j in pairs]
+
+    # --- what is compared ---------------------------------------------------------------------------------------------
+
+    def _tasks(
+        self, stack: ExitStack, opened: Sequence[_Group], fixed: "Sequence[Judge]", made: "Sequence[Judge]"
+    ) -> "list[tuple[str, Task, list[Judge]]]":
+        """Every group with its name, where there are several, and who judges it."""
+        each = len(made) // len(opened)
+        tasks = []
+        for k, group in enumerate(opened):
+            judges = [*fixed, *made[k * each : (k + 1) * each]]
+            task = self._task(stack, group, [judge.scorer for judge in judges])
+            tasks.append(("-".join(task.names) if len(opened) > 1 else "", task, judges))
+        return tasks
+
+    def _task(self, stack: ExitStack, group: _Group, scorers: "Sequence[Scorer]") -> "Task":
+        from contrasim_cli.benchmarks.retrieval import Task, all_pairs
+        from contrasim_cli.store import View, open_store
+
+        inputs, names = group.inputs, dict(zip(self.common.stores, distinct_names(self.common.stores), strict=True))
+        pool = None
+        if self.candidates_from:
+            pool = open_store(self.candidates_from)
+            stack.callback(pool.close)
+        return Task(
             views=inputs.views,
-            names=distinct_names(common.stores),
-            layers=layers,
-            pairs=[(0, 1)] if one_way else all_pairs(len(inputs.views)),
-            negatives=[kind.value for kind in dict.fromkeys(negatives or [Negatives.random])],
-            batch_size=batch_size,
-            seed=common.seed,
-            index=index.value,
-            candidates_from=View(open_store(candidates_from)) if candidates_from else None,
-            standardizer=inputs.standardizer_of(common.rows.standardize_from, scorers, layers),
+            names=[names[path] for path in group.paths],
+            layers=group.layers,
+            pairs=[(0, 1)] if self.one_way else all_pairs(len(inputs.views)),
+            negatives=[kind.value for kind in self._negatives],
+            batch_size=self.batch_size,
+            seed=self.common.seed,
+            index=self.index.value,
+            candidates_from=View(pool) if pool else None,
+            standardizer=inputs.standardizer_of(
+                self._own(group, self.common.rows.standardize_from),
+                scorers,
+                group.layers,
+                self._own(group, self.common.rows.anchor_stores),
+            ),
         )
-        trials = retrieval(
-            task, scorers, hold_out=not one_way, device=where, budget=memory_budget(asked), progress=console.progress
+
+    @property
+    def _negatives(self) -> list[Negatives]:
+        return list(dict.fromkeys(self.negatives or [Negatives.random]))
+
+    def _own(self, group: _Group, sources: Sequence[Path] | None) -> Sequence[Path] | None:
+        """A group's part of the stores whose statistics or anchors are taken: one for each tested store, in their order."""
+        stores = self.common.stores
+        if len(self.groups) == 1 or not sources or len(sources) != len(stores):
+            return sources
+        of = dict(zip(stores, sources, strict=True))
+        return [of[path] for path in group.paths]
+
+    # --- what is said of it -------------------------------------------------------------------------------------------
+
+    def _about(self, opened: Sequence[_Group], judges: "Sequence[Judge]", where: "torch.device") -> dict[str, Any]:
+        common = self.common
+        return (
+            opened[0].inputs.about(
+                seed=common.seed,
+                device=str(where),
+                batch_size=self.batch_size,
+                standardize=hows([judge.scorer for judge in judges]),
+            )
+            | self._index()
+            | {"inputs": [str(path) for path in common.stores]}
         )
-        about = inputs.about(seed=common.seed, device=str(where), batch_size=batch_size, standardize=hows(scorers))
-        about |= {} if index is Index.exact else {"index": index.value}
-    common.report(benchmark, trials, about, [] if index is Index.exact else ["recall"])
+
+    def _index(self) -> dict[str, Any]:
+        return {} if self.index is Index.exact else {"index": self.index.value}
+
+    def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, Task, list[Judge]]]") -> "Facts":
+        tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
+        pool = tasks[0][1].candidates_from
+        source = (pool.store.ids.digest if pool.store.ids else str(pool.n_rows)) if pool else ""
+        return self.common.facts(
+            self.benchmark,
+            tested,
+            batch_size=self.batch_size,
+            seed=self.common.seed if Negatives.random in self._negatives else None,
+            candidates=source if self.index is Index.exact else f"{source} {self.index.value}",
+        )

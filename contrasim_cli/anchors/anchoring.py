@@ -1,0 +1,103 @@
+"""Which rows are anchors, by their ids, and where a store has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from contrasim_cli.anchors.features import FEATURES
+from contrasim_cli.errors import MismatchError, UsageError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.store import Store, View
+from contrasim_cli.store.blocks import RowIndex
+from contrasim_cli.store.store import id_hashes
+
+SHOWN = 10
+ANCHORS = 3  # what a seed is for, beside the others of training
+
+
+@dataclass(frozen=True)
+class Anchoring:
+    """How rows are described by anchors: the anchors' ids, and the features.
+
+    `sources` are the digests of the files whose positions the ids are; there is none where ids are names.
+    """
+
+    ids: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    features: tuple[str, ...] = FEATURES
+
+    kind: ClassVar[str] = "anchors"
+
+    @property
+    def text(self) -> str:
+        """The same in words."""
+        return f"{len(self.ids)} anchors: {', '.join(self.features)}"
+
+
+def draw(views: Sequence[View], count: int, seed: int, features: tuple[str, ...]) -> tuple[Anchoring, RowIndex]:
+    """Random rows as anchors, and their positions in the views, sorted.
+
+    Raises:
+        MismatchError: the store has no ids by which other stores would know the anchors.
+        UsageError: there are too few rows for so many anchors and any others.
+    """
+    first = views[0]
+    raise_all([_without_ids(view.store) for view in views if view.store.ids is None])
+    if count > first.n_rows - 2:
+        raise UsageError(
+            f"--anchors {count}: {quoted(first.store.path)} has {first.n_rows} rows, of which at least 2 are trained on and "
+            "no anchors; give fewer anchors or more rows"
+        )
+    chosen = np.sort(np.random.default_rng([seed, 0, ANCHORS]).choice(first.n_rows, count, replace=False))
+    places = chosen if first.rows is None else first.rows[chosen]
+    ids = [view.store.ids for view in views if view.store.ids is not None]
+    names = tuple(ids[0].read(int(place), int(place) + 1)[0] for place in places)
+    sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)
+    return Anchoring(names, tuple(sources), features), chosen
+
+
+def _without_ids(store: Store) -> MismatchError:
+    return MismatchError(
+        f"{quoted(store.path)}: has no ids, by which anchor rows are known in other stores; extract with ids, or train with "
+        "--inputs raw"
+    )
+
+
+def locate(store: Store, anchoring: Anchoring) -> RowIndex:
+    """[anchors] the rows of a store that are the anchors.
+
+    Raises:
+        MismatchError: the store has no ids, ids that are positions in another file, or lacks some of the anchors.
+    """
+    if store.ids is None:
+        raise MismatchError(
+            f"{quoted(store.path)}: has no ids, by which its {len(anchoring.ids)} anchor rows would be known; {_REMEDY}"
+        )
+    if store.ids.automatic and store.ids.source not in anchoring.sources:
+        found = "positions in another file" if anchoring.sources else "positions in a file, not names"
+        raise MismatchError(
+            f"{quoted(store.path)}: its ids are {found}, which say nothing about the encoder's "
+            f"{len(anchoring.ids)} anchor rows; {_REMEDY}"
+        )
+    hashes = store.ids.hashes
+    order = np.argsort(hashes, kind="stable")
+    wanted = id_hashes(anchoring.ids)
+    at = order[np.searchsorted(hashes[order], wanted).clip(max=len(order) - 1)]
+    missing = [name for name, there in zip(anchoring.ids, hashes[at] == wanted, strict=True) if not there]
+    if missing:
+        raise MismatchError(
+            f"{quoted(store.path)}: {len(missing)} of the encoder's {len(anchoring.ids)} anchor rows are missing: "
+            f"{_shown(missing)}; {_REMEDY}"
+        )
+    rows: RowIndex = at.astype(np.int64)
+    return rows
+
+
+_REMEDY = "extract the anchors (contrasim inspect ENCODER --anchor-ids, extract --only-ids) and give that store with --anchor-store"
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = len(names) - SHOWN
+    return ", ".join(map(quoted, names[:SHOWN])) + (f" and {more} more" if more > 0 else "")

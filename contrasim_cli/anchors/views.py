@@ -1,0 +1,157 @@
+"""Views of stores whose rows come out anchored, computed as they are read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from contrasim_cli.anchors.anchoring import Anchoring, locate
+from contrasim_cli.anchors.features import RIDGES, Anchored, Doubles, Geometry
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
+from contrasim_cli.files import quoted
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store import Layer, Store, View
+from contrasim_cli.store.blocks import Floats, RowIndex
+
+
+@dataclass(frozen=True)
+class AnchoredView(View):
+    """A view whose rows come out anchored; its store says how wide that is, and is otherwise the one on disk."""
+
+    raw: Store = field(kw_only=True)
+    by_layer: Mapping[str, Anchored] = field(kw_only=True)
+
+    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
+        """Anchored rows [n, features] of a layer; otherwise as those of any view."""
+        return self.by_layer[layer](View(self.raw, self.rows).read(layer, rows))
+
+
+@dataclass(frozen=True)
+class _Promised:
+    """What is known of a layer's rows before they are computed."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[np.float32]
+
+    def __getitem__(self, rows: slice) -> Floats:
+        raise TypeError("anchored rows are read through their view")
+
+
+def anchored_view(view: View, by_layer: Mapping[str, Anchored]) -> AnchoredView:
+    """The view with these layers' rows anchored."""
+    layers = {
+        name: Layer(name, _Promised((view.store.n_rows, made.width), np.dtype(np.float32)))
+        for name, made in by_layer.items()
+    }
+    return AnchoredView(replace(view.store, layers=layers), view.rows, raw=view.store, by_layer=by_layer)
+
+
+class Anchors:
+    """The anchor rows of some views: in the views' own stores, or in others, one per view."""
+
+    def __init__(self, views: Sequence[View], sources: Sequence[Store] = ()) -> None:
+        self.views = views
+        self.stores = list(sources) or [view.store for view in views]
+        self.given = bool(sources)
+        self._located: dict[tuple[int, Anchoring], RowIndex] = {}
+        self._found: dict[tuple[int, str, Anchoring], Anchored] = {}
+
+    def check(self, anchoring: Anchoring, layers: Sequence[Sequence[str]]) -> None:
+        """Refuse stores that do not hold the anchors.
+
+        Raises:
+            UsageError: there is not one anchor store for each view.
+            MismatchError: anchors or layers are missing, or a layer has another width there.
+        """
+        if len(self.stores) != len(self.views):
+            raise UsageError(
+                f"--anchor-store takes one store for each of the {len(self.views)} stores, in their order; "
+                f"{len(self.stores)} given"
+            )
+        problems: list[ContraSimError] = []
+        for v, (view, names) in enumerate(zip(self.views, layers, strict=True)):
+            problems += _misfits(view.store, self.stores[v], names)
+            try:
+                self.rows(v, anchoring)
+            except MismatchError as problem:
+                problems.append(problem)
+        raise_all(problems)
+
+    def rows(self, v: int, anchoring: Anchoring) -> RowIndex:
+        """[anchors] where the anchors of a view lie in their store."""
+        if (v, anchoring) not in self._located:
+            self._located[v, anchoring] = locate(self.stores[v], anchoring)
+        return self._located[v, anchoring]
+
+    def anchored(self, v: int, layer: str, anchoring: Anchoring) -> Anchored:
+        """How rows of one layer of one view are described."""
+        key = (v, layer, anchoring)
+        if key not in self._found:
+            self._found[key] = self.altered(v, layer, anchoring, None)
+        return self._found[key]
+
+    def altered(self, v: int, layer: str, anchoring: Anchoring, factors: Doubles | None) -> Anchored:
+        """The same where neurons are scaled by factors [width]; kept by nobody.
+
+        Raises:
+            InputError: an anchor row holds a bad value, or all are the same.
+        """
+        rows = View(self.stores[v], self.rows(v, anchoring)).read(layer)
+        try:
+            return Anchored(Geometry.of(rows, factors), anchoring.features)
+        except InputError as problem:
+            raise InputError(f"{quoted(self.stores[v].path)}: layer {quoted(layer)}: {problem}") from problem
+
+    def anchored_views(
+        self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
+    ) -> list[View]:
+        """All views with these layers' rows anchored.
+
+        Raises:
+            InputError: anchors and maps do not fit the budget, or an anchor row holds a bad value.
+        """
+        self._check_memory(anchoring, layers, budget)
+        made: list[View] = []
+        with progress("anchoring", sum(map(len, layers)), "layers") as advance:
+            for v, (view, names) in enumerate(zip(self.views, layers, strict=True)):
+                by_layer = {}
+                for name in names:
+                    by_layer[name] = self.anchored(v, name, anchoring)
+                    advance(1)
+                made.append(anchored_view(view, by_layer))
+        return made
+
+    def forget(self) -> None:
+        """Let go of all geometries, which later calls would read anew."""
+        self._found.clear()
+
+    def _check_memory(self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int) -> None:
+        count = len(anchoring.ids)
+        widths = [view.store.layer(n).width for view, names in zip(self.views, layers, strict=True) for n in names]
+        need = sum(4 * count * width + 8 * count**2 * (1 + len(RIDGES)) for width in widths)
+        if need > budget:
+            raise InputError(
+                f"anchors of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it "
+                "or select fewer layers"
+            )
+
+
+def _misfits(store: Store, source: Store, layers: Sequence[str]) -> list[ContraSimError]:
+    """Why the anchors' rows of these layers cannot stand beside the store's."""
+    there, problems = source.layers, list[ContraSimError]()
+    for name in layers:
+        if name not in there:
+            problems.append(
+                MismatchError(
+                    f"{quoted(source.path)}: has no layer {quoted(name)} to take the anchors of {quoted(store.path)} from; "
+                    f"it has {', '.join(map(quoted, there))}"
+                )
+            )
+        elif there[name].width != store.layer(name).width:
+            problems.append(
+                MismatchError(
+                    f"{quoted(source.path)}: layer {quoted(name)} has width {there[name].width}, that of "
+                    f"{quoted(store.path)} has {store.layer(name).width}; give the same model's anchors"
+                )
+            )
+    return problems

@@ -1,0 +1,60 @@
+"""Zip archives of unknown origin (.npz, .pt): looked at before anything is made of them.
+
+torch checks no checksums, and both torch and NumPy unpack whatever an archive says that it holds.
+"""
+
+import zipfile
+from pathlib import Path
+
+BLOCK = 1 << 20
+BOMB_BYTES = 64 << 20
+BOMB_RATIO = 100  # activations are never packed as small as that
+
+
+class UnsafeArchiveError(ValueError):
+    """An archive that is damaged, or made to do harm."""
+
+
+def check_stored(path: Path) -> None:
+    """Refuse an archive that is packed, as those of torch never are, or that fails a checksum.
+
+    Raises:
+        UnsafeArchiveError, and whatever zipfile trips over: the archive is damaged, or made to do harm.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        _check_sizes(path, members)
+        for info in members:
+            if info.compress_type != zipfile.ZIP_STORED:
+                raise UnsafeArchiveError(f"{info.filename} is packed")
+            verify(archive, info)
+
+
+def check_packed(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse an archive that unpacks to a bomb.
+
+    Raises:
+        UnsafeArchiveError: a member is packed to less than a hundredth, or there are more than fit into the file.
+    """
+    _check_sizes(path, members)
+    for info in members:
+        if info.file_size > max(BOMB_BYTES, BOMB_RATIO * info.compress_size):
+            raise UnsafeArchiveError(
+                f"{info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which no activations do; "
+                "save it unpacked"
+            )
+
+
+def verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
+    """Read a member to its end, where its checksum is compared; torch can be told to write none."""
+    if info.CRC == 0 and info.file_size:
+        return
+    with archive.open(info) as stream:
+        while stream.read(BLOCK):
+            pass
+
+
+def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Members that lie over each other can be any number of times the file."""
+    if sum(info.compress_size for info in members) > path.stat().st_size:
+        raise UnsafeArchiveError("its members are together larger than the file")

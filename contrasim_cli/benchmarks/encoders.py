@@ -1,0 +1,210 @@
+"""The encoders that a benchmark needs: which they are, which of them are there already, and training the rest.
+
+They are kept in a folder under names that hash everything that they depend on, so that a run that was stopped goes on, and
+the next one trains nothing twice.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrasim_cli import __version__, encoder
+from contrasim_cli.encoder import Checkpoint, Config
+from contrasim_cli.errors import InputError, OutputExistsError, Terminated
+from contrasim_cli.files import quoted, writing
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.recipes import OBJECTIVES, chosen
+from contrasim_cli.results import PlanRow
+from contrasim_cli.scoring import Scorer, learned_scorer
+from contrasim_cli.training import Data, Order, check_data, partial_path
+from contrasim_cli.training.estimate import step_seconds
+from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, train_encoder
+from contrasim_cli.training.rows import content_digest
+from contrasim_cli.transforms import Standardizer
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What encoders are trained on: a data set, or two of its views; `name` is as results show it."""
+
+    name: str
+    data: Data
+
+
+@dataclass(frozen=True)
+class Training:
+    """How encoders are trained: one per set, objective (None: the recipe's own) and seed; `given` goes before the recipe."""
+
+    task: str
+    recipe: str
+    objectives: Sequence[str | None]
+    seeds: Sequence[int]
+    given: Mapping[str, Any]
+    folder: Path
+    device: torch.device
+    budget: int
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One encoder: what it is trained on and how, and its file."""
+
+    objective: str
+    trained_on: TrainingSet
+    config: Config
+    picks_lr: bool
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """As notes call it."""
+        return f"{self.objective} on {self.trained_on.name}, seed {self.config.seed}"
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+        return self.config.epochs * Order.of(self.trained_on.data, self.config).n_steps
+
+
+def wanted(sets: Sequence[TrainingSet], training: Training) -> list[Wanted]:
+    """All encoders that are needed, in the order of sets, objectives and seeds.
+
+    Raises:
+        UsageError, MismatchError: the stores of a set do not fit the task.
+        InputError: a bad value, or a damaged file.
+    """
+    for one in sets:
+        check_data(one.data, training.task)
+    digests: dict[tuple[int, tuple[str, ...]], str] = {}  # views are parts of several sets
+    found: list[Wanted] = []
+    for one in sets:
+        stores = [_described(view, names, digests) for view, names in zip(one.data.views, one.data.layers, strict=True)]
+        for objective in training.objectives:
+            found.extend(_wanted(one, objective, seed, training, stores) for seed in training.seeds)
+    return found
+
+
+def _described(view: Any, layers: Sequence[str], digests: dict[tuple[int, tuple[str, ...]], str]) -> dict[str, Any]:
+    """What an encoder depends on of a store."""
+    key = id(view), tuple(layers)
+    if key not in digests:
+        digests[key] = content_digest(view, layers)
+    ids = view.store.ids
+    return {
+        "name": view.store.stem,
+        "rows": view.n_rows,
+        "layers": list(layers),
+        "content": digests[key],
+        "ids": ids.digest if ids else "",
+    }
+
+
+def _wanted(
+    one: TrainingSet, objective: str | None, seed: int, training: Training, stores: Sequence[dict[str, Any]]
+) -> Wanted:
+    given = dict(training.given) | {"seed": seed}
+    if objective is not None:
+        given["objective"], given["similarity"] = OBJECTIVES[objective]
+    parts = chosen(training.recipe, training.task, given)
+    config = configuration(one.data, training.task, training.recipe, parts)
+    picks_lr = training.recipe == "default" and given.get("lr") is None
+    versions = [encoder.FORMAT_VERSION, __version__, str(torch.__version__), np.__version__]
+    depends = [dataclasses.asdict(config), picks_lr, list(stores), versions, training.device.type]
+    digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+    name = objective or config.objective
+    path = training.folder / f"{name}-{training.task}-seed{seed}-{digest[:20]}.pt"
+    return Wanted(name, one, config, picks_lr, path)
+
+
+def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = silent) -> list[Scorer]:
+    """Scorers of all of them; what is missing is trained, what was stopped goes on.
+
+    Raises:
+        OutputError: the folder cannot be written to.
+        InputError: a file there is damaged.
+        TrainingError, Terminated, KeyboardInterrupt: as when training a single one.
+    """
+    with writing(training.folder):
+        training.folder.mkdir(parents=True, exist_ok=True)
+    missing = [one for one in needed if not one.path.exists()]
+    if missing:
+        there = len(needed) - len(missing)
+        log.info("training %d of %d encoders, %d are there, in %s", len(missing), len(needed), there, training.folder)
+    for one in missing:
+        log.info("training %s", one.name)
+        _train(one, training, progress)
+    return [learned_scorer(one.name, _load(one)) for one in needed]
+
+
+def _train(one: Wanted, training: Training, progress: Progress) -> None:
+    data, asked = one.trained_on.data, standardization_asked(one.config)
+    standardizer = Standardizer(data.views, whitens=asked.kind == "whiten")
+    job = Job(data, one.config, standardizer, picks_lr=one.picks_lr)
+    try:
+        train_encoder(job, Files(one.path, resume=True), training.device, training.budget, progress)
+    except OutputExistsError:
+        if not one.path.exists():
+            raise
+        log.info("%s: another run has trained it meanwhile", quoted(one.path))
+    except (Terminated, KeyboardInterrupt) as stop:
+        text = f"stopped while training {one.name}; what is done is kept, and the same command goes on with it"
+        raise type(stop)(text) from stop
+
+
+def _load(one: Wanted) -> Checkpoint:
+    found = encoder.load(one.path)
+    kept = (found.config.objective, found.config.similarity, found.config.seed)
+    if kept != (one.config.objective, one.config.similarity, one.config.seed) or not found.training.get("finished"):
+        raise InputError(
+            f"{quoted(one.path)}: is not the encoder that its name says; remove it, to have it trained anew"
+        )
+    return found
+
+
+def plan(needed: Sequence[Wanted], training: Training) -> list[PlanRow]:
+    """What would be trained, and for how long, from one timed step of each kind."""
+    seconds: dict[tuple[object, ...], float] = {}
+    rows = []
+    for one in needed:
+        state, left = _state(one)
+        if left:
+            kind = (one.trained_on.name, dataclasses.replace(one.config, seed=0))
+            if kind not in seconds:
+                seconds[kind] = step_seconds(one.trained_on.data, one.config, training.device, training.budget)
+            left *= seconds[kind]
+        data, config = one.trained_on.data, one.config
+        rows.append(
+            PlanRow(
+                encoder=one.path.name,
+                objective=one.objective,
+                trained_on=one.trained_on.name,
+                seed=config.seed,
+                rows=data.n_rows,
+                steps=one.steps,
+                state=state,
+                seconds=round(left, 3),
+            )
+        )
+    return rows
+
+
+def _state(one: Wanted) -> tuple[str, float]:
+    """Whether it is there, and how many steps are left."""
+    partial = partial_path(one.path)
+    if one.path.exists():
+        return "trained", 0.0
+    if not partial.exists():
+        return "missing", float(one.steps)
+    done = encoder.load(partial).training
+    per_epoch = one.steps // one.config.epochs
+    return "unfinished", float(one.steps - done["epochs_done"] * per_epoch - done["step"])

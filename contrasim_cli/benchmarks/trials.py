@@ -1,0 +1,181 @@
+"""The file of every trial: what `--trials` writes and `bench compare` reads.
+
+JSON of one object: `format`, `format_version`, what a run must share with another for their trials to be the same, and
+`measures`, a list. Each has, by pair and layer, `outcomes` (a string with a sign per batch: 1 right, 0 wrong, . undefined),
+`ranks` of the right answer (1 is the best) and `margins`.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli import __version__
+from contrasim_cli.benchmarks.outcomes import Trials
+from contrasim_cli.encoder import Checkpoint
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import atomic_output, first_bytes, quoted, writing
+
+FORMAT = "contrasim-trials"
+FORMAT_VERSION = 1
+DIGITS = 4  # of a margin
+NAMES = ("measure", "negatives", "train_data", "encoder", "test_data", "models", "pair")
+SIGNS = {".": np.nan, "0": 0.0, "1": 1.0}
+
+Doubles = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """The rows of one data set (`name` is empty where there is one): how many, the digest of their ids, and the stores."""
+
+    name: str
+    rows: int
+    ids: str
+    stores: list[str]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What two runs must share for their trials to be the same ones.
+
+    `seed` is that of the random candidates, None where there are none; `candidates` says which store others come from.
+    """
+
+    benchmark: str
+    tested_on: Sequence[SetFacts]
+    batch_size: int | None = None
+    seed: int | None = None
+    candidates: str = ""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The trials of one measure (of one encoder) as a file has them; arrays [pairs, layers, batches]."""
+
+    measure: str
+    negatives: str
+    train_data: str
+    encoder: str
+    test_data: str
+    models: str
+    pair: str  # whose trials these are where every pair has its own encoders, else empty
+    pairs: Sequence[str]
+    layers: Sequence[str]
+    outcomes: Doubles
+    ranks: Doubles
+    margins: Doubles
+    training: str  # digest of how an encoder was trained and on what, its seed aside; empty for closed-form measures
+
+
+@dataclass(frozen=True)
+class TrialsFile:
+    """A file of trials."""
+
+    path: Path
+    facts: Facts
+    measures: Sequence[Recorded] = field(default_factory=list)
+
+
+def write_trials(path: Path, facts: Facts, all_trials: Sequence[Trials], force: bool) -> None:
+    """Write every trial, whole or not at all; one measure is in memory as text at a time.
+
+    Raises:
+        OutputExistsError, OutputError: as for any output.
+    """
+    head = {"format": FORMAT, "format_version": FORMAT_VERSION, "contrasim_version": __version__, **asdict(facts)}
+    with atomic_output(path, force) as temporary, writing(path), temporary.open("w", encoding="utf-8") as stream:
+        stream.write(_compact(head)[:-1] + ',"measures":[')
+        for k, trials in enumerate(all_trials):
+            stream.write(",\n" if k else "\n")
+            stream.write(_compact(_record(trials)))
+        stream.write("\n]}\n")
+
+
+def _compact(content: Any) -> str:
+    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _record(trials: Trials) -> dict[str, Any]:
+    origin = trials.origin
+    return {
+        "measure": trials.name,
+        "training": _training(trials.scorer.checkpoint),
+        "negatives": trials.negatives,
+        "train_data": origin.train,
+        "encoder": origin.encoder,
+        "test_data": origin.test,
+        "models": origin.models,
+        "pair": origin.pair,
+        "pairs": list(trials.pairs),
+        "layers": list(trials.layers),
+        "outcomes": [["".join(map(_sign, batches)) for batches in layers] for layers in trials.outcomes.tolist()],
+        "ranks": [[[_rank(v) for v in batches] for batches in layers] for layers in trials.reciprocal_ranks.tolist()],
+        "margins": [[[_margin(v) for v in batches] for batches in layers] for layers in trials.margins.tolist()],
+    }
+
+
+def _training(checkpoint: Checkpoint | None) -> str:
+    if checkpoint is None:
+        return ""
+    config = asdict(replace(checkpoint.config, seed=0))
+    words = json.dumps([config, checkpoint.provenance.get("stores", [])], sort_keys=True)
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
+
+
+def _sign(outcome: float) -> str:
+    return "." if math.isnan(outcome) else str(int(outcome))
+
+
+def _rank(reciprocal: float) -> int | None:
+    return None if math.isnan(reciprocal) else round(1 / reciprocal)
+
+
+def _margin(margin: float) -> float | None:
+    return float(f"{margin:.{DIGITS}g}") if math.isfinite(margin) else None
+
+
+def read_trials(path: Path) -> TrialsFile:
+    """Read such a file.
+
+    Raises:
+        InputError: it is missing, no such file, of another version, or damaged.
+    """
+    first_bytes(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InputError(f"{quoted(path)}: is no file of trials; contrasim bench --trials writes one") from error
+    if not isinstance(content, Mapping) or content.get("format") != FORMAT:
+        raise InputError(f"{quoted(path)}: is no file of trials; contrasim bench --trials writes one")
+    if content.get("format_version") != FORMAT_VERSION:
+        raise InputError(
+            f"{quoted(path)}: format_version is {content.get('format_version')}, this contrasim reads {FORMAT_VERSION}; "
+            "install a newer one"
+        )
+    try:
+        tested_on = [SetFacts(**one) for one in content["tested_on"]]
+        facts = Facts(content["benchmark"], tested_on, content["batch_size"], content["seed"], content["candidates"])
+        return TrialsFile(path, facts, list(_recorded(content["measures"])))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{quoted(path)}: the trials are damaged; write them anew") from error
+
+
+def _recorded(measures: Sequence[dict[str, Any]]) -> Iterator[Recorded]:
+    for one in measures:
+        outcomes = np.array([[[SIGNS[sign] for sign in batches] for batches in layers] for layers in one["outcomes"]])
+        arrays = [outcomes, *(np.array(one[name], dtype=float) for name in ("ranks", "margins"))]
+        wrong = {array.shape for array in arrays} != {(len(one["pairs"]), len(one["layers"]), outcomes.shape[-1])}
+        if wrong or outcomes.size == 0:
+            raise ValueError
+        names = [str(one[name]) for name in NAMES]
+        pairs, layers = list(map(str, one["pairs"])), list(map(str, one["layers"]))
+        yield Recorded(*names, pairs, layers, *arrays, str(one["training"]))  # type: ignore[call-arg, arg-type]

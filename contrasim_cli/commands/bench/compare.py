@@ -1,0 +1,61 @@
+"""`contrasim bench compare`: is one measure better than another, or is it noise?"""
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from contrasim_cli.commands import options as o
+from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.errors import UsageError
+from contrasim_cli.results import CompareRow, Results
+
+log = logging.getLogger(__name__)
+
+
+def compare_trials(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="One or two files that --trials wrote.", metavar="TRIALS...", show_default=False),
+    ],
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            help="A measure of the first file, and again for the second (or the same) file; words after it choose among its "
+            "encoders: 'contrasim, wiki, seed 0'. Default: every measure that both files have.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: o.Seed = 0,
+    format: o.FormatOption = None,
+    output: o.Output = None,
+    force: o.Force = False,
+) -> None:
+    """Is the first measure better than the second on the same trials, or is it noise?
+
+    Every difference (first minus second) comes with a 95 % interval by resampling clusters of trials and encoders, the
+    p-value of the clusters' signs, McNemar's for comparison, and a verdict; several layers are corrected for (Holm).
+    """
+    if len(files) > 2:
+        raise UsageError(f"bench compare takes one or two files, {len(files)} given")
+    if format is o.Format.value:
+        raise UsageError("--format value prints one score; bench compare has many, give --format tsv")
+    check_outputs(output, None, force)
+    from contrasim_cli.benchmarks.comparison import compare
+    from contrasim_cli.benchmarks.sides import caveat, check_same_trials, sides
+    from contrasim_cli.benchmarks.trials import read_trials
+
+    read = [read_trials(path) for path in files]
+    first, second = read[0], read[1] if len(read) > 1 else None
+    if second is not None:
+        check_same_trials(first, second)
+    chosen = sides(first, second, measure or [])
+    rows: list[CompareRow] = []
+    for a, b in chosen:
+        rows.extend(compare(first, a, b, seed))
+        if note := caveat(a, b):
+            log.info(note)
+    about = {"inputs": [str(path) for path in files], "seed": seed}
+    emit(Results("bench compare", CompareRow, rows, about), format, output, None, force)

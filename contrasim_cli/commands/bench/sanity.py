@@ -1,0 +1,120 @@
+"""`contrasim bench sanity`: do measures respond as claimed, on the user's own rows?"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from contrasim_cli import console
+from contrasim_cli.commands import options as o
+from contrasim_cli.commands.bench.options import Encoders, StandardizeMeasures, hows
+from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.files import quoted
+from contrasim_cli.measures import Options, check_names
+from contrasim_cli.results import Results, SanityRow
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from contrasim_cli.scoring import Scorer
+    from contrasim_cli.store import View
+
+log = logging.getLogger(__name__)
+
+OF_THE_PAPER = ("cka", "cca", "svcca", "pwcca", "dot", "norm")
+COPIES = 10  # of rows in float64, and of n × n matrices of measures that have them, held at a time
+LEAST_ROWS = 4
+
+
+def sanity(
+    store: Annotated[Path, typer.Argument(help="A file of activations.", show_default=False)],
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            help="A name, family:NAME or all; repeat for several; default: those of the paper, without --encoder.",
+            show_default=False,
+        ),
+    ] = None,
+    encoder: Encoders = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers", help="As for the other commands, but the default is the last layer.", show_default=False
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int, typer.Option("--max-rows", min=LEAST_ROWS, help="Rows: a random subset (--seed), if there are more.")
+    ] = 2000,
+    nan: o.NanRule = o.OnNan.error,
+    rank_tol: o.RankTol = 1e-6,
+    standardize: StandardizeMeasures = None,
+    shrinkage: o.Shrinkage = None,
+    device: o.DeviceOption = None,
+    seed: o.Seed = 0,
+    memory: o.Memory = None,
+    format: o.FormatOption = None,
+    output: o.Output = None,
+    force: o.Force = False,
+) -> None:
+    """Do measures respond as claimed on these rows? Invariances, noise, shuffled rows, fewer neurons.
+
+    A layer is compared with changed copies of itself.
+    """
+    o.check_shrinkage(standardize, shrinkage)
+    if format is o.Format.value:
+        raise UsageError("--format value prints one score; bench has many, give --format tsv")
+    names = check_names(measure or ([] if encoder else OF_THE_PAPER))
+    check_outputs(output, None, force)
+    asked = o.parse_memory(memory)
+    from contrasim_cli.benchmarks.sanity import examine
+    from contrasim_cli.commands.inputs import Inputs
+    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.errors import raise_all
+    from contrasim_cli.scoring import closed_form, learned
+
+    where = pick_device(device and device.value)
+    how = o.standardization(standardize, shrinkage)
+    scorers = [*closed_form(names, Options(rank_tol=rank_tol, seed=seed), how), *learned(encoder or ())]
+    with Inputs([store], o.Align.order, nan) as inputs:
+        (chosen,) = inputs.select(layers or ["-1"])
+        view = inputs.views[0]
+        raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
+        rows = _rows(view, chosen, scorers, max_rows, seed, memory_budget(asked))
+        found = examine(rows, view.store, scorers, device=where, seed=seed, progress=console.progress)
+        about = inputs.about(seed=seed, device=str(where), sampled_rows=len(rows[chosen[0]]), standardize=hows(scorers))
+    emit(Results("bench", SanityRow, found, about), format, output, None, force)
+
+
+def _rows(
+    view: "View", layers: Sequence[str], scorers: "Sequence[Scorer]", most: int, seed: int, budget: int
+) -> "dict[str, npt.NDArray[np.float64]]":
+    """The same rows [n, p] of every layer, in float64.
+
+    Raises:
+        InputError: there are too few, they hold a bad value, or the examination does not fit the budget.
+    """
+    import numpy as np
+
+    count = min(most, view.n_rows)
+    if count < LEAST_ROWS:
+        raise InputError(f"{quoted(view.store.path)}: has {count} rows; bench sanity takes {LEAST_ROWS} or more")
+    width = sum(view.store.layer(name).width for name in layers)
+    widest = max(view.store.layer(name).width for name in layers)
+    square = count if any(scorer.entry.quadratic for scorer in scorers) else 0
+    need = 8 * (count * width + COPIES * (count * widest + square**2) + 3 * widest**2)
+    if need > budget:
+        raise InputError(
+            f"bench sanity on {count} rows takes {need / 2**20:.1f} MiB, --memory allows {budget / 2**20:.1f}; raise it, or "
+            "give fewer rows (--max-rows) or layers"
+        )
+    chosen = None
+    if count < view.n_rows:
+        chosen = np.sort(np.random.default_rng([seed, 5]).choice(view.n_rows, count, replace=False))
+        text = "a random subset of %d of %d rows (--max-rows, --seed %d)"
+        log.info(text, count, view.n_rows, seed)
+    return {name: view.read(name, chosen).astype(np.float64) for name in layers}

@@ -1,0 +1,211 @@
+"""The options by which `contrasim bench` trains the encoders that it needs."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contrasim_cli import console
+from contrasim_cli.benchmarks.sets import expanded
+from contrasim_cli.commands import recipe as r
+from contrasim_cli.errors import UsageError
+from contrasim_cli.recipes import OBJECTIVES
+from contrasim_cli.results import PlanRow, Results
+
+if TYPE_CHECKING:
+    import torch
+
+    from contrasim_cli.benchmarks.encoders import Training, TrainingSet
+    from contrasim_cli.benchmarks.evaluation import Judge
+
+log = logging.getLogger(__name__)
+
+Objective = Enum("Objective", {name: name for name in OBJECTIVES}, type=str)  # type: ignore[misc]
+
+TrainStores = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--train",
+        help="Store to train encoders on, matched to the tested ones by file name; repeat, or quote a pattern: 'train/*.h5'.",
+        show_default=False,
+    ),
+]
+Objectives = Annotated[
+    list[Objective] | None,
+    typer.Option("--objective", help="What to train; repeat for several; default: the recipe's.", show_default=False),
+]
+RecipeOption = Annotated[
+    r.Recipe, typer.Option("--recipe", help="How to train: as contrasim train does, or as published.")
+]
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, max=1000, help="Encoders of each kind, which differ in their seed.")
+]
+TrainSeed = Annotated[
+    int | None,
+    typer.Option(
+        "--train-seed", min=0, max=2**31, help="The first of these seeds; default: --seed.", show_default=False
+    ),
+]
+EncoderDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder-dir",
+        help="Folder that keeps what is trained, for later runs too; default: the user's cache.",
+        show_default=False,
+    ),
+]
+TrainBatchSize = Annotated[
+    int | None,
+    typer.Option(
+        "--train-batch-size", min=2, help="Rows per training step; default: the recipe's.", show_default=False
+    ),
+]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Say what would be trained, and for how long by one timed step; train nothing."),
+]
+AnchorSide = Annotated[
+    r.AnchorSide,
+    typer.Option("--anchor-side", help="Whose rows are anchors in training; first: one encoder per order of a pair."),
+]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What was asked for."""
+
+    train: Sequence[Path] | None
+    objective: "Sequence[Objective] | None"
+    recipe: r.Recipe
+    seeds: int
+    train_seed: int | None
+    epochs: int | None
+    lr: float | None
+    batch_size: int | None
+    encoder_dir: Path | None
+    dry_run: bool
+    anchor_side: r.AnchorSide = r.AnchorSide.both
+
+    def __bool__(self) -> bool:
+        return bool(self.train)
+
+    @property
+    def stores(self) -> list[Path]:
+        """The stores to train on.
+
+        Raises:
+            UsageError: a pattern matches nothing.
+        """
+        return expanded(self.train or ())
+
+    @property
+    def both_orders(self) -> bool:
+        """Whether a pair's two orders need an encoder each."""
+        return self.anchor_side is r.AnchorSide.first
+
+    def check(self) -> None:
+        """Refuse options of training where nothing is trained, and values that cannot be.
+
+        Raises:
+            UsageError: there are such.
+        """
+        asked = {
+            "--objective": self.objective,
+            "--seeds": self.seeds > 1,
+            "--train-seed": self.train_seed is not None,
+            "--epochs": self.epochs,
+            "--lr": self.lr is not None,
+            "--train-batch-size": self.batch_size,
+            "--encoder-dir": self.encoder_dir,
+            "--recipe": self.recipe is not r.Recipe.default,
+            "--anchor-side": self.both_orders,
+            "--dry-run": self.dry_run,
+        }
+        alone = [name for name, given in asked.items() if given]
+        if alone and not self.train:
+            raise UsageError(f"{alone[0]} is about training; give --train STORE with it")
+        if self.lr is not None and not self.lr > 0:
+            raise UsageError(f"--lr {self.lr:g}: must be greater than 0")
+        names = [objective.value for objective in self.objective or ()]
+        trained = [name for name in names if OBJECTIVES[name][0] in ("deepdot", "deepcka")]
+        if trained and self.both_orders:
+            raise UsageError(f"--anchor-side first is about objectives with negatives; {trained[0]} has none")
+
+    def training(self, task: str, seed: int, device: "torch.device", budget: int) -> "Training":
+        """How encoders are trained."""
+        from contrasim_cli.benchmarks.encoders import Training
+
+        first = seed if self.train_seed is None else self.train_seed
+        given: dict[str, Any] = {
+            "epochs": self.epochs,
+            "lr": self.lr,
+            "batch_size": self.batch_size,
+            "anchor_side": self.anchor_side.value if task == "pairs" else None,
+        }
+        return Training(
+            task=task,
+            recipe=self.recipe.value,
+            objectives=[o.value for o in dict.fromkeys(self.objective or ())] or [None],
+            seeds=range(first, first + self.seeds),
+            given={name: value for name, value in given.items() if value is not None},
+            folder=self.encoder_dir or _cache(),
+            device=device,
+            budget=budget,
+        )
+
+
+def trained(sets: "Sequence[TrainingSet]", training: "Training", together: bool) -> "list[Judge]":
+    """The encoders of these sets, trained where they were not; `together`: those of all sets make the same rows."""
+    from contrasim_cli.benchmarks.encoders import obtain, wanted
+    from contrasim_cli.benchmarks.evaluation import Judge
+    from contrasim_cli.benchmarks.outcomes import Origin
+
+    needed = wanted(sets, training)
+    judges = []
+    for one, scorer in zip(needed, obtain(needed, training, console.progress), strict=True):
+        seed = f"seed {one.config.seed}"
+        name = one.trained_on.name
+        encoder = f"{name}, {seed}" if together else seed
+        judges.append(Judge(scorer, Origin(one.objective, "" if together else name, encoder)))
+    return judges
+
+
+def about(options: TrainOptions, judges: "Sequence[Judge]") -> dict[str, Any]:
+    """What JSON carries of what was trained."""
+    found = []
+    for judge in judges:
+        assert judge.scorer.checkpoint is not None
+        origin = judge.origin
+        file = str(judge.scorer.checkpoint.path)
+        found.append({"measure": origin.label, "train_data": origin.train, "encoder": origin.encoder, "file": file})
+    return {"train": [str(path) for path in options.stores], "recipe": options.recipe.value, "encoders": found}
+
+
+def planned(sets: "Sequence[TrainingSet]", training: "Training", about: dict[str, Any]) -> Results:
+    """What `trained` would do."""
+    from contrasim_cli.benchmarks.encoders import plan, wanted
+
+    rows = plan(wanted(sets, training), training)
+    missing = [row for row in rows if row.state != "trained"]
+    log.info(
+        "would train %d of %d encoders in about %s; the others are in %s; nothing was trained",
+        len(missing),
+        len(rows),
+        console.duration(sum(row.seconds for row in missing)),
+        training.folder,
+    )
+    return Results("bench", PlanRow, rows, about)
+
+
+def _cache() -> Path:
+    """Where the user's programs keep what they can make again."""
+    base = os.environ.get("XDG_CACHE_HOME") or ""
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "contrasim" / "encoders"
+    except RuntimeError as error:
+        raise UsageError("there is no home folder to keep encoders in; give --encoder-dir") from error

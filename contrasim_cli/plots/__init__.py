@@ -1,0 +1,47 @@
+"""Results as figures; needs the extra `plot`. Readable in print, in grey and by colour-blind readers."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from contrasim_cli.errors import UsageError
+from contrasim_cli.plots import accuracy, grids, page, pairs, rows, training
+from contrasim_cli.results import BenchRow, Results, ScoreRow
+
+if TYPE_CHECKING:
+    from contrasim_cli.benchmarks.outcomes import Trials
+
+
+def draw(results: Results, path: Path, force: bool) -> None:
+    """Draw grids as heat maps, and benchmarks as accuracy per layer (per pair where there is one layer); whole or not at all."""
+    if results.kind is ScoreRow:
+        scores = [row for row in results.rows if isinstance(row, ScoreRow)]
+        page.write(lambda: grids.heat_maps(grids.of_rows(scores)), path, force)
+    elif results.kind is BenchRow:
+        found = [row for row in results.rows if isinstance(row, BenchRow)]
+        several = len({row.layer for row in found}) > 2  # `all` is one of them
+        page.write(lambda: accuracy.by_layer(found) if several else pairs.by_pair(found), path, force)
+    else:
+        raise UsageError("--plot: there is nothing to draw")
+
+
+def draw_pairs(found: Sequence[BenchRow], path: Path, force: bool) -> None:
+    """Draw a benchmark as bars per pair; whole or not at all."""
+    page.write(lambda: pairs.by_pair(found), path, force)
+
+
+def draw_mean_grids(all_trials: "Sequence[Trials]", path: Path, force: bool) -> None:
+    """Draw the mean over pairs of the grids that layer prediction is about, a heat map per measure; whole or not at all."""
+    page.write(lambda: grids.heat_maps(grids.of_trials(all_trials)), path, force)
+
+
+def draw_planes(
+    panels: Sequence[rows.Plane], views: Sequence[str], ids: Sequence[str], path: Path, force: bool
+) -> None:
+    """Draw rows of some views on planes; whole or not at all."""
+    page.write(lambda: rows.planes(panels, views, ids), path, force)
+
+
+def draw_training(curves: Mapping[str, Sequence[float]], path: Path, force: bool) -> None:
+    """Draw the loss and, where rows were held out, the accuracy of a run; whole or not at all."""
+    page.write(lambda: training.curves(curves), path, force)

@@ -1,0 +1,159 @@
+"""A benchmark by layer: a line per measure with its 95 % interval as a band, a panel per kind of negatives.
+
+Where there are no intervals, as with one batch or pair of models, the band is of one std.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from contrasim_cli.plots import page
+from contrasim_cli.results import ALL, MONOTONICITY, BenchRow
+
+MOST_TICKS = 24
+NAME = 22
+INTERVAL = "95 % interval"
+
+
+class Panel(NamedTuple):
+    """What is drawn side by side, and what its trials are of, where there are several."""
+
+    benchmark: str
+    negatives: str
+    test_data: str
+    models: str
+    pair: str
+
+    @classmethod
+    def of(cls, row: BenchRow) -> "Panel":
+        """Where a row belongs."""
+        return cls(row.benchmark, row.negatives, row.test_data, row.models, row.pair)
+
+    @property
+    def title(self) -> str:
+        """`multilingual: faiss negatives`, or of which data set, models or pair."""
+        negatives = f"{self.negatives} negatives" if self.negatives else ""
+        of = [self.test_data, self.models, self.pair if self.pair != ALL else ""]
+        about = ", ".join(part for part in (*of, negatives) if part)
+        return f"{self.benchmark}: {about}" if about else self.benchmark
+
+
+def by_layer(rows: Sequence[BenchRow]) -> Figure:
+    """A panel per benchmark, kind of negatives and what else is told apart; panels of one scale share it."""
+    summed = _of_all_pairs(rows)
+    panels = list(dict.fromkeys(map(Panel.of, summed)))
+    names = labels(summed)
+    measures = list(dict.fromkeys(names.values()))
+    width = page.PAGE * (0.7 if len(panels) == 1 else 1.0)
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    band = band_name(summed)
+    legend = page.legend_height([*measures, "chance", band or "chance"], width)
+    beneath = page.inches_of(page.distinct([row.layer for row in summed], NAME))
+    figure = Figure(figsize=(width, (2.2 + beneath) * lines + legend), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for ax in axes.ravel()[len(panels) :]:
+        ax.axis("off")
+    handles: dict[str, Any] = {}
+    for k, (ax, panel) in enumerate(zip(axes.ravel(), panels, strict=False)):
+        shown = [row for row in summed if Panel.of(row) == panel]
+        handles |= _panel(ax, shown, measures, names)
+        ax.set_title(page.shortened(panel.title, int(width / columns / page.LETTER) - 8))
+        label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
+    if band:
+        handles[band] = Patch(facecolor="0.85")
+    page.legend_below(figure, list(handles.values()), list(handles), width)
+    return figure
+
+
+def _of_all_pairs(rows: Sequence[BenchRow]) -> list[BenchRow]:
+    """The rows per layer, over all pairs where there are such."""
+    layers = [row for row in rows if row.layer != ALL]
+    return [row for row in layers if row.pair == ALL] or layers
+
+
+def labels(rows: Sequence[BenchRow]) -> dict[tuple[str, str], str]:
+    """How measures are called, by name and by what they were trained on, which is said where it differs."""
+    trained = {row.train_data for row in rows if row.train_data}
+    return {
+        (row.measure, row.train_data): f"{row.measure}, trained on {row.train_data}"
+        if row.train_data and len(trained) > 1
+        else row.measure
+        for row in rows
+    }
+
+
+def label_axis(ax: Any, benchmark: str, left: str) -> None:
+    """Say what an axis shows, unless its left neighbour does."""
+    if left and unit(left) == unit(benchmark):
+        ax.tick_params(labelleft=False)
+    else:
+        ax.set_ylabel(unit(benchmark))
+
+
+def unit(benchmark: str) -> str:
+    """What a benchmark's values are."""
+    return "rank correlation" if benchmark == MONOTONICITY else "accuracy in %"
+
+
+def scale(ax: Any, benchmark: str) -> float:
+    """Give an axis the range of a benchmark's values; what they are multiplied by comes back."""
+    ranks = benchmark == MONOTONICITY
+    ax.set_ylim(*((-1.05, 1.05) if ranks else (-2, 104)))
+    ax.grid(axis="y", color="0.9", linewidth=0.5)
+    ax.set_axisbelow(True)
+    return 1.0 if ranks else 100.0
+
+
+def _panel(
+    ax: Any, rows: Sequence[BenchRow], measures: Sequence[str], names: dict[tuple[str, str], str]
+) -> dict[str, Any]:
+    """Draw one panel; what a legend shows comes back."""
+    factor = scale(ax, rows[0].benchmark)
+    layers = list(dict.fromkeys(row.layer for row in rows))
+    handles = {}
+    for k, measure in enumerate(measures):
+        chosen = {row.layer: row for row in rows if names[row.measure, row.train_data] == measure}
+        if chosen:
+            handles[measure] = _line(ax, k, [chosen.get(layer) for layer in layers], factor)
+    handles["chance"] = page.chance(ax, factor * rows[0].chance)
+    step = -(-len(layers) // MOST_TICKS)
+    ticks = page.distinct(layers, NAME)[::step]
+    ax.set_xticks(range(0, len(layers), step), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
+    ax.set_xlabel("layer")
+    ax.margins(x=0.04 if len(layers) > 1 else 0.5)
+    return handles
+
+
+def _line(ax: Any, k: int, rows: Sequence[BenchRow | None], factor: float) -> Any:
+    """The line of one measure, with its band; a row is None where a layer is missing."""
+    style = page.style(k)
+    middle, low, high = (factor * np.array(values, dtype=float) for values in zip(*map(_band, rows), strict=True))
+    where = np.arange(len(rows))
+    (line,) = ax.plot(where, middle, zorder=2.5, **style)
+    if len(rows) > 1:
+        ax.fill_between(where, low, high, alpha=0.15, linewidth=0, color=style["color"])
+    else:
+        ax.errorbar(where, middle, yerr=[middle - low, high - middle], color=style["color"], capsize=3, linewidth=1)
+    return line
+
+
+def _band(row: BenchRow | None) -> tuple[float, float, float]:
+    """A value and the ends of its band."""
+    if row is None or row.accuracy is None:
+        return math.nan, math.nan, math.nan
+    if row.ci_low is None or row.ci_high is None:
+        spread = row.std or 0.0
+        return row.accuracy, row.accuracy - spread, row.accuracy + spread
+    return row.accuracy, min(row.accuracy, row.ci_low), max(row.accuracy, row.ci_high)
+
+
+def band_name(rows: Sequence[BenchRow]) -> str:
+    """What bands and whiskers are; empty where there are none."""
+    if any(row.ci_low is not None for row in rows):
+        return INTERVAL
+    return "one std" if any(row.std for row in rows) else ""

@@ -1,0 +1,230 @@
+"""Benchmarks as tables, laid out as in the paper.
+
+One data set, by layer (Tables 2, 3, 4 and 7): a line per layer, the kinds of negatives side by side where there is room.
+Several data sets, or models seen and unseen (Tables 1 and 6): a line per measure and data set that encoders were trained on,
+a column per data set tested on. One layer of images and captions (Tables 5 and 8, Figure 4): a line per kind of negatives
+and measure, a column per pair of models.
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+
+from rich.table import Table
+
+from contrasim_cli.results import ALL, MONOTONICITY, BenchRow, CompareRow
+
+Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
+
+
+def bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
+    """Accuracy in %, benchmark by benchmark, and lines that say what the next table shows."""
+    parts: list[Table | str] = []
+    for benchmark in dict.fromkeys(row.benchmark for row in rows):
+        parts.extend(_laid_out([row for row in rows if row.benchmark == benchmark], width))
+    return parts
+
+
+def _laid_out(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
+    pairs = [row.pair for row in rows if row.layer == ALL]
+    layers = {row.layer for row in rows} - {ALL}
+    if any(row.test_data for row in rows):
+        return _by_data_set(rows)
+    if ALL not in pairs or (rows[0].benchmark == "image-caption" and len(layers) == 1):
+        return _by_model_pair(rows)
+    return _by_layer(rows, width)
+
+
+def _title(rows: Sequence[BenchRow], kind: str = "") -> str:
+    if rows[0].benchmark == MONOTONICITY:
+        return f"{MONOTONICITY}: rank correlation of similarity with closeness of layers ± std; chance is 0"
+    of = f", {kind} negatives" if kind else ""
+    return f"{rows[0].benchmark}{of}: accuracy in % ± std; chance is {100 * rows[0].chance:.1f} %"
+
+
+# --- a line per layer -------------------------------------------------------------------------------------------------
+
+
+def _by_layer(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
+    """All kinds of negatives side by side, or as many tables per kind as the measures need to be read."""
+    kinds = list(dict.fromkeys(row.negatives for row in rows))
+    blocks = {kind: _columns([row for row in rows if row.negatives == kind and row.pair == ALL]) for kind in kinds}
+    layers = list(dict.fromkeys(row.layer for row in rows if row.pair == ALL and row.layer != ALL))
+    labels = [*layers, ALL, "95 % interval", "trials"]
+    room = width - max(map(len, labels)) - 4
+    together = {f"{kind}\n{name}": cells for kind, found in blocks.items() for name, cells in found.items()}
+    if len(kinds) > 1 and len(_fitting(together, room)) == 1:
+        return [_title(rows), _layer_table(together, list(together), labels)]
+    parts: list[Table | str] = []
+    for kind, found in blocks.items():
+        parts.append(_title(rows, kind))
+        parts.extend(_layer_table(found, names, labels) for names in _fitting(found, room))
+    return parts
+
+
+def _columns(rows: Sequence[BenchRow]) -> Columns:
+    by_measure: dict[str, dict[str, BenchRow]] = {}
+    for row in rows:
+        by_measure.setdefault(row.measure, {})[row.layer] = row
+    return {name: _column(found) for name, found in by_measure.items()}
+
+
+def _column(found: dict[str, BenchRow]) -> dict[str, str]:
+    """The cells of a measure by the labels of their lines."""
+    cells = {layer: _percent(row) for layer, row in found.items()}
+    overall = found.get(ALL)
+    if overall is not None and overall.trials:
+        cells |= {"95 % interval": _interval(overall), "trials": str(overall.trials)}
+    return cells
+
+
+def _fitting(columns: Columns, room: int) -> list[list[str]]:
+    """The names cut into lists that fit the room, one name at least in each."""
+    lists: list[list[str]] = []
+    left = 0
+    for name, cells in columns.items():
+        width = max(map(len, [*name.split("\n"), *cells.values()])) + 3
+        if width > left:
+            lists.append([])
+            left = room
+        lists[-1].append(name)
+        left -= width
+    return lists
+
+
+def _layer_table(columns: Columns, names: Sequence[str], labels: Sequence[str]) -> Table:
+    table = Table("layer")
+    for name in names:
+        table.add_column(name, justify="right", no_wrap=True, overflow="fold")
+    for label in labels:
+        if label == ALL:
+            table.add_section()
+        table.add_row(label, *(columns[name].get(label, "") for name in names))
+    return table
+
+
+# --- a line per measure -----------------------------------------------------------------------------------------------
+
+
+def _by_data_set(rows: Sequence[BenchRow]) -> list[Table | str]:
+    overall = [row for row in rows if row.pair == ALL and row.layer == ALL]
+    trained = len({row.train_data for row in overall} - {""}) > 1
+    heads = ["measure", "trained on"] if trained else ["measure"]
+    table = _matrix(
+        overall,
+        heads,
+        lambda row: (row.measure, row.train_data)[: len(heads)],
+        lambda row: "\n".join(part for part in (row.test_data, row.models) if part),
+    )
+    return [f"{_title(rows)}; {_each(overall)}; beneath, the 95 % interval", table]
+
+
+def _by_model_pair(rows: Sequence[BenchRow]) -> list[Table | str]:
+    overall = [row for row in rows if row.layer == ALL]
+    if len({row.pair for row in overall}) == 1:
+        table = _matrix(overall, ["measure"], lambda row: (row.measure,), lambda row: row.negatives)
+    else:
+        heads = ["negatives", "measure"]
+        table = _matrix(overall, heads, lambda row: (row.negatives, row.measure), lambda row: row.pair)
+    return [f"{_title(rows)}; {_each(overall)}; beneath, the 95 % interval", table]
+
+
+def _each(rows: Sequence[BenchRow]) -> str:
+    """How many trials a measure had, an encoder among several."""
+    found = sorted({row.trials // max(1, row.encoders) for row in rows if row.trials})
+    count = f"{found[0]} to {found[-1]}" if len(found) > 1 else f"{found[0]}" if found else "no"
+    encoders = max(row.encoders for row in rows)
+    return f"{count} trials" + (f" (for each of {encoders} encoders)" if encoders > 1 else "")
+
+
+def _matrix(
+    rows: Sequence[BenchRow],
+    heads: Sequence[str],
+    line: Callable[[BenchRow], tuple[str, ...]],
+    column: Callable[[BenchRow], str],
+) -> Table:
+    """Accuracies with their intervals beneath; a line's first label is said once, where it changes."""
+    cells: dict[Hashable, str] = {(line(row), column(row)): _percent(row) + _beneath(row) for row in rows}
+    columns = list(dict.fromkeys(map(column, rows)))
+    table = Table(*heads)
+    for name in columns:
+        table.add_column(name, justify="right", overflow="fold")
+    lines = list(dict.fromkeys(map(line, rows)))
+    if len(heads) > 1:
+        order = list(dict.fromkeys(labels[0] for labels in lines))
+        lines.sort(key=lambda labels: order.index(labels[0]))
+    before = ""
+    for labels in lines:
+        if labels[0] != before and before and heads[0] == "negatives":
+            table.add_section()
+        first = labels[0] if labels[0] != before else ""
+        table.add_row(first, *labels[1:], *(cells.get((labels, name), "") for name in columns))
+        before = labels[0]
+    return table
+
+
+def _percent(row: BenchRow) -> str:
+    if row.accuracy is None:
+        return ""
+    spread = "" if row.std is None else f" ± {_shown(row, row.std)}"
+    return f"{_shown(row, row.accuracy)}{spread}"
+
+
+def _shown(row: BenchRow, value: float) -> str:
+    """In %, or as it is where it is a correlation."""
+    return f"{value:.3f}" if row.benchmark == MONOTONICITY else f"{100 * value:.1f}"
+
+
+def _interval(row: BenchRow) -> str:
+    if row.ci_low is None or row.ci_high is None:
+        return ""
+    between = " to " if row.ci_low < 0 else "–"
+    return f"{_shown(row, row.ci_low)}{between}{_shown(row, row.ci_high)}"
+
+
+def _beneath(row: BenchRow) -> str:
+    interval = _interval(row)
+    return f"\n{interval}" if interval else ""
+
+
+# --- comparisons ------------------------------------------------------------------------------------------------------
+
+
+def compare_tables(rows: Sequence[CompareRow]) -> list[Table | str]:
+    """A table per pair of measures and kind of trials: differences in percentage points, with their verdict."""
+    groups: dict[tuple[str, ...], list[CompareRow]] = {}
+    for row in rows:
+        key = row.measure_a, row.measure_b, row.negatives, row.pair, row.test_data, row.models
+        groups.setdefault(key, []).append(row)
+    return [part for found in groups.values() for part in _comparison(found)]
+
+
+def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:
+    first = rows[0]
+    of = f"{first.benchmark} on {first.test_data}" if first.test_data else first.benchmark
+    pair = "" if first.pair == ALL else first.pair
+    where = [pair, f"{first.negatives} negatives" if first.negatives else "", first.models]
+    title = ", ".join(part for part in (of, *where) if part)
+    table = Table("layer")
+    for name in (first.measure_a, first.measure_b):
+        table.add_column(name, justify="right", overflow="fold")
+    for name in ("difference", "95 % interval", "p", "McNemar"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    for row in rows:
+        if row.layer == ALL and len(rows) > 1:
+            table.add_section()
+        table.add_row(row.layer, *_compared(row))
+    last = rows[-1]
+    return [
+        f"{title}: {first.measure_a} minus {first.measure_b}, {last.trials} trials in {last.clusters} clusters",
+        table,
+    ]
+
+
+def _compared(row: CompareRow) -> list[str]:
+    def percent(value: float | None, sign: str = "") -> str:
+        return "" if value is None else f"{100 * value:{sign}.1f}"
+
+    low, high = percent(row.ci_low, "+"), percent(row.ci_high, "+")
+    values = [percent(row.accuracy_a), percent(row.accuracy_b), percent(row.difference, "+")]
+    tests = ["" if p is None else f"{p:.2g}" for p in (row.p_holm, row.p_mcnemar)]
+    return [*values, f"[{low}, {high}]" if low else "", *tests, row.verdict]

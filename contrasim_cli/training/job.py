@@ -1,0 +1,214 @@
+"""One encoder from its options to its file: rows standardised, trained on, the state kept beside it and taken up again.
+
+What `contrasim train` calls, and whatever else trains encoders.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from contrasim_cli import encoder as encoders
+from contrasim_cli.anchors import FEATURES, draw, width_of
+from contrasim_cli.encoder import Config
+from contrasim_cli.errors import OutputExistsError
+from contrasim_cli.files import check_output, discard, quoted
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.training.anchored import anchored
+from contrasim_cli.training.choice import Choice, choose
+from contrasim_cli.training.data import Data
+from contrasim_cli.training.journal import Journal
+from contrasim_cli.training.loop import Run
+from contrasim_cli.training.order import Order
+from contrasim_cli.training.rows import Source
+from contrasim_cli.training.state import (
+    State,
+    check_resumable,
+    curves_of,
+    new_state,
+    partial_path,
+    provenance,
+    resumed_state,
+)
+from contrasim_cli.training.within import check_within, within
+from contrasim_cli.transforms import Standardization, Standardizer, Within
+
+log = logging.getLogger(__name__)
+
+
+def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) -> Config:
+    """The configuration of an encoder for these data; `parts` is a recipe with what was given instead.
+
+    An `output` of 0 stands for the width of the widest rows. Where `inputs` are anchors, some rows are drawn as such.
+
+    Raises:
+        MismatchError, UsageError: there are no ids to know anchors by, or too few rows.
+    """
+    parts = dict(parts)
+    per_view = bool(parts.get("encoder_per_view"))
+    count, features = parts.pop("n_anchors", 0), tuple(parts.pop("features", FEATURES))
+    if parts.get("inputs") == "anchors":
+        drawn, _ = draw(data.views, count, parts.get("seed", 0), features)
+        return Config(
+            task=task,
+            recipe=recipe,
+            widths=(width_of(features, count),),
+            anchors=drawn.ids,
+            anchor_sources=drawn.sources,
+            features=features,
+            **parts | {"output": parts["output"] or Config.output},
+        )
+    return Config(
+        task=task,
+        recipe=recipe,
+        widths=data.widths,
+        views=tuple(view.store.stem for view in data.views) if per_view else (),
+        view_widths=data.view_widths if per_view else (),
+        **parts | {"output": parts["output"] or data.widths[-1]},
+    )
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one encoder is trained on, and how.
+
+    `standardized_by` names the stores whose statistics the standardizer takes, with their rows, where they are not the
+    views' own. `picks_lr`: whether the learning rate is chosen too where the configuration's `standardize` is auto.
+    """
+
+    data: Data
+    config: Config
+    standardizer: Standardizer
+    standardized_by: list[dict[str, Any]] = field(default_factory=list)
+    picks_lr: bool = False
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the encoder goes, and a JSON line per step; how many steps come between saved states (None: an epoch)."""
+
+    encoder: Path
+    log: Path | None = None
+    save_every: int | None = None
+    resume: bool = False
+    force: bool = False
+
+    def earlier_choice(self) -> Choice | None:
+        """What the run that is resumed chose, if there is one and it did."""
+        partial = partial_path(self.encoder)
+        paths = [path for path in ([] if self.force else [self.encoder]) + [partial] if path.exists()]
+        if not self.resume or not paths:
+            return None
+        found = encoders.load(paths[0]).provenance.get("choice")
+        return Choice(**found) if found else None
+
+
+def standardization_asked(config: Config) -> Standardization:
+    """What a standardizer must be ready for: `auto` may come to whitening."""
+    return Standardization("whiten") if config.standardize == "auto" else config.standardization
+
+
+def train_encoder(
+    job: Job, files: Files, device: torch.device, budget: int, progress: Progress = silent
+) -> dict[str, list[float]]:
+    """Train and save an encoder, unless `resume` finds that it is complete already; what was noted of each epoch, by name.
+
+    Raises:
+        UsageError: the run to be resumed had other options or stores.
+        OutputExistsError: the output is complete already, and another's.
+        InputError, TrainingError: a bad value, too little memory, a run that cannot go on.
+        Terminated, KeyboardInterrupt: a signal; the state is saved.
+    """
+    job, choice = _decided(job, files, budget, progress)
+    config, partial = job.config, partial_path(files.encoder)
+    check_output(partial, force=True)
+    data, maps = _prepared(job, budget, progress)
+    source = Source(data, Order.of(data, config), budget, progress)
+    about = provenance(source, job.standardized_by, choice)
+    if files.resume and not files.force and files.encoder.exists():
+        there = _complete(files.encoder, config, about)
+        log.info("%s is complete already", quoted(files.encoder))
+        discard(partial)
+        return curves_of(there)
+    state = _state(files, config, about, device)
+    if maps:
+        state.encoder.keep(maps)
+
+    def save(state: State, finished: bool) -> None:
+        path = files.encoder if finished else partial
+        encoders.save(path, state.checkpoint(about, finished), force=files.force or not finished)
+
+    run = Run(source, config, state, device, save, files.save_every, progress=progress)
+    with Journal(files.log, run.steps_done) as run.journal:
+        run.train()
+    discard(partial)
+    losses = state.curves["loss"]
+    log.info(
+        "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
+    )
+    return state.curves
+
+
+def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:
+    """The data with their rows made ready, and the maps that the encoder must keep for that, if there are any."""
+    config = job.config
+    if config.anchoring:
+        return anchored(job.data, config, progress), None
+    how = config.standardization
+    if how.kind == "within":
+        how = replace(how, within=within(job.data, job.standardizer, config, progress))
+    transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
+    return replace(job.data, transforms=transforms), how.within
+
+
+def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:
+    """What the data decide, they decide once for a run and all that resume it."""
+    if job.config.standardize != "auto":
+        return replace(job, config=_named(job.config, job.data)), None
+    before = files.earlier_choice()
+    choice = before or choose(job.data, job.standardizer, job.config, budget, progress)
+    config = _named(choice.of(job.config, job.picks_lr), job.data)
+    job.standardizer.whitens = config.standardize == "whiten"
+    if before is None:
+        log.info("%s; learning rate %g", choice.text, config.lr)
+    return replace(job, config=config), choice
+
+
+def _named(config: Config, data: Data) -> Config:
+    """The configuration with the names of the layers whose maps the encoder will hold."""
+    if config.standardize != "within":
+        return config
+    check_within(data, config)
+    widths = {
+        name: view.store.layer(name).width
+        for view, names in zip(data.views, data.layers, strict=True)
+        for name in names
+    }
+    return replace(config, within=tuple(widths.items()))
+
+
+def _complete(output: Path, config: Config, about: dict[str, Any]) -> encoders.Checkpoint:
+    """The output of an earlier run like this; that of another is refused."""
+    found = encoders.load(output)
+    if found.config != config or any(
+        found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
+    ):
+        raise OutputExistsError(
+            f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
+        )
+    return found
+
+
+def _state(files: Files, config: Config, about: dict[str, Any], device: torch.device) -> State:
+    """A fresh state, or that of the run to be resumed."""
+    partial = partial_path(files.encoder)
+    if not (files.resume and partial.exists()):
+        return new_state(config, device)
+    found = encoders.load(partial)
+    check_resumable(found, about)
+    state = resumed_state(found, config, device)
+    log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
+    return state

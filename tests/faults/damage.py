@@ -1,0 +1,255 @@
+"""Damaged files, and a process that reads them one after the other: what it believes, refuses, or dies of."""
+
+import json
+import os
+import random
+import resource
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import made
+import numpy as np
+import torch
+from faults.warm import Warm
+from faults.workplace import rows_of
+from stores import names, values, write
+
+from contrasim_cli import encoder as encoders
+from contrasim_cli.errors import ContraSimError
+from contrasim_cli.store import align, open_store
+
+MEMORY = 500 << 20  # bytes that reading a small file may need
+SECONDS = 10  # of processor time
+SEVERAL = 20  # bytes
+
+# what a file is damaged by
+
+
+def cut(content: bytes, chance: random.Random) -> bytes:
+    """Its first part."""
+    return content[: chance.randrange(len(content))]
+
+
+def flipped(content: bytes, chance: random.Random) -> bytes:
+    """Some bytes are others: mostly one, and mostly of the values that lengths and flags have trouble with."""
+    broken = bytearray(content)
+    for _ in range(chance.choice([1, 1, 1, 2, SEVERAL])):
+        broken[chance.randrange(len(broken))] = chance.choice([0, 1, 127, 128, 255, chance.randrange(256)])
+    return bytes(broken)
+
+
+def overwritten(content: bytes, chance: random.Random) -> bytes:
+    """A piece of it is lost to zeros, to noise, or to another piece, as when a disk or a copy fails."""
+    size = chance.choice([4, 64, 512, 4096])
+    at, other = chance.randrange(len(content)), chance.randrange(len(content))
+    piece = chance.choice([bytes(size), chance.randbytes(size), content[other : other + size]])
+    return content[:at] + piece[: len(content) - at] + content[at + len(piece) :]
+
+
+def longer(content: bytes, chance: random.Random) -> bytes:
+    """Something is behind its end."""
+    return content + chance.choice([b"\0" * 100, chance.randbytes(300), content[: chance.randrange(len(content))]])
+
+
+DAMAGES: dict[str, Callable[[bytes, random.Random], bytes]] = {
+    "cut": cut, "flipped": flipped, "overwritten": overwritten, "longer": longer,
+}  # fmt: skip
+
+
+# what is damaged
+
+
+def store(path: Path) -> Path:
+    """A store of our own."""
+    provenance = {"config": {"model": "m"}, "config_digest": "0123"}
+    return write(path, {"x": values(), "y": values(width=5, seed=1)}, attrs={"model": "m"}, provenance=provenance)
+
+
+def unsealed(path: Path) -> Path:
+    """The same without its seal, as when somebody has changed it."""
+    store(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["digest"] = file.attrs["digest"]
+    return path
+
+
+def plain(path: Path) -> Path:
+    """Somebody's HDF5 file with a bit of everything."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("group/layer_1", data=values(40, 6), chunks=(7, 3), compression="gzip", shuffle=True)
+        file.create_dataset("group/layer_2", data=values(40, 3), fletcher32=True)
+        file["layer_3"] = values(40, 4).astype(np.int16)
+        file["ids"] = names(40)
+        file["layer_3"].attrs["note"] = "text"
+    return path
+
+
+def sentences(path: Path) -> Path:
+    """A file of NeuroX."""
+    with h5py.File(path, "w") as file:
+        for number in range(4):
+            file[str(number)] = values(2 * (number + 1), 5).reshape(2, number + 1, 5)
+        file["sentence_to_index"] = [json.dumps({f"s{number}": str(number) for number in range(4)})]
+    return path
+
+
+def archive(path: Path) -> Path:
+    """A packed archive of NumPy."""
+    np.savez_compressed(path, layer_1=values(40, 6), layer_2=values(40, 3), ids=np.array(names(40)))
+    return path
+
+
+def loose(path: Path) -> Path:
+    """An archive that is not packed."""
+    np.savez(path, layer_1=values(40, 6), layer_2=values(40, 3), ids=np.array(names(40)))
+    return path
+
+
+def array(path: Path) -> Path:
+    """A file of NumPy."""
+    np.save(path, values(40, 6))
+    return path
+
+
+def tensors(path: Path) -> Path:
+    """Tensors of torch."""
+    torch.save({"a": torch.from_numpy(values(40, 6)), "b": torch.from_numpy(values(40, 3)).half()}, path)
+    return path
+
+
+def safe(path: Path) -> Path:
+    """Tensors of safetensors."""
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.from_numpy(values(40, 6)), "b": torch.from_numpy(values(40, 3)).half()}, path)
+    return path
+
+
+def checkpoint(path: Path) -> Path:
+    """An encoder."""
+    return made.encoder_file(path, widths=(5,), stores=("a", "b"))
+
+
+def unfinished(path: Path) -> Path:
+    """The state of a run that goes on."""
+    encoder = made.checkpoint(widths=(5,), stores=("a", "b"))
+    optimizer = torch.optim.Adam(encoder.encoder.parameters())
+    encoder.encoder(torch.ones(2, 5)).sum().backward()
+    optimizer.step()
+    encoder.training |= {
+        "finished": False,
+        "step": 3,
+        "loss_sum": 1.5,
+        "optimizer": optimizer.state_dict(),
+        "scaler": {},
+    }
+    encoders.save(path, encoder, force=False)
+    return path
+
+
+def loaded(path: Path) -> str:
+    """All that an encoder says."""
+    found = encoders.load(path)
+    return encoders.weights_digest(found.encoder.state_dict()) + str((found.config, found.training, found.provenance))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed."""
+
+    make: Callable[[Path], Path]
+    read: Callable[[Path], str]
+    checked: bool = True
+
+
+KINDS = {
+    "store.h5": Kind(store, rows_of),
+    "unsealed.h5": Kind(unsealed, rows_of),
+    "encoder.pt": Kind(checkpoint, loaded),
+    "unfinished.pt": Kind(unfinished, loaded),
+    "archive.npz": Kind(archive, rows_of),
+    "loose.npz": Kind(loose, rows_of),
+    "tensors.pt": Kind(tensors, rows_of),
+    "plain.h5": Kind(plain, rows_of, checked=False),
+    "sentences.h5": Kind(sentences, rows_of, checked=False),
+    "array.npy": Kind(array, rows_of, checked=False),
+    "safe.safetensors": Kind(safe, rows_of, checked=False),
+}
+
+
+# the process that reads
+
+
+def broken(content: bytes, damage: str, number: int) -> bytes:
+    """The content damaged for the n-th time."""
+    return DAMAGES[damage](content, random.Random(f"{damage} {number}"))
+
+
+def outcome(kind: Kind, path: Path, whole: str) -> str:
+    """What comes of reading a damaged file: `same`, `refused`, `unchecked`, or what is wrong with it."""
+    try:
+        found = kind.read(path)
+    except ContraSimError as error:
+        clear = error.exit_code == 3 and all(
+            line.startswith(f"{path}: ") and line.isprintable() for line in error.lines
+        )
+        return "refused" if clear else f"refused with {error.exit_code}: {error}"
+    except BaseException as error:
+        return f"traceback: {type(error).__name__}: {error}"
+    if found == whole:
+        return "same"
+    return "wrong" if kind.checked else "unchecked"
+
+
+def read_them(folder: str, name: str, damage: str, first: int, stop: int) -> None:
+    """Read damaged files until all are read, or one kills this process; a line per file tells what came of it."""
+    kind, work = KINDS[name], Path(folder)
+    content, whole = (work / name).read_bytes(), kind.read(work / name)
+    # an encoder's first line of error names the file, and torch looks at its suffix
+    path = work / f"damaged{Path(name).suffix}"
+    pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with (work / "outcomes").open("a", buffering=1) as told:
+        for number in range(first, stop):
+            path.write_bytes(broken(content, damage, number))
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            print(number, outcome(kind, path, whole), file=told)
+            signal.setitimer(signal.ITIMER_PROF, 0)
+    os._exit(0)
+
+
+@dataclass
+class Tally:
+    """What came of many damaged files, and which of them were not dealt with as they should be."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: list[tuple[str, str, int, str]] = field(default_factory=list)
+
+
+def survey(warm: Warm, folder: Path, name: str, damage: str, count: int, tally: Tally) -> None:
+    """Read so many damaged files of a kind."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / name).exists():
+        KINDS[name].make(folder / name)
+    done = 0
+    while done < count:
+        (folder / "outcomes").write_text("")
+        call = f"from faults.damage import read_them; read_them({str(folder)!r}, {name!r}, {damage!r}, {done}, {count})"
+        ended = warm.run(cwd=folder, before=call)
+        lines = [line.split(" ", 1) for line in (folder / "outcomes").read_text("utf-8").splitlines()]
+        for number, said in lines:
+            tally.counts[said if said in {"same", "refused", "unchecked"} else "failure"] += 1
+            if said not in {"same", "refused", "unchecked"}:
+                tally.failures.append((name, damage, int(number), said))
+        done += len(lines)
+        if ended.code:
+            tally.failures.append((name, damage, done, f"ended with {ended.code}: {ended.stderr[-300:]}"))
+            done += 1

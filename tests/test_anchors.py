@@ -1,0 +1,264 @@
+"""Anchored rows, against the definition in float64 from whole matrices; what they do not depend on, and what they do."""
+
+from pathlib import Path
+from typing import Any
+
+import made
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stores import values
+
+from contrasim_cli.anchors import FEATURES, Anchored, Anchoring, Anchors, draw, locate, width_of
+from contrasim_cli.anchors.features import NEAR, NEAREST, QUANTILES, RIDGES, UNIT, Geometry
+from contrasim_cli.errors import InputError, MismatchError, UsageError
+from contrasim_cli.store import Ids, Layer, Store, View
+
+Matrix = npt.NDArray[Any]
+
+
+def rows_and_anchors(n: int, count: int, width: int, seed: int, offset: float = 0.0) -> tuple[Matrix, Matrix]:
+    """Rows [n, width] and anchors [count, width] whose columns differ in scale."""
+    drawn = values(n + count, width, seed).astype(np.float64) * np.linspace(0.2, 3, width) + offset
+    return drawn[:n], drawn[n:]
+
+
+def oracle(rows: Matrix, anchors: Matrix, feature: str) -> Matrix:
+    """One feature of the rows, with [width, width] matrices and a loop over rows."""
+    rows, anchors = rows.astype(np.float64), anchors.astype(np.float64)
+    mean = anchors.mean(axis=0)
+    c = anchors - mean
+    unit = np.sqrt((c**2).sum(axis=1).mean())
+    c, x = c / unit, (rows - mean) / unit
+    distances = ((x[:, None] - c) ** 2).sum(axis=2)
+    if feature == "neighbours":
+        ranked = np.sort(distances, axis=1)[:, np.minimum(NEAREST, len(c)) - 1]
+        return np.log(ranked / distances.mean(axis=1, keepdims=True) + NEAR)
+    if feature == "norms":
+        forms = [x, *(x @ root(c, ridge) for ridge in RIDGES)]
+        return np.log([[form[r] @ form[r] for form in forms] for r in range(len(x))])
+    if feature == "quantiles":
+        return ranks(cosines(x, c))
+    if feature == "whitened_quantiles":
+        return np.concatenate([ranks(cosines(x @ root(c, ridge), c @ root(c, ridge))) for ridge in RIDGES], axis=1)
+    least = root(c, RIDGES[-1])
+    return {
+        "cosines": cosines(x, c),
+        "whitened": UNIT * cosines(x @ least, c @ least),
+        "peaks": (UNIT * cosines(x @ least, c @ least)) ** 2,
+    }[feature]
+
+
+def root(c: Matrix, ridge: float) -> Matrix:
+    """[width, width] a root of the inverse of the covariance of centred rows, plus a ridge."""
+    w, v = np.linalg.eigh(c.T @ c / len(c) + ridge * np.eye(c.shape[1]))
+    return v / np.sqrt(w)
+
+
+def cosines(x: Matrix, c: Matrix) -> Matrix:
+    """Of each row to each anchor."""
+    return np.array([[row @ one / np.linalg.norm(row) / np.linalg.norm(one) for one in c] for row in x])
+
+
+def ranks(values: Matrix) -> Matrix:
+    """Some of the values of each row, from the least to the largest."""
+    return np.sort(values, axis=1)[:, np.linspace(0, values.shape[1] - 1, QUANTILES).astype(int)]
+
+
+OF_LAYERS = ("profile", "spectrum")
+PER_ROW = [name for name in FEATURES if name not in OF_LAYERS]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    feature=st.sampled_from(PER_ROW),
+    n=st.integers(1, 20),
+    count=st.integers(4, 90),
+    width=st.integers(2, 12),
+    offset=st.sampled_from([0.0, 5.0, 1e3]),
+    scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    seed=st.integers(0, 3),
+)
+def test_features_equal_the_definition(
+    feature: str, n: int, count: int, width: int, offset: float, scale: float, seed: int
+) -> None:
+    rows, anchors = rows_and_anchors(n, count, width, seed, offset)
+    found = Anchored(Geometry.of(anchors * scale), [feature])(rows * scale)
+    assert found.dtype == np.float32
+    # squares and logarithms make more of what float32 loses
+    np.testing.assert_allclose(found, oracle(rows * scale, anchors * scale, feature), atol=5e-3, rtol=1e-3)
+
+
+def test_every_feature_has_an_oracle_and_they_stand_side_by_side() -> None:
+    rows, anchors = rows_and_anchors(9, 30, 6, 0)
+    geometry = Geometry.of(anchors)
+    together = Anchored(geometry, FEATURES)(rows)
+    parts = [Anchored(geometry, [name])(rows) for name in FEATURES]
+    np.testing.assert_array_equal(together, np.concatenate(parts, axis=1))
+    assert together.shape[1] == width_of(FEATURES, 30)
+    assert [oracle(rows, anchors, name).shape for name in PER_ROW] == [
+        part.shape for name, part in zip(FEATURES, parts, strict=True) if name in PER_ROW
+    ]
+
+
+def test_the_spectrum_is_that_of_the_anchors_covariance_and_the_same_for_all_rows() -> None:
+    rows, anchors = rows_and_anchors(5, 40, 6, 0, offset=2.0)
+    found = Anchored(Geometry.of(anchors), ["spectrum"])(rows)
+    assert (found == found[0]).all()
+    centred = anchors - anchors.mean(axis=0)
+    shares = np.sort(np.linalg.eigvalsh(centred.T @ centred))[::-1]
+    shares /= shares.sum()
+    np.testing.assert_allclose(np.exp(3 * found[0, :6]) - 1e-5, shares, atol=1e-5)
+    np.testing.assert_allclose(found[0, 24:27], np.cumsum(shares)[:3], atol=1e-5)
+    mean = np.square(anchors.mean(axis=0)).sum() / np.square(centred).sum(axis=1).mean()
+    np.testing.assert_allclose(found[0, -1], np.log(mean) / 2, atol=1e-5)
+
+
+def test_the_profile_is_of_each_anchor_among_the_others() -> None:
+    rows, anchors = rows_and_anchors(5, 40, 6, 0, offset=2.0)
+    found = Anchored(Geometry.of(anchors), ["profile"])(rows)
+    assert (found == found[0]).all()
+    c = anchors - anchors.mean(axis=0)
+    c /= np.sqrt((c**2).sum(axis=1).mean())
+    white = c @ root(c, RIDGES[-1])
+    np.testing.assert_allclose(found[0, :40], np.log(np.linalg.norm(white, axis=1)), atol=1e-4)
+    moments = [
+        np.mean([cosine**4 for k, cosine in enumerate(row) if k != i]) for i, row in enumerate(cosines(white, white))
+    ]
+    np.testing.assert_allclose(found[0, 40:], np.log(np.array(moments) + 1e-6) / 4 + 2, atol=1e-4)
+
+
+# --- what anchored rows do not depend on --------------------------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    width=st.integers(2, 10),
+    wider=st.integers(0, 6),
+    scale=st.sampled_from([1e-3, 1.0, 40.0]),
+    seed=st.integers(0, 5),
+)
+def test_orthogonal_maps_and_isotropic_scaling_change_nothing(width: int, wider: int, scale: float, seed: int) -> None:
+    rows, anchors = rows_and_anchors(20, 40, width, seed, offset=3.0)
+    turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(width + wider, width)))[0].T  # into a wider space
+    found = [
+        Anchored(Geometry.of(a), FEATURES)(x)
+        for x, a in ((rows, anchors), (scale * rows @ turn, scale * anchors @ turn))
+    ]
+    np.testing.assert_allclose(found[0], found[1], atol=2e-3, rtol=2e-3)
+
+
+def test_a_common_translation_changes_the_spectrum_alone() -> None:
+    rows, anchors = rows_and_anchors(20, 40, 6, 0)
+    for name in FEATURES:
+        found = [Anchored(Geometry.of(a), [name])(x) for x, a in ((rows, anchors), (rows + 7, anchors + 7))]
+        assert np.allclose(found[0], found[1], atol=1e-3) == (name != "spectrum"), name
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_other_linear_maps_do_change_them(feature: str) -> None:
+    """The negative control: what says the same of a stretched store would say the same of everything."""
+    rows, anchors = rows_and_anchors(20, 40, 6, 0, offset=1.0)
+    stretch = np.diag([1, 1, 1, 1, 1, 9.0])
+    found = [Anchored(Geometry.of(a), [feature])(x) for x, a in ((rows, anchors), (rows @ stretch, anchors @ stretch))]
+    assert np.abs(found[0] - found[1]).max() > 0.05
+
+
+def test_how_a_row_is_described_does_not_depend_on_the_rows_beside_it() -> None:
+    rows, anchors = rows_and_anchors(600, 40, 6, 0)
+    described = Anchored(Geometry.of(anchors), FEATURES)
+    whole = described(rows)
+    np.testing.assert_array_equal(whole[256:], described(rows[256:]))
+    np.testing.assert_allclose(whole[100:101], described(rows[100:101]), atol=1e-5)
+
+
+def test_nasty_anchors() -> None:
+    rows, anchors = rows_and_anchors(9, 30, 6, 0)
+    anchors[1] = anchors[0]
+    anchors[2] = anchors.mean(axis=0)
+    anchors[:, 3] = 7.0
+    found = Anchored(Geometry.of(anchors), FEATURES)(np.concatenate([rows, anchors, anchors.mean(axis=0)[None]]))
+    assert np.isfinite(found).all()
+    for same in (np.full((5, 3), 1e4), np.zeros((5, 3))):
+        with pytest.raises(InputError, match="all anchor rows are the same"):
+            Geometry.of(same)
+
+
+# --- where anchors lie --------------------------------------------------------------------------------------------------
+
+
+def memory_store(matrix: Matrix, names: list[str] | None, source: str | None = None, name: str = "a") -> Store:
+    """A store of one layer `x` that is in memory."""
+    ids = Ids(len(names), lambda start, stop: names[start:stop], source is not None, source) if names else None
+    return Store(Path(f"{name}.h5"), "memory", {"x": Layer("x", matrix)}, ids)
+
+
+def test_anchors_are_drawn_by_the_seed_and_found_wherever_they_lie() -> None:
+    matrix, names = values(50, 4), [f"r{k}" for k in range(50)]
+    view = View(memory_store(matrix, names), np.arange(10, 50))
+    anchoring, chosen = draw([view], 8, 0, FEATURES)
+    assert anchoring.ids == tuple(names[10 + k] for k in chosen)
+    assert draw([view], 8, 0, FEATURES)[0] == anchoring != draw([view], 8, 1, FEATURES)[0]
+    order = np.random.default_rng(0).permutation(50)
+    other = memory_store(matrix[order], [names[k] for k in order], name="b")
+    np.testing.assert_array_equal(
+        matrix[order][locate(other, anchoring)], matrix[[names.index(i) for i in anchoring.ids]]
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "source", "message"),
+    [
+        (["x", "r1", "y"], None, "b.h5: 2 of the encoder's 3 anchor rows are missing: r0, r2; extract"),
+        (None, None, "b.h5: has no ids, by which its 3 anchor rows would be known; extract"),
+        (["r0", "r1", "r2"], "digest", "b.h5: its ids are positions in a file, not names, which say nothing about"),
+    ],
+)
+def test_anchors_that_are_not_there_are_told(names: list[str] | None, source: str | None, message: str) -> None:
+    with pytest.raises(MismatchError, match=message):
+        locate(memory_store(values(3), names, source, "b"), Anchoring(("r0", "r1", "r2")))
+
+
+def test_positions_are_known_in_the_same_file_alone() -> None:
+    anchoring = Anchoring(("0", "2"), ("one", "two"))
+    for source in ("one", "two"):
+        np.testing.assert_array_equal(locate(memory_store(values(3), ["0", "1", "2"], source), anchoring), [0, 2])
+    with pytest.raises(MismatchError, match="its ids are positions in another file"):
+        locate(memory_store(values(3), ["0", "1", "2"], "three"), anchoring)
+
+
+def test_too_many_anchors_and_stores_without_ids_are_refused() -> None:
+    with pytest.raises(
+        UsageError, match=r"--anchors 9: a\.h5 has 10 rows, of which at least 2 are trained on and no anchors"
+    ):
+        draw([View(memory_store(values(10), [str(k) for k in range(10)]))], 9, 0, FEATURES)
+    with pytest.raises(MismatchError, match=r"a\.h5: has no ids, by which anchor rows are known in other stores"):
+        draw([View(memory_store(values(10), None))], 4, 0, FEATURES)
+
+
+def test_a_view_reads_what_the_whole_matrix_gives(tmp_path: Path) -> None:
+    matrix = values(700, 5).astype(np.float16)
+    view = made.view(tmp_path / "a.h5", {"x": matrix})
+    anchoring, chosen = draw([view], 20, 0, FEATURES)
+    (found,) = Anchors([view]).anchored_views(anchoring, [["x"]], 1 << 30)
+    whole = Anchored(Geometry.of(matrix[chosen].astype(np.float32)), FEATURES)(matrix.astype(np.float32))
+    assert found.store.layer("x").width == whole.shape[1] == width_of(FEATURES, 20)
+    np.testing.assert_allclose(found.read("x"), whole, atol=1e-5)
+    some = np.array([600, 3, 3, 257])
+    np.testing.assert_allclose(found.read("x", some), whole[some], atol=1e-5)
+    with pytest.raises(InputError, match=r"--memory allows 0\.00"):
+        Anchors([view]).anchored_views(anchoring, [["x"]], 100)
+
+
+def test_bad_values_are_told_where_they_are_stored(tmp_path: Path) -> None:
+    matrix = values(60, 5)
+    view = made.view(tmp_path / "a.h5", {"x": matrix})
+    anchoring, chosen = draw([view], 8, 0, FEATURES)
+    row = next(k for k in range(60) if k not in chosen)
+    matrix[row, 2] = np.nan
+    broken = made.view(tmp_path / "b.h5", {"x": matrix})
+    (found,) = Anchors([broken]).anchored_views(anchoring, [["x"]], 1 << 30)
+    with pytest.raises(InputError, match=rf"b\.h5: layer x: row {row} \(id r{row}\) holds nan in column 2"):
+        found.read("x")
