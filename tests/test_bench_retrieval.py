@@ -299,7 +299,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"80 trials and one batch of 4 rows .* take .* GiB, --memory allows 0.00; raise it"
+        InputError, match=r"80 trials and one batch of 4 rows .* take .* MiB, --memory allows 0.0; raise it"
     ):
         retrieval(task(tmp_path, views_of(2, 40)), closed_form(["cka"]), hold_out=True, device=CPU, budget=1000)
 

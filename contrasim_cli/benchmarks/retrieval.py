@@ -135,7 +135,7 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
     if need > left:
         raise InputError(
             f"{trials} trials and one batch of {len(cut[0])} rows with its candidates take "
-            f"{(need + budget - left) / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it, or give a smaller "
+            f"{(need + budget - left) / 2**20:.1f} MiB, --memory allows {budget / 2**20:.1f}; raise it, or give a smaller "
             "--batch-size or fewer measures"
         )
     return left
