@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stores import values
 
 from contrasim_cli.anchors import FEATURES, Anchored, Anchoring, Anchors, draw, locate, width_of
-from contrasim_cli.anchors.features import NEAR, NEAREST, QUANTILES, RIDGES, UNIT, Geometry
+from contrasim_cli.anchors.features import NEAR, NEAREST, OF_LAYERS, QUANTILES, RIDGES, SHARP, UNIT, Geometry
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Ids, Layer, Store, View
 
@@ -43,12 +43,8 @@ def oracle(rows: Matrix, anchors: Matrix, feature: str) -> Matrix:
         return ranks(cosines(x, c))
     if feature == "whitened_quantiles":
         return np.concatenate([ranks(cosines(x @ root(c, ridge), c @ root(c, ridge))) for ridge in RIDGES], axis=1)
-    least = root(c, RIDGES[-1])
-    return {
-        "cosines": cosines(x, c),
-        "whitened": UNIT * cosines(x @ least, c @ least),
-        "peaks": (UNIT * cosines(x @ least, c @ least)) ** 2,
-    }[feature]
+    white = UNIT * np.concatenate([cosines(x @ root(c, ridge), c @ root(c, ridge)) for ridge in SHARP], axis=1)
+    return {"cosines": cosines(x, c), "whitened": white, "peaks": white**2}[feature]
 
 
 def root(c: Matrix, ridge: float) -> Matrix:
@@ -67,7 +63,6 @@ def ranks(values: Matrix) -> Matrix:
     return np.sort(values, axis=1)[:, np.linspace(0, values.shape[1] - 1, QUANTILES).astype(int)]
 
 
-OF_LAYERS = ("profile", "spectrum")
 PER_ROW = [name for name in FEATURES if name not in OF_LAYERS]
 
 
@@ -122,12 +117,12 @@ def test_the_profile_is_of_each_anchor_among_the_others() -> None:
     assert (found == found[0]).all()
     c = anchors - anchors.mean(axis=0)
     c /= np.sqrt((c**2).sum(axis=1).mean())
-    white = c @ root(c, RIDGES[-1])
-    np.testing.assert_allclose(found[0, :40], np.log(np.linalg.norm(white, axis=1)), atol=1e-4)
-    moments = [
-        np.mean([cosine**4 for k, cosine in enumerate(row) if k != i]) for i, row in enumerate(cosines(white, white))
-    ]
-    np.testing.assert_allclose(found[0, 40:], np.log(np.array(moments) + 1e-6) / 4 + 2, atol=1e-4)
+    for ridge, part in zip(SHARP, np.split(found[0], len(SHARP)), strict=True):
+        white = c @ root(c, ridge)
+        np.testing.assert_allclose(part[:40], np.log(np.linalg.norm(white, axis=1)), atol=1e-4)
+        among = cosines(white, white)
+        moments = [np.mean(np.delete(row, i) ** 4) for i, row in enumerate(among)]
+        np.testing.assert_allclose(part[40:], np.log(np.array(moments) + 1e-6) / 4 + 2, atol=1e-4)
 
 
 # --- what anchored rows do not depend on --------------------------------------------------------------------------------

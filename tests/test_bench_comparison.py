@@ -237,6 +237,9 @@ def test_files_of_other_trials_are_refused_with_all_that_differs() -> None:
         "b.json: seed of the candidates: 1, a.json has 0",
         "b.json: rows: 300, a.json has 400",
     ]
+    d = TrialsFile(Path("d.json"), LAYERS_FACTS)
+    with pytest.raises(MismatchError, match=r"d\.json: has trials of the benchmark layers, a\.json of multilingual"):
+        check_same_trials(a, d)
     c = TrialsFile(Path("c.json"), Facts("multilingual", [SetFacts("", 400, "other", [])], batch_size=8, seed=0))
     with pytest.raises(MismatchError, match=r"c\.json: the rows' ids are not those of a\.json"):
         check_same_trials(a, c)

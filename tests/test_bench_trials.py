@@ -13,7 +13,8 @@ from contrasim_cli.benchmarks.trials import Facts, SetFacts, read_trials, write_
 from contrasim_cli.errors import InputError, OutputExistsError
 from contrasim_cli.scoring import Scorer, closed_form, learned_scorer
 
-FACTS = Facts("multilingual", [SetFacts("", 40, "digest", ["en", "ar"])], batch_size=8, seed=3, candidates="pool")
+SETS = [SetFacts("ptb", 40, "digest", ["en", "ar"]), SetFacts("wiki", 30, "other", ["en", "ar"])]
+FACTS = Facts("multilingual", SETS, batch_size=8, seed=3, candidates="pool")
 
 
 def trials(scorer: Scorer | None = None, **options: Any) -> Trials:
@@ -44,6 +45,13 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(one.outcomes, whole.outcomes)
         np.testing.assert_allclose(one.ranks, 1 / whole.reciprocal_ranks)
         np.testing.assert_allclose(one.margins, whole.margins, rtol=1e-3)
+
+
+def test_the_only_data_set_needs_no_name(tmp_path: Path) -> None:
+    """Whatever it is called, trials of the same rows can be compared."""
+    alone = Facts("layers", [SetFacts("", 40, "digest", ["en", "ar"])])
+    write_trials(tmp_path / "t.json", alone, [trials(origin=Origin(test="ptb"))], force=False)
+    assert read_trials(tmp_path / "t.json").measures[0].test_data == ""
 
 
 def test_encoders_that_differ_in_their_seed_alone_were_trained_alike(tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ x has y_i = (x - μ) · c_i and ‖x - μ‖², and the anchors among themselves
 
     cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                            [A]
     quantiles   of the cosines, from the least to the largest                                    [QUANTILES]
-    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, λ the least of RIDGES; times UNIT   [A]
-    peaks       squares of these                                                                 [A]
+    whitened    the cosines of rows whitened by Σ + λI, Σ the anchors' covariance, for each λ of SHARP; times UNIT   [A each]
+    peaks       squares of these                                                                 [A each]
     whitened_quantiles   of the cosines of rows whitened with each of RIDGES                      [QUANTILES each]
     norms       log ‖x - μ‖², and that of the row whitened with each of RIDGES                   [1 + RIDGES]
     neighbours  log squared distances to the k-th nearest anchors, over their mean               [NEAREST]
 
 and two things that are the same for every row of a layer:
 
-    profile     of each anchor, its log norm whitened by the least of RIDGES, and the log fourth moment of its whitened cosines
-                to the others                                                                    [2 A]
+    profile     of each anchor, its log norm whitened with each of SHARP, and the log fourth moment of its whitened cosines
+                to the others                                                                    [2 A each]
     spectrum    how the anchors' variance is spread (eigenvalues of Σ, their sums and entropy), quantiles of the anchors'
                 cosines and norms, and how far from the origin their mean is
 
@@ -25,7 +25,8 @@ and anchors alike changes `spectrum` alone. Whitening needs no [width, width] ma
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +40,7 @@ Singles = npt.NDArray[np.float32]
 APPLIED_ROWS = 256  # described in one product: how a row is rounded must not depend on how many are read with it
 QUANTILES = 16
 RIDGES = (0.1, 0.01, 0.001)  # times the trace of the anchors' covariance
+SHARP = RIDGES[1:]  # those that bring out the weak directions, in which networks' layers differ most alike
 UNIT = 8.0  # what whitened cosines are multiplied by: in high dimensions they are small
 NEAREST = (1, 2, 3, 5, 9, 17, 33, 65)
 EIGENVALUES, SHARES = 24, (1, 2, 3, 5, 9, 17, 33, 65)
@@ -58,6 +60,7 @@ class Geometry:
     gram: Doubles
     scale: float
     factors: Doubles | None = None
+    _whitenings: dict[float, "Whitening"] = field(default_factory=dict)
 
     @classmethod
     def of(cls, anchors: Floats, factors: Doubles | None = None) -> "Geometry":
@@ -77,68 +80,30 @@ class Geometry:
         return cls(mean, centred.astype(np.float32), centred @ centred.T, float(largest * spread), factors)
 
     @property
-    def nbytes(self) -> int:
-        """Its size in memory."""
-        return self.mean.nbytes + self.centred.nbytes + self.gram.nbytes
-
-    @property
     def norms(self) -> Doubles:
         """[A] of the centred anchors; never 0, so that an anchor at the mean has cosine 0 with everything."""
         found: Doubles = np.sqrt(np.diagonal(self.gram).clip(TINY))
         return found
 
-    def products(self, rows: Floats) -> tuple[Doubles, Doubles]:
-        """Of rows [n, p]: y [n, A] and ‖x - μ‖² [n, 1]."""
+    def whitening(self, ridge: float) -> "Whitening":
+        """That of the anchors' covariance and a ridge."""
+        if ridge not in self._whitenings:
+            self._whitenings[ridge] = Whitening.of(self.gram, ridge)
+        return self._whitenings[ridge]
+
+    def seen(self, rows: Floats) -> "Seen":
+        """What rows [n, p] have with the anchors."""
         centred = (rows - self.mean) / self.scale
         if self.factors is not None:
             centred *= self.factors
         centred = centred.astype(np.float32)
         squares = np.square(centred, dtype=np.float64).sum(axis=1, keepdims=True)
-        return (centred @ self.centred.T).astype(np.float64), squares
+        return Seen(self, (centred @ self.centred.T).astype(np.float64), squares)
 
-
-Described = Callable[[Doubles, Doubles], Doubles]  # y [n, A], ‖x - μ‖² [n, 1] to [n, k]
-
-
-def cosines(anchors: Geometry) -> Described:
-    """To each anchor."""
-    norms = anchors.norms
-    return lambda y, squares: y / (np.sqrt(squares.clip(TINY)) * norms)
-
-
-def quantiles(anchors: Geometry) -> Described:
-    """Of the cosines."""
-    return _sorted(cosines(anchors))
-
-
-def whitened(anchors: Geometry) -> Described:
-    """UNIT times the cosines of rows whitened with the least ridge."""
-    described = Whitening.of(anchors, RIDGES[-1]).cosines
-    return lambda y, squares: UNIT * described(y, squares)
-
-
-def peaks(anchors: Geometry) -> Described:
-    """Squares of these."""
-    described = whitened(anchors)
-    return lambda y, squares: np.square(described(y, squares))
-
-
-def whitened_quantiles(anchors: Geometry) -> Described:
-    """Of the cosines of whitened rows, for each ridge."""
-    parts = [_sorted(Whitening.of(anchors, ridge).cosines) for ridge in RIDGES]
-    return lambda y, squares: np.concatenate([part(y, squares) for part in parts], axis=1)
-
-
-def norms(anchors: Geometry) -> Described:
-    """log ‖x - μ‖², against that of the anchors, as it is and whitened with each ridge."""
-    whitenings = [Whitening.of(anchors, ridge) for ridge in RIDGES]
-
-    def describe(y: Doubles, squares: Doubles) -> Doubles:
-        found = [squares, *(whitening.squares(y, squares) for whitening in whitenings)]
-        logs: Doubles = np.log(np.concatenate(found, axis=1).clip(TINY))
-        return logs
-
-    return describe
+    @property
+    def among_themselves(self) -> "Seen":
+        """What the anchors have with each other."""
+        return Seen(self, self.gram, np.diagonal(self.gram)[:, None])
 
 
 @dataclass(frozen=True)
@@ -150,87 +115,118 @@ class Whitening:
     ridge: float
 
     @classmethod
-    def of(cls, anchors: Geometry, ridge: float) -> "Whitening":
-        """That of the anchors' covariance and a ridge."""
-        count = len(anchors.gram)
-        inverse = np.linalg.inv(anchors.gram + ridge * count * np.eye(count)).astype(np.float64, copy=False)
-        leverage = np.einsum("ij,ji->i", inverse, anchors.gram)
+    def of(cls, gram: Doubles, ridge: float) -> "Whitening":
+        """That of the covariance of anchors with this Gram matrix [A, A], and a ridge."""
+        count = len(gram)
+        inverse = np.asarray(np.linalg.inv(gram + ridge * count * np.eye(count)), dtype=np.float64)
+        leverage = np.einsum("ij,ji->i", inverse, gram)
         return cls(inverse, np.sqrt((count * leverage).clip(TINY)), ridge)
 
-    def squares(self, y: Doubles, squares: Doubles) -> Doubles:
-        """[n, 1] squared norms of whitened rows."""
-        inner = (y * (y @ self.inverse)).sum(axis=1, keepdims=True)
-        found: Doubles = ((squares - inner) / self.ridge).clip(TINY)
+
+@dataclass
+class Seen:
+    """Rows as the anchors see them: y [n, A] and ‖x - μ‖² [n, 1], and what is made of them, once for all features."""
+
+    anchors: Geometry
+    y: Doubles
+    squares: Doubles
+    _whitened: dict[float, tuple[Doubles, Doubles]] = field(default_factory=dict)
+
+    @cached_property
+    def cosines(self) -> Doubles:
+        """[n, A] to each anchor."""
+        found: Doubles = self.y / (np.sqrt(self.squares.clip(TINY)) * self.anchors.norms)
         return found
 
-    def cosines(self, y: Doubles, squares: Doubles) -> Doubles:
-        """[n, A] cosines of whitened rows to whitened anchors."""
-        inner = len(self.inverse) * (y @ self.inverse)
-        found: Doubles = inner / (np.sqrt(self.squares(y, squares)) * self.norms)
-        return found
+    def whitened(self, ridge: float) -> tuple[Doubles, Doubles]:
+        """Cosines [n, A] of whitened rows to whitened anchors, and the squared norms [n, 1] of these rows."""
+        if ridge not in self._whitened:
+            by = self.anchors.whitening(ridge)
+            inner = self.y @ by.inverse
+            squares = ((self.squares - (self.y * inner).sum(axis=1, keepdims=True)) / ridge).clip(TINY)
+            self._whitened[ridge] = len(inner.T) * inner / (np.sqrt(squares) * by.norms), squares
+        return self._whitened[ridge]
 
 
-def neighbours(anchors: Geometry) -> Described:
+def cosines(seen: Seen) -> Doubles:
+    """To each anchor."""
+    return seen.cosines
+
+
+def quantiles(seen: Seen) -> Doubles:
+    """Of the cosines."""
+    return _sorted(seen.cosines)
+
+
+def whitened(seen: Seen) -> Doubles:
+    """UNIT times the cosines of rows whitened with each sharp ridge."""
+    return UNIT * np.concatenate([seen.whitened(ridge)[0] for ridge in SHARP], axis=1)
+
+
+def peaks(seen: Seen) -> Doubles:
+    """Squares of these."""
+    found: Doubles = np.square(whitened(seen))
+    return found
+
+
+def whitened_quantiles(seen: Seen) -> Doubles:
+    """Of the cosines of whitened rows, for each ridge."""
+    return np.concatenate([_sorted(seen.whitened(ridge)[0]) for ridge in RIDGES], axis=1)
+
+
+def norms(seen: Seen) -> Doubles:
+    """log ‖x - μ‖², against that of the anchors, as it is and whitened with each ridge."""
+    found = [seen.squares, *(seen.whitened(ridge)[1] for ridge in RIDGES)]
+    return np.asarray(np.log(np.concatenate(found, axis=1).clip(TINY)))
+
+
+def neighbours(seen: Seen) -> Doubles:
     """log squared distances to the nearest anchors, over the mean of all; ranks past the last anchor repeat it."""
-    own = np.diagonal(anchors.gram)
-    ranks = np.minimum(NEAREST, len(own)) - 1
-
-    def describe(y: Doubles, squares: Doubles) -> Doubles:
-        distances = (squares + own - 2 * y).clip(0)
-        nearest = np.sort(distances, axis=1)[:, ranks]
-        found: Doubles = np.log(nearest / distances.mean(axis=1, keepdims=True).clip(TINY) + NEAR)
-        return found
-
-    return describe
+    own = np.diagonal(seen.anchors.gram)
+    distances = (seen.squares + own - 2 * seen.y).clip(0)
+    nearest = np.sort(distances, axis=1)[:, np.minimum(NEAREST, len(own)) - 1]
+    return np.asarray(np.log(nearest / distances.mean(axis=1, keepdims=True).clip(TINY) + NEAR))
 
 
-def profile(anchors: Geometry) -> Described:
-    """Of each anchor, how it lies among the others; the same for every row of a layer."""
-    whitening = Whitening.of(anchors, RIDGES[-1])
-    found = whitening.cosines(anchors.gram, np.diagonal(anchors.gram)[:, None])
+def _sorted(values: Doubles) -> Doubles:
+    """Some of the values of each row, from the least to the largest."""
+    ranks = np.linspace(0, values.shape[1] - 1, QUANTILES).astype(np.int64)
+    return np.asarray(np.sort(values, axis=1)[:, ranks])
+
+
+def profile(anchors: Geometry) -> Doubles:
+    """Of each anchor, how it lies among the others."""
+    return np.concatenate([_profile(anchors, ridge) for ridge in SHARP])
+
+
+def _profile(anchors: Geometry, ridge: float) -> Doubles:
+    found = anchors.among_themselves.whitened(ridge)[0].copy()
     np.fill_diagonal(found, 0)
     moments = np.sum(found**4, axis=1) / max(1, len(found) - 1)
-    values = np.concatenate([np.log(whitening.norms), np.log(moments + 1e-6) / 4 + 2])
-    return lambda y, squares: np.broadcast_to(values, (len(y), len(values)))
+    return np.concatenate([np.log(anchors.whitening(ridge).norms), np.log(moments + 1e-6) / 4 + 2])
 
 
-def spectrum(anchors: Geometry) -> Described:
-    """What is the same for every row of a layer."""
-    values = _layer_values(anchors)
-    return lambda y, squares: np.broadcast_to(values, (len(y), len(values)))
-
-
-def _layer_values(anchors: Geometry) -> Doubles:
+def spectrum(anchors: Geometry) -> Doubles:
+    """How the anchors' variance is spread."""
     count = len(anchors.gram)
     shares = np.linalg.eigvalsh(anchors.gram)[::-1].clip(0) / count  # sum to 1
     shares = np.pad(shares, (0, max(0, EIGENVALUES - count)))
-    places = np.minimum(SHARES, count) - 1
     entropy = -(shares * np.log(shares + TINY)).sum()
-    others = ~np.eye(count, dtype=bool)
-    angles = (anchors.gram / np.outer(anchors.norms, anchors.norms))[others]
+    angles = anchors.among_themselves.cosines[~np.eye(count, dtype=bool)]
+    spread = np.quantile(anchors.norms**2, np.linspace(0.02, 0.98, 9)).clip(TINY)
     return np.concatenate(
         [
             np.log(shares[:EIGENVALUES] + 1e-5) / 3,
-            np.cumsum(shares)[places],
+            np.cumsum(shares)[np.minimum(SHARES, count) - 1],
             [entropy / 2],
             np.quantile(angles, np.linspace(0, 1, QUANTILES)),
-            np.log(np.quantile(anchors.norms**2, np.linspace(0.02, 0.98, 9)).clip(TINY)),
+            np.log(spread),
             [np.log(float(np.square(anchors.mean / anchors.scale).sum()) + TINY) / 2],
         ]
     )
 
 
-def _sorted(described: Described) -> Described:
-    """Quantiles of values that are made."""
-
-    def describe(y: Doubles, squares: Doubles) -> Doubles:
-        values = np.sort(described(y, squares), axis=1)
-        return values[:, np.linspace(0, values.shape[1] - 1, QUANTILES).astype(np.int64)]
-
-    return describe
-
-
-MAKE: dict[str, Callable[[Geometry], Described]] = {
+OF_ROWS: dict[str, Callable[[Seen], Doubles]] = {
     "cosines": cosines,
     "quantiles": quantiles,
     "whitened": whitened,
@@ -238,10 +234,9 @@ MAKE: dict[str, Callable[[Geometry], Described]] = {
     "whitened_quantiles": whitened_quantiles,
     "norms": norms,
     "neighbours": neighbours,
-    "profile": profile,
-    "spectrum": spectrum,
 }
-FEATURES = tuple(MAKE)
+OF_LAYERS: dict[str, Callable[[Geometry], Doubles]] = {"profile": profile, "spectrum": spectrum}
+FEATURES = (*OF_ROWS, *OF_LAYERS)
 
 
 class Anchored:
@@ -249,13 +244,15 @@ class Anchored:
 
     def __init__(self, anchors: Geometry, features: Sequence[str]) -> None:
         self._anchors = anchors
-        self._described = [MAKE[name](anchors) for name in features]
+        self._of_rows = [OF_ROWS[name] for name in features if name in OF_ROWS]
+        self._of_layer = [OF_LAYERS[name](anchors) for name in features if name in OF_LAYERS]
         self.width = self(anchors.mean[None].astype(np.float32)).shape[1]
 
     @property
     def nbytes(self) -> int:
-        """Its size in memory; every ridge has an inverse [A, A] of its own."""
-        return self._anchors.nbytes + len(RIDGES) * self._anchors.gram.nbytes
+        """Its size: centred anchors, and a matrix [A, A] per ridge beside their Gram matrix."""
+        kept = self._anchors
+        return kept.mean.nbytes + kept.centred.nbytes + (1 + len(RIDGES)) * kept.gram.nbytes
 
     def __call__(self, rows: Floats) -> Singles:
         """The rows described."""
@@ -263,11 +260,11 @@ class Anchored:
         return np.concatenate(blocks) if blocks else np.empty((0, self.width), np.float32)
 
     def _block(self, rows: Floats) -> Singles:
-        y, squares = self._anchors.products(rows)
-        parts = [described(y, squares) for described in self._described]
-        return np.concatenate(parts, axis=1).astype(np.float32)
+        seen = self._anchors.seen(rows)
+        alike = [np.broadcast_to(values, (len(rows), len(values))) for values in self._of_layer]
+        return np.concatenate([*(feature(seen) for feature in self._of_rows), *alike], axis=1).astype(np.float32)
 
 
 def width_of(features: Sequence[str], count: int) -> int:
     """How many numbers describe a row by so many anchors."""
-    return sum(Anchored(Geometry.of(np.eye(count)), [name]).width for name in features)
+    return int(Anchored(Geometry.of(np.eye(count)), features).width)

@@ -98,8 +98,11 @@ def check_same_trials(a: TrialsFile, b: TrialsFile) -> None:
         MismatchError: they are not; all that differs is named.
     """
     first, second = a.facts, b.facts
+    if first.benchmark != second.benchmark:
+        raise MismatchError(
+            f"{quoted(b.path)}: has trials of the benchmark {second.benchmark}, {quoted(a.path)} of {first.benchmark}"
+        )
     pairs: list[tuple[str, object, object]] = [
-        ("benchmark", first.benchmark, second.benchmark),
         ("batch size", first.batch_size, second.batch_size),
         ("seed of the candidates", first.seed, second.seed),
         ("store of the candidates", first.candidates, second.candidates),

@@ -33,7 +33,7 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SetFacts:
-    """The rows of one data set (`name` is empty where there is one): how many, the digest of their ids, and the stores."""
+    """The rows of one data set (`name` is empty where it is the only one): how many, the digest of their ids, the stores."""
 
     name: str
     rows: int
@@ -94,7 +94,8 @@ def write_trials(path: Path, facts: Facts, all_trials: Sequence[Trials], force: 
         stream.write(_compact(head)[:-1] + ',"measures":[')
         for k, trials in enumerate(all_trials):
             stream.write(",\n" if k else "\n")
-            stream.write(_compact(_record(trials)))
+            record = _record(trials)
+            stream.write(_compact(record if len(facts.tested_on) > 1 else record | {"test_data": ""}))
         stream.write("\n]}\n")
 
 

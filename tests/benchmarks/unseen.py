@@ -1,6 +1,7 @@
 """What a learned measure says of models that it was not trained on: layer prediction, retrieval and controls, on a zoo.
 
-Run: python tests/benchmarks/unseen.py --text FILE [--text FILE] [--models 12] [--train 5] [--steps 800] [--folder unseen_study]
+Run: python tests/benchmarks/unseen.py --text FILE [--text FILE] [--models 12] [--train 5] [--steps 700] [--folder unseen_study]
+     [--architecture bert|gpt2]
      [--measures …] [--seeds 1] [--only zoo|layers|retrieval|controls]
 
 Trains small language models that differ in their seeds, and one narrower and one wider (`zoo.py`), on the text's words, unless
@@ -34,6 +35,9 @@ MEASURES = (
     "cka", "cka_debiased", "pwcca", "svcca", "procrustes", "aligned_cosine", "linear_regression", "rsa", "distance_correlation",
     "mutual_knn", "second_order_cosine", "eigenspace_overlap", "gulp",
 )  # fmt: skip
+
+
+OTHERS = frozenset({"narrow", "wide"})  # models of other widths
 
 
 class Failed(Exception):
@@ -143,20 +147,27 @@ def encoded(study: Study, data: str, models: Sequence[str], encoders: Sequence[P
 
 def layers(study: Study) -> None:
     """Raw rows, anchored rows with and without what is the same for all rows of a layer, and closed forms."""
-    rows = ["quantiles", "cosines", "whitened", "whitened_quantiles", "norm", "neighbours"]
+    rows = ["cosines", "quantiles", "whitened", "peaks", "whitened_quantiles", "norms", "neighbours"]
     kinds: dict[str, list[object]] = {
         "raw": [],
         "anchors": ["--inputs", "anchors"],
-        "anchors, no spectrum": ["--inputs", "anchors", *(x for name in rows for x in ("--anchor-feature", name))],
+        "anchors, rows alone": ["--inputs", "anchors", *(x for name in rows for x in ("--anchor-feature", name))],
         "anchors, cosines alone": ["--inputs", "anchors", "--anchor-feature", "cosines"],
-        "anchors, spectrum alone": ["--inputs", "anchors", "--anchor-feature", "spectrum"],
+        "anchors, layers alone": [
+            "--inputs",
+            "anchors",
+            "--anchor-feature",
+            "profile",
+            "--anchor-feature",
+            "spectrum",
+        ],
     }
     stores = study.stores("train", study.seen)
     encoders = {
         name: trained(study, name.replace(", ", "_").replace(" ", "_"), stores, "--task", "layers", *options)
         for name, options in kinds.items()
     }
-    same = [name for name in study.unseen if name.startswith("g")]
+    same = [name for name in study.unseen if name not in OTHERS]
     groups = {"seen": study.seen, "unseen": study.unseen, "unseen, same width": same}
     print(
         f"\nlayer prediction, %, every ordered pair; trained on {' '.join(study.seen)}, unseen: {' '.join(study.unseen)}"
@@ -165,7 +176,7 @@ def layers(study: Study) -> None:
     for name, paths in encoders.items():
         cells = []
         for data, models in itertools.product(("test", "other"), groups.values()):
-            alike = name != "raw" or not {"n0", "w0"} & set(models)
+            alike = name != "raw" or not OTHERS & set(models)
             cells.append(f"{encoded(study, data, models, paths, name != 'raw'):.1f}" if alike else "–")
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
     options = list(itertools.chain.from_iterable(("--measure", name) for name in study.measures))
@@ -219,8 +230,7 @@ def _shuffle(source: Path, target: Path) -> None:
 
 def retrieval(study: Study) -> None:
     """Rows of one model found among those of another, by encoders trained on pairs of other models."""
-    widths = ["n0", "w0"]
-    seen = [name for name in study.seen if name not in widths]
+    seen = [name for name in study.seen if name not in OTHERS]
     encoders = trained(study, "pairs", study.stores("train", seen), "--task", "pairs", "--inputs", "anchors")
     models = [*study.unseen]
     options = list(itertools.chain.from_iterable(("--encoder", path) for path in encoders))
@@ -242,13 +252,14 @@ def main() -> None:
     parser.add_argument("--text", type=Path, action="append", required=True)
     parser.add_argument("--models", type=int, default=12)
     parser.add_argument("--train", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--architecture", choices=["bert", "gpt2"], default="bert")
     parser.add_argument("--folder", type=Path, default=Path("unseen_study"))
     parser.add_argument("--measures", nargs="+", default=MEASURES)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--only", choices=["zoo", "layers", "retrieval", "controls"])
     options = parser.parse_args()
-    kinds = zoo.kinds(options.models)
+    kinds = zoo.kinds(options.models, options.architecture)
     study = Study(options.folder, [kind.name for kind in kinds], options.train, options.measures, options.seeds)
     make_zoo(study, options.text, kinds, options.steps)
     for part in (layers, controls, retrieval):

@@ -1,7 +1,8 @@
 """Small language models that differ in their seeds, some of them in width too, trained on a text of real sentences.
 
-GPT-2 over words: a causal model learns from every word, so that minutes of one core make a model that is clearly better than
-the frequencies of words. Models are folders as transformers saves them, for `contrasim extract --unit word`.
+Causal models over words: they learn from every word, so that minutes of one core make a model that is clearly better than the
+frequencies of words. BERT's layers (post-norm) come out far more distinct than GPT-2's (pre-norm), whose middle layers hardly
+differ, and are not the same from seed to seed. Models are folders as transformers saves them, for `contrasim extract --unit word`.
 """
 
 import ast
@@ -21,25 +22,26 @@ from torch.nn import functional
 CONTEXT = 48
 VOCABULARY = 3000
 BATCH = 16
-LR, LEAST_LR = 3e-3, 0.02
+LR, LEAST_LR, RISE = 1.5e-3, 0.02, 100
 PAD, UNKNOWN, END = "<pad>", "<unk>", "</s>"
 LEARNED = 0.87  # part of the text's words that models learn from; rows are made of the rest
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One model: name, width, heads and seed."""
+    """One model: name, width, heads, seed and architecture, bert or gpt2."""
 
     name: str
     width: int
     heads: int
     seed: int
+    architecture: str = "bert"
 
 
-def kinds(count: int) -> list[Kind]:
+def kinds(count: int, architecture: str) -> list[Kind]:
     """`count` models that differ only in their seed, then one narrower and one wider."""
-    same = [Kind(f"g{seed}", 128, 4, seed) for seed in range(count)]
-    return [*same, Kind("n0", 96, 4, 100), Kind("w0", 192, 6, 200)]
+    same = [Kind(f"m{seed}", 128, 4, seed, architecture) for seed in range(count)]
+    return [*same, Kind("narrow", 96, 4, 100, architecture), Kind("wide", 192, 6, 200, architecture)]
 
 
 # --- text ---------------------------------------------------------------------------------------------------------------
@@ -109,22 +111,34 @@ def vocabulary(lines: Sequence[str]) -> dict[str, int]:
 
 def train(kind: Kind, lines: Sequence[str], folder: Path, steps: int) -> tuple[float, float]:
     """Train one model and save it: its loss on words it did not learn from, and that of their frequencies."""
-    from transformers import GPT2Config, GPT2LMHeadModel
-
     known = vocabulary(lines)
     numbers = [known.get(word, known[UNKNOWN]) for line in lines for word in [*line.split(), END]]
     held_out = len(numbers) // 40
     ids, test = torch.tensor(numbers[:-held_out]), torch.tensor(numbers[-held_out:])
     torch.manual_seed(kind.seed)
-    size = {"n_embd": kind.width, "n_inner": 2 * kind.width, "n_layer": 6, "n_head": kind.heads, "n_positions": CONTEXT}
-    dropout = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-    special = {"bos_token_id": known[END], "eos_token_id": known[END], "pad_token_id": known[PAD]}
-    config = GPT2Config(vocab_size=len(known), activation_function="gelu_pytorch_tanh", **size, **dropout, **special)
-    model = GPT2LMHeadModel(config)
+    model = _model(kind, known)
     _learn(model, ids, kind.seed, steps)
     model.save_pretrained(folder)
     _tokenizer(known).save_pretrained(folder)
     return _loss(model, test), _frequencies(ids, test)
+
+
+def _model(kind: Kind, known: dict[str, int]) -> torch.nn.Module:
+    """A fresh model of six layers."""
+    import transformers
+
+    special = {"bos_token_id": known[END], "eos_token_id": known[END], "pad_token_id": known[PAD]}
+    common = {"vocab_size": len(known), **special}
+    if kind.architecture == "bert":
+        size = {"hidden_size": kind.width, "intermediate_size": 2 * kind.width, "num_hidden_layers": 6}
+        more = {"num_attention_heads": kind.heads, "max_position_embeddings": CONTEXT, "type_vocab_size": 1}
+        plain = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.05}
+        config = transformers.BertConfig(is_decoder=True, use_cache=False, **common, **size, **more, **plain)
+        return transformers.BertLMHeadModel(config)
+    size = {"n_embd": kind.width, "n_inner": 2 * kind.width, "n_layer": 6, "n_head": kind.heads, "n_positions": CONTEXT}
+    plain = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    config = transformers.GPT2Config(activation_function="gelu_pytorch_tanh", **common, **size, **plain)
+    return transformers.GPT2LMHeadModel(config)
 
 
 def _learn(model: torch.nn.Module, ids: Tensor, seed: int, steps: int) -> None:
@@ -133,7 +147,7 @@ def _learn(model: torch.nn.Module, ids: Tensor, seed: int, steps: int) -> None:
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda t: min(1, (t + 1) / 60) * max(LEAST_LR, 0.5 * (1 + math.cos(math.pi * t / steps)))
+        optimizer, lambda t: min(1, (t + 1) / RISE) * max(LEAST_LR, 0.5 * (1 + math.cos(math.pi * t / steps)))
     )
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):

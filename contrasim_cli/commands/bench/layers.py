@@ -154,7 +154,7 @@ def layers_benchmark(
             **opened[0].inputs.about(seed=seed, device=str(where), standardize=hows([j.scorer for j in judges])),
             **({"inputs": [str(path) for path in stores], **t.about(options, made)} if several else {}),
         }
-        tested = [(one.name if several else "", one.inputs, distinct_names(one.paths)) for one in opened]
+        tested = [(one.name if len(opened) > 1 else "", one.inputs, distinct_names(one.paths)) for one in opened]
         facts = common.facts("layers", tested)
     common.report("layers", found, facts, about, several)
 
