@@ -30,9 +30,10 @@ class BenchRow:
     """One accuracy, a fraction; `pair` and `layer` are `all` in overall rows. None where there is nothing to say.
 
     `mrr` is the mean reciprocal rank of the right answers; `margin` the mean of how far they are ahead of the best wrong
-    one, in units of the wrong ones' standard deviation, over the trials where that is defined. The last four are shown
+    one, in units of the wrong ones' standard deviation, over the trials where that is defined. The other four are shown
     where data sets, models or encoders are told apart: the data set tested on, the one that the encoders were trained on,
-    whether they were trained on these models (seen or unseen), and how many they are.
+    whether they were trained on these models (seen or unseen), and how many they are; and `recall`, the part of the exact
+    nearest neighbours that an approximate search has found, where there was one.
     """
 
     benchmark: str
@@ -52,6 +53,7 @@ class BenchRow:
     train_data: str = ""
     models: str = ""
     encoders: int = 0
+    recall: float | None = None
 
 
 SEVERAL = ("test_data", "train_data", "models", "encoders")

@@ -13,6 +13,8 @@ from rich.table import Table
 from contrasim_cli.results import ALL, MONOTONICITY, BenchRow, CompareRow
 
 Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
+INTERVAL, TRIALS, MRR, MARGIN, RECALL = "95 % interval", "trials", "MRR", "margin", "recall@10"
+OVERALL = (INTERVAL, TRIALS, MRR, MARGIN, RECALL)  # lines beneath the overall accuracy, as far as there are values
 
 
 def bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
@@ -48,7 +50,8 @@ def _by_layer(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
     kinds = list(dict.fromkeys(row.negatives for row in rows))
     blocks = {kind: _columns([row for row in rows if row.negatives == kind and row.pair == ALL]) for kind in kinds}
     layers = list(dict.fromkeys(row.layer for row in rows if row.pair == ALL and row.layer != ALL))
-    labels = [*layers, ALL, "95 % interval", "trials"]
+    there = {label for found in blocks.values() for cells in found.values() for label in cells}
+    labels = [*layers, ALL, *(label for label in OVERALL if label in there)]
     room = width - max(map(len, labels)) - 4
     together = {f"{kind}\n{name}": cells for kind, found in blocks.items() for name, cells in found.items()}
     if len(kinds) > 1 and len(_fitting(together, room)) == 1:
@@ -72,7 +75,9 @@ def _column(found: dict[str, BenchRow]) -> dict[str, str]:
     cells = {layer: _percent(row) for layer, row in found.items()}
     overall = found.get(ALL)
     if overall is not None and overall.trials:
-        cells |= {"95 % interval": _interval(overall), "trials": str(overall.trials)}
+        cells |= {INTERVAL: _interval(overall), TRIALS: str(overall.trials)}
+        told = {MRR: (overall.mrr, ".3f"), MARGIN: (overall.margin, ".1f"), RECALL: (overall.recall, ".3f")}
+        cells |= {label: f"{value:{form}}" for label, (value, form) in told.items() if value is not None}
     return cells
 
 

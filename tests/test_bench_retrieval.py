@@ -12,13 +12,18 @@ import pytest
 import torch
 
 from contrasim_cli.benchmarks import run
+from contrasim_cli.benchmarks.comparing import Compared
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
+from contrasim_cli.benchmarks.outcomes import judge as judged
+from contrasim_cli.benchmarks.outcomes import tabulate
 from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_views
+from contrasim_cli.benchmarks.rows import Room
 from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
 from contrasim_cli.measures.protocol import similarity
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import View
+from contrasim_cli.transforms import Standardization
 
 CPU = torch.device("cpu")
 LARGE = 1 << 40
@@ -294,7 +299,7 @@ def test_too_few_rows_are_refused(tmp_path: Path) -> None:
 
 def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"80 trials and one batch of 4 rows .* take .* GiB, --memory allows 0.00; raise it"
+        InputError, match=r"80 trials and one batch of 4 rows .* take .* MiB, --memory allows 0.0; raise it"
     ):
         retrieval(task(tmp_path, views_of(2, 40)), closed_form(["cka"]), hold_out=True, device=CPU, budget=1000)
 
@@ -332,3 +337,121 @@ def test_a_larger_store_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         f"{tmp_path}/pool.h5: layer layer_0 has width 8, {tmp_path}/caption.h5 has 7",
         f"{tmp_path}/pool.h5: has no layer layer_1 to draw candidates from; it has layer_0, other",
     ]
+
+
+# --- exactness on nasty rows ------------------------------------------------------------------------------------------
+
+
+def nasty(kind: str, rows: int) -> dict[str, Any]:
+    """Three views of the same rows in one layer, with something that costs digits."""
+    stores = {name: {"l": layers["layer_0"].astype(np.float64)} for name, layers in views_of(3, rows).items()}
+    rng = np.random.default_rng(4)
+    clusters = 1e4 * np.repeat(rng.normal(size=(rows // 4 + 1, 7)), 4, axis=0)[:rows]
+    for layers in stores.values():
+        x = layers["l"]
+        if kind == "scales":
+            x *= 10.0 ** rng.choice([-6, 0, 6], size=(rows, 1))
+        elif kind == "offset":
+            x += 1e5
+        elif kind == "clusters":
+            x += clusters
+        elif kind == "constant rows":
+            x[4:8] = x[4]
+            x[12:20] = 0
+        elif kind == "duplicates":
+            x[20:24], x[1] = x[:4], x[0]
+        layers["l"] = x.astype(np.float16 if kind == "float16" else np.float32)
+    return stores
+
+
+@pytest.mark.parametrize("kind", ["scales", "offset", "clusters", "constant rows", "duplicates", "float16"])
+def test_scores_equal_the_oracles_on_nasty_rows(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with a last batch of 3 rows."""
+    stores = nasty(kind, 31)
+    seen: dict[str, Any] = {}
+    judge_ = run.Run.judge
+
+    def spied(self: Any, k: int, s: int, negatives: str, scores: Any, answered: Any) -> None:
+        seen[self.scorers[s].name] = scores
+        judge_(self, k, s, negatives, scores, answered)
+
+    monkeypatch.setattr(run.Run, "judge", spied)
+    names = ["cka", "dot", "cosine", "norm"]
+    if kind != "scales":  # of four rows, one of which is all, the debiased estimate is a difference of rounding
+        names.append("cka_debiased")
+    given = task(tmp_path, stores, negatives=["random"])
+    judge(given, closed_form(names))
+    cut = batches(31, 4)
+    drawn = random_candidates(31, cut, 0)
+    matrices = [layers["l"] for layers in stores.values()]
+    for k, (i, j) in enumerate(given.pairs):
+        for b, batch in enumerate(cut):
+            for name in names:
+                expected = [
+                    similarity(name, matrices[i][batch].astype(np.float64), matrices[j][rows].astype(np.float64))
+                    for rows in (batch, *drawn[batch].T)
+                ]
+                np.testing.assert_allclose(seen[name][k, b], expected, rtol=1e-6, atol=1e-6, equal_nan=True)
+
+
+def test_candidates_that_tie_but_for_rounding_are_wrong() -> None:
+    """Other scale and offset, same CKA: float32 alone would make one of the two the higher."""
+    rng = np.random.default_rng(0)
+    x, y = (torch.from_numpy(rng.normal(size=(40, 8, 30)).astype(np.float32)) for _ in range(2))
+    wrong = (3 * y + 5).unsqueeze(1)
+
+    def taken(rows: torch.Tensor) -> Any:
+        return rows, lambda marked: rows[marked]
+
+    compared = Compared([closed_form(["cka"])[0].measure], [taken(x), taken(y)], near=True)
+    (scores,) = compared.scores([0], 1, taken(wrong))
+    assert not judged(scores.numpy()).outcomes.any()
+    monkey = Compared([closed_form(["cka"])[0].measure], [taken(x), taken(y)], near=True)
+    monkey._settle = lambda *_: None  # type: ignore[method-assign]
+    (unsettled,) = monkey.scores([0], 1, taken(wrong))
+    assert not torch.equal(scores, unsettled)
+
+
+def test_rows_that_do_not_fit_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same outcomes whether rows are held or not, for every form in which rows are taken."""
+    from dataclasses import replace
+
+    scorers = [*closed_form(["cka", "dot"]), *learned([made.encoder_file(tmp_path / "e.pt", widths=(7,))])]
+    scorers.append(replace(scorers[1], name="zscored", standardize=Standardization("zscore")))
+    pool = made.view(tmp_path / "pool.h5", made.related(1, 2, 90, (7,))[0], [f"p{k}" for k in range(90)])
+    for larger in (None, pool):
+        given = task(tmp_path, views_of(2, 30), pairs=[(0, 1)], candidates_from=larger)
+        held = judge(given, scorers, hold_out=False)
+        with monkeypatch.context() as patch:
+            patch.setattr(Room, "takes", lambda self, size: False)
+            anew = judge(given, scorers, hold_out=False)
+        for one, other in zip(held, anew, strict=True):
+            np.testing.assert_array_equal(one.outcomes, other.outcomes)
+            np.testing.assert_allclose(one.margins, other.margins, atol=1e-3)
+
+
+def test_what_is_held_fits_the_room() -> None:
+    room = Room(100)
+    assert room.takes(60)
+    assert not room.takes(41)
+    assert room.takes(40)
+    assert room.left == 0
+
+
+def test_a_last_batch_that_says_nothing_to_the_cca_family_is_left_out_alone(
+    tmp_path: Path, messages: list[str]
+) -> None:
+    stores = {name: {"l": x["layer_0"][:, :3]} for name, x in views_of(2, 63).items()}
+    given = task(tmp_path, stores, batch_size=12, negatives=["random"])
+    cca, cka = judge(given, closed_form(["cca", "cka"]), hold_out=False)
+    assert np.isnan(cca.outcomes[..., -1]).all()
+    assert not np.isnan(cca.outcomes[..., :-1]).any()
+    assert not np.isnan(cka.outcomes).any()
+    assert messages == [
+        "WARNING: cca: the 3 rows of the last batch span every direction, so that each canonical correlation is 1; left out"
+    ]
+    found = {(row.measure, row.layer): row for row in tabulate("multilingual", [cca, cka], 0) if row.pair == "all"}
+    assert found["cca", "all"].trials == 2 * 5
+    assert found["cka", "all"].trials == 2 * 6
+    assert found["cca", "l"].accuracy == pytest.approx(cca.outcomes[..., :-1].mean())
+    assert found["cca", "l"].ci_low is not None

@@ -273,6 +273,8 @@ def test_a_benchmark_as_a_table() -> None:
         "│ all           │ 75.0 ± 1.2 │     │\n"
         "│ 95 % interval │ 25.0–100.0 │     │\n"
         "│ trials        │         79 │     │\n"
+        "│ MRR           │      0.800 │     │\n"
+        "│ margin        │        2.5 │     │\n"
         "└───────────────┴────────────┴─────┘\n"
         "multilingual, faiss negatives: accuracy in % ± std; chance is 9.1 %\n"
         "┏━━━━━━━━━━━━━━━┳━━━━━━━━━━━━━┓\n"
@@ -283,6 +285,8 @@ def test_a_benchmark_as_a_table() -> None:
         "│ all           │ 100.0 ± 1.2 │\n"
         "│ 95 % interval │  25.0–100.0 │\n"
         "│ trials        │          79 │\n"
+        "│ MRR           │       0.800 │\n"
+        "│ margin        │         2.5 │\n"
         "└───────────────┴─────────────┘\n"
     )
 

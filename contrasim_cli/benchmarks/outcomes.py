@@ -77,7 +77,8 @@ class Trials:
 
     The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
     where `clusters_are_pairs` (which have a single batch). `grids` [pairs, layers, layers] are the scores of layers against
-    layers, where trials come from those.
+    layers, where trials come from those. `recalls` [pairs, layers] says which part of the exact neighbours an approximate
+    search has found, where there was one.
     """
 
     scorer: Scorer
@@ -89,6 +90,7 @@ class Trials:
     margins: Outcomes
     chance: float
     clusters_are_pairs: bool = False
+    recalls: Outcomes | None = None
     grids: Outcomes | None = None
     origin: Origin = Origin()
 
@@ -147,6 +149,8 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
     answered = ~np.isnan(outcomes).all(axis=(0, 1))  # a batch that is too small is left out of all layers
     if answered.any():
         outcomes, ranks, margins = (values[..., answered] for values in (outcomes, ranks, margins))
+    found = [trials.recalls for trials in members if trials.recalls is not None]
+    recalls = np.concatenate(found) if found else None  # all members are of one run, and have them or not
     encoder = np.repeat(np.arange(len(members)), [len(trials.pairs) for trials in members])
     pairs = np.array([pair for trials in members for pair in trials.pairs])
     pooled = len({tuple(trials.pairs) for trials in members}) > 1  # encoders that are judged on different pairs
@@ -177,6 +181,7 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
             train_data=first.origin.train,
             models=first.origin.models,
             encoders=len(members) if first.scorer.checkpoint else 0,
+            recall=None if recalls is None else mean(recalls[which, layers]),
         )
 
     every = np.ones(len(pairs), dtype=bool)

@@ -40,6 +40,7 @@ class Task:
     batch_size: int
     seed: int = 0
     candidates_from: View | None = None
+    index: str = "exact"  # or one of those that search approximately
     standardizer: Standardizer | None = None  # by the views' own statistics unless given
 
     @property
@@ -105,9 +106,10 @@ def retrieval(
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
-        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE)
+        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE, recalls=recalls)
         for (s, kind), found in run.judged.items()
         for judged in [Judged(*(values[kept[s]] for values in found))]
+        for recalls in [run.recalls[kept[s]] if kind == "faiss" and task.index != "exact" else None]
     ]
 
 
@@ -133,7 +135,7 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
     if need > left:
         raise InputError(
             f"{trials} trials and one batch of {len(cut[0])} rows with its candidates take "
-            f"{(need + budget - left) / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it, or give a smaller "
+            f"{(need + budget - left) / 2**20:.1f} MiB, --memory allows {budget / 2**20:.1f}; raise it, or give a smaller "
             "--batch-size or fewer measures"
         )
     return left

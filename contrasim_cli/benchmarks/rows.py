@@ -10,7 +10,13 @@ from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, RowIndex
 
 FILLED_ROWS = 8192  # read, standardised or encoded at once
+SAMPLED_ROWS = 2048  # whose mean is taken for that of all
 HELD_AS_STORED = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+
+
+Taken = tuple[
+    Tensor, Callable[[Tensor], Tensor]
+]  # rows [..., n, p], and those of the matrices marked [...] as they were
 
 
 class Room:
@@ -43,6 +49,7 @@ class Rows:
         self.read, self.n_rows, self.width, self.dtype = read, n_rows, width, dtype
         self.held_as = held_as or dtype
         self._held: Tensor | None = None
+        self._as_they_were: Rows | None = None
 
     @property
     def held(self) -> bool:
@@ -78,6 +85,24 @@ class Rows:
     def mapped(self, function: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype) -> "Rows":
         """What a function makes of the rows [k, width], row by row."""
         return Rows(lambda where: function(self.take(torch.from_numpy(where))), self.n_rows, width, dtype)
+
+    @property
+    def is_near(self) -> bool:
+        """Whether they are relative to a common row."""
+        return self._as_they_were is not None
+
+    def near(self) -> "Rows":
+        """The rows less a common row, which is about their mean, so that rounding costs fewer digits where it is large."""
+        sample = np.unique(np.linspace(0, self.n_rows - 1, min(self.n_rows, SAMPLED_ROWS)).astype(np.int64))
+        common = self.take(torch.from_numpy(sample)).mean(dim=0)
+        rows = self.mapped(lambda x: x - common, self.width, self.dtype)
+        rows._as_they_were = self
+        return rows
+
+    def taken(self, where: Tensor, device: torch.device) -> Taken:
+        """The rows at positions [..., n] on a device."""
+        before = self._as_they_were or self
+        return self.take(where).to(device), lambda marked: before.take(where[marked.cpu()]).to(device)
 
     def within(self, positions: RowIndex) -> "Rows":
         """Some of the rows, numbered anew."""

@@ -1,7 +1,9 @@
 """A retrieval benchmark layer by layer: rows and candidates once per view, then chunks of batches that fit a cache."""
 
+import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,12 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.anchors import Anchored
-from contrasim_cli.benchmarks.comparing import Compared, by_key
+from contrasim_cli.benchmarks.comparing import Compared, by_key, takes_near
+from contrasim_cli.benchmarks.index import approximate_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
 from contrasim_cli.benchmarks.rows import Room, Rows, stored_rows
-from contrasim_cli.benchmarks.search import Pool, nearest_candidates
+from contrasim_cli.benchmarks.search import Pool, Tell, nearest_candidates
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.scoring import Scorer
@@ -31,12 +34,29 @@ CHUNK_SHARE = 16  # of the budget that such rows may take
 Bools = npt.NDArray[np.bool_]
 
 
-def by_rows(scorers: Sequence[Scorer]) -> list[list[int]]:
+def by_rows(scorers: Sequence[Scorer], batch_size: int) -> list[list[int]]:
     """Positions of the scorers that take rows in the same form: standardised alike, and through the same encoder."""
     groups: dict[object, list[int]] = {}
     for s, scorer in enumerate(scorers):
-        groups.setdefault((id(scorer.checkpoint), scorer.standardize), []).append(s)
+        form = id(scorer.checkpoint), scorer.standardize, takes_near(scorer, batch_size)
+        groups.setdefault(form, []).append(s)
     return list(groups.values())
+
+
+def workers(device: torch.device) -> int:
+    """Chunks that are compared at the same time: their matrices are too small for a product to be shared by threads."""
+    return 1 if device.type == "cuda" else torch.get_num_threads()
+
+
+@contextlib.contextmanager
+def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
+    """A pool of threads whose own arithmetic is not threaded."""
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(before)
 
 
 class Run:
@@ -47,7 +67,7 @@ class Run:
     ) -> None:
         self.task, self.scorers, self.cut, self.device, self.budget = task, scorers, cut, device, budget
         self.standardizer = task.standardizer or Standardizer(task.views)
-        self.groups = by_rows(scorers)
+        self.groups = by_rows(scorers, task.batch_size)
         self.drawn = random_candidates(task.n_rows, list(cut), task.seed) if "random" in task.negatives else None
         shape = (len(task.pairs), len(task.layers[0]), len(cut))
         self.judged = {
@@ -55,6 +75,7 @@ class Run:
             for s in range(len(scorers))
             for kind in task.negatives
         }
+        self.recalls = np.full(shape[:2], np.nan)
         self.empty: dict[tuple[str, str], list[str]] = {}  # scorer and reason: layers without a result
         self.short: set[int] = set()  # scorers to which the last batch says nothing
 
@@ -112,12 +133,21 @@ class _Layer:
         queries = Pool(self.task.views[j], self.names[j])
         larger = self.task.candidates_from
         pool = queries if larger is None else Pool(larger, self.names[j])
-        chosen = nearest_candidates(queries, pool, budget=self.run.budget // 2, tell=lambda note: advance(0, note))
+        chosen = self._neighbours(queries, pool, j, lambda note: advance(0, note))
         if larger is None:
             return torch.from_numpy(chosen), self.raw[j]
         distinct, places = np.unique(chosen, return_inverse=True)
         rows = stored_rows(pool.view, pool.layer).within(distinct).hold(self.room)
         return torch.from_numpy(places.reshape(chosen.shape)), rows
+
+    def _neighbours(self, queries: Pool, pool: Pool, j: int, tell: Tell) -> RowIndex:
+        budget = self.run.budget // 2
+        if self.task.index == "exact":
+            return nearest_candidates(queries, pool, budget=budget, tell=tell)
+        found = approximate_candidates(queries, pool, self.task.index, budget=budget, tell=tell)
+        at = [k for k, (_, target) in enumerate(self.task.pairs) if target == j]
+        self.run.recalls[at, self.k] = found.recall
+        return found.neighbours
 
     def _formed(self, raw: Rows, j: int, scorer: Scorer, room: Room) -> Rows:
         """Rows as a scorer takes them, held where they fit."""
@@ -130,7 +160,7 @@ class _Layer:
             store, device = self.task.views[j].store, self.run.device
             output = scorer.checkpoint.config.output
             rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), output, torch.float32)
-        return rows.hold(room)
+        return (rows.near() if takes_near(scorer, self.task.batch_size) else rows).hold(room)
 
     def compare(self, group: Sequence[int], advance: Advance) -> None:
         """Score and judge this layer by scorers that take rows in the same form."""
@@ -144,9 +174,10 @@ class _Layer:
         scores = {(s, kind): np.full(shape, np.nan) for s in group for kind in self.task.negatives}
         trivial: dict[int, set[int]] = {s: set() for s in group}  # scorers: sizes of the batches that say nothing
         usable = {s: self._usable(s) for s in group}
-        for chunk in self._chunks([*rows, *pools.values()]):
-            self._compare(chunk, rows, pools, usable, scores, trivial)
-            advance(len(chunk))
+        chunks = list(self._chunks([*rows, *pools.values()]))
+        with one_thread_each(workers(run.device)) as pool:
+            for size in pool.map(lambda chunk: self._compare(chunk, rows, pools, usable, scores, trivial), chunks):
+                advance(size)
         for (s, kind), values in scores.items():
             answered = np.zeros(shape[:2], dtype=bool)
             answered[usable[s]] = len(run.cut[0]) not in trivial[s]
@@ -161,25 +192,26 @@ class _Layer:
         usable: Mapping[int, Sequence[int]],
         scores: Mapping[tuple[int, str], npt.NDArray[np.float64]],
         trivial: Mapping[int, set[int]],
-    ) -> None:
-        """Fill in the scores of some batches of one size."""
+    ) -> int:
+        """Fill in the scores of some batches of one size; how many these are."""
         run = self.run
         where = torch.from_numpy(np.stack([run.cut[b] for b in chunk]))
-        own = [side.take(where).to(run.device) for side in rows]
+        own = [side.taken(where, run.device) for side in rows]
         compared = []
         for members in by_key(run.scorers, [s for s, pairs in usable.items() if pairs]):
-            compared.append((members, Compared([run.scorers[s].measure for s in members], own)))
+            compared.append((members, Compared([run.scorers[s].measure for s in members], own, rows[0].is_near)))
             for s in members:
                 if run.scorers[s].entry.trivial_at_full_rank and compared[-1][1].full_rank:
                     trivial[s].add(where.shape[1])
         for (j, kind), pool in pools.items():
-            wrong = pool.take(self.candidates[j, kind][0][where].transpose(1, 2)).to(run.device)
+            wrong = pool.taken(self.candidates[j, kind][0][where].transpose(1, 2), run.device)
             for members, sides in compared:
                 pairs = [k for k in usable[members[0]] if self.task.pairs[k][1] == j]
                 if pairs:
                     found = sides.scores([self.task.pairs[k][0] for k in pairs], j, wrong)
                     for s, values in zip(members, found, strict=True):
                         scores[s, kind][np.array(pairs)[:, None], chunk] = values.cpu().numpy()
+        return len(chunk)
 
     def _usable(self, s: int) -> list[int]:
         """Which pairs the scorer can compare: of such widths."""
@@ -207,7 +239,7 @@ class _Layer:
 
         Rows that are not held are read anew for every group, so that these are as large as may be.
         """
-        cut, share = self.run.cut, self.run.budget // CHUNK_SHARE
+        cut, share = self.run.cut, self.run.budget // CHUNK_SHARE // workers(self.run.device)
         size = len(cut[0])
         each = CANDIDATES * size * max(side.width * side.dtype.itemsize for side in rows)
         step = max(1, (min(CHUNK_BYTES, share) if all(side.held for side in rows) else share) // each)

@@ -119,11 +119,11 @@ def nearest_candidates(
     step = max(1, shares.queries // (4 * queries.width + 16 * (count + SPARE)))
     for start in range(0, queries.n_rows, step):
         which = np.arange(start, min(start + step, queries.n_rows))
-        chosen[which] = _nearest_of(queries, which, pool, count, same, shares, tell)
+        chosen[which] = nearest_of(queries, which, pool, count, same, shares, tell)
     return chosen
 
 
-def _nearest_of(
+def nearest_of(
     queries: Pool, which: RowIndex, pool: Pool, count: int, same: "SameRow", shares: Shares, tell: Tell
 ) -> RowIndex:
     """`nearest_candidates` of some queries."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +30,12 @@ from contrasim_cli.measures.protocol import BatchForm, Energies, InnerForm, Meas
 from contrasim_cli.measures.tiles import Tile, Tiles, upper
 
 FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
-SMALLEST, LARGEST = 1e-24, 1e34  # norms of float32 Gram matrices between which no square counts that is not a float32
+TINY = 16  # rows of batches whose products are made one by one, and centred by one matrix for all
+CANCELLED = 8.0  # trace over √n times the norm, beyond which centring after the products costs digits
+SQUARES = {  # norms of Gram matrices between which no square leaves the type or vanishes that counts
+    torch.float32: (1e-24, 1e34),
+    torch.float64: (1e-200, 1e300),
+}
 ROUNDING = 1e-12  # an unbiased ⟨K, K⟩ below this part of the biased one is rounding
 
 
@@ -60,22 +66,50 @@ def energy(e: Energies) -> Tensor:
 
 
 def unit_kernels(x: Tensor) -> Tensor:
-    """XcXcᵀ / ‖XcXcᵀ‖_F [..., n²] of X [..., n, p]; NaN where X has no variance.
+    """XcXcᵀ / ‖XcXcᵀ‖_F [..., n²] of X [..., n, p], in float64; NaN where X has no variance.
 
-    Products are in the type of the rows. Centring comes before them, so that float32 loses to rounding no more than it would
-    of centred data; where squares leave float32, and where they vanish, they are made again in float64.
+    Products are in the type of the rows, and made again in float64 where that costs digits: inner products of vectors that
+    were made in float32 err by some 1e-7.
     """
-    rows = x - x[..., :1, :]
-    rows -= rows.mean(dim=-2, keepdim=True)
-    flat = rows.reshape(-1, *rows.shape[-2:])
-    grams = torch.bmm(flat, flat.mT).double()
-    norms = _norm(grams)
-    if x.dtype != torch.float64:
-        lost = ~((norms > SMALLEST) & (norms < LARGEST)).flatten()
-        if bool(lost.any()):
-            again = x.reshape(flat.shape)[lost].double()
-            grams[lost], norms[lost] = _exact_gram(again), 1.0
-    return (grams / norms).reshape(*x.shape[:-2], -1)
+    kernels, lost = near_kernels(x - x[..., :1, :])
+    if bool(lost.any()):
+        kernels[lost] = _exact_gram(x[lost].double()).flatten(-2)
+    return kernels
+
+
+def near_kernels(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`unit_kernels` of rows near the origin, and where [...] it has cost digits that they are not nearer.
+
+    Centring, which is H XXᵀ H with H = I - 1/n, is done to the small matrix. Its rounding counts where the rows' common
+    part is large beside the rest, and where squares leave the type or vanish.
+    """
+    grams = _products(x.reshape(-1, *x.shape[-2:])).double()
+    traces = grams.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+    kernels = _double_centred(grams)
+    norms = torch.linalg.vector_norm(kernels, dim=-1)
+    low, high = SQUARES[x.dtype]
+    lost = ~((norms > low) & (norms < high) & (traces < CANCELLED * grams.shape[-1] ** 0.5 * norms))
+    return (kernels / norms.unsqueeze(-1)).view(*x.shape[:-2], -1), lost.view(x.shape[:-2])
+
+
+def _products(rows: Tensor) -> Tensor:
+    """XXᵀ [k, n, n] of X [k, n, p]."""
+    if rows.is_cuda or rows.shape[1] > TINY:
+        return torch.bmm(rows, rows.mT)
+    one = rows.numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        # at such sizes NumPy takes half the time, if it does not know that the factors are the same
+        return torch.from_numpy(one @ one.copy().swapaxes(1, 2))
+
+
+def _double_centred(grams: Tensor) -> Tensor:
+    """H G H [k, n²], H = I - 1/n, of matrices G [k, n, n]."""
+    n = grams.shape[-1]
+    if n > TINY:
+        rows = grams - grams.mean(dim=-1, keepdim=True)
+        return (rows - rows.mean(dim=-2, keepdim=True)).flatten(-2)
+    centring = torch.eye(n, dtype=grams.dtype, device=grams.device) - 1 / n
+    return grams.flatten(-2) @ torch.kron(centring, centring)
 
 
 def _exact_gram(x: Tensor) -> Tensor:
@@ -326,7 +360,7 @@ def _as_it_is(product: Tensor) -> Tensor:
     return product
 
 
-UNIT_KERNELS = InnerForm(unit_kernels, _as_it_is)
+UNIT_KERNELS = InnerForm(unit_kernels, _as_it_is, near_kernels)
 DEBIASED_KERNELS = InnerForm(_debiased_kernels, _as_it_is)
 
 MEASURES = {

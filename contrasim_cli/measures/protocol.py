@@ -85,11 +85,14 @@ class InnerForm:
     """A measure that is a function of the inner product of two vectors, one per side.
 
     `vector` makes of rows [..., n, p] values [..., m], where m hangs on n alone; `score` goes over inner products. Made for
-    many small matrices, each of which is compared with many others.
+    many small matrices, each of which is compared with many others. `near` is that of measures to which a row added to all
+    rows is nothing: it does the same with rows that have been taken relative to some common row, faster, and tells for
+    which matrices [...] rounding was too much, so that `vector` has to see them as they were.
     """
 
     vector: Callable[[Tensor], Tensor]
     score: Callable[[Tensor], Tensor]
+    near: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
 
 
 @dataclass(frozen=True)

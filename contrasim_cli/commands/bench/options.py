@@ -147,7 +147,8 @@ class Common:
             from contrasim_cli.benchmarks.trials import write_trials
 
             write_trials(self.trials, facts, trials, self.force)
-        results = Results("bench", BenchRow, rows, about, SEVERAL if several else ())
+        shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
+        results = Results("bench", BenchRow, rows, about, shown)
         self._draw(rows, trials)
         emit(results, self.form, self.output, self.plot, self.force)
 

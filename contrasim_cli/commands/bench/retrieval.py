@@ -46,6 +46,21 @@ class Negatives(str, Enum):
     faiss = "faiss"
 
 
+class Index(str, Enum):
+    """How nearest neighbours are searched."""
+
+    exact = "exact"
+    ivf = "ivf"
+    ivfpq = "ivfpq"
+    hnsw = "hnsw"
+
+
+IndexOption = Annotated[
+    Index,
+    typer.Option(
+        "--index", help="Search of --negatives faiss; the others than exact are approximate, for large pools."
+    ),
+]
 NegativesOption = Annotated[
     list[Negatives] | None,
     typer.Option(
@@ -74,6 +89,7 @@ def multilingual(
     dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 8,
+    index: IndexOption = Index.exact,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -108,7 +124,7 @@ def multilingual(
         raise UsageError(
             "--train: an encoder is judged on pairs of views that it was not trained on; give three views or more"
         )
-    _Retrieval(common, "multilingual", [stores], negatives, batch_size, layers, layers).run()
+    _Retrieval(common, "multilingual", [stores], negatives, batch_size, layers, layers, index=index).run()
 
 
 def image_caption(
@@ -136,6 +152,7 @@ def image_caption(
     dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
     batch_size: BatchSize = 64,
+    index: IndexOption = Index.exact,
     candidates_from: Annotated[
         Path | None,
         typer.Option(
@@ -184,7 +201,15 @@ def image_caption(
             "--candidates-from is a larger store of the same captions; give one store of --captions with it"
         )
     _Retrieval(
-        common, "image-caption", groups, negatives, batch_size, layers_a or layers, layers_b or layers, candidates_from
+        common,
+        "image-caption",
+        groups,
+        negatives,
+        batch_size,
+        layers_a or layers,
+        layers_b or layers,
+        candidates_from,
+        index,
     ).run()
 
 
@@ -216,6 +241,7 @@ class _Retrieval:
     layers_a: Sequence[str] | None
     layers_b: Sequence[str] | None
     candidates_from: Path | None = None
+    index: Index = Index.exact
 
     @property
     def one_way(self) -> bool:
@@ -225,6 +251,10 @@ class _Retrieval:
     def run(self) -> None:
         """Everything from the checks to the results."""
         common, options = self.common, self.common.train
+        if self.index is not Index.exact and Negatives.faiss not in self._negatives:
+            raise UsageError(
+                f"--index {self.index.value} is how nearest neighbours are searched; give --negatives faiss with it"
+            )
         names, asked = common.check()
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
@@ -319,6 +349,7 @@ class _Retrieval:
             negatives=[kind.value for kind in self._negatives],
             batch_size=self.batch_size,
             seed=self.common.seed,
+            index=self.index.value,
             candidates_from=View(pool) if pool else None,
             standardizer=inputs.standardizer_of(
                 self._own(group, self.common.rows.standardize_from),
@@ -344,20 +375,28 @@ class _Retrieval:
 
     def _about(self, opened: Sequence[_Group], judges: "Sequence[Judge]", where: "torch.device") -> dict[str, Any]:
         common = self.common
-        return opened[0].inputs.about(
-            seed=common.seed,
-            device=str(where),
-            batch_size=self.batch_size,
-            standardize=hows([judge.scorer for judge in judges]),
-        ) | {"inputs": [str(path) for path in common.stores]}
+        return (
+            opened[0].inputs.about(
+                seed=common.seed,
+                device=str(where),
+                batch_size=self.batch_size,
+                standardize=hows([judge.scorer for judge in judges]),
+            )
+            | self._index()
+            | {"inputs": [str(path) for path in common.stores]}
+        )
+
+    def _index(self) -> dict[str, Any]:
+        return {} if self.index is Index.exact else {"index": self.index.value}
 
     def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, Task, list[Judge]]]") -> "Facts":
         tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
         pool = tasks[0][1].candidates_from
+        source = (pool.store.ids.digest if pool.store.ids else str(pool.n_rows)) if pool else ""
         return self.common.facts(
             self.benchmark,
             tested,
             batch_size=self.batch_size,
             seed=self.common.seed if Negatives.random in self._negatives else None,
-            candidates=(pool.store.ids.digest if pool.store.ids else str(pool.n_rows)) if pool else "",
+            candidates=source if self.index is Index.exact else f"{source} {self.index.value}",
         )
