@@ -201,7 +201,7 @@ InputsOption = Annotated[
 AnchorCount = Annotated[
     int | None,
     typer.Option(
-        "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 256.", show_default=False
+        "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 128.", show_default=False
     ),
 ]
 AnchorFeatures = Annotated[
@@ -217,7 +217,7 @@ Copies = Annotated[
     typer.Option(
         "--copies",
         min=0,
-        help="--inputs anchors: altered copies of every model to train on besides; default: 6 (layers), 0 (pairs).",
+        help="--inputs anchors: altered copies of every model to train on besides; default: 1 (layers), 0 (pairs).",
         show_default=False,
     ),
 ]

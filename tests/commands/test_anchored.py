@@ -45,7 +45,7 @@ def test_an_encoder_of_some_models_serves_others_of_other_widths(task: str, stor
     done = run("train", *stores[:4], "--task", task, *TRAIN, "-o", encoder)
     assert (done.code, done.stderr) == (0, "")
     config = encoders.load(encoder).config
-    assert (len(config.anchors), config.copies) == (24, 6 if task == "layers" else 0)
+    assert (len(config.anchors), config.copies) == (24, 1 if task == "layers" else 0)
     done = run("score", *stores[4:], "--encoder", encoder, "--format", "json")
     assert done.code == 0
     grid = np.array([row["score"] for row in results(done.stdout)]).reshape(LAYERS, LAYERS)
