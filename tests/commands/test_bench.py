@@ -261,9 +261,8 @@ def test_the_file_holds_what_stdout_shows(views: list[Path], tmp_path: Path, kin
         (["layers", "{a}", "{b}", "--format", "value"], 2, "--format value prints one score; bench has many, give --format tsv"),
         (["layers", "{a}"], 2, "bench layers compares two or more stores, one per model"),
         (["multilingual", "{a}"], 2, "retrieval compares two or more stores, one per view"),
-        (["image-caption", "{a}", "{b}", "{a}"], 2,
-         "bench image-caption compares two stores, images and captions, 3 given; for several, "
-         "give those of captions with --captions"),
+        (["image-caption", "{a}", "{b}", "{a}"], 2, "bench image-caption compares two stores, images and captions, 3 given; "
+         "for several, give those of captions with --captions"),
         (["multilingual", "{a}", "{b}", "--measure", "nrom"], 2, "--measure nrom is unknown; did you mean norm?"),
         (["multilingual", "{a}", "{b}", "--batch-size", "34"], 3, "{a}: 34 rows make fewer than two batches of 34"),
         (["multilingual", "{a}", "{b}", "-o", "{a}"], 2, None),
