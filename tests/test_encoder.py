@@ -156,6 +156,7 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "anchor_sources": [],
         "features": [],
         "copies": 0,
+        "within": [],
     }
     assert set(found["state_dict"]) == {
         f"{layer}.{kind}"
