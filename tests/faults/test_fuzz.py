@@ -3,7 +3,7 @@
 import signal
 import string
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,12 @@ SECONDS = 60  # of processor time, for one example
 CODES = {0, 2, 3, 4, 5, 6, 7, 8}
 
 
-def fuzz(test: Callable[..., None], long: bool, figures: Figures, name: str) -> None:
+def fuzz(test: Callable[..., None], drawn: Sequence[Any], long: bool, figures: Figures, name: str) -> None:
     """Run a test on a few examples that are always the same, or on others for many minutes."""
+
+    def fresh() -> Callable[..., None]:  # settings are for once
+        return given(*drawn)(test)
+
     until = time.monotonic() + 60 * MINUTES * long
     number = 0
     while number == 0 or time.monotonic() < until:
@@ -35,7 +39,7 @@ def fuzz(test: Callable[..., None], long: bool, figures: Figures, name: str) -> 
             max_examples=200 if long else SHORT, deadline=None, database=None, verbosity=Verbosity.quiet,
             suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate, Phase.shrink],
         )  # fmt: skip
-        seed(number)(examples(test))()
+        seed(number)(examples(fresh()))()
         number += 1
         figures.add(name, 200 if long else SHORT)
 
@@ -149,11 +153,10 @@ def check_store(path: Path, written: dict[str, np.ndarray]) -> None:
 
 
 def test_stores_of_any_structure(tmp_path: Path, long: bool, figures: Figures) -> None:
-    @given(st.booleans(), ATTRS, MEMBERS)
     def one(own: bool, attrs: dict[str, Any], members: dict[str, Any]) -> None:
         check_store(tmp_path / "a.h5", build(tmp_path / "a.h5", own, attrs, members))
 
-    fuzz(one, long, figures, "hypothesis: stores")
+    fuzz(one, [st.booleans(), ATTRS, MEMBERS], long, figures, "hypothesis: stores")
 
 
 # command lines
@@ -222,7 +225,6 @@ def test_command_lines_of_any_words(
     furnish(tmp_path)
     before = {path.name for path in tmp_path.iterdir()}
 
-    @given(lines())
     def one(words: list[str]) -> None:
         with bounded():
             done = run(*words)
@@ -237,4 +239,4 @@ def test_command_lines_of_any_words(
             if path.is_file() and path.name not in before:
                 path.unlink()
 
-    fuzz(one, long, figures, "hypothesis: command lines")
+    fuzz(one, [lines()], long, figures, "hypothesis: command lines")
