@@ -176,17 +176,13 @@ def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
 
 
 def _inverse_root(covariance: Doubles, shrinkage: float, values: Doubles, vectors: Doubles) -> Doubles:
-    root = _shrunk(shrinkage, np.trace(covariance) / len(covariance), values, vectors)
+    root = shrunk_inverse_root(shrinkage, np.trace(covariance) / len(covariance), values, vectors)
     varies = np.diagonal(covariance) > 0
     return root * varies * varies[:, None]
 
 
-def shrunk_inverse_root(covariance: Doubles, shrinkage: float, level: float) -> Doubles:
-    """((1 - s) Σ + s · level · I)^(-1/2) [p, p], symmetric; 0 in the directions that are dropped."""
-    return _shrunk(shrinkage, level, *np.linalg.eigh(covariance))
-
-
-def _shrunk(shrinkage: float, level: float, values: Doubles, vectors: Doubles) -> Doubles:
+def shrunk_inverse_root(shrinkage: float, level: float, values: Doubles, vectors: Doubles) -> Doubles:
+    """((1 - s) Σ + s · level · I)^(-1/2) [p, p] of Σ's eigenvalues and -vectors, symmetric; 0 in directions that are dropped."""
     values = (1 - shrinkage) * values.clip(0.0) + shrinkage * level
     kept = values > RANK_TOL**2 * values[-1]
     roots = np.divide(1.0, np.sqrt(values), out=np.zeros_like(values), where=kept)

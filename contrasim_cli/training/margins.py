@@ -16,7 +16,7 @@ from torch.nn import functional
 from contrasim_cli.encoder import Config
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.order import Rows
-from contrasim_cli.training.within import centred_rows, factor, level, scatter, trained_scatter
+from contrasim_cli.training.within import centred_rows, factor, level, scatter, spectrum, trained_scatter
 from contrasim_cli.transforms import Doubles, Standardization, Standardizer, transform
 
 NEIGHBOURS = 3
@@ -29,11 +29,12 @@ def nearest(rows: Doubles) -> Tensor:
     """Positions [n, NEIGHBOURS] of each row's nearest others among rows [n, p]; -1 where no unequal ones are left."""
     values = torch.from_numpy(rows)
     squares = values.square().sum(dim=1)
+    proposed = min(len(values), NEIGHBOURS + _most_equal(rows))
     found = []
     for start in range(0, len(values), TILE_ROWS):
         tile = values[start : start + TILE_ROWS]
         distance = squares[start : start + TILE_ROWS, None] + squares - 2 * tile @ values.T
-        closest = distance.topk(min(len(values), NEIGHBOURS + _most_equal(rows)), largest=False).indices
+        closest = distance.topk(proposed, largest=False).indices
         equal = (values[closest] == tile[:, None]).all(dim=-1)
         ranked = closest.masked_fill(equal, -1).gather(1, equal.long().sort(dim=1, stable=True).indices)
         found.append(functional.pad(ranked, (0, NEIGHBOURS), value=-1)[:, :NEIGHBOURS])
@@ -89,9 +90,9 @@ def _of_layer(
     total, count = trained_scatter(data, standardizer, k, config)
     variance = level(data, standardizer, k)
     folds = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(len(rows)), FOLDS) if len(part)]
-    left = [(total - scatter(centred[:, fold])) / (count - len(rows[fold])) for fold in folds]
+    left = [spectrum((total - scatter(centred[:, fold])) / (count - len(rows[fold]))) for fold in folds]
     for one in WITHIN:
-        maps = [factor(covariance, variance, one.shrinkage) for covariance in left]
+        maps = [factor(of, variance, one.shrinkage) for of in left]
         parts = [margins(_unit(centred @ made), near, fold) for made, fold in zip(maps, folds, strict=True)]
         found.append(clearness(torch.cat(parts)))
     return found

@@ -56,9 +56,18 @@ def level(data: Data, standardizer: Standardizer, k: int) -> Doubles:
     return found
 
 
-def factor(covariance: Doubles, variance: Doubles, shrinkage: float) -> Doubles:
+Spectrum = tuple[Doubles, Doubles]  # eigenvalues [p], vectors [p, p]
+
+
+def spectrum(covariance: Doubles) -> Spectrum:
+    """Of W [p, p]; it serves every shrinkage."""
+    values, vectors = np.linalg.eigh(covariance)
+    return values, vectors
+
+
+def factor(of: Spectrum, variance: Doubles, shrinkage: float) -> Doubles:
     """W_s^(-1/2) [p, p] in digits that float32 holds, as checkpoints do; 0 in columns that are constant in every view."""
-    root = shrunk_inverse_root(covariance, shrinkage, float(variance.mean()))
+    root = shrunk_inverse_root(shrinkage, float(variance.mean()), *of)
     varies = variance > 0
     return (root * varies * varies[:, None]).astype(np.float32).astype(np.float64)
 
@@ -106,7 +115,7 @@ def within(data: Data, standardizer: Standardizer, config: Config, progress: Pro
     with progress("comparing views", data.n_layers, "layers") as advance:
         for k in range(data.n_layers):
             total, count = trained_scatter(data, standardizer, k, config)
-            found = factor(total / count, level(data, standardizer, k), config.shrinkage)
+            found = factor(spectrum(total / count), level(data, standardizer, k), config.shrinkage)
             made |= {layers[k]: found for layers in data.layers}
             advance(1)
     return Within(made)
