@@ -300,7 +300,9 @@ def test_rows_of_archives_are_read_as_they_are_chosen(tmp_path: Path, save: Call
 
 
 def test_a_large_archive_does_not_come_into_memory(tmp_path: Path) -> None:
-    bits = np.random.default_rng(0).integers(0, 2, (40_000, 250)).astype(np.float64)  # 80 MB, packed well but as no bomb is
+    bits = (
+        np.random.default_rng(0).integers(0, 2, (40_000, 250)).astype(np.float64)
+    )  # 80 MB, packed well but as no bomb is
     np.savez_compressed(tmp_path / "a.npz", bits)
     source = array_source(tmp_path / "a.npz")
     tracemalloc.start()
