@@ -229,7 +229,8 @@ def test_gram_tiles_of_rows_on_disk_equal_those_in_memory(
     whole = scores(both, ENERGIES)
     monkeypatch.setattr(energies, "gram_is_cheaper", lambda grid: True)
     for name, found in scores(both, ENERGIES, SMALL // 8).items():
-        np.testing.assert_allclose(found, whole[name], rtol=1e-6, err_msg=name)
+        # debiased scores near 0 are differences of float32 products whose ratios are near 1
+        np.testing.assert_allclose(found, whole[name], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 5, 64, 65, 300, 1000])

@@ -81,7 +81,9 @@ def test_scores_of_stores_that_are_replaced(warm: Warm, tmp_path: Path, long: bo
 
 @pytest.mark.parametrize("kind", ["multilingual", "layers"])
 def test_a_long_bench_does_not_grow(warm: Warm, tmp_path: Path, long: bool, figures: Figures, kind: str) -> None:
-    rows, count = (4000, 6) if long else (400, 4)
+    if not long:
+        pytest.skip("a run of a second tells no growth from warming up; --faults=long")
+    rows, count = 4000, 6
     names = [f"{k}.h5" for k in range(count)]
     for name, layers in zip(names, made.related(count, 6, rows, (32,)), strict=True):
         made.store(tmp_path / name, layers)

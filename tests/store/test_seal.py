@@ -140,7 +140,11 @@ def test_other_errors_are_left_to_the_parent(path: Path) -> None:
     rehearsal.rehearse(path, fail)
 
 
-def test_no_child_is_left_by_an_interrupt(path: Path) -> None:
+def test_no_child_is_left_by_an_interrupt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    fork = rehearsal._fork
+    monkeypatch.setattr(rehearsal, "_fork", lambda: made.append(fork()) or made[-1])
+
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
 
@@ -151,8 +155,9 @@ def test_no_child_is_left_by_an_interrupt(path: Path) -> None:
             rehearsal.rehearse(path, lambda: time.sleep(60))
     finally:
         signal.signal(signal.SIGALRM, before)
+    assert made
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(made[0], os.WNOHANG)
 
 
 def test_without_room_for_a_child_files_are_read_all_the_same(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
