@@ -8,7 +8,7 @@ import fcntl
 import json
 import os
 import re
-import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from contrasim_cli.files import atomic_output, quoted, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
+ATTEMPTS = 100  # at a lock that another process removes at the same moment
 SHARD = re.compile(r"\d{12}-\d{12}\.npz")
 OURS = re.compile(rf"manifest\.json|lock|{SHARD.pattern}|\..*\.tmp")
 
@@ -107,6 +108,10 @@ class Parts:
         with self._opened(first, stop) as archive:
             return Shard(**json.loads(archive[f"arr_{len(self.layers)}"].tobytes()))
 
+    def remove(self) -> None:
+        """Remove all of it, while it is locked."""
+        _remove(self.folder)
+
     @contextlib.contextmanager
     def _opened(self, first: int, stop: int) -> Iterator[Any]:
         path = self._path(first, stop)
@@ -139,8 +144,6 @@ def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, 
     """
     folder = folder_of(output)
     _check_ours(folder)
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
     with _locked(folder):
         manifest = _read_manifest(folder) if resume else None
         if manifest is None:
@@ -156,18 +159,19 @@ def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, 
         try:
             yield found
         except Exception:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, OutputError):
                 if not found.done():
-                    shutil.rmtree(folder)
+                    found.remove()
             raise
 
 
 def remove(output: Path) -> None:
-    """Remove the parts of an output, if there are any of ours."""
+    """Remove the parts of an output, if there are any of ours that no other process is at work on."""
     folder = folder_of(output)
     if folder.is_dir():
         _check_ours(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError, OutputError), _locked(folder):
+            _remove(folder)
 
 
 def difference(there: Config, now: Config) -> str:
@@ -185,9 +189,11 @@ def _short(value: Any) -> str:
 
 
 def _check_ours(folder: Path) -> None:
-    if not os.path.lexists(folder):
+    try:
+        ours = stat.S_ISDIR(folder.lstat().st_mode) and all(map(OURS.fullmatch, os.listdir(folder)))
+    except FileNotFoundError:
         return
-    if not folder.is_dir() or folder.is_symlink() or not all(OURS.fullmatch(entry.name) for entry in folder.iterdir()):
+    if not ours:
         raise OutputExistsError(
             f"{quoted(folder)}: is in the place of the finished rows, and is not from extract; move it away"
         )
@@ -200,22 +206,51 @@ def _empty(folder: Path) -> None:
                 entry.unlink()
 
 
+def _remove(folder: Path) -> None:
+    """Remove a folder whose lock is held: the lock last, so that whoever takes it next finds nothing else there."""
+    _empty(folder)
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink()
+        folder.rmdir()  # unless somebody has taken a new lock there
+
+
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    with writing(folder):
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    """Hold the lock of a folder, which is made if need be, and again where another process is just removing it."""
+    descriptor = next(filter(None, (_lock(folder) for _ in range(ATTEMPTS))), None)
+    if descriptor is None:
+        raise OutputError(f"{quoted(folder)}: cannot be locked: it goes away again and again")
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OutputError(
-                f"{quoted(folder)}: another process is writing this output; wait until it has finished"
-            ) from error
-        except OSError:  # a file system without locks
-            pass
         yield
     finally:
         os.close(descriptor)
+
+
+def _lock(folder: Path) -> int | None:
+    """A descriptor that holds the lock; None where the folder or the lock went away meanwhile."""
+    with writing(folder):
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir()
+        try:
+            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:
+            return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OutputError(
+            f"{quoted(folder)}: another process is writing this output; wait until it has finished"
+        ) from error
+    except OSError:  # a file system without locks
+        pass
+    try:
+        if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
+            return descriptor
+    except OSError:
+        pass
+    os.close(descriptor)
+    return None
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -76,7 +76,7 @@ def extract(
             _Filling(network, source, run, expected, shards, size, progressed).fill(progress)
             about = {"batch_size": size.value, "device": str(model.device), **network.about()}
             n_rows = _assemble(shards, source, run, expected, provenance_of(config) | about)
-        parts.remove(run.output)
+            shards.remove()
     note_written(run.output, list(expected.widths.values()), n_rows)
 
 

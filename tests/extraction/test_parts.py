@@ -1,11 +1,13 @@
 """Shards: what they say of their items, and the folder that holds them."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.errors import InputError, OutputError, UsageError
 from contrasim_cli.extraction import parts
 from contrasim_cli.extraction.parts import Shard, Sizes
 
@@ -81,3 +83,31 @@ def test_every_damage_of_a_shard_is_one_error(tmp_path: Path) -> None:
                 except InputError:
                     refused += 1
         assert refused > len(whole) // 13
+
+
+def test_one_at_a_time_also_while_another_removes_them(tmp_path: Path) -> None:
+    """Locks are of an open file, so that threads exclude one another as processes do."""
+    output, inside, ends = tmp_path / "o.h5", threading.Semaphore(1), [0, 0, 0]
+
+    def often(number: int) -> None:
+        for _ in range(300):
+            try:
+                with parts.opened(output, ("b", "a"), SIZES, {"x": number}, False) as found:
+                    assert inside.acquire(blocking=False)
+                    try:
+                        found.write(Shard(0, 3), ROWS)
+                        assert found.done() == {0: 3}
+                        found.remove()
+                    finally:
+                        inside.release()
+                ends[2] += 1
+            except OutputError as error:
+                ends["another process is writing this output" in str(error)] += 1
+            parts.remove(output)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(often, range(4))) == [None] * 4
+    assert ends[0] == 0
+    assert min(ends[1:]) > 10
+    parts.remove(output)
+    assert not list(tmp_path.iterdir())
