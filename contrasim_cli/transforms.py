@@ -27,7 +27,7 @@ from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import Store, View
+from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
 
 log = logging.getLogger(__name__)
@@ -212,12 +212,12 @@ class Standardizer:
         views: Sequence[View],
         sources: Sequence[View] | None = None,
         whitens: bool = True,
-        anchor_stores: Sequence[Store] = (),
+        anchors: Anchors | None = None,
     ) -> None:
         self.raw = views
         self.sources = views if sources is None else sources
         self.whitens = whitens  # whether covariances will be asked for
-        self.anchors = Anchors(views, anchor_stores)
+        self.anchors = anchors or Anchors(views)
         self._found: dict[tuple[int, str], Statistics] = {}
         self._warned: set[int] = set()
 
@@ -239,8 +239,7 @@ class Standardizer:
     def part(self, chosen: Sequence[int]) -> "Standardizer":
         """The same for some of the views alone."""
         sources = [self.sources[v] for v in chosen]
-        stores = [self.anchors.stores[v] for v in chosen]
-        return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, stores)
+        return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, self.anchors.part(chosen))
 
     def transform(self, v: int, layer: str, how: RowsAs) -> Transform | Anchored:
         """How rows of one layer of one view are standardised, or anchored."""

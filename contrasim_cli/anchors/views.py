@@ -47,12 +47,17 @@ def anchored_view(view: View, by_layer: Mapping[str, Anchored]) -> AnchoredView:
 
 
 class Anchors:
-    """The anchor rows of some views: in the views' own stores, or in others, one per view."""
+    """The anchor rows of some views: in the views' own stores, or in others, one per view; `of` has those of certain anchors."""
 
-    def __init__(self, views: Sequence[View], sources: Sequence[Store] = ()) -> None:
+    def __init__(
+        self,
+        views: Sequence[View],
+        sources: Sequence[Store] = (),
+        of: Mapping[Anchoring, Sequence[Store]] | None = None,
+    ) -> None:
         self.views = views
-        self.stores = list(sources) or [view.store for view in views]
-        self.given = bool(sources)
+        self._sources = list(sources) or [view.store for view in views]
+        self._of = of or {}
         self._located: dict[tuple[int, Anchoring], RowIndex] = {}
         self._found: dict[tuple[int, str, Anchoring], Anchored] = {}
 
@@ -63,24 +68,32 @@ class Anchors:
             UsageError: there is not one anchor store for each view.
             MismatchError: anchors or layers are missing, or a layer has another width there.
         """
-        if len(self.stores) != len(self.views):
+        if len(self._sources) != len(self.views):
             raise UsageError(
                 f"--anchor-store takes one store for each of the {len(self.views)} stores, in their order; "
-                f"{len(self.stores)} given"
+                f"{len(self._sources)} given"
             )
         problems: list[ContraSimError] = []
         for v, (view, names) in enumerate(zip(self.views, layers, strict=True)):
-            problems += _misfits(view.store, self.stores[v], names)
+            problems += _misfits(view.store, self._store(v, anchoring), names)
             try:
                 self.rows(v, anchoring)
             except MismatchError as problem:
                 problems.append(problem)
         raise_all(problems)
 
+    def part(self, chosen: Sequence[int]) -> "Anchors":
+        """Those of some of the views alone."""
+        of = {anchoring: [stores[v] for v in chosen] for anchoring, stores in self._of.items()}
+        return Anchors([self.views[v] for v in chosen], [self._sources[v] for v in chosen], of)
+
+    def _store(self, v: int, anchoring: Anchoring) -> Store:
+        return self._of.get(anchoring, self._sources)[v]
+
     def rows(self, v: int, anchoring: Anchoring) -> RowIndex:
         """[anchors] where the anchors of a view lie in their store."""
         if (v, anchoring) not in self._located:
-            self._located[v, anchoring] = locate(self.stores[v], anchoring)
+            self._located[v, anchoring] = locate(self._store(v, anchoring), anchoring)
         return self._located[v, anchoring]
 
     def anchored(self, v: int, layer: str, anchoring: Anchoring) -> Anchored:
@@ -96,11 +109,12 @@ class Anchors:
         Raises:
             InputError: an anchor row holds a bad value, or all are the same.
         """
-        rows = View(self.stores[v], self.rows(v, anchoring)).read(layer)
+        store = self._store(v, anchoring)
+        rows = View(store, self.rows(v, anchoring)).read(layer)
         try:
             return Anchored(Geometry.of(rows, factors), anchoring.features)
         except InputError as problem:
-            raise InputError(f"{quoted(self.stores[v].path)}: layer {quoted(layer)}: {problem}") from problem
+            raise InputError(f"{quoted(store.path)}: layer {quoted(layer)}: {problem}") from problem
 
     def anchored_views(
         self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent

@@ -1,6 +1,7 @@
 """Opening what a command was given: stores, lined up, with their layers chosen."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from contrasim_cli.commands.options import Align, OnNan
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 
 if TYPE_CHECKING:
+    from contrasim_cli.anchors import Anchoring
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import Store, View
     from contrasim_cli.transforms import RowsAs, Standardizer
@@ -88,16 +90,18 @@ class Inputs(AbstractContextManager["Inputs"]):
         hows: Sequence["RowsAs"],
         layers: Sequence[Sequence[str]],
         anchor_stores: Sequence[Path] = (),
+        anchors_of: "Mapping[Anchoring, Sequence[Path]] | None" = None,
     ) -> "Standardizer":
         """What standardises these layers of the stores, by the statistics of the stores asked for or by their own.
 
-        Where rows are to be anchored, their anchors are those of the anchor stores, or of the stores themselves.
+        Where rows are to be anchored, their anchors are those of the anchor stores, or of the stores themselves; `anchors_of`
+        has the stores, one per store, of certain ones.
 
         Raises:
             UsageError: statistics or anchors are asked for that nothing needs.
             MismatchError: anchors are missing.
         """
-        from contrasim_cli.anchors import Anchoring
+        from contrasim_cli.anchors import Anchoring, Anchors
         from contrasim_cli.store import View, drop_nonfinite, open_stores
         from contrasim_cli.transforms import Standardizer
 
@@ -108,8 +112,15 @@ class Inputs(AbstractContextManager["Inputs"]):
             raise UsageError("--standardize-from goes with --standardize, or an encoder trained on standardised rows")
         sources = open_stores(asked)
         self._sources += sources
-        anchors = open_stores(anchor_stores)
-        self._sources += anchors
+        of = {} if anchor_stores else dict(anchors_of or {})
+        paths = list(dict.fromkeys((*anchor_stores, *itertools.chain(*of.values()))))
+        opened = dict(zip(paths, open_stores(paths), strict=True))
+        self._sources += opened.values()
+        anchors = Anchors(
+            self.views,
+            [opened[path] for path in anchor_stores],
+            {anchoring: [opened[path] for path in chosen] for anchoring, chosen in of.items()},
+        )
         whitens = any(how.kind == "whiten" for how in hows)
         made = Standardizer(self.views, [View(store) for store in sources] or None, whitens, anchors)
         made.check(layers)
@@ -125,9 +136,11 @@ class Inputs(AbstractContextManager["Inputs"]):
         scorers: Sequence["Scorer"],
         layers: Sequence[Sequence[str]],
         anchor_stores: Sequence[Path] | None = None,
+        anchors_of: "Mapping[Anchoring, Sequence[Path]] | None" = None,
     ) -> "Standardizer":
         """The same for all that scorers take rows as."""
-        return self.standardizer(asked or (), [scorer.standardize for scorer in scorers], layers, anchor_stores or ())
+        hows = [scorer.standardize for scorer in scorers]
+        return self.standardizer(asked or (), hows, layers, anchor_stores or (), anchors_of)
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What JSON carries besides the results."""

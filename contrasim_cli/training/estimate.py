@@ -8,6 +8,7 @@ import torch
 
 from contrasim_cli.encoder import Config
 from contrasim_cli.store import View
+from contrasim_cli.training.anchored import anchored
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.order import Order, Step
@@ -36,6 +37,8 @@ def step_seconds(data: Data, config: Config, device: torch.device, budget: int) 
     rows = min(data.n_rows, config.batch_size)
     views = [View(v.store, np.arange(rows) if v.rows is None else v.rows[:rows]) for v in data.views]
     few = Data(views, [names[:1] for names in data.layers] if config.task == "pairs" else data.layers)
+    if config.anchoring:
+        few = anchored(few, config)
     once = replace(config, epochs=2, standardize="none", validation=0.0, patience=0, schedule="constant", warmup=0.0)
     run = _Timed(Source(few, Order.of(few, once), budget), once, new_state(once, device), device)
     run.train()

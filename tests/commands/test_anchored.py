@@ -1,6 +1,8 @@
 """Encoders of anchored rows on the command line: trained, listed, scored and benched, for models of any width."""
 
 import json
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from helpers import run
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import weights_digest
+from contrasim_cli.training.loop import Run
 
 SMALL = ["--anchors", "24", "--hidden", "32", "--dim", "8", "--batch-size", "32", "--epochs", "4", "-q"]
 TRAIN = ["--inputs", "anchors", *SMALL]
@@ -126,6 +129,31 @@ def test_training_repeats_and_resumes_bit_for_bit(stores: list[Path], tmp_path: 
     assert done.code == 0
     done = run("train", *stores[:3], "--task", "layers", *TRAIN, "--copies", "2", "-o", tmp_path / "a.pt", "--resume")
     assert (done.code, "already exists, trained with other options or stores" in done.stderr) == (5, True)
+
+
+@pytest.mark.parametrize("task", ["layers", "pairs"])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    task: str, stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, steps = Run._step, []
+
+    def stopped(run: Run, *arguments: Any) -> float:
+        steps.append(1)
+        if len(steps) == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(run, *arguments)
+
+    line = ["train", *stores[:3], "--task", task, *TRAIN, "--copies", "2", "-o"]
+    assert run(*line, tmp_path / "whole.pt").code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_step", stopped)
+        done = run(*line, tmp_path / "e.pt")
+    assert (done.code, "--resume goes on" in done.stderr) == (143, True)
+    assert not (tmp_path / "e.pt").exists()
+    assert run(*line, tmp_path / "e.pt", "--resume").code == 0
+    whole, found = (encoders.load(tmp_path / name) for name in ("whole.pt", "e.pt"))
+    assert weights_digest(found.encoder.state_dict()) == weights_digest(whole.encoder.state_dict())
+    assert (found.config, found.provenance) == (whole.config, whole.provenance)
 
 
 @pytest.mark.parametrize(

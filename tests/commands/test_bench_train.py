@@ -165,6 +165,45 @@ def test_models_that_are_held_out_are_tested_beside_the_others(models: tuple[lis
     assert "was trained on m0, which --hold-out-models holds out" in wrong.stderr
 
 
+def test_anchors_of_the_tested_rows_come_from_the_training_stores(
+    models: tuple[list[Path], str], tmp_path: Path
+) -> None:
+    """Those of models that are held out too, whose training rows nothing is trained on."""
+    tested, pattern = models
+    options = ["--hold-out-models", "2", "--pairs", "all"]
+    done = bench("layers", tested, pattern, tmp_path, *options, "--inputs", "anchors", "--anchors", "16")
+    assert done.code == 0, done.stderr
+    rows = overall(done.stdout)
+    assert [(r["measure"], r["models"]) for r in rows] == [("supcon", "seen"), ("supcon", "unseen")]
+    (kept,) = (tmp_path / "enc").iterdir()
+    found = encoder.load(kept)
+    assert [store["name"] for store in found.provenance["stores"]] == ["m0", "m1"]
+    assert len(found.config.anchors) == 16
+    assert set(found.config.anchors) <= {f"t{k}" for k in range(48)}  # no row that is tested
+    stores = [word for path in sorted(Path(pattern).parent.glob("*.h5")) for word in ("--anchor-store", path)]
+    given = run("bench", "layers", *tested, "--encoder", kept, *options, *stores)
+    assert [r["accuracy"] for r in overall(given.stdout)] == [r["accuracy"] for r in rows]
+    without = run("bench", "layers", *tested, "--encoder", kept, *options)
+    assert (without.code, without.stderr.count("16 of the encoder's 16 anchor rows are missing")) == (4, 4)
+
+
+def test_anchors_of_each_data_set_are_its_own(models: tuple[list[Path], str], tmp_path: Path) -> None:
+    tested, pattern = models
+    names = [f"m{k}" for k in range(4)]
+    anchored = ["--inputs", "anchors", "--anchors", "16"]
+    wiki = written(tmp_path / "wiki" / "test", names, made.related(4, 3, 40, (7,), seed=1), "v")
+    written(tmp_path / "wiki" / "train", names, made.related(4, 3, 48, (7,), seed=1), "u")
+    both = bench("layers", [*tested, *wiki], f"{tmp_path}/*/train/*.h5", tmp_path, *anchored)
+    alone = bench("layers", [*tested], pattern, tmp_path, *anchored)
+    assert (both.code, alone.code, alone.stderr) == (0, 0, "")  # trained already
+    (same,) = overall(both.stdout, train_data="ptb", test_data="ptb")
+    assert overall(alone.stdout)[0]["accuracy"] == same["accuracy"]
+    written(tmp_path / "wiki" / "train", names, made.related(4, 3, 48, (7,), seed=1), "t")
+    alike = bench("layers", [*tested, *wiki], f"{tmp_path}/*/train/*.h5", tmp_path, *anchored)
+    assert (alike.code, alike.stdout) == (2, "")
+    assert "rows of ptb and wiki have the same ids, so that the anchors of one could be taken" in alike.stderr
+
+
 # --- retrieval --------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +273,24 @@ def test_image_caption_of_one_pair_takes_its_training_stores_in_order(tmp_path: 
     assert "supcon" in done.stdout
 
 
+def test_retrieval_by_anchored_rows(tmp_path: Path) -> None:
+    """Views of differing widths; a pair of images and captions by position, whatever their files are called."""
+    anchored = ["--inputs", "anchors", "--anchors", "16", "--negatives", "faiss"]
+    names, widths = ["en", "ar", "zh"], (7, 9, 5)
+    written(tmp_path / "train", names, noisy(3, 48, 0, widths), "t")
+    tested = written(tmp_path / "test", names, noisy(3, 90, 1, widths))
+    done = bench("multilingual", tested, f"{tmp_path}/train/*.h5", tmp_path, *anchored)
+    assert done.code == 0, done.stderr
+    (row,) = overall(done.stdout)
+    assert (row["measure"], row["encoders"]) == ("supcon", "3")
+    pair = written(tmp_path / "pair", ["images", "captions"], noisy(2, 90, 1, widths))
+    trained = [tmp_path / "train" / f"{name}.h5" for name in ("en", "ar")]
+    done = bench("image-caption", pair, trained, tmp_path, "--batch-size", "16", *anchored)
+    assert done.code == 0, done.stderr
+    dry = bench("image-caption", pair, trained, tmp_path, *anchored, "--train-seed", "3", "--dry-run")
+    assert (dry.code, "would train 1 of 1 encoders in about" in dry.stderr) == (0, True)
+
+
 # --- before anything is trained ---------------------------------------------------------------------------------------
 
 
@@ -266,6 +323,8 @@ def test_encoders_are_kept_in_the_users_cache(
     ("arguments", "message"),
     [
         (["layers", "{m}", "--objective", "contrasim"], "--objective is about training; give --train STORE with it"),
+        (["layers", "{m}", "--inputs", "anchors"], "--inputs is about training; give --train STORE with it"),
+        (["layers", "{m}", "--train", "{t}", "--anchors", "9"], "--anchors goes with --inputs anchors"),
         (["layers", "{m}", "--dry-run"], "--dry-run is about training; give --train STORE with it"),
         (["layers", "{m}", "--hold-out-models", "2"], "--hold-out-models is about models that encoders were not trained on; "
          "give --train or --encoder"),

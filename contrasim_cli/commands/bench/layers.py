@@ -1,6 +1,6 @@
 """`contrasim bench layers`: layer prediction."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -30,10 +30,10 @@ from contrasim_cli.errors import UsageError
 from contrasim_cli.files import distinct_names, quoted
 
 if TYPE_CHECKING:
+    from contrasim_cli.anchors import Anchoring
     from contrasim_cli.benchmarks.encoders import TrainingSet
-    from contrasim_cli.benchmarks.evaluation import DataSet
+    from contrasim_cli.benchmarks.evaluation import DataSet, Judge
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.scoring import Scorer
 
 
 class Pairs(str, Enum):
@@ -55,6 +55,8 @@ def layers_benchmark(
     epochs: r.Epochs = None,
     lr: r.LearningRate = None,
     train_batch_size: t.TrainBatchSize = None,
+    inputs: t.InputsOption = r.RowsIn.raw,
+    anchors: r.AnchorCount = None,
     encoder_dir: t.EncoderDir = None,
     dry_run: t.DryRun = False,
     hold_out_models: Annotated[
@@ -112,7 +114,7 @@ def layers_benchmark(
     for paths in tests.values():
         _check_pairs(paths, held_out, pairs is Pairs.all)
     options = t.TrainOptions(
-        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run
+        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, inputs, anchors
     )
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
@@ -131,9 +133,10 @@ def layers_benchmark(
     several = bool(train or held_out or len(tests) > 1)
     with ExitStack() as stack:
         opened = [_Opened.of(stack, common, name, paths, layers) for name, paths in tests.items()]
+        train_sets = data_sets(options.stores)
         sets = [
             _Opened.of(stack, common, name, _kept(paths, held_out), layers).training_set
-            for name, paths in data_sets(options.stores).items()
+            for name, paths in train_sets.items()
         ]
         training = options.training("layers", seed, where, budget)
         if dry_run:
@@ -142,7 +145,7 @@ def layers_benchmark(
         made = t.trained(sets, training, together=False)
         judges = [*map(Judge, common.scorers(names)), *made]
         found = layer_trials(
-            _test_sets(opened, rows, [judge.scorer for judge in judges], several),
+            _test_sets(opened, rows, judges, train_sets, several),
             judges,
             held_out,
             every_pair=pairs is Pairs.all,
@@ -214,15 +217,25 @@ class _Opened:
         return TrainingSet(self.name, Data(self.inputs.views, self.layers))
 
 
-def _test_sets(opened: Sequence[_Opened], rows: Rows, scorers: "Sequence[Scorer]", several: bool) -> "list[DataSet]":
+def _test_sets(
+    opened: Sequence[_Opened],
+    rows: Rows,
+    judges: "Sequence[Judge]",
+    train_sets: Mapping[str, Sequence[Path]],
+    several: bool,
+) -> "list[DataSet]":
     """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
 
-    made, done = [], 0
+    made, done, scorers = [], 0, [judge.scorer for judge in judges]
     for one in opened:
         part = slice(done, done + len(one.paths)) if len(opened) > 1 else slice(None)
         sources, anchors = (rows.standardize_from or [])[part], (rows.anchor_stores or [])[part]
-        standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors)
+        own: dict[Anchoring, Sequence[Path]] = {}
+        for train_set, paths in train_sets.items():
+            trained_there = [judge for judge in judges if judge.origin.train == train_set]
+            own |= t.anchors_of(trained_there, t.matched(one.paths, paths))
+        standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors, own)
         name = one.name if several else ""
         made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)

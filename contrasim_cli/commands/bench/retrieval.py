@@ -1,7 +1,7 @@
 """`contrasim bench multilingual` and `image-caption`: one retrieval protocol."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
@@ -31,6 +31,7 @@ from contrasim_cli.files import distinct_names, quoted
 if TYPE_CHECKING:
     import torch
 
+    from contrasim_cli.anchors import Anchoring
     from contrasim_cli.benchmarks.encoders import TrainingSet
     from contrasim_cli.benchmarks.evaluation import Judge
     from contrasim_cli.benchmarks.retrieval import Task
@@ -85,6 +86,8 @@ def multilingual(
     lr: r.LearningRate = None,
     train_batch_size: t.TrainBatchSize = None,
     anchor_side: t.AnchorSide = r.AnchorSide.both,
+    inputs: t.InputsOption = r.RowsIn.raw,
+    anchors: r.AnchorCount = None,
     encoder_dir: t.EncoderDir = None,
     dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
@@ -113,8 +116,9 @@ def multilingual(
     The trained pair is known by the names of the training stores' files. With --train, one encoder is trained on every pair.
     """
     options = t.TrainOptions(
-        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
-    )
+        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, inputs, anchors,
+        anchor_side,
+    )  # fmt: skip
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
@@ -148,6 +152,8 @@ def image_caption(
     lr: r.LearningRate = None,
     train_batch_size: t.TrainBatchSize = None,
     anchor_side: t.AnchorSide = r.AnchorSide.both,
+    inputs: t.InputsOption = r.RowsIn.raw,
+    anchors: r.AnchorCount = None,
     encoder_dir: t.EncoderDir = None,
     dry_run: t.DryRun = False,
     negatives: NegativesOption = None,
@@ -181,8 +187,9 @@ def image_caption(
 ) -> None:
     """Retrieval from images into captions: of two stores, or of every store of images with every one of --captions."""
     options = t.TrainOptions(
-        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, anchor_side
-    )
+        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, inputs, anchors,
+        anchor_side,
+    )  # fmt: skip
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
@@ -271,7 +278,7 @@ class _Retrieval:
                 return
             made = t.trained(sets, training, together=True)
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
-            tasks = self._tasks(stack, opened, fixed, made)
+            tasks = self._tasks(stack, opened, fixed, made, trainable)
             found = retrieval_trials(
                 tasks, hold_out=not self.one_way, device=where, budget=budget, progress=console.progress
             )
@@ -321,18 +328,34 @@ class _Retrieval:
     # --- what is compared ---------------------------------------------------------------------------------------------
 
     def _tasks(
-        self, stack: ExitStack, opened: Sequence[_Group], fixed: "Sequence[Judge]", made: "Sequence[Judge]"
+        self,
+        stack: ExitStack,
+        opened: Sequence[_Group],
+        fixed: "Sequence[Judge]",
+        made: "Sequence[Judge]",
+        trainable: Sequence[Sequence[Path]],
     ) -> "list[tuple[str, Task, list[Judge]]]":
         """Every group with its name, where there are several, and who judges it."""
         each = len(made) // len(opened)
         tasks = []
         for k, group in enumerate(opened):
-            judges = [*fixed, *made[k * each : (k + 1) * each]]
-            task = self._task(stack, group, [judge.scorer for judge in judges])
+            own = made[k * each : (k + 1) * each]
+            anchors = t.anchors_of(own, self._anchor_stores(group, trainable[k])) if own else {}
+            judges = [*fixed, *own]
+            task = self._task(stack, group, [judge.scorer for judge in judges], anchors)
             tasks.append(("-".join(task.names) if len(opened) > 1 else "", task, judges))
         return tasks
 
-    def _task(self, stack: ExitStack, group: _Group, scorers: "Sequence[Scorer]") -> "Task":
+    def _anchor_stores(self, group: _Group, trained: Sequence[Path]) -> Sequence[Path]:
+        return trained if self.one_way else t.matched(group.paths, trained)
+
+    def _task(
+        self,
+        stack: ExitStack,
+        group: _Group,
+        scorers: "Sequence[Scorer]",
+        anchors_of: "Mapping[Anchoring, Sequence[Path]]",
+    ) -> "Task":
         from contrasim_cli.benchmarks.retrieval import Task, all_pairs
         from contrasim_cli.store import View, open_store
 
@@ -356,6 +379,7 @@ class _Retrieval:
                 scorers,
                 group.layers,
                 self._own(group, self.common.rows.anchor_stores),
+                anchors_of,
             ),
         )
 

@@ -20,7 +20,8 @@ from contrasim_cli.results import PlanRow, Results
 if TYPE_CHECKING:
     import torch
 
-    from contrasim_cli.benchmarks.encoders import Training, TrainingSet
+    from contrasim_cli.anchors import Anchoring
+    from contrasim_cli.benchmarks.encoders import Training, TrainingSet, Wanted
     from contrasim_cli.benchmarks.evaluation import Judge
 
 log = logging.getLogger(__name__)
@@ -69,6 +70,13 @@ DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Say what would be trained, and for how long by one timed step; train nothing."),
 ]
+InputsOption = Annotated[
+    r.RowsIn,
+    typer.Option(
+        "--inputs",
+        help="What encoders are trained on: rows as they are, or by their likeness to anchor rows, for any model.",
+    ),
+]
 AnchorSide = Annotated[
     r.AnchorSide,
     typer.Option("--anchor-side", help="Whose rows are anchors in training; first: one encoder per order of a pair."),
@@ -89,6 +97,8 @@ class TrainOptions:
     batch_size: int | None
     encoder_dir: Path | None
     dry_run: bool
+    inputs: r.RowsIn
+    anchors: int | None
     anchor_side: r.AnchorSide = r.AnchorSide.both
 
     def __bool__(self) -> bool:
@@ -123,12 +133,16 @@ class TrainOptions:
             "--train-batch-size": self.batch_size,
             "--encoder-dir": self.encoder_dir,
             "--recipe": self.recipe is not r.Recipe.default,
+            "--inputs": self.inputs is not r.RowsIn.raw,
+            "--anchors": self.anchors,
             "--anchor-side": self.both_orders,
             "--dry-run": self.dry_run,
         }
         alone = [name for name, given in asked.items() if given]
         if alone and not self.train:
             raise UsageError(f"{alone[0]} is about training; give --train STORE with it")
+        if self.anchors and self.inputs is r.RowsIn.raw:
+            raise UsageError("--anchors goes with --inputs anchors")
         if self.lr is not None and not self.lr > 0:
             raise UsageError(f"--lr {self.lr:g}: must be greater than 0")
         names = [objective.value for objective in self.objective or ()]
@@ -146,6 +160,8 @@ class TrainOptions:
             "lr": self.lr,
             "batch_size": self.batch_size,
             "anchor_side": self.anchor_side.value if task == "pairs" else None,
+            "inputs": self.inputs.value,
+            "n_anchors": self.anchors,
         }
         return Training(
             task=task,
@@ -166,6 +182,8 @@ def trained(sets: "Sequence[TrainingSet]", training: "Training", together: bool)
     from contrasim_cli.benchmarks.outcomes import Origin
 
     needed = wanted(sets, training)
+    if not together:
+        _check_told_apart(needed)
     judges = []
     for one, scorer in zip(needed, obtain(needed, training, console.progress), strict=True):
         seed = f"seed {one.config.seed}"
@@ -173,6 +191,36 @@ def trained(sets: "Sequence[TrainingSet]", training: "Training", together: bool)
         encoder = f"{name}, {seed}" if together else seed
         judges.append(Judge(scorer, Origin(one.objective, "" if together else name, encoder)))
     return judges
+
+
+def _check_told_apart(needed: "Sequence[Wanted]") -> None:
+    """Refuse data sets whose rows have the same names, where rows are known by their names alone.
+
+    Raises:
+        UsageError: anchors of two data sets would be taken for each other.
+    """
+    owners: dict[Anchoring, str] = {}
+    for one in needed:
+        if one.config.anchoring is not None:
+            owner = owners.setdefault(one.config.anchoring, one.trained_on.name)
+            if owner != one.trained_on.name:
+                raise UsageError(
+                    f"--inputs anchors: rows of {owner} and {one.trained_on.name} have the same ids, so that the anchors of one "
+                    "could be taken for those of the other; give ids that tell data sets apart, or one data set at a time"
+                )
+
+
+def matched(tested: Sequence[Path], trained: Sequence[Path]) -> list[Path]:
+    """Of each tested store the training store of its name; itself where there is none."""
+    known = {path.stem: path for path in trained}
+    return [known.get(path.stem, path) for path in tested]
+
+
+def anchors_of(judges: "Sequence[Judge]", stores: Sequence[Path]) -> "dict[Anchoring, Sequence[Path]]":
+    """The stores, one per tested store, that have the anchors of these encoders."""
+    from contrasim_cli.anchors import Anchoring
+
+    return {j.scorer.standardize: stores for j in judges if isinstance(j.scorer.standardize, Anchoring)}
 
 
 def about(options: TrainOptions, judges: "Sequence[Judge]") -> dict[str, Any]:
