@@ -14,6 +14,8 @@ from faults.conftest import Figures
 from faults.warm import Warm
 from stores import write
 
+from contrasim_cli.benchmarks.retrieval import BYTES_PER_TRIAL
+
 PARALLEL = 4
 PAUSE = 0.02  # seconds between two replacements
 GROWTH = 32 << 20  # bytes by which a long run may grow, which are those of an allocator
@@ -83,14 +85,15 @@ def test_scores_of_stores_that_are_replaced(warm: Warm, tmp_path: Path, long: bo
 def test_a_long_bench_does_not_grow(warm: Warm, tmp_path: Path, long: bool, figures: Figures, kind: str) -> None:
     if not long:
         pytest.skip("a run of a second tells no growth from warming up; --faults=long")
-    rows, count = 4000, 6
-    names = [f"{k}.h5" for k in range(count)]
-    for name, layers in zip(names, made.related(count, 6, rows, (32,)), strict=True):
+    count, depth = (20, 8) if kind == "layers" else (6, 20)  # layers, or encoders, are gone through one after another
+    names, encoders = [f"{k}.h5" for k in range(count)], [f"{k}.pt" for k in range(8)]
+    for name, layers in zip(names, made.related(count, depth, 4000, (32,)), strict=True):
         made.store(tmp_path / name, layers)
-    made.encoder_file(tmp_path / "enc.pt", widths=(32,))
+    for seed, name in enumerate(encoders):
+        made.encoder_file(tmp_path / name, widths=(32,), seed=seed)
     more = ["--negatives", "faiss", "--negatives", "random"] if kind == "multilingual" else ["--pairs", "all"]
-    measures = ["--measure", "cka", "--measure", "norm", "--encoder", "enc.pt"]
-    process = warm.start("bench", kind, *names, *measures, *more, "--memory", "200M", "-q", cwd=tmp_path)
+    judges = [word for name in encoders for word in ("--encoder", name)]
+    process = warm.start("bench", kind, *names, *judges, *more, "--memory", "200M", "-q", cwd=tmp_path)
     sizes: list[int] = []
     status = Path(f"/proc/{process.pid}/statm")
     while (size := int(status.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")) > 0:  # 0: it has ended
@@ -100,7 +103,9 @@ def test_a_long_bench_does_not_grow(warm: Warm, tmp_path: Path, long: bool, figu
     assert ended.code == 0, ended
     quarter = len(sizes) // 4
     early, late = sizes[quarter : 2 * quarter], sizes[3 * quarter :]
-    assert len(early) > 3
+    assert len(early) > 100
+    trials = 30 * depth * (4000 // 8) * len(encoders) * 2 if kind == "multilingual" else 0  # which are kept, of course
+    grown = round(statistics.median(late) - statistics.median(early) - BYTES_PER_TRIAL * trials / 2)
     figures.add(f"seconds of bench {kind}", round(ended.seconds))
-    figures.add(f"bytes by which bench {kind} grew", round(statistics.median(late) - statistics.median(early)))
-    assert statistics.median(late) - statistics.median(early) < GROWTH
+    figures.add(f"bytes by which bench {kind} grew beside its results", grown)
+    assert grown < GROWTH
