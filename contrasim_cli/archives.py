@@ -8,6 +8,8 @@ from pathlib import Path
 
 BLOCK = 1 << 20
 BOMB_BYTES = 64 << 20
+ENTRY = b"PK\x01\x02"  # with which every entry of an archive's list begins
+FOLDER = 0x10  # in a member's attributes; torch reads nothing then, and takes what lies in memory
 BOMB_RATIO = 100  # activations are never packed as small as that
 
 
@@ -22,22 +24,23 @@ def check_stored(path: Path) -> None:
         UnsafeArchiveError, and whatever zipfile trips over: the archive is damaged, or made to do harm.
     """
     with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
-        _check_sizes(path, members)
+        members = _members(path, archive)
         for info in members:
-            if info.compress_type != zipfile.ZIP_STORED:
+            if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                 raise UnsafeArchiveError(f"{info.filename} is packed")
+            if info.external_attr & FOLDER:
+                raise UnsafeArchiveError(f"{info.filename} is said to be a folder")
             verify(archive, info)
 
 
-def check_packed(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Refuse an archive that unpacks to a bomb.
+def check_packed(path: Path, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive that lacks members, or unpacks to a bomb.
 
     Raises:
-        UnsafeArchiveError: a member is packed to less than a hundredth, or there are more than fit into the file.
+        UnsafeArchiveError: a member is packed to less than a hundredth, or there are more than fit into the file, or fewer
+            than it lists.
     """
-    _check_sizes(path, members)
-    for info in members:
+    for info in _members(path, archive):
         if info.file_size > max(BOMB_BYTES, BOMB_RATIO * info.compress_size):
             raise UnsafeArchiveError(
                 f"{info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which no activations do; "
@@ -54,7 +57,17 @@ def verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
             pass
 
 
-def _check_sizes(path: Path, members: list[zipfile.ZipInfo]) -> None:
-    """Members that lie over each other can be any number of times the file."""
+def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """What the archive lists, where that can be.
+
+    Members that lie over each other can be any number of times the file, and one whose comment is said to be long hides
+    those behind it.
+    """
+    members = archive.infolist()
     if sum(info.compress_size for info in members) > path.stat().st_size:
         raise UnsafeArchiveError("its members are together larger than the file")
+    with path.open("rb") as stream:
+        stream.seek(archive.start_dir)
+        if stream.read().count(ENTRY) != len(members):
+            raise UnsafeArchiveError("its list of members is damaged")
+    return members

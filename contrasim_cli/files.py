@@ -89,7 +89,7 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     """
     check_output(path, force)
     target = Path(os.path.realpath(path))
-    _sweep(target)
+    sweep(target)
     made: list[tuple[Path, int]] = []
     try:
         with writing(path), signals.deferred():
@@ -166,11 +166,12 @@ def discard(path: Path) -> None:
     """Remove a file of ours that is not needed any more, and the temporary files of its writers that were killed."""
     with contextlib.suppress(OSError):
         path.unlink()
-    _sweep(Path(os.path.realpath(path)))
+    sweep(path)
 
 
-def _sweep(target: Path) -> None:
+def sweep(path: Path) -> None:
     """Remove temporary files of this output that a killed process left behind."""
+    target = Path(os.path.realpath(path))
     ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.tmp")
     leftovers: list[Path] = []
     with contextlib.suppress(OSError):  # a folder that may be written to, but not read

@@ -19,7 +19,7 @@ import torch
 from contrasim_cli import __version__, encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
-from contrasim_cli.files import quoted, writing
+from contrasim_cli.files import quoted, sweep, writing
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
 from contrasim_cli.results import PlanRow
@@ -162,6 +162,7 @@ def _train(one: Wanted, training: Training, progress: Progress) -> None:
 
 
 def _load(one: Wanted) -> Checkpoint:
+    sweep(one.path)
     found = encoder.load(one.path)
     kept = (found.config.objective, found.config.similarity, found.config.seed)
     if kept != (one.config.objective, one.config.similarity, one.config.seed) or not found.training.get("finished"):

@@ -16,7 +16,7 @@ from contrasim_cli.errors import ContraSimError, OutputExistsError
 from contrasim_cli.extraction import parts
 from contrasim_cli.extraction.models import ModelOptions, Network, short_name
 from contrasim_cli.extraction.source import Source
-from contrasim_cli.files import quoted
+from contrasim_cli.files import quoted, sweep
 from contrasim_cli.store import open_store
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ def finished(output: Path, config: Mapping[str, Any], force: bool) -> bool:
     if found == json.loads(json.dumps(config)):
         log.info("%s is complete already", quoted(output))
         parts.remove(output)
+        sweep(output)
         return True
     if not force:
         reason = parts.difference(found, config) if found else "it says not how it was made"

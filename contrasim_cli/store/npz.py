@@ -93,7 +93,7 @@ def members(path: Path) -> dict[str, Member]:
     """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
     found = {}
     with zipfile.ZipFile(path) as archive:
-        archives.check_packed(path, archive.infolist())
+        archives.check_packed(path, archive)
         for info in archive.infolist():
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)

@@ -15,7 +15,7 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputExistsError
-from contrasim_cli.files import check_output, discard, quoted
+from contrasim_cli.files import check_output, discard, quoted, sweep
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.anchored import anchored
 from contrasim_cli.training.choice import Choice, choose
@@ -133,6 +133,7 @@ def train_encoder(
         there = _complete(files.encoder, config, about)
         log.info("%s is complete already", quoted(files.encoder))
         discard(partial)
+        sweep(files.encoder)
         return curves_of(there)
     state = _state(files, config, about, device)
     if maps:
