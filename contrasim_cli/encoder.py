@@ -71,12 +71,15 @@ class Config:
     anchors: tuple[str, ...] = ()
     anchor_sources: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
+    components: int = 0
     copies: int = 0
 
     @property
     def anchoring(self) -> Anchoring | None:
         """How rows are described by anchors, where they are."""
-        return Anchoring(self.anchors, self.anchor_sources, self.features) if self.inputs == "anchors" else None
+        if self.inputs != "anchors":
+            return None
+        return Anchoring(self.anchors, self.anchor_sources, self.features, self.components)
 
     @property
     def standardization(self) -> Standardization:

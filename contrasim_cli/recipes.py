@@ -37,8 +37,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 # What stands instead in an encoder of anchored rows, which centring has no part in, and which serves models it never saw: the
 # more models there are, copies among them, the less it learns its own by heart.
 ANCHORED: dict[str, dict[str, Any]] = {
-    "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1},
-    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0},
+    "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1, "components": 48},
+    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "components": 0},
 }
 _ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 128}
 

@@ -356,5 +356,10 @@ def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimE
 def plain(how: RowsAs) -> dict[str, Any]:
     """For JSON."""
     if isinstance(how, Anchoring):
-        return {"kind": how.kind, "anchors": len(how.ids), "features": list(how.features)}
+        return {
+            "kind": how.kind,
+            "anchors": len(how.ids),
+            "components": how.components,
+            "features": list(how.features),
+        }
     return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})

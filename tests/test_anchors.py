@@ -63,6 +63,15 @@ def ranks(values: Matrix) -> Matrix:
     return np.sort(values, axis=1)[:, np.linspace(0, values.shape[1] - 1, QUANTILES).astype(int)]
 
 
+def projected(rows: Matrix, anchors: Matrix, components: int) -> tuple[Matrix, Matrix]:
+    """Both in the anchors' first principal components, if these are fewer than there are."""
+    if not 0 < components < min(anchors.shape):
+        return rows, anchors
+    mean = anchors.mean(axis=0)
+    axes = np.linalg.svd(anchors - mean, full_matrices=False)[2][:components]
+    return (rows - mean) @ axes.T, (anchors - mean) @ axes.T
+
+
 PER_ROW = [name for name in FEATURES if name not in OF_LAYERS]
 
 
@@ -74,16 +83,32 @@ PER_ROW = [name for name in FEATURES if name not in OF_LAYERS]
     width=st.integers(2, 12),
     offset=st.sampled_from([0.0, 5.0, 1e3]),
     scale=st.sampled_from([1e-6, 1.0, 1e6]),
+    components=st.sampled_from([0, 3, 7]),
     seed=st.integers(0, 3),
 )
 def test_features_equal_the_definition(
-    feature: str, n: int, count: int, width: int, offset: float, scale: float, seed: int
+    feature: str, n: int, count: int, width: int, offset: float, scale: float, components: int, seed: int
 ) -> None:
     rows, anchors = rows_and_anchors(n, count, width, seed, offset)
-    found = Anchored(Geometry.of(anchors * scale), [feature])(rows * scale)
+    found = Anchored(Geometry.of(anchors * scale, components), [feature])(rows * scale)
     assert found.dtype == np.float32
+    wanted = oracle(*projected(rows * scale, anchors * scale, components), feature)
     # squares and logarithms make more of what float32 loses
-    np.testing.assert_allclose(found, oracle(rows * scale, anchors * scale, feature), atol=5e-3, rtol=1e-3)
+    np.testing.assert_allclose(found, wanted, atol=5e-3, rtol=1e-3)
+
+
+def test_components_leave_out_what_weaker_directions_say() -> None:
+    rows, anchors = rows_and_anchors(20, 40, 9, 0)
+    scales = np.array([9, 9, 9, 9, 9, 9, 0.1, 0.1, 0.1])
+    rng = np.random.default_rng(0)
+    x, a = rows * scales, anchors * scales
+    other = [np.concatenate([matrix[:, :6], rng.normal(size=(len(matrix), 30)) / 3], axis=1) for matrix in (x, a)]
+    for components, alike in ((6, True), (0, False)):
+        mine, theirs = (Anchored(Geometry.of(anchors, components), FEATURES)(rows) for rows, anchors in ((x, a), other))
+        assert (np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.99) == alike
+    several = np.repeat(anchors[:5], 8, axis=0)  # of which four components vary
+    found = Anchored(Geometry.of(several, 6), FEATURES)(rows)
+    assert np.isfinite(found).all()
 
 
 def test_every_feature_has_an_oracle_and_they_stand_side_by_side() -> None:
@@ -133,13 +158,16 @@ def test_the_profile_is_of_each_anchor_among_the_others() -> None:
     width=st.integers(2, 10),
     wider=st.integers(0, 6),
     scale=st.sampled_from([1e-3, 1.0, 40.0]),
+    components=st.sampled_from([0, 4]),
     seed=st.integers(0, 5),
 )
-def test_orthogonal_maps_and_isotropic_scaling_change_nothing(width: int, wider: int, scale: float, seed: int) -> None:
+def test_orthogonal_maps_and_isotropic_scaling_change_nothing(
+    width: int, wider: int, scale: float, components: int, seed: int
+) -> None:
     rows, anchors = rows_and_anchors(20, 40, width, seed, offset=3.0)
     turn = np.linalg.qr(np.random.default_rng(seed).normal(size=(width + wider, width)))[0].T  # into a wider space
     found = [
-        Anchored(Geometry.of(a), FEATURES)(x)
+        Anchored(Geometry.of(a, components), FEATURES)(x)
         for x, a in ((rows, anchors), (scale * rows @ turn, scale * anchors @ turn))
     ]
     np.testing.assert_allclose(found[0], found[1], atol=2e-3, rtol=2e-3)

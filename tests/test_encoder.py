@@ -155,6 +155,7 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "anchors": [],
         "anchor_sources": [],
         "features": [],
+        "components": 0,
         "copies": 0,
         "within": [],
     }

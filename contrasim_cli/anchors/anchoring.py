@@ -21,22 +21,27 @@ ANCHORS = 3  # what a seed is for, beside the others of training
 class Anchoring:
     """How rows are described by anchors: the anchors' ids, and the features.
 
-    `sources` are the digests of the files whose positions the ids are; there is none where ids are names.
+    `sources` are the digests of the files whose positions the ids are; there is none where ids are names. `components` are
+    those of the anchors' principal components that count; 0: all.
     """
 
     ids: tuple[str, ...]
     sources: tuple[str, ...] = ()
     features: tuple[str, ...] = FEATURES
+    components: int = 0
 
     kind: ClassVar[str] = "anchors"
 
     @property
     def text(self) -> str:
         """The same in words."""
-        return f"{len(self.ids)} anchors: {', '.join(self.features)}"
+        within = f" in {self.components} components" if self.components else ""
+        return f"{len(self.ids)} anchors{within}: {', '.join(self.features)}"
 
 
-def draw(views: Sequence[View], count: int, seed: int, features: tuple[str, ...]) -> tuple[Anchoring, RowIndex]:
+def draw(
+    views: Sequence[View], count: int, seed: int, features: tuple[str, ...], components: int = 0
+) -> tuple[Anchoring, RowIndex]:
     """Random rows as anchors, and their positions in the views, sorted.
 
     Raises:
@@ -55,7 +60,7 @@ def draw(views: Sequence[View], count: int, seed: int, features: tuple[str, ...]
     ids = [view.store.ids for view in views if view.store.ids is not None]
     names = tuple(ids[0].read(int(place), int(place) + 1)[0] for place in places)
     sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)
-    return Anchoring(names, tuple(sources), features), chosen
+    return Anchoring(names, tuple(sources), features, components), chosen
 
 
 def _without_ids(store: Store) -> MismatchError:

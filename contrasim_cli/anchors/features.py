@@ -1,7 +1,9 @@
 """What is said of a row by its anchors: everything from inner products with them, so that no basis matters.
 
-With the anchors a_1 … a_A of a store's layer, μ their mean, c_i = a_i - μ, and units such that the mean of ‖c_i‖² is 1, a row
-x has y_i = (x - μ) · c_i and ‖x - μ‖², and the anchors among themselves have G_ij = c_i · c_j. Of these are made, per row,
+Rows and anchors are centred by the anchors' mean and projected on the anchors' first principal components, fewer than any model
+has neurons, so that models of all widths are described in as many dimensions. There, a_1 … a_A being the anchors of a store's
+layer, μ their mean, c_i = a_i - μ, and units such that the mean of ‖c_i‖² is 1, a row x has y_i = (x - μ) · c_i and
+‖x - μ‖², and the anchors among themselves have G_ij = c_i · c_j. Of these are made, per row,
 
     cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                            [A]
     quantiles   of the cosines, from the least to the largest                                    [QUANTILES]
@@ -52,6 +54,7 @@ TINY = 1e-9
 class Geometry:
     """The anchors of one layer: mean [p], centred rows [A, p] and Gram matrix [A, A] in units of `scale`.
 
+    Where they are projected, `basis` [p, r] holds the components, and the centred rows are coordinates [A, r] there.
     `factors` [p] are what neurons are scaled by beforehand, where they are.
     """
 
@@ -60,11 +63,12 @@ class Geometry:
     gram: Doubles
     scale: float
     factors: Doubles | None = None
+    basis: Singles | None = None
     _whitenings: dict[float, "Whitening"] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, anchors: Floats, factors: Doubles | None = None) -> "Geometry":
-        """That of anchor rows [A, p].
+    def of(cls, anchors: Floats, components: int = 0, factors: Doubles | None = None) -> "Geometry":
+        """That of anchor rows [A, p], in so many principal components of theirs; 0: in all.
 
         Raises:
             InputError: all of them are the same.
@@ -77,7 +81,13 @@ class Geometry:
         centred /= largest  # squares neither overflow nor vanish
         spread = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
         centred /= spread
-        return cls(mean, centred.astype(np.float32), centred @ centred.T, float(largest * spread), factors)
+        scale, basis = float(largest * spread), None
+        if 0 < components < min(centred.shape):
+            centred, basis = _projected(centred, components)
+            kept = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
+            centred /= kept
+            scale *= kept
+        return cls(mean, centred.astype(np.float32), centred @ centred.T, scale, factors, basis)
 
     @property
     def norms(self) -> Doubles:
@@ -97,6 +107,8 @@ class Geometry:
         if self.factors is not None:
             centred *= self.factors
         centred = centred.astype(np.float32)
+        if self.basis is not None:
+            centred = centred @ self.basis
         squares = np.square(centred, dtype=np.float64).sum(axis=1, keepdims=True)
         return Seen(self, (centred @ self.centred.T).astype(np.float64), squares)
 
@@ -104,6 +116,16 @@ class Geometry:
     def among_themselves(self) -> "Seen":
         """What the anchors have with each other."""
         return Seen(self, self.gram, np.diagonal(self.gram)[:, None])
+
+
+def _projected(centred: Doubles, components: int) -> tuple[Doubles, Singles]:
+    """Coordinates [A, r] of centred rows [A, p] in their first principal components, and these [p, r]; r where so many vary."""
+    values, vectors = np.linalg.eigh(centred @ centred.T)
+    values, vectors = values[: -components - 1 : -1], vectors[:, : -components - 1 : -1]
+    varies = values > TINY * values[0]
+    lengths = np.sqrt(values[varies])
+    basis = centred.T @ (vectors[:, varies] / lengths)
+    return vectors[:, varies] * lengths, basis.astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -252,7 +274,8 @@ class Anchored:
     def nbytes(self) -> int:
         """Its size: centred anchors, and a matrix [A, A] per ridge beside their Gram matrix."""
         kept = self._anchors
-        return kept.mean.nbytes + kept.centred.nbytes + (1 + len(RIDGES)) * kept.gram.nbytes
+        basis = 0 if kept.basis is None else kept.basis.nbytes
+        return kept.mean.nbytes + kept.centred.nbytes + basis + (1 + len(RIDGES)) * kept.gram.nbytes
 
     def __call__(self, rows: Floats) -> Singles:
         """The rows described."""

@@ -112,7 +112,7 @@ class Anchors:
         store = self._store(v, anchoring)
         rows = View(store, self.rows(v, anchoring)).read(layer)
         try:
-            return Anchored(Geometry.of(rows, factors), anchoring.features)
+            return Anchored(Geometry.of(rows, anchoring.components, factors), anchoring.features)
         except InputError as problem:
             raise InputError(f"{quoted(store.path)}: layer {quoted(layer)}: {problem}") from problem
 

@@ -204,6 +204,15 @@ AnchorCount = Annotated[
         "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 128.", show_default=False
     ),
 ]
+AnchorComponents = Annotated[
+    int | None,
+    typer.Option(
+        "--anchor-components",
+        min=0,
+        help="--inputs anchors: of how many principal components of the anchors rows are told; 0: of all; default: 48.",
+        show_default=False,
+    ),
+]
 AnchorFeatures = Annotated[
     list[Feature] | None,
     typer.Option(

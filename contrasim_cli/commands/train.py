@@ -56,6 +56,7 @@ def train(
     patience: r.Patience = None,
     inputs: r.InputsOption = r.RowsIn.raw,
     anchors: r.AnchorCount = None,
+    anchor_components: r.AnchorComponents = None,
     anchor_feature: r.AnchorFeatures = None,
     copies: r.Copies = None,
     standardize: r.StandardizeOption = None,
@@ -116,6 +117,7 @@ def train(
         "patience": patience,
         "inputs": inputs.value,
         "n_anchors": anchors,
+        "components": anchor_components,
         "features": tuple(dict.fromkeys(one.value for one in anchor_feature)) if anchor_feature else None,
         "copies": copies,
         "standardize": standardize and standardize.value,
@@ -177,6 +179,7 @@ def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: lis
     """Refuse options that go with the other kind of inputs."""
     asked = {
         "--anchors": given["n_anchors"],
+        "--anchor-components": given["components"] is not None,
         "--anchor-feature": given["features"],
         "--copies": given["copies"] is not None,
     }

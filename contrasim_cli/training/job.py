@@ -52,7 +52,7 @@ def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) 
     per_view = bool(parts.get("encoder_per_view"))
     count, features = parts.pop("n_anchors", 0), tuple(parts.pop("features", FEATURES))
     if parts.get("inputs") == "anchors":
-        drawn, _ = draw(data.views, count, parts.get("seed", 0), features)
+        drawn, _ = draw(data.views, count, parts.get("seed", 0), features, parts.get("components", 0))
         return Config(
             task=task,
             recipe=recipe,
