@@ -171,16 +171,20 @@ class StoreWriter:
 
     def write(self, layer: str, start: int, rows: npt.NDArray[Any]) -> None:
         """Write rows [k, width] at positions start … start + k - 1; each row once."""
+        with signals.deferred():  # HDF5 also writes when a dataset is let go of, which is before this block ends
+            self._write(layer, start, rows)
+        self._missing[layer] -= len(rows)
+
+    def _write(self, layer: str, start: int, rows: npt.NDArray[Any]) -> None:
         dataset = self._file["layers"][layer]
         with np.errstate(over="ignore"):
             stored = rows.astype(dataset.dtype, copy=False)
         _check_fits(self.path, layer, start, rows, stored)
-        with writing(self.path), signals.deferred():
+        with writing(self.path):
             try:
                 dataset[start : start + len(rows)] = stored
             finally:
                 self._sink.check()  # before what HDF5 says of it
-        self._missing[layer] -= len(rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
