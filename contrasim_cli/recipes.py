@@ -27,9 +27,10 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"layers": PAPER | {"epochs": 50}, "pairs": PAPER | {"epochs": 30}},
     "default": {
         "layers": _DEFAULT | {"batch_size": 64, "epochs": 20},
-        # an MLP learns the two views by heart; a linear map that starts as the identity carries over to others
+        # an MLP learns the two views by heart; a linear map that starts as the identity carries over to others, the more so
+        # where all other rows count and not only the nearest
         "pairs": _DEFAULT
-        | {"standardize": "auto", "path": "linear", "output": 0, "objective": "supcon"}
+        | {"standardize": "auto", "path": "linear", "output": 0, "objective": "supcon", "temperature": 0.2}
         | {"batch_size": 256, "epochs": 10},
     },
 }
@@ -38,7 +39,7 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 # more models there are, copies among them, the less it learns its own by heart.
 ANCHORED: dict[str, dict[str, Any]] = {
     "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1, "components": 48},
-    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "components": 0},
+    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "components": 0, "temperature": 0.07},
 }
 _ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 128}
 

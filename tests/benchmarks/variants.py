@@ -178,6 +178,8 @@ VARIANTS: dict[str, tuple[type[Run], list[object]]] = {
     "hard negatives": (HardNegatives, []),
     "stops early": (Run, ["--validation", 0.1, "--patience", 2]),
     "output 256": (Run, ["--dim", 256]),
+    "temperature 0.2": (Run, ["--temperature", 0.2]),
+    "temperature 0.5": (Run, ["--temperature", 0.5]),
 }
 
 
