@@ -4,6 +4,7 @@ What `contrasim train` calls, and whatever else trains encoders.
 """
 
 import logging
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
-from contrasim_cli.errors import OutputExistsError
+from contrasim_cli.errors import OutputError, OutputExistsError
 from contrasim_cli.files import check_output, discard, quoted, sweep
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.anchored import anchored
@@ -120,9 +121,11 @@ def train_encoder(
     Raises:
         UsageError: the run to be resumed had other options or stores.
         OutputExistsError: the output is complete already, and another's.
+        OutputError: nothing can be written, not even temporary files.
         InputError, TrainingError: a bad value, too little memory, a run that cannot go on.
         Terminated, KeyboardInterrupt: a signal; the state is saved.
     """
+    _check_temporary_folder()
     job, choice = _decided(job, files, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
@@ -152,6 +155,16 @@ def train_encoder(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
     )
     return state.curves
+
+
+def _check_temporary_folder() -> None:
+    """torch asks for one as soon as there is an optimizer."""
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as error:
+        raise OutputError(
+            "no folder for temporary files can be written to, as torch needs it; set TMPDIR to one that can"
+        ) from error
 
 
 def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:

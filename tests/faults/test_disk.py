@@ -83,7 +83,9 @@ def test_a_file_size_limit(warm: Warm, inputs: Path, tmp_path: Path, long: bool,
         clear(folder, inputs)
         put_old_outputs(command, folder)
         ended = warm.run(*command.args, "--force", cwd=folder, limits={resource.RLIMIT_FSIZE: limit})
-        check_failure(command, ended, folder, expected, "File too large")
+        check_failure(
+            command, ended, folder, expected, "File too large", "no folder for temporary files can be written to"
+        )
         assert not leftovers(folder)
 
 
