@@ -189,7 +189,7 @@ def anchors_chosen(choose: Callable[[Matrix, int, np.random.Generator], Matrix] 
     ) -> tuple[Anchoring, Matrix]:
         drawn, _ = anchoring.draw(views, count, seed, features, components)
         store = views[0].store
-        rows = store.layers[sorted(store.layers)[len(store.layers) // 2]][:].astype(np.float32)
+        rows = views[0].read(list(store.layers)[len(store.layers) // 2])
         assert choose is not None
         assert store.ids is not None
         chosen = np.sort(choose(rows, count, np.random.default_rng(seed)))
