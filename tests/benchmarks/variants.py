@@ -178,8 +178,13 @@ VARIANTS: dict[str, tuple[type[Run], list[object]]] = {
     "hard negatives": (HardNegatives, []),
     "stops early": (Run, ["--validation", 0.1, "--patience", 2]),
     "output 256": (Run, ["--dim", 256]),
-    "temperature 0.2": (Run, ["--temperature", 0.2]),
+    "temperature 0.07": (Run, ["--temperature", 0.07]),
     "temperature 0.5": (Run, ["--temperature", 0.5]),
+    "Eq. 3": (Run, ["--objective", "contrasim"]),
+    "an MLP beside": (Run, ["--path", "both"]),
+    "batches of 1,024": (Run, ["--batch-size", 1024]),
+    "AdamW, decay 0.05": (Run, ["--optimizer", "adamw", "--weight-decay", 0.05]),
+    "constant rate": (Run, ["--schedule", "constant", "--warmup", 0]),
 }
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from contrasim_cli.errors import ContraSimError
 from contrasim_cli.store import align, open_store
 
-MINUTES = 15  # of each, in the long run
+MINUTES = 30  # of each, in the long run
 SHORT = 40  # examples
 SECONDS = 60  # of processor time, for one example
 CODES = {0, 2, 3, 4, 5, 6, 7, 8}
