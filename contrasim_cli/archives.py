@@ -8,9 +8,9 @@ from pathlib import Path
 
 BLOCK = 1 << 20
 BOMB_BYTES = 64 << 20
+BOMB_RATIO = 100  # activations are never packed as small as that
 ENTRY = b"PK\x01\x02"  # with which every entry of an archive's list begins
 FOLDER = 0x10  # in a member's attributes; torch reads nothing then, and takes what lies in memory
-BOMB_RATIO = 100  # activations are never packed as small as that
 
 
 class UnsafeArchiveError(ValueError):

@@ -1,9 +1,9 @@
 """What is said of a row by its anchors: everything from inner products with them, so that no basis matters.
 
-Rows and anchors are centred by the anchors' mean and projected on the anchors' first principal components, fewer than any model
-has neurons, so that models of all widths are described in as many dimensions. There, a_1 … a_A being the anchors of a store's
-layer, μ their mean, c_i = a_i - μ, and units such that the mean of ‖c_i‖² is 1, a row x has y_i = (x - μ) · c_i and
-‖x - μ‖², and the anchors among themselves have G_ij = c_i · c_j. Of these are made, per row,
+Rows and anchors are centred by the anchors' mean and, where components are asked for, projected on the anchors' first principal
+components, so that all models that have more neurons than these are described in as many dimensions. There, a_1 … a_A being
+the anchors of a store's layer, μ their mean, c_i = a_i - μ, and units such that the mean of ‖c_i‖² is 1, a row x has
+y_i = (x - μ) · c_i and ‖x - μ‖², and the anchors among themselves have G_ij = c_i · c_j. Of these are made, per row,
 
     cosines     y_i / (‖x - μ‖ ‖c_i‖)                                                            [A]
     quantiles   of the cosines, from the least to the largest                                    [QUANTILES]
