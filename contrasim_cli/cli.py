@@ -16,7 +16,7 @@ from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import common
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
-from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated
+from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
 
 app = typer.Typer(
     name="contrasim",
@@ -70,10 +70,17 @@ def main() -> NoReturn:
         code = 0  # Typer's answer where nobody reads stdout any more; results are printed last
     except Exception as error:
         _show_traceback()
-        console.error_line(f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it")
+        console.error_line(_unexpected(error))
         code = 1
     _flush_stdout()
     sys.exit(code or 0)
+
+
+def _unexpected(error: Exception) -> str:
+    if out_of_memory(error):
+        where = "the CUDA device's memory" if "CUDA" in str(error) else "memory"
+        return f"{where} ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers"
+    return f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"
 
 
 def _show_traceback() -> None:

@@ -17,12 +17,17 @@ def pick_device(asked: str | None) -> torch.device:
     there = torch.cuda.is_available()
     if asked == "cuda" and not there:
         raise MissingError("--device cuda: no CUDA device is available; give --device cpu or leave it out")
+    torch.backends.cudnn.allow_tf32 = False  # by default convolutions are rounded to ten bits
     return torch.device(asked or ("cuda" if there else "cpu"))
 
 
-def memory_budget(asked: int | None) -> int:
-    """Bytes to work in: what was asked for, or half of what is free (of a container's limit, where there is one)."""
-    return asked if asked is not None else min(_available(), _cgroup_free()) // 2
+def memory_budget(asked: int | None, device: torch.device | None = None) -> int:
+    """Bytes to work in: what was asked for, or half of what is free (of a container's limit, where there is one).
+
+    Where the work lies on a CUDA device, no more than half of what is free there.
+    """
+    budget = asked if asked is not None else min(_available(), _cgroup_free()) // 2
+    return budget if device is None or device.type == "cpu" else min(budget, torch.cuda.mem_get_info(device)[0] // 2)
 
 
 def _available() -> int:

@@ -99,6 +99,20 @@ def _flatten(problem: ContraSimError) -> list[ContraSimError]:
     return problem.problems if isinstance(problem, Problems) else [problem]
 
 
+NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether an error, or what it was made of, is a lack of memory here or on the device."""
+    while error is not None:
+        if isinstance(error, MemoryError):
+            return True
+        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY):
+            return True
+        error = error.__cause__
+    return False
+
+
 def reason(error: BaseException) -> str:
     """The first line of somebody else's error, printable, for our message in brackets."""
     line = next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

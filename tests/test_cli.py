@@ -203,7 +203,12 @@ def test_the_reason_of_somebody_elses_error_is_short() -> None:
     ("problem", "code", "line"),
     [
         (KeyError("a\nb"), 1, r"internal error: KeyError: 'a\nb'; --debug shows where, please report it"),
-        (MemoryError(), 1, "internal error: MemoryError: ; --debug shows where, please report it"),
+        (MemoryError(), 1, "memory ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers"),
+        (
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+            1,
+            "the CUDA device's memory ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers",
+        ),
         (ContraSimError("odd"), 1, "odd"),
         (UsageError("odd"), 2, "odd"),
         (KeyboardInterrupt(), 130, "interrupted"),

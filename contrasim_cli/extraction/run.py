@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.errors import ContraSimError, InputError, Terminated
+from contrasim_cli.errors import ContraSimError, InputError, Terminated, out_of_memory
 from contrasim_cli.extraction import parts
 from contrasim_cli.extraction.configuration import configuration, finished, provenance_of
 from contrasim_cli.extraction.estimate import Estimate, check_room, estimate, layer_table, shape
@@ -33,7 +33,6 @@ log = logging.getLogger(__name__)
 Places = npt.NDArray[np.int64]
 
 AUTOMATIC = {"cpu": 64, "cuda": 256}  # rows per batch to begin with
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
 
 
 @dataclass(frozen=True)
@@ -120,17 +119,6 @@ def _stoppable(output: Path, source: Source) -> Iterator[_Progressed]:
         if not out_of_memory(error):
             raise
         raise ContraSimError(f"{said % done.items}, memory ran out: give a smaller --batch-size") from error
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error, or what it was made of, is a lack of memory on the device or here."""
-    while error is not None:
-        if isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)):
-            return True
-        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY):
-            return True
-        error = error.__cause__
-    return False
 
 
 class _Stop:

@@ -129,7 +129,7 @@ def layers_benchmark(
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.device import memory_budget, pick_device
 
-    where, budget = pick_device(device and device.value), memory_budget(asked)
+    where = pick_device(device and device.value)
     several = bool(train or held_out or len(tests) > 1)
     with ExitStack() as stack:
         opened = [_Opened.of(stack, common, name, paths, layers) for name, paths in tests.items()]
@@ -138,7 +138,7 @@ def layers_benchmark(
             _Opened.of(stack, common, name, _kept(paths, held_out), layers).training_set
             for name, paths in train_sets.items()
         ]
-        training = options.training("layers", seed, where, budget)
+        training = options.training("layers", seed, where, memory_budget(asked))
         if dry_run:
             common.show_plan(t.planned(sets, training, {"inputs": [str(path) for path in stores], "seed": seed}))
             return
@@ -150,7 +150,7 @@ def layers_benchmark(
             held_out,
             every_pair=pairs is Pairs.all,
             device=where,
-            budget=budget,
+            budget=memory_budget(asked, where),
             progress=console.progress,
         )
         about = {
