@@ -160,6 +160,8 @@ class _Layer:
             store, device = self.task.views[j].store, self.run.device
             output = scorer.checkpoint.config.output
             rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), output, torch.float32)
+        elif self.run.device.type == "cuda":
+            rows = rows.mapped(lambda x: x.to(self.run.device), rows.width, rows.dtype)
         return (rows.near() if takes_near(scorer, self.task.batch_size) else rows).hold(room)
 
     def compare(self, group: Sequence[int], advance: Advance) -> None:
@@ -242,7 +244,8 @@ class _Layer:
         cut, share = self.run.cut, self.run.budget // CHUNK_SHARE // workers(self.run.device)
         size = len(cut[0])
         each = CANDIDATES * size * max(side.width * side.dtype.itemsize for side in rows)
-        step = max(1, (min(CHUNK_BYTES, share) if all(side.held for side in rows) else share) // each)
+        cached = self.run.device.type == "cpu" and all(side.held for side in rows)
+        step = max(1, (min(CHUNK_BYTES, share) if cached else share) // each)
         whole = sum(len(batch) == size for batch in cut)
         for start in range(0, whole, step):
             yield np.arange(start, min(start + step, whole))

@@ -40,6 +40,6 @@ def step_seconds(data: Data, config: Config, device: torch.device, budget: int) 
     if config.anchoring:
         few = anchored(few, config)
     once = replace(config, epochs=2, standardize="none", validation=0.0, patience=0, schedule="constant", warmup=0.0)
-    run = _Timed(Source(few, Order.of(few, once), budget), once, new_state(once, device), device)
+    run = _Timed(Source(few, Order.of(few, once), budget, device=device), once, new_state(once, device), device)
     run.train()
     return run.seconds[-1]

@@ -130,7 +130,7 @@ def train_encoder(
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
     data, maps = _prepared(job, budget, progress)
-    source = Source(data, Order.of(data, config), budget, progress)
+    source = Source(data, Order.of(data, config), budget, progress, device)
     about = provenance(source, job.standardized_by, choice)
     if files.resume and not files.force and files.encoder.exists():
         there = _complete(files.encoder, config, about)

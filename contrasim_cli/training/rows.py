@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.device import memory_budget
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
@@ -25,6 +26,7 @@ from contrasim_cli.training.order import BLOCK_ROWS, Group, Order, Rows, block_r
 
 log = logging.getLogger(__name__)
 
+CPU = torch.device("cpu")
 READ_BYTES = 64 << 20  # of one layer at once, once widened
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -60,6 +62,7 @@ class Held:
     rows: Rows  # sorted
     per_view: bool = False
     precision: str = "float32"
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         kinds: dict[tuple[int, int, torch.dtype], list[int]] = {}
@@ -68,7 +71,8 @@ class Held:
             kinds.setdefault((item.view if self.per_view else 0, item.width, dtype), []).append(i)
         self._kinds = list(kinds.items())
         self._tensors = [
-            torch.empty(len(members), len(self.rows), width, dtype=dtype) for (_, width, dtype), members in self._kinds
+            torch.empty(len(members), len(self.rows), width, dtype=dtype, device=self.device)
+            for (_, width, dtype), members in self._kinds
         ]
 
     def put(self, i: int, start: int, block: npt.NDArray[Any]) -> None:
@@ -88,7 +92,7 @@ class Held:
         for ((view, width, _), members), tensor in zip(self._kinds, self._tensors, strict=True):
             slots = [slot for slot, i in enumerate(members) if i in chosen]
             if slots:
-                index = (torch.tensor(slots)[:, None] * len(self.rows) + where).flatten()
+                index = (torch.tensor(slots)[:, None] * len(self.rows) + where).flatten().to(tensor.device)
                 yield Part(view, [chosen.index(members[slot]) for slot in slots], tensor.view(-1, width), index)
 
 
@@ -104,10 +108,12 @@ class Source:
     """The rows that an order asks for.
 
     Rows are read and standardised in blocks that start at multiples of BLOCK_ROWS, however they are asked for, so that
-    they are the same bit for bit.
+    they are the same bit for bit. Where all fit, they lie on the device of the encoder if half of its free memory holds them.
     """
 
-    def __init__(self, data: Data, order: Order, budget: int, progress: Progress = silent) -> None:
+    def __init__(
+        self, data: Data, order: Order, budget: int, progress: Progress = silent, device: torch.device = CPU
+    ) -> None:
         self.data, self.order, self.items = data, order, data.items
         precision = order.config.precision
         held_bytes = data.n_rows * sum(item.width * held_type(item, precision).itemsize for item in self.items)
@@ -116,13 +122,14 @@ class Source:
         self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
         self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]
         where = "in memory" if self.in_memory else "streamed from disk"
-        log.debug("training rows take %.3g GiB and are %s", held_bytes / 2**30, where)
-        self._whole = self._empty(np.arange(data.n_rows if self.in_memory else 0))
+        on_device = self.in_memory and device.type == "cuda" and held_bytes <= memory_budget(budget, device)
+        log.debug("training rows take %.3g GiB and are %s%s", held_bytes / 2**30, where, " of the device" * on_device)
+        self._whole = self._empty(np.arange(data.n_rows if self.in_memory else 0), device if on_device else CPU)
         self.held_out = self._empty(order.held_out)
         self._first_pass(progress)
 
-    def _empty(self, rows: Rows) -> Held:
-        return Held(self.items, rows, self.order.config.encoder_per_view, self.order.config.precision)
+    def _empty(self, rows: Rows, device: torch.device = CPU) -> Held:
+        return Held(self.items, rows, self.order.config.encoder_per_view, self.order.config.precision, device)
 
     def _first_pass(self, progress: Progress) -> None:
         """Read everything once: bad values stop the run before hours of work, and the content is digested."""

@@ -2,6 +2,7 @@
 
 Run: python tests/benchmarks/train.py [--models 10] [--layers 12] [--width 768] [--batch 1024] [--steps 5] [--threads 2]
      [--precisions float32 bfloat16] [--cpu-time] [--only steps|accuracy] [--samples layers multilingual image-caption]
+     [--device cpu|cuda]
 
 Operations are counted exactly, of what is done: a linear layer costs 2 · rows · inputs · outputs forward, and as much again for
 its weights' and for its inputs' gradient, of which the first layer needs none. Of the similarities of N items, a product of
@@ -36,7 +37,6 @@ from contrasim_cli.training import Data, Order, Run, Source
 from contrasim_cli.transforms import Standardizer
 
 Clock = Callable[[], float]
-CPU = torch.device("cpu")
 HIDDEN, OUTPUT = (512, 256), 128
 
 
@@ -80,10 +80,14 @@ def plain_net(width: int) -> nn.Module:
 
 def plain_step(config: Config, rows: Sequence[Tensor], n_layers: int) -> Callable[[], None]:
     """One step as a loop over models and layers, float32."""
-    net = plain_net(config.widths[-1])
+    net = plain_net(config.widths[-1]).to(rows[0].device)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
-    n = config.batch_size
-    sets = losses.layer_sets(len(rows) // n_layers, n_layers) if config.task == "layers" else losses.pair_sets(n)
+    n, where = config.batch_size, rows[0].device
+    sets = (
+        losses.layer_sets(len(rows) // n_layers, n_layers, where)
+        if config.task == "layers"
+        else losses.pair_sets(n, "both", where)
+    )
 
     def step() -> None:
         encoded = [functional.normalize(net(one.float()), dim=-1) for one in rows]
@@ -112,13 +116,15 @@ def time_steps(task: str, arguments: argparse.Namespace) -> None:
     )
     print(f"{'':<28}{'seconds':>9}{'steps/s':>9}{'GFLOP/s':>9}{'of rate':>9}{'x loop':>8}")
     layers = range(arguments.layers) if task == "layers" else range(1)
-    rows = [torch.from_numpy(view.store.read(f"hidden_{k}", 0, arguments.batch)) for view in data.views for k in layers]
+    device = torch.device(arguments.device)
+    read = [view.store.read(f"hidden_{k}", 0, arguments.batch) for view in data.views for k in layers]
+    rows = [torch.from_numpy(one).to(device) for one in read]
     loop, rate = beside_rate(plain_step(config, rows, len(layers)), "float32", arguments)
     report("plain loop, float32", loop, plain_work, rate, loop)
     for name in arguments.precisions:
         asked = replace(config, precision=name)
-        source = Source(data, Order.of(data, asked), 1 << 62)
-        run = Run(source, asked, training.new_state(asked, CPU), CPU)
+        source = Source(data, Order.of(data, asked), 1 << 62, device=device)
+        run = Run(source, asked, training.new_state(asked, device), device)
         with source.groups(0, 0) as groups:
             group, held, _ = next(groups)
             took, rate = beside_rate(functools.partial(run._step, group.steps[0], held), name, arguments)
@@ -129,9 +135,11 @@ def beside_rate(step: Callable[[], object], precision: str, arguments: argparse.
     """Seconds of a step, and the product rate around it."""
     clock = time.thread_time if arguments.cpu_time else time.perf_counter
     dtype = getattr(torch, precision)
-    before = product_rate(dtype, clock=clock)
+    device = torch.device(arguments.device)
+    before = product_rate(dtype, clock=clock, device=device)
+    seconds(step)  # a device's first is slow
     took = seconds(step, arguments.steps, clock)
-    return took, max(before, product_rate(dtype, clock=clock))
+    return took, max(before, product_rate(dtype, clock=clock, device=device))
 
 
 def report(name: str, took: float, work: float, rate: float, loop: float) -> None:
@@ -156,12 +164,14 @@ def prepared(study: Study, recipe: str, precision: str) -> tuple[Data, Config]:
     return replace(data, transforms=standardizer.transforms(config.standardization, names, 1 << 62)), config
 
 
-def accuracies(study: Study, recipe: str, precision: str, clock: Clock) -> tuple[list[float], list[float]]:
+def accuracies(
+    study: Study, recipe: str, precision: str, clock: Clock, device: torch.device
+) -> tuple[list[float], list[float]]:
     """Seconds since the start, without reading and judging, and the benchmark's accuracy, by epoch."""
     started = clock()
     data, config = prepared(study, recipe, precision)
     spent, found = [clock() - started], list[float]()
-    source = Source(data, Order.of(data, config), 1 << 62)
+    source = Source(data, Order.of(data, config), 1 << 62, device=device)
     since = 0.0
 
     def judge() -> dict[str, float]:
@@ -172,7 +182,7 @@ def accuracies(study: Study, recipe: str, precision: str, clock: Clock) -> tuple
         since = clock()
         return {}
 
-    run = Run(source, config, training.new_state(config, CPU), CPU)
+    run = Run(source, config, training.new_state(config, device), device)
     run._validated = judge  # type: ignore[method-assign]
     since = clock()
     run.train()
@@ -209,7 +219,7 @@ def time_to_accuracy(arguments: argparse.Namespace) -> None:
             continue
         paper: tuple[float, float, float] | None = None
         for recipe, precision in itertools.product(("paper", "default"), arguments.precisions):
-            times, values = accuracies(study, recipe, precision, clock)
+            times, values = accuracies(study, recipe, precision, clock, torch.device(arguments.device))
             own = reached(times, values, 0.99 * values[-1])
             paper = paper or (values[-1], times[-1], own)
             other = reached(times, values, 0.99 * paper[0])
@@ -236,12 +246,16 @@ def main() -> None:
     parser.add_argument("--samples", nargs="*", default=["layers", "multilingual", "image-caption"])
     parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--only", choices=["steps", "accuracy"])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     if arguments.only != "accuracy":
-        rates = ", ".join(f"{name} {product_rate(getattr(torch, name)):.0f}" for name in arguments.precisions)
-        print(f"threads {torch.get_num_threads()}; matrix products, GFLOP/s: {rates}")
+        device = torch.device(arguments.device)
+        rates = ", ".join(
+            f"{name} {product_rate(getattr(torch, name), device=device):.0f}" for name in arguments.precisions
+        )
+        print(f"{device}, threads {torch.get_num_threads()}; matrix products, GFLOP/s: {rates}")
         for task in ("layers", "pairs"):
             time_steps(task, arguments)
     if arguments.only != "steps":

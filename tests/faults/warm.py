@@ -78,7 +78,8 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
     """The process that forks; a context manager."""
 
     def __enter__(self) -> "Warm":
-        paths = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        earlier = os.environ.get("PYTHONPATH")
+        paths = os.pathsep.join([str(TESTS), str(TESTS.parent), *([earlier] if earlier else [])])
         # one thread: a fork has no others
         environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
         self._process = subprocess.Popen(
