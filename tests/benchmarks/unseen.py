@@ -1,51 +1,57 @@
 """What a learned measure says of models that it was not trained on: layer prediction, retrieval and controls, on a zoo.
 
-Run: python tests/benchmarks/unseen.py --text FILE [--text FILE] [--models 12] [--train 5] [--steps 700] [--folder unseen_study]
-     [--architecture bert|gpt2]
-     [--measures …] [--seeds 1] [--only zoo|layers|retrieval|controls] [--kinds …]
+Run: python tests/benchmarks/unseen.py --text FILE [--text FILE] [--models 12] [--train 6] [--steps 700] [--folder unseen_study]
+     [--architecture bert|gpt2] [--setups …] [--kinds …] [--measures …] [--seeds 1] [--jobs 1] [--device cpu|cuda]
+     [--only zoo|layers|closed|controls|retrieval]
 
-Trains small language models that differ in their seeds, and one narrower and one wider (`zoo.py`), on the text's words, unless
+Trains small language models that differ in their seeds, and others that differ in width too (`zoo.py`), on the text's words, unless
 the folder holds them already; activations of words (`contrasim extract`) of sentences that the models did not learn from, and of
-documentation of Python's standard library, another domain. Encoders are trained by `contrasim train` on the first models and the
-wide one, with raw and with anchored rows, and judged by `contrasim bench layers` on every ordered pair of the others, the narrow
-one among them; anchors come from the sentences that encoders are trained on. Controls: rows of one side shuffled, and what single
-features give. Retrieval: `--task pairs` on three models of one width, `bench multilingual` on two others and those of other widths.
+documentation of Python's standard library, another domain. Encoders are trained by `contrasim train` on the first models, in most
+setups with some of other widths; they are judged by the scores (`contrasim score`) of every pair of the other models: for each
+layer of either, whether its own depth scores highest among the layers of the other. Pairs of unseen models of one width, and pairs
+in which one has another width, are told apart. Anchors come from the sentences that encoders are trained on. The ensemble is the
+mean score of the seeds' encoders. Controls: rows of one side shuffled, and what single features give. Retrieval: `--task pairs`
+on three models of one width, `bench multilingual` on two others and those of other widths.
 """
 
 import argparse
 import contextlib
 import csv
-import dataclasses
 import io
 import itertools
 import json
+import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import faiss
 import h5py
 import numpy as np
-import numpy.typing as npt
+import torch
+import unseen_kinds
 import zoo
 
-from contrasim_cli.anchors import Anchoring, anchoring
 from contrasim_cli.cli import main as contrasim
-from contrasim_cli.store import View
-from contrasim_cli.training import job
 
 ROWS = {"train": 6000, "test": 3000, "other": 3000}
+JUDGED = ("test", "other")
 MEASURES = (
     "cka", "cka_debiased", "pwcca", "svcca", "procrustes", "aligned_cosine", "linear_regression", "rsa", "distance_correlation",
     "mutual_knn", "second_order_cosine", "eigenspace_overlap", "gulp",
 )  # fmt: skip
-
-
-Matrix = npt.NDArray[Any]
-OTHERS = ("narrow", "wide")  # models of other widths
+WIDTHS = {"between": (96, 192), "more": (64, 80, 112, 160, 256)}
+# widths that encoders are trained on beside 128, and others that they are judged on
+SETUPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "one width": ((), (96, 192)),
+    "wider": ((192,), (96,)),
+    "narrower": ((96,), (192,)),
+    "several": ((64, 112, 160, 256), (96, 192)),
+}
+GROUPS = ("same", "other")
 
 
 class Failed(Exception):
@@ -67,28 +73,35 @@ def run(*arguments: object) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """The folder of a study, its models in order, and how many of them encoders are trained on."""
+    """The folder of a study, its models of one width, and how many of them encoders are trained on."""
 
     folder: Path
     models: Sequence[str]
     trained: int
-    measures: Sequence[str]
     seeds: int
-    kinds: Sequence[str]
+    device: str
 
     def stores(self, data: str, models: Iterable[str]) -> list[Path]:
         """Stores of some models on one data set."""
         return [self.folder / "acts" / data / f"{name}.h5" for name in models]
 
-    @property
-    def seen(self) -> Sequence[str]:
-        """The models that encoders are trained on: one of another width is among them."""
-        return [*self.models[: self.trained], "wide"]
+    def seen(self, setup: str) -> list[str]:
+        """The models that encoders are trained on."""
+        return [*self.models[: self.trained], *(f"w{width}" for width in SETUPS[setup][0])]
 
     @property
-    def unseen(self) -> Sequence[str]:
-        """The others."""
-        return [name for name in self.models[self.trained :] if name != "wide"]
+    def same(self) -> list[str]:
+        """Unseen models of the one width."""
+        return list(self.models[self.trained :])
+
+    def unseen(self, setup: str) -> list[str]:
+        """All unseen models."""
+        return [*self.same, *(f"w{width}" for width in SETUPS[setup][1])]
+
+    def encoder(self, setup: str, kind: str, seed: int) -> Path:
+        """Where an encoder is."""
+        name = "".join(letter if letter.isalnum() else "_" for letter in f"{setup} {kind}")
+        return self.folder / f"{name}-{self.trained}-{seed}.pt"
 
     def anchors(self, models: Iterable[str]) -> list[object]:
         """Options that take the anchors of these models from the sentences of training."""
@@ -98,8 +111,8 @@ class Study:
 # --- models and activations ---------------------------------------------------------------------------------------------
 
 
-def make_zoo(study: Study, text: Sequence[Path], kinds: Sequence[zoo.Kind], steps: int) -> None:
-    """Train and extract what is not there yet."""
+def make_texts(study: Study, text: Sequence[Path]) -> None:
+    """The sentences of every data set."""
     learned, others = zoo.halves(text)
     pool = iter(zoo.sentences(others))
     rows = {name: zoo.words_of(ROWS[name], pool) for name in ("train", "test")}
@@ -109,174 +122,178 @@ def make_zoo(study: Study, text: Sequence[Path], kinds: Sequence[zoo.Kind], step
         path = study.folder / f"{data}.txt"
         if not path.exists():
             path.write_text("\n".join(sentences) + "\n", encoding="utf-8")
-    for kind in kinds:
-        model = study.folder / "zoo" / kind.name
-        if not (model / "tokenizer.json").exists():
-            started = time.process_time()
-            loss, frequencies = zoo.train(kind, learned, model, steps)
-            spent = time.process_time() - started
-            print(
-                f"{kind.name}: loss {loss:.3f}, of word frequencies {frequencies:.3f}, {spent:.0f} s of CPU", flush=True
-            )
-        for data in rows:
-            (path,) = study.stores(data, [kind.name])
-            if not path.exists():
-                run("extract", "--model", model, "--text", study.folder / f"{data}.txt", "--unit", "word", "-o", path)
+
+
+def make_model(study: Study, text: Sequence[Path], kind: zoo.Kind, steps: int) -> str:
+    """Train and extract what is not there yet of one model; what to say of it."""
+    model, said = study.folder / "zoo" / kind.name, ""
+    if not (model / "tokenizer.json").exists():
+        started = time.perf_counter()
+        loss, frequencies = zoo.train(kind, zoo.halves(text)[0], model, steps, study.device)
+        spent = time.perf_counter() - started
+        said = f"{kind.name}: loss {loss:.3f}, of word frequencies {frequencies:.3f}, {spent:.0f} s"
+    for data in ROWS:
+        (path,) = study.stores(data, [kind.name])
+        if not path.exists():
+            given = ["--model", model, "--text", study.folder / f"{data}.txt", "--unit", "word"]
+            run("extract", *given, "--device", study.device, "-o", path)
+    return said
 
 
 # --- layer prediction ---------------------------------------------------------------------------------------------------
 
 
-def trained(study: Study, name: str, stores: Sequence[Path], *options: object) -> list[Path]:
-    """Encoders of these options, one per seed, trained unless they are there."""
-    found = []
-    for seed in range(study.seeds):
-        path = study.folder / f"{name}-{len(stores)}-{seed}.pt"
-        if not path.exists():
-            run("train", *stores, *options, "--seed", seed, "-o", path, "--resume")
-        found.append(path)
+def train(study: Study, setup: str, kind: str, seed: int) -> float:
+    """Train one encoder unless it is there; seconds."""
+    started, path = time.perf_counter(), study.encoder(setup, kind, seed)
+    if not path.exists():
+        inputs = [] if kind == "raw" else ["--inputs", "anchors"]
+        options, changed = unseen_kinds.KINDS[kind]
+        given = ["--task", "layers", *inputs, *options, "--seed", seed, "--device", study.device]
+        with changed():
+            run("train", *study.stores("train", study.seen(setup)), *given, "-o", path)
+    return time.perf_counter() - started
+
+
+Accuracies = Mapping[tuple[str, str], Mapping[str, float]]  # by measure and group of pairs, in %
+
+
+def judge(study: Study, setup: str, kind: str, data: str) -> Mapping[str, Mapping[str, float]]:
+    """Accuracies in % by encoder, and by the ensemble, and by group of pairs."""
+    models = study.same if kind == "raw" else study.unseen(setup)
+    encoders = [study.encoder(setup, kind, seed) for seed in range(study.seeds)]
+    options = list(itertools.chain.from_iterable(("--encoder", path) for path in encoders))
+    anchors = [] if kind == "raw" else study.anchors(models)
+    with unseen_kinds.KINDS[kind][1]():
+        text = run(
+            "score", *study.stores(data, models), *options, *anchors, "--device", study.device, "--format", "json"
+        )
+    found = scores(text)
+    found["ensemble"] = {
+        pair: np.mean([found[path.name][pair] for path in encoders], axis=0) for pair in found[encoders[0].name]
+    }
+    return {name: accuracies(pairs, study.same) for name, pairs in found.items()}
+
+
+Grids = dict[str, dict[tuple[str, str], Any]]
+
+
+def scores(text: str) -> Grids:
+    """Scores [layers, layers] by measure and pair of stores, the embeddings left out."""
+    cells: dict[str, dict[tuple[str, str], dict[tuple[str, str], float]]] = {}
+    for row in json.loads(text)["results"]:
+        if "hidden_0" not in (row["layer_a"], row["layer_b"]):
+            pair = cells.setdefault(row["measure"], {}).setdefault((row["store_a"], row["store_b"]), {})
+            pair[row["layer_a"], row["layer_b"]] = row["score"]
+    found: Grids = {}
+    for measure, pairs in cells.items():
+        for pair, grid in pairs.items():
+            side = round(len(grid) ** 0.5)
+            found.setdefault(measure, {})[pair] = np.array(list(grid.values()), dtype=np.float64).reshape(side, side)
     return found
 
 
-def accuracies(study: Study, data: str, models: Sequence[str], *options: object) -> dict[str, float]:
-    """Layer prediction by measure over every ordered pair of these models, in %."""
-    table = run("bench", "layers", *study.stores(data, models), "--pairs", "all", "--format", "tsv", *options)
-    rows = csv.DictReader(io.StringIO(table), delimiter="\t")
-    return {
-        r["measure"]: 100 * float(r["accuracy"]) for r in rows if r["pair"] == r["layer"] == "all" and r["accuracy"]
-    }
+def accuracies(pairs: Mapping[tuple[str, str], Any], same: Sequence[str], lower: bool = False) -> dict[str, float]:
+    """How many layers, in %, score highest with their own depth, by group of pairs; both directions."""
+    right: dict[str, list[float]] = {group: [] for group in GROUPS}
+    for (a, b), grid in pairs.items():
+        group = "same" if {a, b} <= set(same) else "other"
+        one = -grid if lower else grid
+        for directed in (one, one.T):
+            right[group].extend(directed.argmax(axis=1) == np.arange(len(directed)))
+    return {group: 100 * float(np.mean(values)) for group, values in right.items() if values}
 
 
-def encoded(study: Study, data: str, models: Sequence[str], encoders: Sequence[Path], anchored: bool) -> float:
-    """The mean accuracy of encoders over seeds."""
-    options = itertools.chain.from_iterable(("--encoder", path) for path in encoders)
-    found = accuracies(study, data, models, *options, *(study.anchors(models) if anchored else ()))
-    return float(np.mean(list(found.values())))
+def closed(study: Study, setup: str, measure: str, data: str) -> Mapping[str, float]:
+    """Accuracies in % of a closed form by group of pairs."""
+    from contrasim_cli.measures import MEASURES as ALL
 
-
-def features(*names: str) -> list[object]:
-    """Options for encoders of these alone."""
-    return list(itertools.chain.from_iterable(("--anchor-feature", name) for name in names))
-
-
-def by_farthest_point(rows: Matrix, count: int, rng: np.random.Generator) -> Matrix:
-    """Each anchor the row that is farthest from those before it."""
-    chosen = [int(rng.integers(len(rows)))]
-    distance = np.square(rows - rows[chosen[0]]).sum(axis=1)
-    while len(chosen) < count:
-        chosen.append(int(distance.argmax()))
-        distance = np.minimum(distance, np.square(rows - rows[chosen[-1]]).sum(axis=1))
-    return np.array(chosen)
-
-
-def by_medoids(rows: Matrix, count: int, rng: np.random.Generator) -> Matrix:
-    """The rows that are nearest to the means of so many clusters."""
-    means = faiss.Kmeans(rows.shape[1], count, niter=10, seed=int(rng.integers(1 << 30)))
-    means.train(rows)
-    index = faiss.IndexFlatL2(rows.shape[1])
-    index.add(rows)
-    found = dict.fromkeys(index.search(means.centroids, 1)[1][:, 0].tolist())
-    rest = [k for k in rng.permutation(len(rows)).tolist() if k not in found]
-    return np.array([*found, *rest][:count])
-
-
-@contextlib.contextmanager
-def anchors_chosen(choose: Callable[[Matrix, int, np.random.Generator], Matrix] | None) -> Iterator[None]:
-    """While it lasts, anchors are chosen by the middle layer of the first model, not drawn."""
-
-    def draw(
-        views: Sequence[View], count: int, seed: int, features: tuple[str, ...], components: int = 0
-    ) -> tuple[Anchoring, Matrix]:
-        drawn, _ = anchoring.draw(views, count, seed, features, components)
-        store = views[0].store
-        rows = views[0].read(list(store.layers)[len(store.layers) // 2])
-        assert choose is not None
-        assert store.ids is not None
-        chosen = np.sort(choose(rows, count, np.random.default_rng(seed)))
-        ids = tuple(store.ids.read(int(k), int(k) + 1)[0] for k in chosen)
-        return dataclasses.replace(drawn, ids=ids), chosen
-
-    with mock.patch.object(job, "draw", draw) if choose else contextlib.nullcontext():
-        yield
-
-
-PER_ROW = ("cosines", "quantiles", "whitened", "peaks", "whitened_quantiles", "norms", "neighbours")
-KINDS: dict[str, list[object]] = {
-    "raw": [],
-    "anchors": [],
-    "rows alone": features(*PER_ROW),
-    "cosines alone": features("cosines"),
-    "layers alone": features("profile", "spectrum"),
-    "whatever the anchors' order": features("quantiles", "whitened_quantiles", "norms", "neighbours", "spectrum"),
-    "all components": ["--anchor-components", 0],
-    "24 components": ["--anchor-components", 24],
-    "64 anchors": ["--anchors", 64],
-    "256 anchors": ["--anchors", 256],
-    "by farthest point": [],
-    "by medoids": [],
-    "no copies": ["--copies", 0],
-    "three copies": ["--copies", 3],
-}
-CHOICES = {"by farthest point": by_farthest_point, "by medoids": by_medoids}
-
-
-def layers(study: Study) -> None:
-    """Raw rows, anchored rows of several kinds, and closed forms."""
-    stores = study.stores("train", study.seen)
-    same = [name for name in study.unseen if name not in OTHERS]
-    groups = {"seen": study.seen, "unseen": study.unseen, "unseen, same width": same}
-    print(
-        f"\nlayer prediction, %, every ordered pair; trained on {' '.join(study.seen)}, unseen: {' '.join(study.unseen)}"
+    text = run(
+        "baseline",
+        *study.stores(data, study.unseen(setup)),
+        "--measure",
+        measure,
+        "--format",
+        "json",
+        "--device",
+        study.device,
     )
-    print("| measure | " + " | ".join(f"{data}: {group}" for data in ("test", "other") for group in groups) + " |")
-    for name in study.kinds:
-        options = KINDS[name]
-        inputs = [] if name == "raw" else ["--inputs", "anchors"]
-        file = "".join(letter if letter.isalnum() else "_" for letter in name)
-        with anchors_chosen(CHOICES.get(name)):
-            paths = trained(study, f"layers_{file}", stores, "--task", "layers", *inputs, *options)
-        cells = []
-        for data, models in itertools.product(("test", "other"), groups.values()):
-            alike = name != "raw" or set(models) <= set(study.seen) | set(same)
-            cells.append(f"{encoded(study, data, models, paths, name != 'raw'):.1f}" if alike else "–")
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
-    options = list(itertools.chain.from_iterable(("--measure", name) for name in study.measures))
-    tables = [accuracies(study, data, models, *options) for data in ("test", "other") for models in groups.values()]
-    for name in study.measures:
-        cells = [f"{table[name]:.1f}" if name in table else "–" for table in tables]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    ((_, pairs),) = scores(text).items()
+    return accuracies(pairs, study.same, not ALL[measure].higher_is_more_similar)
+
+
+def cells(values: Sequence[Mapping[str, float]]) -> str:
+    """Mean over seeds, with its spread, of each group."""
+    shown = []
+    for group in GROUPS:
+        found = [one[group] for one in values if group in one]
+        spread = f" ± {np.std(found, ddof=1):.1f}" if len(found) > 1 else ""
+        shown.append(f"{np.mean(found):.1f}{spread}" if found else "–")
+    return " | ".join(shown)
+
+
+def layers(study: Study, pool: ProcessPoolExecutor, setups: Sequence[str], kinds: Sequence[str]) -> None:
+    """Encoders of every kind in every setup, trained and judged side by side."""
+    for setup in setups:
+        training = {
+            kind: [pool.submit(train, study, setup, kind, seed) for seed in range(study.seeds)] for kind in kinds
+        }
+        judged: dict[str, list[Future[Any]]] = {}
+        for kind in kinds:
+            for future in training[kind]:
+                future.result()
+            judged[kind] = [pool.submit(judge, study, setup, kind, data) for data in JUDGED]
+        print(
+            f"\nlayer prediction, %; trained on {' '.join(study.seen(setup))}, judged on {' '.join(study.unseen(setup))}"
+        )
+        columns = " | ".join(f"{data}: {group}" for data in JUDGED for group in GROUPS)
+        print(f"| {setup} | {columns} | s |\n|---|" + "---|" * 5)
+        for kind in kinds:
+            results = [future.result() for future in judged[kind]]
+            took = np.mean([future.result() for future in training[kind]])
+            single = [cells([v for name, v in found.items() if name != "ensemble"]) for found in results]
+            print(f"| {kind} | {' | '.join(single)} | {took:.0f} |", flush=True)
+            if study.seeds > 1:
+                print(
+                    f"| {kind}, ensemble | {' | '.join(cells([found['ensemble']]) for found in results)} | |",
+                    flush=True,
+                )
+
+
+def closed_forms(study: Study, pool: ProcessPoolExecutor, setups: Sequence[str], measures: Sequence[str]) -> None:
+    """Closed forms on the same pairs."""
+    futures = {
+        (setup, measure): [pool.submit(closed, study, setup, measure, data) for data in JUDGED]
+        for setup, measure in itertools.product(setups, measures)
+    }
+    for setup in setups:
+        print(f"\nclosed forms, %; {' '.join(study.unseen(setup))}")
+        for measure in measures:
+            results = [future.result() for future in futures[setup, measure]]
+            print(f"| {measure} | {' | '.join(cells([found]) for found in results)} |", flush=True)
 
 
 # --- controls -----------------------------------------------------------------------------------------------------------
 
 
-def controls(study: Study) -> None:
+def controls(study: Study, setups: Sequence[str], kinds: Sequence[str]) -> None:
     """Mean scores of the same layer, as it is and with the rows of one side shuffled."""
-    encoders = sorted(study.folder.glob(f"layers_*-{len(study.seen)}-0.pt"))
-    a, b = study.unseen[:2]
+    a, b = study.same[:2]
     (one, other), shuffled = study.stores("test", [a, b]), study.folder / "acts" / "shuffled.h5"
     _shuffle(other, shuffled)
     print(f"\nmean score of the same layer of {a} and {b}, and with the rows of one side shuffled")
-    for path in encoders:
-        if path.name.startswith("layers_raw"):
+    for setup, kind in itertools.product(setups, kinds):
+        path = study.encoder(setup, kind, 0)
+        if kind == "raw" or not path.exists():
             continue
-        scores = []
+        means = []
         for second in (other, shuffled):
-            table = run(
-                "score",
-                one,
-                second,
-                "--encoder",
-                path,
-                "--align",
-                "position",
-                *study.anchors([a, b]),
-                "--format",
-                "json",
-            )
-            results = json.loads(table)["results"]
-            scores.append(np.mean([r["score"] for r in results if r["layer_a"] == r["layer_b"] != "hidden_0"]))
-        print(f"| {path.stem} | {scores[0]:.3f} | {scores[1]:.3f} |", flush=True)
+            given = ["--encoder", path, "--align", "position", *study.anchors([a, b]), "--format", "json"]
+            with unseen_kinds.KINDS[kind][1]():
+                ((_, pairs),) = scores(run("score", one, second, *given)).items()
+            ((_, grid),) = pairs.items()
+            means.append(np.trace(grid) / len(grid))
+        print(f"| {setup}: {kind} | {means[0]:.3f} | {means[1]:.3f} |", flush=True)
 
 
 def _shuffle(source: Path, target: Path) -> None:
@@ -293,13 +310,18 @@ def _shuffle(source: Path, target: Path) -> None:
 
 def retrieval(study: Study) -> None:
     """Rows of one model found among those of another, by encoders trained on pairs of other models."""
-    seen = study.seen[: min(3, study.trained)]  # all of one width
-    encoders = trained(study, "pairs", study.stores("train", seen), "--task", "pairs", "--inputs", "anchors")
-    models = [*study.unseen[:2], *OTHERS]
+    seen = study.models[: min(3, study.trained)]  # all of one width
+    encoders = []
+    for seed in range(study.seeds):
+        encoders.append(study.encoder("pairs", "anchors", seed))
+        if not encoders[-1].exists():
+            given = ["--task", "pairs", "--inputs", "anchors", "--seed", seed, "--device", study.device]
+            run("train", *study.stores("train", seen), *given, "-o", encoders[-1])
+    models = [*study.same[:2], "w96", "w192"]
     options = list(itertools.chain.from_iterable(("--encoder", path) for path in encoders))
     table = run(
         "bench", "multilingual", *study.stores("test", models), *options, *study.anchors(models), "--negatives", "faiss",
-        "--measure", "cka", "--measure", "rsa", "--measure", "linear_regression", "--format", "tsv",
+        "--measure", "cka", "--measure", "rsa", "--measure", "linear_regression", "--format", "tsv", "--device", study.device,
     )  # fmt: skip
     print(
         f"\nretrieval among nearest neighbours, %, every ordered pair of {' '.join(models)}; trained on {' '.join(seen)}"
@@ -310,27 +332,52 @@ def retrieval(study: Study) -> None:
             print(f"| {row['measure']} | {row['pair']} | {row['layer']} | {value:.1f} |", flush=True)
 
 
+@contextlib.contextmanager
+def workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes of one thread each."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        yield pool
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, action="append", required=True)
     parser.add_argument("--models", type=int, default=12)
-    parser.add_argument("--train", type=int, default=5)
+    parser.add_argument("--train", type=int, default=6)
     parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--architecture", choices=["bert", "gpt2"], default="bert")
     parser.add_argument("--folder", type=Path, default=Path("unseen_study"))
+    parser.add_argument("--setups", nargs="+", default=["wider"], choices=SETUPS)
+    parser.add_argument("--kinds", nargs="+", default=list(unseen_kinds.KINDS), choices=unseen_kinds.KINDS)
     parser.add_argument("--measures", nargs="+", default=MEASURES)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--only", choices=["zoo", "layers", "retrieval", "controls"])
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--only", nargs="+", choices=["zoo", "layers", "closed", "controls", "retrieval"])
     options = parser.parse_args()
-    kinds = zoo.kinds(options.models, options.architecture)
-    study = Study(
-        options.folder, [kind.name for kind in kinds], options.train, options.measures, options.seeds, options.kinds
+    widths = sorted(
+        {96, 192, *itertools.chain.from_iterable(a + b for a, b in map(SETUPS.__getitem__, options.setups))}
     )
-    make_zoo(study, options.text, kinds, options.steps)
-    for part in (layers, controls, retrieval):
-        if options.only in (None, part.__name__):
-            part(study)
+    kinds = zoo.kinds(options.models, widths, options.architecture)
+    study = Study(
+        options.folder, [kind.name for kind in kinds[: options.models]], options.train, options.seeds, options.device
+    )
+    parts: dict[str, Callable[[ProcessPoolExecutor], None]] = {
+        "layers": lambda pool: layers(study, pool, options.setups, options.kinds),
+        "closed": lambda pool: closed_forms(study, pool, options.setups, options.measures),
+        "controls": lambda pool: controls(study, options.setups, options.kinds),
+        "retrieval": lambda pool: retrieval(study),
+    }
+    with workers(options.jobs) as pool:
+        make_texts(study, options.text)
+        made = [pool.submit(make_model, study, options.text, kind, options.steps) for kind in kinds]
+        for said in (future.result() for future in made):
+            if said:
+                print(said, flush=True)
+        for name, part in parts.items():
+            if not options.only or name in options.only:
+                part(pool)
 
 
 if __name__ == "__main__":

@@ -38,10 +38,10 @@ class Kind:
     architecture: str = "bert"
 
 
-def kinds(count: int, architecture: str) -> list[Kind]:
-    """`count` models that differ only in their seed, then one narrower and one wider."""
+def kinds(count: int, widths: Sequence[int], architecture: str) -> list[Kind]:
+    """`count` models that differ only in their seed, and one of each of the other widths."""
     same = [Kind(f"m{seed}", 128, 4, seed, architecture) for seed in range(count)]
-    return [*same, Kind("narrow", 96, 4, 100, architecture), Kind("wide", 192, 6, 200, architecture)]
+    return [*same, *(Kind(f"w{width}", width, 4, 1000 + width, architecture) for width in widths)]
 
 
 # --- text ---------------------------------------------------------------------------------------------------------------
@@ -109,16 +109,16 @@ def vocabulary(lines: Sequence[str]) -> dict[str, int]:
 # --- models -------------------------------------------------------------------------------------------------------------
 
 
-def train(kind: Kind, lines: Sequence[str], folder: Path, steps: int) -> tuple[float, float]:
+def train(kind: Kind, lines: Sequence[str], folder: Path, steps: int, device: str) -> tuple[float, float]:
     """Train one model and save it: its loss on words it did not learn from, and that of their frequencies."""
     known = vocabulary(lines)
     numbers = [known.get(word, known[UNKNOWN]) for line in lines for word in [*line.split(), END]]
     held_out = len(numbers) // 40
     ids, test = torch.tensor(numbers[:-held_out]), torch.tensor(numbers[-held_out:])
     torch.manual_seed(kind.seed)
-    model = _model(kind, known)
-    _learn(model, ids, kind.seed, steps)
-    model.save_pretrained(folder)
+    model = _model(kind, known).to(device)
+    _learn(model, ids.to(device), kind.seed, steps)
+    model.cpu().save_pretrained(folder)
     _tokenizer(known).save_pretrained(folder)
     return _loss(model, test), _frequencies(ids, test)
 
@@ -152,8 +152,8 @@ def _learn(model: torch.nn.Module, ids: Tensor, seed: int, steps: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
         starts = torch.randint(len(ids) - CONTEXT, (BATCH, 1), generator=generator)
-        x = ids[starts + torch.arange(CONTEXT)]
-        with torch.autocast("cpu", torch.bfloat16):
+        x = ids[(starts + torch.arange(CONTEXT)).to(ids.device)]
+        with torch.autocast(ids.device.type, torch.bfloat16):
             logits = model(x[:, :-1]).logits
         loss = functional.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
         optimizer.zero_grad()

@@ -81,7 +81,13 @@ class Warm(contextlib.AbstractContextManager["Warm"]):
         earlier = os.environ.get("PYTHONPATH")
         paths = os.pathsep.join([str(TESTS), str(TESTS.parent), *([earlier] if earlier else [])])
         # one thread: a fork has no others
-        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
+        environment = {
+            **os.environ,
+            "PYTHONPATH": paths,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONHASHSEED": "0",
+            "CUDA_VISIBLE_DEVICES": "",
+        }
         self._process = subprocess.Popen(
             [sys.executable, "-m", "faults.warm"],
             stdin=subprocess.PIPE,
