@@ -218,6 +218,20 @@ def families_dropped(share: float) -> Changed:
 
 # --- all of them --------------------------------------------------------------------------------------------------------
 
+
+def together(*changes: Changed) -> Changed:
+    """Several changes."""
+
+    @contextlib.contextmanager
+    def changed() -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for one in changes:
+                stack.enter_context(one())
+            yield
+
+    return changed
+
+
 AS_IT_IS: Changed = nullcontext
 KINDS: dict[str, tuple[list[object], Changed]] = {
     "raw": ([], AS_IT_IS),
@@ -248,6 +262,12 @@ KINDS: dict[str, tuple[list[object], Changed]] = {
     "three copies": (["--copies", 3], AS_IT_IS),
     "blended": ([], blended(cut=False)),
     "blended, cut": ([], blended(cut=True)),
+    "blended, all components": (["--anchor-components", 0], blended(cut=False)),
+    "blended thrice, ranks for cosines": (
+        ["--copies", 3],
+        together(blended(cut=False), with_features("ranks", "-cosines")),
+    ),
+    "blended thrice, features dropped": (["--copies", 3], together(blended(cut=False), families_dropped(0.2))),
     "blended thrice": (["--copies", 3], blended(cut=False)),
     "blended thrice, all components": (["--copies", 3, "--anchor-components", 0], blended(cut=False)),
     "features dropped": ([], families_dropped(0.2)),
