@@ -6,9 +6,11 @@ A change lasts as long as its context: other features of rows, other choices of 
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -133,6 +135,13 @@ def chosen_by(choose: Callable[[Matrix, int, np.random.Generator], Matrix]) -> C
     return lambda: mock.patch.object(job, "draw", draw)
 
 
+def one_draw(
+    views: Sequence[View], count: int, seed: int, names: tuple[str, ...], components: int = 0
+) -> tuple[Anchoring, Matrix]:
+    """The same anchors whatever the seed."""
+    return anchoring.draw(views, count, 0, names, components)
+
+
 # --- copies of models ---------------------------------------------------------------------------------------------------
 
 
@@ -187,6 +196,67 @@ def blended(cut: bool) -> Changed:
         return replace(data, views=views, layers=layers, transforms=transforms, n_stores=count)
 
     return lambda: mock.patch.object(job, "anchored", anchored)
+
+
+# --- ranges of features -------------------------------------------------------------------------------------------------
+
+
+class InRange(Anchored):
+    """Rows described by anchors, no feature beyond where it lies among the rows that were trained on."""
+
+    def __init__(self, inner: Anchored, kept: tuple[Matrix, ...]) -> None:
+        self.__dict__.update(inner.__dict__)
+        self._inner, self._kept = inner, kept
+
+    def __call__(self, rows: Floats) -> npt.NDArray[np.float32]:
+        """The rows described."""
+        centre, scale, low, high = self._kept
+        found: npt.NDArray[np.float32] = ((self._inner(rows) - centre) / scale).clip(low, high).astype(np.float32)
+        return found
+
+
+KEPT: dict[tuple[str, ...], tuple[Matrix, ...]] = {}  # by anchors
+
+
+def keep(path: Path) -> None:
+    """Keep the ranges beside an encoder."""
+    if KEPT:
+        path.with_suffix(".ranges").write_bytes(pickle.dumps(KEPT))
+
+
+def recall(paths: Iterable[Path]) -> None:
+    """Ranges of these encoders alone."""
+    KEPT.clear()
+    for path in paths:
+        if path.with_suffix(".ranges").exists():
+            KEPT.update(pickle.loads(path.with_suffix(".ranges").read_bytes()))
+
+
+def in_range(standardized: bool, share: float = 0.0) -> Changed:
+    """No feature lies beyond all but a share of the training rows; `standardized`: of mean 0 and variance 1 before."""
+    altered, before = Anchors.altered, [job.anchored]
+
+    def known(data: Data, config: Config, progress: Progress = silent) -> Data:
+        KEPT.clear()
+        made = before[-1](data, config, progress)
+        rows = np.arange(0, data.n_rows, max(1, data.n_rows // 100))
+        seen = np.concatenate([made.transforms[v, n](made.views[v].read(n, rows)) for v, n in made.transforms])
+        centre, scale = (seen.mean(axis=0), seen.std(axis=0) + 1e-3) if standardized else (np.zeros(1), np.ones(1))
+        low, high = np.quantile((seen - centre) / scale, [share, 1 - share], axis=0)
+        kept = KEPT[config.anchors] = tuple(map(np.float32, (centre, scale, low, high)))
+        return replace(made, transforms={key: InRange(one, kept) for key, one in made.transforms.items()})
+
+    def within(self: Anchors, v: int, layer: str, asked: Anchoring, factors: Doubles | None) -> Anchored:
+        made = altered(self, v, layer, asked, factors)
+        return InRange(made, KEPT[asked.ids]) if asked.ids in KEPT else made
+
+    @contextlib.contextmanager
+    def changed() -> Iterator[None]:
+        before.append(job.anchored)
+        with mock.patch.object(job, "anchored", known), mock.patch.object(Anchors, "altered", within):
+            yield
+
+    return changed
 
 
 # --- dropout ------------------------------------------------------------------------------------------------------------
@@ -259,10 +329,22 @@ KINDS: dict[str, tuple[list[object], Changed]] = {
     "by farthest point": ([], chosen_by(by_farthest_point)),
     "by medoids": ([], chosen_by(by_medoids)),
     "no copies": (["--copies", 0], AS_IT_IS),
+    "no copies, all components": (["--copies", 0, "--anchor-components", 0], AS_IT_IS),
     "three copies": (["--copies", 3], AS_IT_IS),
     "blended": ([], blended(cut=False)),
     "blended, cut": ([], blended(cut=True)),
     "blended, all components": (["--anchor-components", 0], blended(cut=False)),
+    "in range": ([], in_range(False)),
+    "standardized": ([], in_range(True, 0.001)),
+    "blended, all components, in range": (["--anchor-components", 0], together(blended(cut=False), in_range(False))),
+    "blended, all components, standardized": (
+        ["--anchor-components", 0],
+        together(blended(cut=False), in_range(True, 0.001)),
+    ),
+    "blended, all components, one draw": (
+        ["--anchor-components", 0],
+        together(blended(cut=False), lambda: mock.patch.object(job, "draw", one_draw)),
+    ),
     "blended thrice, ranks for cosines": (
         ["--copies", 3],
         together(blended(cut=False), with_features("ranks", "-cosines")),

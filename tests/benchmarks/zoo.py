@@ -14,6 +14,7 @@ import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -123,7 +124,7 @@ def train(kind: Kind, lines: Sequence[str], folder: Path, steps: int, device: st
     return _loss(model, test), _frequencies(ids, test)
 
 
-def _model(kind: Kind, known: dict[str, int]) -> torch.nn.Module:
+def _model(kind: Kind, known: dict[str, int]) -> Any:
     """A fresh model of six layers."""
     import transformers
 
@@ -141,11 +142,12 @@ def _model(kind: Kind, known: dict[str, int]) -> torch.nn.Module:
     return transformers.GPT2LMHeadModel(config)
 
 
-def _learn(model: torch.nn.Module, ids: Tensor, seed: int, steps: int) -> None:
+def _learn(model: Any, ids: Tensor, seed: int, steps: int) -> None:
     matrices = [p for p in model.parameters() if p.ndim == 2]
     others = [p for p in model.parameters() if p.ndim != 2]
     groups = [{"params": matrices, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.98), fused=True)
+    width = model.config.hidden_size
+    optimizer = torch.optim.AdamW(groups, lr=LR * min(1, 128 / width), betas=(0.9, 0.98), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda t: min(1, (t + 1) / RISE) * max(LEAST_LR, 0.5 * (1 + math.cos(math.pi * t / steps)))
     )
