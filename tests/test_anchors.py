@@ -1,5 +1,6 @@
 """Anchored rows, against the definition in float64 from whole matrices; what they do not depend on, and what they do."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,12 @@ from stores import values
 
 from contrasim_cli.anchors import FEATURES, Anchored, Anchoring, Anchors, draw, locate, width_of
 from contrasim_cli.anchors.features import NEAR, NEAREST, OF_LAYERS, QUANTILES, RIDGES, SHARP, UNIT, Geometry
+from contrasim_cli.anchors.views import side_by_side
+from contrasim_cli.encoder import Config
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Ids, Layer, Store, View
+from contrasim_cli.training.anchored import anchored
+from contrasim_cli.training.data import Data
 
 Matrix = npt.NDArray[Any]
 
@@ -285,3 +290,70 @@ def test_bad_values_are_told_where_they_are_stored(tmp_path: Path) -> None:
     (found,) = Anchors([broken]).anchored_views(anchoring, [["x"]], 1 << 30)
     with pytest.raises(InputError, match=rf"b\.h5: layer x: row {row} \(id r{row}\) holds nan in column 2"):
         found.read("x")
+
+
+# --- blends -----------------------------------------------------------------------------------------------------------
+
+
+def two_models(folder: Path, scales: tuple[float, float]) -> tuple[list[View], list[Matrix]]:
+    """Views of two models of the same 30 examples, 6 and 9 wide, whose layers have other names; and their rows."""
+    base = values(30, 5, 1).astype(np.float64)
+    rows = [
+        s * (base @ values(5, width, width) + 3 + 0.3 * values(30, width, 9))
+        for s, width in zip(scales, (6, 9), strict=True)
+    ]
+    names = [{"one": rows[0], "two": np.tanh(rows[0])}, {"first": rows[1], "second": np.tanh(rows[1])}]
+    return [made.view(folder / f"{k}.h5", layers) for k, layers in enumerate(names)], rows
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (1e6, 1e-6), (1e-160, 1e160)])
+@pytest.mark.parametrize("feature", ["cosines", "whitened", "norms", "neighbours"])
+def test_a_blend_has_the_mixed_kernel(feature: str, scales: tuple[float, float], tmp_path: Path) -> None:
+    views, rows = two_models(tmp_path, scales)
+    drawn, places = draw(views, 12, 0, (feature,))
+    share = 0.3
+    found = Anchors(views).blended((0, "one"), (1, "first"), share, drawn)
+    blend = side_by_side(views[0], views[1], {"one": "first", "two": "second"})
+    kernel = np.zeros((30, 30))
+    for one, part in zip(rows, (share, 1 - share), strict=True):
+        unit = one / np.abs(one).max()
+        centred = unit - unit[places].mean(axis=0)
+        inner = centred @ centred.T
+        kernel += part * inner / np.trace(inner[np.ix_(places, places)])
+    w, v = np.linalg.eigh(kernel)
+    as_rows = v[:, -15:] * np.sqrt(w[-15:].clip(0))  # rows that have this kernel
+    np.testing.assert_allclose(
+        found(blend.read("one")), oracle(as_rows, as_rows[places], feature), rtol=2e-3, atol=2e-4
+    )
+
+
+def test_layers_lie_beside_layers_of_their_depth(tmp_path: Path) -> None:
+    views, rows = two_models(tmp_path, (1.0, 1.0))
+    blend = side_by_side(views[0], views[1], {"one": "first", "two": "second"})
+    some = np.array([2, 3, 7])
+    assert (blend.n_rows, blend.store.layer("two").width) == (30, 15)
+    np.testing.assert_allclose(blend.read("two", some), np.tanh(np.concatenate(rows, axis=1))[some])
+
+
+def test_copies_are_blends_of_two_models_drawn_by_the_seed(tmp_path: Path) -> None:
+    views, _ = two_models(tmp_path, (1.0, 1.0))
+    data = Data(views, [["one", "two"], ["first", "second"]])
+    drawn, _ = draw(views, 12, 0, FEATURES)
+    config = Config(
+        "layers", "supcon", (1,), inputs="anchors", anchors=drawn.ids, anchor_sources=drawn.sources, features=FEATURES
+    )
+
+    def described(copies: int, seed: int) -> list[Matrix]:
+        made_of = anchored(data, replace(config, copies=copies, seed=seed))
+        assert (len(made_of.views), made_of.n_stores) == (2 * (1 + copies), 2)
+        items = [(v, names[0]) for v, names in enumerate(made_of.layers)]
+        return [np.asarray(made_of.transforms[item](made_of.views[item[0]].read(item[1]))) for item in items]
+
+    none, one, two, again, other = described(0, 0), described(1, 0), described(2, 0), described(2, 0), described(2, 1)
+    for k, rows in enumerate(none):
+        np.testing.assert_array_equal(one[k], rows)
+    for k, rows in enumerate(one):
+        np.testing.assert_array_equal(two[k], rows)
+    np.testing.assert_array_equal(two, again)
+    distinct = [*two, *other[2:]]
+    assert all(np.abs(a - b).max() > 0.05 for i, a in enumerate(distinct) for b in distinct[:i])

@@ -4,7 +4,7 @@ Neurons have no common basis: not across seeds, and not across widths. What a ro
 depend on the basis, so that an encoder of anchored rows serves models that it was not trained on, of any width.
 
 `anchoring` is which rows are anchors, and their lookup in a store; `features` what is said of a row; `views` stores as
-their anchored rows; `copies` altered copies of models, by which there are more of them to train on.
+their anchored rows, and two stores as one.
 """
 
 from contrasim_cli.anchors.anchoring import Anchoring, draw, locate

@@ -74,9 +74,10 @@ class Geometry:
             InputError: all of them are the same.
         """
         mean = anchors.mean(axis=0, dtype=np.float64)
-        centred = (anchors - mean) * (1.0 if factors is None else factors)
+        by = 1.0 if factors is None else factors
+        centred = (anchors - mean) * by
         largest = np.abs(centred).max(initial=0.0)
-        if not largest > TINY * np.abs(mean).max(initial=0.0):
+        if not largest > TINY * np.abs(mean * by).max(initial=0.0):
             raise InputError("all anchor rows are the same, and tell no rows apart; leave the layer out with --layers")
         centred /= largest  # squares neither overflow nor vanish
         spread = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
@@ -116,6 +117,13 @@ class Geometry:
     def among_themselves(self) -> "Seen":
         """What the anchors have with each other."""
         return Seen(self, self.gram, np.diagonal(self.gram)[:, None])
+
+
+def spread(rows: Floats) -> float:
+    """The root of the mean squared distance of rows [n, p] from their mean."""
+    centred = rows - rows.mean(axis=0, dtype=np.float64)
+    largest = float(np.abs(centred).max(initial=0.0)) or 1.0
+    return largest * float(np.sqrt(np.square(centred / largest).sum(axis=1).mean()))
 
 
 def _projected(centred: Doubles, components: int) -> tuple[Doubles, Singles]:
@@ -268,7 +276,7 @@ class Anchored:
         self._anchors = anchors
         self._of_rows = [OF_ROWS[name] for name in features if name in OF_ROWS]
         self._of_layer = [OF_LAYERS[name](anchors) for name in features if name in OF_LAYERS]
-        self.width = self(anchors.mean[None].astype(np.float32)).shape[1]
+        self.width = self(anchors.mean[None]).shape[1]
 
     @property
     def nbytes(self) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from contrasim_cli.anchors.anchoring import Anchoring, locate
-from contrasim_cli.anchors.features import RIDGES, Anchored, Doubles, Geometry
+from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, spread
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
@@ -44,6 +44,29 @@ def anchored_view(view: View, by_layer: Mapping[str, Anchored]) -> AnchoredView:
         for name, made in by_layer.items()
     }
     return AnchoredView(replace(view.store, layers=layers), view.rows, raw=view.store, by_layer=by_layer)
+
+
+@dataclass(frozen=True)
+class SideBySide(View):
+    """Two views of the same examples as one, whose rows are theirs side by side; its layers have the names of the first's."""
+
+    one: View = field(kw_only=True)
+    other: View = field(kw_only=True)
+    beside: Mapping[str, str] = field(kw_only=True)
+
+    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
+        """Rows [n, p + q] of a layer and the one beside it; otherwise as those of any view."""
+        sides = self.one.read(layer, rows), self.other.read(self.beside[layer], rows)
+        return np.concatenate(sides, axis=1)
+
+
+def side_by_side(one: View, other: View, beside: Mapping[str, str]) -> SideBySide:
+    """Two views as one, by which layer of the other lies beside each of the first."""
+    layers = {}
+    for name, there in beside.items():
+        width = one.store.layer(name).width + other.store.layer(there).width
+        layers[name] = Layer(name, _Promised((one.store.n_rows, width), np.dtype(np.float32)))
+    return SideBySide(replace(one.store, layers=layers), one.rows, one=one, other=other, beside=beside)
 
 
 class Anchors:
@@ -97,24 +120,36 @@ class Anchors:
         return self._located[v, anchoring]
 
     def anchored(self, v: int, layer: str, anchoring: Anchoring) -> Anchored:
-        """How rows of one layer of one view are described."""
-        key = (v, layer, anchoring)
-        if key not in self._found:
-            self._found[key] = self.altered(v, layer, anchoring, None)
-        return self._found[key]
-
-    def altered(self, v: int, layer: str, anchoring: Anchoring, factors: Doubles | None) -> Anchored:
-        """The same where neurons are scaled by factors [width]; kept by nobody.
+        """How rows of one layer of one view are described.
 
         Raises:
             InputError: an anchor row holds a bad value, or all are the same.
         """
-        store = self._store(v, anchoring)
-        rows = View(store, self.rows(v, anchoring)).read(layer)
-        try:
-            return Anchored(Geometry.of(rows, anchoring.components, factors), anchoring.features)
-        except InputError as problem:
-            raise InputError(f"{quoted(store.path)}: layer {quoted(layer)}: {problem}") from problem
+        key = (v, layer, anchoring)
+        if key not in self._found:
+            try:
+                geometry = Geometry.of(self._anchors(v, layer, anchoring), anchoring.components)
+            except InputError as problem:
+                path = self._store(v, anchoring).path
+                raise InputError(f"{quoted(path)}: layer {quoted(layer)}: {problem}") from problem
+            self._found[key] = Anchored(geometry, anchoring.features)
+        return self._found[key]
+
+    def blended(self, one: tuple[int, str], other: tuple[int, str], share: float, anchoring: Anchoring) -> Anchored:
+        """How rows of two layers (view, name) side by side are described, of whose variance `share` is the first's.
+
+        Neither layer's anchors are all the same; kept by nobody.
+        """
+        sides, factors = [], []
+        for (v, layer), part in ((one, share), (other, 1 - share)):
+            sides.append(self._anchors(v, layer, anchoring))
+            factors.append(np.full(sides[-1].shape[1], part**0.5 / spread(sides[-1])))
+        geometry = Geometry.of(np.concatenate(sides, axis=1), anchoring.components, np.concatenate(factors))
+        return Anchored(geometry, anchoring.features)
+
+    def _anchors(self, v: int, layer: str, anchoring: Anchoring) -> Floats:
+        """[anchors, width] of one layer of one view."""
+        return View(self._store(v, anchoring), self.rows(v, anchoring)).read(layer)
 
     def anchored_views(
         self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent

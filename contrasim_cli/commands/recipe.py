@@ -226,7 +226,7 @@ Copies = Annotated[
     typer.Option(
         "--copies",
         min=0,
-        help="--inputs anchors: altered copies of every model to train on besides; default: 1 (layers), 0 (pairs).",
+        help="--inputs anchors: blends of every model with another to train on besides; default: 1 (layers), 0 (pairs).",
         show_default=False,
     ),
 ]

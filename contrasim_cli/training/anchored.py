@@ -1,22 +1,22 @@
-"""Anchored rows to train on, and altered copies of models, by which there are more of them than there are stores.
+"""Anchored rows to train on, and blended copies of models, by which there are more of them than there are stores.
 
-A copy is a model whose neurons were scaled by random factors, and some of them cut out. Rotated copies would be no use: they
-have the same anchored rows.
+A copy is two models side by side, in random proportions: how its rows lie among each other is a mixture of how they do in
+either. Rotated copies would be no use, as they have the same anchored rows; nor did models whose neurons were scaled, or some of
+them cut out, teach much of others.
 """
 
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 
 from contrasim_cli.anchors import Anchored, Anchors
+from contrasim_cli.anchors.views import side_by_side
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
 
-COPY = 4  # what a seed is for, beside the others of training
-LEAST_KEPT = 0.5  # part of the neurons
-LARGEST_SPREAD = 0.5  # of the logarithms of the factors
+COPY = 5  # what a seed is for, beside the others of training
+LEAST_SHARE = 0.2  # of a model's variance in a copy
 
 
 def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
@@ -24,28 +24,32 @@ def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
 
     Raises:
         MismatchError: a store lacks some of the anchors.
+        InputError: an anchor row holds a bad value, or all of a layer are the same.
     """
     anchoring = config.anchoring
     assert anchoring is not None
-    anchors, count = Anchors(data.views), len(data.views)
+    anchors, count, views = Anchors(data.views), len(data.views), [*data.views]
     anchors.check(anchoring, data.layers)
     transforms: dict[tuple[int, str], Anchored] = {}
     with progress("anchoring", (1 + config.copies) * sum(map(len, data.layers)), "layers") as advance:
-        for copy in range(1 + config.copies):
+        for v, names in enumerate(data.layers):
+            for name in names:
+                transforms[v, name] = anchors.anchored(v, name, anchoring)
+                advance(1)
+        for copy in range(1, 1 + config.copies):
             for v, names in enumerate(data.layers):
-                for k, name in enumerate(names):
-                    width = data.views[v].store.layer(name).width
-                    factors = _factors(width, [config.seed, copy, COPY, v, k]) if copy else None
-                    transforms[copy * count + v, name] = anchors.altered(v, name, anchoring, factors)
+                u, share = _partner(v, count, [config.seed, copy, COPY, v])
+                beside = dict(zip(names, data.layers[u], strict=True))
+                views.append(side_by_side(data.views[v], data.views[u], beside))
+                for name in names:
+                    made = anchors.blended((v, name), (u, beside[name]), share, anchoring)
+                    transforms[copy * count + v, name] = made
                     advance(1)
-    times = 1 + config.copies
-    return replace(
-        data, views=[*data.views] * times, layers=[*data.layers] * times, transforms=transforms, n_stores=count
-    )
+    layers = [*data.layers] * (1 + config.copies)
+    return replace(data, views=views, layers=layers, transforms=transforms, n_stores=count)
 
 
-def _factors(width: int, seed: list[int]) -> npt.NDArray[np.float64]:
-    """[width] what the neurons of a copy are scaled by; 0 where they are cut out."""
+def _partner(v: int, count: int, seed: list[int]) -> tuple[int, float]:
+    """Which model lies beside a model, and the share of the first in the variance of both."""
     rng = np.random.default_rng(seed)
-    kept = rng.permutation(width) < max(1, round(width * rng.uniform(LEAST_KEPT, 1)))
-    return np.exp(rng.normal(size=width) * rng.uniform(0, LARGEST_SPREAD)) * kept
+    return (v + int(rng.integers(1, count))) % count, float(rng.uniform(LEAST_SHARE, 1 - LEAST_SHARE))
