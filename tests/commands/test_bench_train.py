@@ -319,6 +319,22 @@ def test_encoders_are_kept_in_the_users_cache(
     assert len(list((tmp_path / "cache" / "contrasim" / "encoders").iterdir())) == 1
 
 
+@pytest.mark.parametrize(("there", "code"), [(False, 3), (True, 2)])
+def test_one_training_store_is_missing_or_too_few(
+    models: tuple[list[Path], str], tmp_path: Path, there: bool, code: int
+) -> None:
+    path = tmp_path / "only.h5"
+    if there:
+        made.store(path, made.related(1, 3, 48, (7,))[0])
+    done = run("bench", "layers", *models[0], "--train", path)
+    said = (
+        f"--train {tmp_path}: encoders are trained on two models or more, found 1 model"
+        if there
+        else f"{path}: cannot be read: No such file or directory"
+    )
+    assert (done.code, done.stderr) == (code, f"contrasim: error: {said}\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

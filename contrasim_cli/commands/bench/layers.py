@@ -186,8 +186,9 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
 def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
     """The stores to train on."""
     kept = [path for path in paths if path.stem not in held_out]
-    if len(kept) < 2:
-        raise UsageError(f"--train {quoted(paths[0].parent)}: {len(kept)} models are left to train on, two are needed")
+    if len(kept) < 2 and all(path.exists() for path in paths):
+        left = f"{len(kept)} model{'' if len(kept) == 1 else 's'}"
+        raise UsageError(f"--train {quoted(paths[0].parent)}: encoders are trained on two models or more, found {left}")
     return kept
 
 
