@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -73,6 +74,12 @@ class Config:
     features: tuple[str, ...] = ()
     components: int = 0
     copies: int = 0
+    members: int = 1
+
+    @property
+    def encoded(self) -> int:
+        """Width of an encoded row: that of every member's output, side by side."""
+        return self.members * self.output
 
     @property
     def anchoring(self) -> Anchoring | None:
@@ -98,11 +105,20 @@ class Encoder(nn.Module):
     `path` linear: a linear map instead, one per width, that starts as the identity (as a random rotation into the
     output where that is narrower). `both`: rows of norm 1 through the linear map, plus `gain` times the MLP's unit-norm
     output, where the gain starts at 0: before the first step the encoder is the linear map alone.
+
+    Of several members, which differ in the weights they started from, the outputs stand side by side: the dot product of two
+    rows is the mean of the members' (a deep ensemble: Lakshminarayanan et al. 2017).
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
+            self.register_buffer(f"within_{k}", torch.zeros(width, width))
+        if config.members > 1:
+            alone = replace(config, members=1, within=())
+            self.members = nn.ModuleList(Encoder(alone) for _ in range(config.members))
+            return
         first = config.hidden[0] if config.hidden else config.output
         by_view = config.view_widths if config.encoder_per_view else (config.widths,)
         inputs = [(_key(view, width), width) for view, widths in enumerate(by_view) for width in widths]
@@ -115,11 +131,12 @@ class Encoder(nn.Module):
             self.linear = nn.ParameterDict({key: _start(width, config.output) for key, width in inputs})
         if config.path == "both":
             self.gain = nn.Parameter(torch.zeros(()))
-        for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
-            self.register_buffer(f"within_{k}", torch.zeros(width, width))
 
     def forward(self, rows: Tensor, view: int = 0) -> Tensor:
-        """Rows [..., width] to unit vectors [..., output]; `view` counts only where views have their own first layer."""
+        """Rows [..., width] to unit vectors [..., members · output]; `view` counts only where views have their own first layer."""
+        if self.config.members > 1:
+            together: Tensor = torch.cat([member(rows, view) for member in self.members], dim=-1)
+            return together / math.sqrt(self.config.members)
         key = _key(view if self.config.encoder_per_view else 0, rows.shape[-1])
         if self.config.path == "mlp":
             return functional.normalize(self._mlp(rows, key), dim=-1)
@@ -218,7 +235,7 @@ class Checkpoint:
 
     @torch.inference_mode()
     def encode(self, rows: np.ndarray[Any, Any] | Tensor, view: int, device: torch.device) -> Tensor:
-        """Rows [n, width] to unit vectors [n, output], float32, on the device."""
+        """Rows [n, width] to unit vectors [n, members · output], float32, on the device."""
         encoder = self.encoder.to(device).eval()
         blocks = [
             encoder(torch.as_tensor(rows[start : start + ENCODE_ROWS], dtype=torch.float32).to(device), view)
@@ -311,7 +328,9 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if len(hidden) + sum(map(len, firsts)) + len(config.within) > len(state):
+    if config.members < 1:
+        raise ValueError("there is no member")
+    if config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}

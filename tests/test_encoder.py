@@ -157,6 +157,7 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "features": [],
         "components": 0,
         "copies": 0,
+        "members": 1,
         "within": [],
     }
     assert set(found["state_dict"]) == {
@@ -270,7 +271,17 @@ def test_a_part_that_is_missing_is_noticed(path: Path, key: str) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"widths": 5}, {"widths": ["a"]}, {"hidden": [3.5]}, {"output": -1}, {"widths": [6]}, {"more": 1}],
+    [
+        {"widths": 5},
+        {"widths": ["a"]},
+        {"hidden": [3.5]},
+        {"output": -1},
+        {"widths": [6]},
+        {"more": 1},
+        {"members": 0},
+        {"members": 2},
+        {"members": 10**12},
+    ],
 )
 def test_a_configuration_that_does_not_fit_is_noticed(path: Path, change: dict[str, Any]) -> None:
     config = content(path)["config"] | change
@@ -386,7 +397,12 @@ def test_every_refusal_is_the_users_error() -> None:
 
 @pytest.mark.parametrize("path", ["mlp", "linear", "both"])
 @pytest.mark.parametrize("hidden", [(), (16,), (512, 256, 128)])
-def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("members", [1, 3])
+def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tuple[int, ...], members: int) -> None:
     file = tmp_path / "e.pt"
-    encoders.save(file, made.checkpoint(widths=(5, 7), path=path, hidden=hidden), force=False)
-    assert encoders.load(file).config.path == path
+    encoders.save(file, made.checkpoint(widths=(5, 7), path=path, hidden=hidden, members=members), force=False)
+    found = encoders.load(file)
+    assert found.config.path == path
+    z = found.encode(np.ones((4, 7), np.float32), 0, torch.device("cpu"))
+    assert z.shape == (4, found.config.encoded)
+    torch.testing.assert_close(z.norm(dim=-1), torch.ones(4))

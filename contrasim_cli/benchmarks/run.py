@@ -158,7 +158,7 @@ class _Layer:
             rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
         if scorer.checkpoint is not None:
             store, device = self.task.views[j].store, self.run.device
-            output = scorer.checkpoint.config.output
+            output = scorer.checkpoint.config.encoded
             rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), output, torch.float32)
         elif self.run.device.type == "cuda":
             rows = rows.mapped(lambda x: x.to(self.run.device), rows.width, rows.dtype)

@@ -176,6 +176,16 @@ PathOption = Annotated[
         "--path", help="What rows go through: an mlp, a linear map, or both beside each other.", show_default=False
     ),
 ]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members",
+        min=1,
+        max=100,
+        help="Networks that are trained side by side, from different first weights; scores are the means of theirs; default: 1.",
+        show_default=False,
+    ),
+]
 Validation = Annotated[
     float | None,
     typer.Option(

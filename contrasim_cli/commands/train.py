@@ -52,6 +52,7 @@ def train(
     hidden: r.Hidden = None,
     dim: r.Dim = None,
     path: r.PathOption = None,
+    members: r.Members = None,
     validation: r.Validation = None,
     patience: r.Patience = None,
     inputs: r.InputsOption = r.RowsIn.raw,
@@ -120,6 +121,7 @@ def train(
         "components": anchor_components,
         "features": tuple(dict.fromkeys(one.value for one in anchor_feature)) if anchor_feature else None,
         "copies": copies,
+        "members": members,
         "standardize": standardize and standardize.value,
         "shrinkage": shrinkage,
         "similarity": similarity.value,
@@ -204,6 +206,8 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
             raise UsageError(f"{option} {parts[name]:g}: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
+    if parts.get("members", 1) > 1 and parts["path"] != "mlp":
+        raise UsageError(f"--members {parts['members']} goes with --path mlp; other paths start from the same weights")
     if task is r.Task.layers and parts["standardize"] in ("auto", "within"):
         raise UsageError(
             f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"

@@ -109,7 +109,8 @@ class Run:
         value = float(loss.detach())
         self._check_loss(value)
         state.optimizer.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        each = loss * self.config.members  # so that no member's steps depend on how many there are
+        scaler.scale(each).backward()  # type: ignore[no-untyped-call]
         scaler.step(state.optimizer)
         scaler.update()
         return value

@@ -25,8 +25,15 @@ class Objective:
     def __call__(self, z: Tensor) -> Tensor:
         """Loss of z [items, n, d]: items are (model, layer) over a batch, or the views of a batch.
 
-        Of more than two views, the mean over all pairs of them.
+        Of several members, the mean of their own losses: each learns as it would alone.
         """
+        count = self.config.members
+        if count == 1:
+            return self._of_member(z)
+        return torch.stack([self._of_member(part * count**0.5) for part in z.chunk(count, dim=-1)]).mean()
+
+    def _of_member(self, z: Tensor) -> Tensor:
+        """Of more than two views, the mean over all pairs of them."""
         if self.config.task == "layers" or len(z) == 2:
             return self._loss(z)
         pairs = list(combinations(range(len(z)), 2))

@@ -408,3 +408,74 @@ def test_stores_of_384_against_128_columns(tmp_path: Path, task: str, path: str)
     overall = done.stdout.splitlines()[-1].split("\t")
     assert overall[3:5] == ["all", "all"]
     assert float(overall[5]) > 2 * float(overall[9])
+
+
+# --- members ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", ["pairs", "layers"])
+def test_members_learn_as_they_would_alone(stores: list[Path], tmp_path: Path, task: str) -> None:
+    options = [
+        "--task",
+        task,
+        "--recipe",
+        "paper",
+        "--hidden",
+        "16",
+        "--dim",
+        "8",
+        "--batch-size",
+        "16",
+        "--epochs",
+        "3",
+    ]
+    for count in (1, 2, 3):
+        done = run("train", *stores, *options, "--members", count, "-o", tmp_path / f"{count}.pt")
+        assert done.code == 0, done.stderr
+    alone, two, three = (encoders.load(tmp_path / f"{count}.pt").encoder for count in (1, 2, 3))
+    for name, tensor in alone.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[f"members.0.{name}"], tensor, rtol=1e-4, atol=1e-6)
+        for k in (0, 1):
+            member = f"members.{k}.{name}"
+            torch.testing.assert_close(three.state_dict()[member], two.state_dict()[member], rtol=1e-4, atol=1e-6)
+        assert not torch.equal(two.state_dict()[f"members.0.{name}"], two.state_dict()[f"members.1.{name}"])
+
+
+@pytest.mark.parametrize("options", [[], ["--validation", "0.2", "--patience", "3"], ["--precision", "bfloat16"]])
+def test_a_score_is_the_mean_of_the_members(stores: list[Path], tmp_path: Path, options: list[str]) -> None:
+    command = ["train", *stores, *SMALL, "--epochs", "3", "--members", "3", *options, "-o", tmp_path / "all.pt"]
+    assert run(*command).code == 0
+    whole = encoders.load(tmp_path / "all.pt")
+    paths = []
+    for k, member in enumerate(whole.encoder.members):
+        paths.append(tmp_path / f"{k}.pt")
+        encoders.save(paths[-1], encoders.Checkpoint(member, whole.training, whole.provenance), force=True)
+    given = [word for path in [tmp_path / "all.pt", *paths] for word in ("--encoder", path)]
+    done = run("score", *stores, *given, "--format", "json")
+    assert done.code == 0, done.stderr
+    found: dict[str, list[float]] = {}
+    for row in json.loads(done.stdout)["results"]:
+        found.setdefault(row["measure"], []).append(row["score"])
+    together = np.array(found.pop("all.pt"))
+    np.testing.assert_allclose(together, np.mean(list(found.values()), axis=0), rtol=0, atol=1e-6)
+    assert np.ptp(list(found.values()), axis=0).max() > 1e-3
+
+
+def test_members_are_stopped_and_go_on_together(
+    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = ["train", *stores, *SMALL, "--epochs", "2", "--members", "2", "-o"]
+    assert run(*command, tmp_path / "whole.pt").code == 0
+    with monkeypatch.context() as patch:
+        stopped(patch, 5)
+        assert run(*command, tmp_path / "parts.pt").code == 143
+    assert run(*command, tmp_path / "parts.pt", "--resume").code == 0
+    assert digest(tmp_path / "whole.pt") == digest(tmp_path / "parts.pt")
+    other = run("train", *stores, *SMALL, "--epochs", "2", "-o", tmp_path / "parts.pt", "--resume")
+    assert other.code == 5
+
+
+def test_members_go_with_the_mlp(stores: list[Path], tmp_path: Path) -> None:
+    done = run("train", *stores, "--task", "pairs", "--members", "2", "-o", tmp_path / "e.pt")
+    line = "contrasim: error: --members 2 goes with --path mlp; other paths start from the same weights\n"
+    assert (done.code, done.stderr) == (2, line)
