@@ -86,7 +86,7 @@ class Config:
         """How rows are described by anchors, where they are."""
         if self.inputs != "anchors":
             return None
-        return Anchoring(self.anchors, self.anchor_sources, self.features, self.components)
+        return Anchoring(self.anchors, self.anchor_sources, self.features, self.components, self.members)
 
     @property
     def standardization(self) -> Standardization:
@@ -106,8 +106,8 @@ class Encoder(nn.Module):
     output where that is narrower). `both`: rows of norm 1 through the linear map, plus `gain` times the MLP's unit-norm
     output, where the gain starts at 0: before the first step the encoder is the linear map alone.
 
-    Of several members, which differ in the weights they started from, the outputs stand side by side: the dot product of two
-    rows is the mean of the members' (a deep ensemble: Lakshminarayanan et al. 2017).
+    Of several members, rows are those of each side by side, as anchors of its own describe them, and so are the outputs: the
+    dot product of two rows is the mean of the members' (an ensemble: Breiman 1996, Lakshminarayanan et al. 2017).
     """
 
     def __init__(self, config: Config) -> None:
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
         for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
             self.register_buffer(f"within_{k}", torch.zeros(width, width))
         if config.members > 1:
-            alone = replace(config, members=1, within=())
+            alone = replace(config, members=1, widths=tuple(width // config.members for width in config.widths))
             self.members = nn.ModuleList(Encoder(alone) for _ in range(config.members))
             return
         first = config.hidden[0] if config.hidden else config.output
@@ -135,7 +135,8 @@ class Encoder(nn.Module):
     def forward(self, rows: Tensor, view: int = 0) -> Tensor:
         """Rows [..., width] to unit vectors [..., members · output]; `view` counts only where views have their own first layer."""
         if self.config.members > 1:
-            together: Tensor = torch.cat([member(rows, view) for member in self.members], dim=-1)
+            parts = zip(self.members, rows.chunk(self.config.members, dim=-1), strict=True)
+            together: Tensor = torch.cat([member(part) for member, part in parts], dim=-1)
             return together / math.sqrt(self.config.members)
         key = _key(view if self.config.encoder_per_view else 0, rows.shape[-1])
         if self.config.path == "mlp":
@@ -328,8 +329,8 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if config.members < 1:
-        raise ValueError("there is no member")
+    if config.members < 1 or (config.members > 1 and config.inputs != "anchors"):
+        raise ValueError(f"there are {config.members} members")
     if config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")
     with torch.device("meta"):

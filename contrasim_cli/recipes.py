@@ -36,10 +36,11 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 # What stands instead in an encoder of anchored rows, which centring has no part in, and which serves models it never saw: the
-# more models there are, copies among them, the less it learns its own by heart.
+# more models there are, copies among them, the less it learns its own by heart. What it comes to depends on which rows are
+# anchors more than on anything else, so that several draws are better than one.
 ANCHORED: dict[str, dict[str, Any]] = {
-    "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1, "components": 48},
-    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "components": 0, "temperature": 0.07},
+    "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1, "members": 3},
+    "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "temperature": 0.07},
 }
 _ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 128}
 

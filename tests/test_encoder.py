@@ -400,9 +400,10 @@ def test_every_refusal_is_the_users_error() -> None:
 @pytest.mark.parametrize("members", [1, 3])
 def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tuple[int, ...], members: int) -> None:
     file = tmp_path / "e.pt"
-    encoders.save(file, made.checkpoint(widths=(5, 7), path=path, hidden=hidden, members=members), force=False)
+    form = {"inputs": "anchors", "members": members} if members > 1 else {}
+    encoders.save(file, made.checkpoint(widths=(6, 9), path=path, hidden=hidden, **form), force=False)
     found = encoders.load(file)
     assert found.config.path == path
-    z = found.encode(np.ones((4, 7), np.float32), 0, torch.device("cpu"))
+    z = found.encode(np.random.default_rng(0).normal(size=(4, 9)), 0, torch.device("cpu"))
     assert z.shape == (4, found.config.encoded)
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(4))

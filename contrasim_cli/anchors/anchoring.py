@@ -22,13 +22,15 @@ class Anchoring:
     """How rows are described by anchors: the anchors' ids, and the features.
 
     `sources` are the digests of the files whose positions the ids are; there is none where ids are names. `components` are
-    those of the anchors' principal components that count; 0: all.
+    those of the anchors' principal components that count; 0: all. Of several `members`, each has as many of the anchors, in
+    the order of the ids, and rows are described by those of each in turn.
     """
 
     ids: tuple[str, ...]
     sources: tuple[str, ...] = ()
     features: tuple[str, ...] = FEATURES
     components: int = 0
+    members: int = 1
 
     kind: ClassVar[str] = "anchors"
 
@@ -36,13 +38,14 @@ class Anchoring:
     def text(self) -> str:
         """The same in words."""
         within = f" in {self.components} components" if self.components else ""
-        return f"{len(self.ids)} anchors{within}: {', '.join(self.features)}"
+        of_each = f"{self.members} × " if self.members > 1 else ""
+        return f"{of_each}{len(self.ids) // self.members} anchors{within}: {', '.join(self.features)}"
 
 
 def draw(
-    views: Sequence[View], count: int, seed: int, features: tuple[str, ...], components: int = 0
+    views: Sequence[View], count: int, seed: int, features: tuple[str, ...], components: int = 0, members: int = 1
 ) -> tuple[Anchoring, RowIndex]:
-    """Random rows as anchors, and their positions in the views, sorted.
+    """Random rows as anchors, `count` for each member, and their positions in the views, sorted for each.
 
     Raises:
         MismatchError: the store has no ids by which other stores would know the anchors.
@@ -50,17 +53,22 @@ def draw(
     """
     first = views[0]
     raise_all([_without_ids(view.store) for view in views if view.store.ids is None])
-    if count > first.n_rows - 2:
+    total = count * members
+    if total > first.n_rows - 2:
+        of_each = f" --members {members}" if members > 1 else ""
         raise UsageError(
-            f"--anchors {count}: {quoted(first.store.path)} has {first.n_rows} rows, of which at least 2 are trained on and "
-            "no anchors; give fewer anchors or more rows"
+            f"--anchors {count}{of_each}: {quoted(first.store.path)} has {first.n_rows} rows, of which at least 2 are trained on "
+            f"and no anchors; give fewer anchors{' or members,' if members > 1 else ''} or more rows"
         )
-    chosen = np.sort(np.random.default_rng([seed, 0, ANCHORS]).choice(first.n_rows, count, replace=False))
+    chosen = np.empty(0, dtype=np.int64)
+    for k in range(members):  # whose anchors are the same however many there are
+        drawn = np.random.default_rng([seed, k, ANCHORS]).choice(first.n_rows, count + len(chosen), replace=False)
+        chosen = np.concatenate([chosen, np.sort(drawn[~np.isin(drawn, chosen)][:count])])
     places = chosen if first.rows is None else first.rows[chosen]
     ids = [view.store.ids for view in views if view.store.ids is not None]
     names = tuple(ids[0].read(int(place), int(place) + 1)[0] for place in places)
     sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)
-    return Anchoring(names, tuple(sources), features, components), chosen
+    return Anchoring(names, tuple(sources), features, components, members), chosen
 
 
 def _without_ids(store: Store) -> MismatchError:

@@ -296,6 +296,29 @@ class Anchored:
         return np.concatenate([*(feature(seen) for feature in self._of_rows), *alike], axis=1).astype(np.float32)
 
 
-def width_of(features: Sequence[str], count: int) -> int:
-    """How many numbers describe a row by so many anchors."""
-    return int(Anchored(Geometry.of(np.eye(count)), features).width)
+class Members(Anchored):
+    """Rows [n, p] described by the anchors of each member in turn, [n, members · features]."""
+
+    def __init__(self, members: Sequence[Anchored]) -> None:
+        self._members = members
+        self.width = sum(member.width for member in members)
+
+    @property
+    def nbytes(self) -> int:
+        """Its size."""
+        return sum(member.nbytes for member in self._members)
+
+    def __call__(self, rows: Floats) -> Singles:
+        """The rows described."""
+        return np.concatenate([member(rows) for member in self._members], axis=1)
+
+
+def described(geometries: Sequence[Geometry], features: Sequence[str]) -> Anchored:
+    """How rows are described by the anchors of one layer, those of each member."""
+    members = [Anchored(geometry, features) for geometry in geometries]
+    return members[0] if len(members) == 1 else Members(members)
+
+
+def width_of(features: Sequence[str], count: int, members: int = 1) -> int:
+    """How many numbers describe a row by so many anchors of each member."""
+    return members * int(Anchored(Geometry.of(np.eye(count)), features).width)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from contrasim_cli.anchors.anchoring import Anchoring, locate
-from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, spread
+from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, described, spread
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
@@ -128,11 +128,11 @@ class Anchors:
         key = (v, layer, anchoring)
         if key not in self._found:
             try:
-                geometry = Geometry.of(self._anchors(v, layer, anchoring), anchoring.components)
+                geometries = [Geometry.of(rows, anchoring.components) for rows in self._anchors(v, layer, anchoring)]
             except InputError as problem:
                 path = self._store(v, anchoring).path
                 raise InputError(f"{quoted(path)}: layer {quoted(layer)}: {problem}") from problem
-            self._found[key] = Anchored(geometry, anchoring.features)
+            self._found[key] = described(geometries, anchoring.features)
         return self._found[key]
 
     def blended(self, one: tuple[int, str], other: tuple[int, str], share: float, anchoring: Anchoring) -> Anchored:
@@ -140,16 +140,18 @@ class Anchors:
 
         Neither layer's anchors are all the same; kept by nobody.
         """
-        sides, factors = [], []
-        for (v, layer), part in ((one, share), (other, 1 - share)):
-            sides.append(self._anchors(v, layer, anchoring))
-            factors.append(np.full(sides[-1].shape[1], part**0.5 / spread(sides[-1])))
-        geometry = Geometry.of(np.concatenate(sides, axis=1), anchoring.components, np.concatenate(factors))
-        return Anchored(geometry, anchoring.features)
+        geometries = []
+        for sides in zip(self._anchors(*one, anchoring), self._anchors(*other, anchoring), strict=True):
+            parts = zip(sides, (share, 1 - share), strict=True)
+            factors = [np.full(rows.shape[1], part**0.5 / spread(rows)) for rows, part in parts]
+            together = np.concatenate(sides, axis=1)
+            geometries.append(Geometry.of(together, anchoring.components, np.concatenate(factors)))
+        return described(geometries, anchoring.features)
 
-    def _anchors(self, v: int, layer: str, anchoring: Anchoring) -> Floats:
-        """[anchors, width] of one layer of one view."""
-        return View(self._store(v, anchoring), self.rows(v, anchoring)).read(layer)
+    def _anchors(self, v: int, layer: str, anchoring: Anchoring) -> list[Floats]:
+        """[anchors, width] of one layer of one view, those of each member."""
+        rows = View(self._store(v, anchoring), self.rows(v, anchoring)).read(layer)
+        return np.split(rows, anchoring.members)
 
     def anchored_views(
         self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int, progress: Progress = silent
@@ -177,7 +179,8 @@ class Anchors:
     def _check_memory(self, anchoring: Anchoring, layers: Sequence[Sequence[str]], budget: int) -> None:
         count = len(anchoring.ids)
         widths = [view.store.layer(n).width for view, names in zip(self.views, layers, strict=True) for n in names]
-        need = sum(4 * count * width + 8 * count**2 * (1 + len(RIDGES)) for width in widths)
+        matrices = 8 * count**2 // anchoring.members * (1 + len(RIDGES))
+        need = sum(4 * count * width + matrices for width in widths)
         if need > budget:
             raise InputError(
                 f"anchors of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it "

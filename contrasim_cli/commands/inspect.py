@@ -104,10 +104,12 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     training, config = checkpoint.training, checkpoint.config
     curves = {name: values for name, values in training.items() if name.endswith("_curve")}
     curve = training.get("loss_curve", [])
+    per_member = len(config.anchors) // config.members
+    of_each = f", {per_member} for each of {config.members} members" if config.members > 1 else ""
     facts: dict[str, Any] = {
         **asdict(config),
         "within": [name for name, _ in config.within],
-        "anchors": f"{len(config.anchors)} rows; --anchor-ids lists them" if config.anchors else "",
+        "anchors": f"{len(config.anchors)} rows{of_each}; --anchor-ids lists them" if config.anchors else "",
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
         "steps_of_the_epoch_done": training.get("step", 0),

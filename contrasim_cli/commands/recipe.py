@@ -176,16 +176,6 @@ PathOption = Annotated[
         "--path", help="What rows go through: an mlp, a linear map, or both beside each other.", show_default=False
     ),
 ]
-Members = Annotated[
-    int | None,
-    typer.Option(
-        "--members",
-        min=1,
-        max=100,
-        help="Networks that are trained side by side, from different first weights; scores are the means of theirs; default: 1.",
-        show_default=False,
-    ),
-]
 Validation = Annotated[
     float | None,
     typer.Option(
@@ -211,7 +201,10 @@ InputsOption = Annotated[
 AnchorCount = Annotated[
     int | None,
     typer.Option(
-        "--anchors", min=4, help="--inputs anchors: how many rows are drawn as such; default: 128.", show_default=False
+        "--anchors",
+        min=4,
+        help="--inputs anchors: how many rows are drawn as such, for each member; default: 128.",
+        show_default=False,
     ),
 ]
 AnchorComponents = Annotated[
@@ -219,7 +212,7 @@ AnchorComponents = Annotated[
     typer.Option(
         "--anchor-components",
         min=0,
-        help="--inputs anchors: of how many principal components of the anchors rows are told; 0: of all; default: 48.",
+        help="--inputs anchors: of how many principal components of the anchors rows are told; 0, the default: of all.",
         show_default=False,
     ),
 ]
@@ -237,6 +230,17 @@ Copies = Annotated[
         "--copies",
         min=0,
         help="--inputs anchors: blends of every model with another to train on besides; default: 1 (layers), 0 (pairs).",
+        show_default=False,
+    ),
+]
+Members = Annotated[
+    int | None,
+    typer.Option(
+        "--members",
+        min=1,
+        max=100,
+        help="--inputs anchors: networks side by side, each with anchors of its own; scores are the means of theirs; default: 3 "
+        "(layers), 1 (pairs).",
         show_default=False,
     ),
 ]

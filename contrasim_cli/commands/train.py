@@ -52,7 +52,6 @@ def train(
     hidden: r.Hidden = None,
     dim: r.Dim = None,
     path: r.PathOption = None,
-    members: r.Members = None,
     validation: r.Validation = None,
     patience: r.Patience = None,
     inputs: r.InputsOption = r.RowsIn.raw,
@@ -60,6 +59,7 @@ def train(
     anchor_components: r.AnchorComponents = None,
     anchor_feature: r.AnchorFeatures = None,
     copies: r.Copies = None,
+    members: r.Members = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
@@ -184,6 +184,7 @@ def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: lis
         "--anchor-components": given["components"] is not None,
         "--anchor-feature": given["features"],
         "--copies": given["copies"] is not None,
+        "--members": given["members"],
     }
     if inputs is r.RowsIn.anchors:
         asked = {
@@ -206,8 +207,6 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
             raise UsageError(f"{option} {parts[name]:g}: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
-    if parts.get("members", 1) > 1 and parts["path"] != "mlp":
-        raise UsageError(f"--members {parts['members']} goes with --path mlp; other paths start from the same weights")
     if task is r.Task.layers and parts["standardize"] in ("auto", "within"):
         raise UsageError(
             f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"

@@ -53,11 +53,12 @@ def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) 
     per_view = bool(parts.get("encoder_per_view"))
     count, features = parts.pop("n_anchors", 0), tuple(parts.pop("features", FEATURES))
     if parts.get("inputs") == "anchors":
-        drawn, _ = draw(data.views, count, parts.get("seed", 0), features, parts.get("components", 0))
+        components, members = parts.get("components", 0), parts.get("members", 1)
+        drawn, _ = draw(data.views, count, parts.get("seed", 0), features, components, members)
         return Config(
             task=task,
             recipe=recipe,
-            widths=(width_of(features, count),),
+            widths=(width_of(features, count, members),),
             anchors=drawn.ids,
             anchor_sources=drawn.sources,
             features=features,

@@ -150,10 +150,8 @@ def train(study: Study, setup: str, kind: str, seed: int) -> float:
         inputs = [] if kind == "raw" else ["--inputs", "anchors"]
         options, changed = unseen_kinds.KINDS[kind]
         given = ["--task", "layers", *inputs, *options, "--seed", seed, "--device", study.device]
-        unseen_kinds.recall(())
         with changed():
             run("train", *study.stores("train", study.seen(setup)), *given, "-o", path)
-        unseen_kinds.keep(path)
     return time.perf_counter() - started
 
 
@@ -166,7 +164,6 @@ def judge(study: Study, setup: str, kind: str, data: str) -> Mapping[str, Mappin
     encoders = [study.encoder(setup, kind, seed) for seed in range(study.seeds)]
     options = list(itertools.chain.from_iterable(("--encoder", path) for path in encoders))
     anchors = [] if kind == "raw" else study.anchors(models)
-    unseen_kinds.recall(encoders)
     with unseen_kinds.KINDS[kind][1]():
         text = run(
             "score", *study.stores(data, models), *options, *anchors, "--device", study.device, "--format", "json"

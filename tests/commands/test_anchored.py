@@ -1,5 +1,6 @@
 """Encoders of anchored rows on the command line: trained, listed, scored and benched, for models of any width."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from typing import Any
 import made
 import numpy as np
 import pytest
+import torch
 from helpers import run
 
 from contrasim_cli import encoder as encoders
@@ -48,7 +50,7 @@ def test_an_encoder_of_some_models_serves_others_of_other_widths(task: str, stor
     done = run("train", *stores[:4], "--task", task, *TRAIN, "-o", encoder)
     assert (done.code, done.stderr) == (0, "")
     config = encoders.load(encoder).config
-    assert (len(config.anchors), config.copies) == (24, 1 if task == "layers" else 0)
+    assert (len(config.anchors), config.members, config.copies) == ((72, 3, 1) if task == "layers" else (24, 1, 0))
     done = run("score", *stores[4:], "--encoder", encoder, "--format", "json")
     assert done.code == 0
     grid = np.array([row["score"] for row in results(done.stdout)]).reshape(LAYERS, LAYERS)
@@ -89,7 +91,7 @@ def test_anchors_are_listed_and_come_from_other_stores(tmp_path: Path) -> None:
     assert run("train", *train[:2], "--task", "layers", *TRAIN, "-o", encoder).code == 0
     done = run("inspect", encoder, "--anchor-ids")
     ids = done.stdout.splitlines()
-    assert (done.code, len(ids), len(set(ids))) == (0, 24, 24)
+    assert (done.code, len(ids), len(set(ids))) == (0, 72, 72)
     assert set(ids) <= {f"r{row}" for row in range(100)}
     anchors = []
     (tmp_path / "anchors").mkdir()
@@ -108,8 +110,8 @@ def test_anchors_are_listed_and_come_from_other_stores(tmp_path: Path) -> None:
     assert np.corrcoef(a, b)[0, 1] > 0.9
     missing = run("score", *test[2:], "--encoder", encoder)
     assert missing.code == 4
-    assert missing.stderr.count("24 of the encoder's 24 anchor rows are missing") == 2
-    assert "and 14 more; extract the anchors" in missing.stderr
+    assert missing.stderr.count("72 of the encoder's 72 anchor rows are missing") == 2
+    assert "and 62 more; extract the anchors" in missing.stderr
     assert run("score", *test[2:], "--encoder", encoder, *given[:2]).stderr == (
         "contrasim: error: --anchor-store takes one store for each of the 2 stores, in their order; 1 given\n"
     )
@@ -203,4 +205,59 @@ def test_inspect_says_what_rows_are_described_by(stores: list[Path], tmp_path: P
     assert run("train", *stores[:2], "--task", "layers", *TRAIN, "-o", tmp_path / "e.pt").code == 0
     facts = {row["name"]: row["value"] for row in results(run("inspect", tmp_path / "e.pt", "--format", "json").stdout)}
     assert facts["inputs"] == "anchors"
-    assert facts["anchors"] == "24 rows; --anchor-ids lists them"
+    assert facts["anchors"] == "72 rows, 24 for each of 3 members; --anchor-ids lists them"
+
+
+# --- members ------------------------------------------------------------------------------------------------------------
+
+FEW = ["--inputs", "anchors", *SMALL, "--anchors", "12", "--copies", "1"]
+
+
+@pytest.mark.parametrize("task", ["pairs", "layers"])
+def test_members_learn_as_they_would_alone(stores: list[Path], tmp_path: Path, task: str) -> None:
+    for count in (1, 2, 3):
+        done = run("train", *stores[:3], "--task", task, *FEW, "--members", count, "-o", tmp_path / f"{count}.pt")
+        assert done.code == 0, done.stderr
+    found = {count: encoders.load(tmp_path / f"{count}.pt") for count in (1, 2, 3)}
+    assert found[3].config.anchors[:24] == found[2].config.anchors
+    assert found[2].config.anchors[:12] == found[1].config.anchors
+    assert len(set(found[3].config.anchors)) == 36
+    alone, two, three = (found[count].encoder.state_dict() for count in (1, 2, 3))
+    for name, tensor in alone.items():
+        torch.testing.assert_close(two[f"members.0.{name}"], tensor, rtol=1e-3, atol=1e-5)
+        for k in (0, 1):
+            torch.testing.assert_close(three[f"members.{k}.{name}"], two[f"members.{k}.{name}"], rtol=1e-3, atol=1e-5)
+        assert not torch.equal(two[f"members.0.{name}"], two[f"members.1.{name}"])
+
+
+@pytest.mark.parametrize("options", [[], ["--validation", "0.2", "--patience", "3"], ["--precision", "bfloat16"]])
+def test_a_score_is_the_mean_of_the_members(stores: list[Path], tmp_path: Path, options: list[str]) -> None:
+    whole = tmp_path / "all.pt"
+    done = run("train", *stores[:3], "--task", "layers", *FEW, "--members", "3", *options, "-o", whole)
+    assert done.code == 0, done.stderr
+    one, paths = encoders.load(whole), []
+    for k, member in enumerate(one.encoder.members):
+        member.config = dataclasses.replace(member.config, anchors=one.config.anchors[12 * k : 12 * (k + 1)])
+        paths.append(tmp_path / f"{k}.pt")
+        encoders.save(paths[-1], encoders.Checkpoint(member, one.training, one.provenance), force=True)
+    given = [word for path in [whole, *paths] for word in ("--encoder", path)]
+    done = run("score", *stores[3:], *given, "--format", "json")
+    assert done.code == 0, done.stderr
+    found: dict[str, list[float]] = {}
+    for row in results(done.stdout):
+        found.setdefault(row["measure"], []).append(row["score"])
+    together = np.array(found.pop("all.pt"))
+    np.testing.assert_allclose(together, np.mean(list(found.values()), axis=0), rtol=0, atol=1e-6)
+    assert np.ptp(list(found.values()), axis=0).max() > 1e-3
+
+
+def test_members_go_with_anchors_that_there_are(stores: list[Path], tmp_path: Path) -> None:
+    train = ["train", *stores[:3], "--task", "layers", "-o", tmp_path / "e.pt"]
+    done = run(*train, "--members", "2")
+    assert (done.code, done.stderr) == (2, "contrasim: error: --members goes with --inputs anchors\n")
+    done = run(*train, "--inputs", "anchors", "--anchors", "53", "--members", "3")
+    assert (done.code, done.stderr) == (
+        2,
+        f"contrasim: error: --anchors 53 --members 3: {stores[0]} has 160 rows, of which at least 2 are trained on and no anchors; "
+        "give fewer anchors or members, or more rows\n",
+    )
