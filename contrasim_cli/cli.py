@@ -78,8 +78,9 @@ def main() -> NoReturn:
 
 def _unexpected(error: Exception) -> str:
     if out_of_memory(error):
-        where = "the CUDA device's memory" if "CUDA" in str(error) else "memory"
-        return f"{where} ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers"
+        on_device = any(name in str(error).lower() for name in ("cuda", "cublas", "cusolver", "cudnn"))
+        where = "the CUDA device's memory" if on_device else "memory"
+        return f"{where} ran out; ask for less at once: fewer layers, fewer rows, or a smaller batch"
     return f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"
 
 

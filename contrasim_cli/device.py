@@ -21,13 +21,20 @@ def pick_device(asked: str | None) -> torch.device:
     return torch.device(asked or ("cuda" if there else "cpu"))
 
 
-def memory_budget(asked: int | None, device: torch.device | None = None) -> int:
-    """Bytes to work in: what was asked for, or half of what is free (of a container's limit, where there is one).
+def memory_budget(asked: int | None) -> int:
+    """Bytes to work in: what was asked for, or half of what is free (of a container's limit, where there is one)."""
+    return asked if asked is not None else min(_available(), _cgroup_free()) // 2
 
-    Where the work lies on a CUDA device, no more than half of what is free there.
-    """
-    budget = asked if asked is not None else min(_available(), _cgroup_free()) // 2
-    return budget if device is None or device.type == "cpu" else min(budget, torch.cuda.mem_get_info(device)[0] // 2)
+
+def device_budget(budget: int, device: torch.device) -> int:
+    """What work on a device may take of a budget: on a CUDA device no more than half of what is free there."""
+    return min(budget, free_on(device) // 2) if device.type == "cuda" else budget
+
+
+def free_on(device: torch.device) -> int:
+    """Bytes that are free on a CUDA device; what torch has of it and does not use is free."""
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def _available() -> int:

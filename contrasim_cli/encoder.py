@@ -30,6 +30,7 @@ FORMAT = "contrasim-encoder"
 FORMAT_VERSION = 2
 READABLE = (1, 2)  # version 1 knew nothing but the paper's recipe, which is what options it lacks stand at
 STATE_OF_A_RUN = frozenset({"optimizer", "scaler", "best"})  # tensors of an unfinished run
+BYTES_PER_WEIGHT = 16  # float32: itself, its gradient, and two moments
 ENCODE_ROWS = 8192  # rows per block, so that encoding needs little memory whatever the layer
 
 
@@ -97,6 +98,12 @@ class Config:
     def scored_by(self) -> str:
         """The measure that compares encoded rows."""
         return "cka" if self.objective == "deepcka" else self.similarity
+
+
+def training_bytes(config: Config) -> int:
+    """What weights take while they are trained, with their gradients and the optimizer's two moments."""
+    with torch.device("meta"):
+        return BYTES_PER_WEIGHT * sum(parameter.numel() for parameter in Encoder(config).parameters())
 
 
 class Encoder(nn.Module):
@@ -329,7 +336,7 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if config.members < 1 or (config.members > 1 and config.inputs != "anchors"):
+    if not 1 <= config.members <= len(state) or (config.members > 1 and config.inputs != "anchors"):
         raise ValueError(f"there are {config.members} members")
     if config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")

@@ -60,4 +60,10 @@ def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     parts = RECIPES[recipe][task]
     if given.get("inputs") == "anchors":
         parts = parts | _ANCHORED | ({"copies": 0} if recipe == "paper" else ANCHORED[task])
-    return parts | {name: value for name, value in given.items() if value is not None}
+    found = parts | {name: value for name, value in given.items() if value is not None}
+    return found if given.get("members") or averages(found) else found | {"members": 1}
+
+
+def averages(parts: Mapping[str, Any]) -> bool:
+    """Whether the similarity of outputs side by side is the mean of the members': that of dot products is."""
+    return bool(parts.get("similarity", "dot") == "dot" and parts["objective"] != "deepcka")

@@ -38,6 +38,11 @@ class Scorer:
     checkpoint: Checkpoint | None = None
     standardize: RowsAs = AS_THEY_ARE
 
+    @property
+    def encoded(self) -> int:
+        """How wide the encoder makes rows; 0 without one."""
+        return self.checkpoint.config.encoded if self.checkpoint else 0
+
     def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
         """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.checkpoint is None:

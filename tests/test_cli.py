@@ -203,11 +203,11 @@ def test_the_reason_of_somebody_elses_error_is_short() -> None:
     ("problem", "code", "line"),
     [
         (KeyError("a\nb"), 1, r"internal error: KeyError: 'a\nb'; --debug shows where, please report it"),
-        (MemoryError(), 1, "memory ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers"),
+        (MemoryError(), 1, "memory ran out; ask for less at once: fewer layers, fewer rows, or a smaller batch"),
         (
             RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
             1,
-            "the CUDA device's memory ran out; give a smaller --memory, --batch-size or --max-rows, or fewer layers",
+            "the CUDA device's memory ran out; ask for less at once: fewer layers, fewer rows, or a smaller batch",
         ),
         (ContraSimError("odd"), 1, "odd"),
         (UsageError("odd"), 2, "odd"),

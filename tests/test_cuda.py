@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import math
 import os
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,8 +18,10 @@ from helpers import Result, run
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
+from contrasim_cli.benchmarks import rows as rows_compared
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.store import open_store
+from contrasim_cli.training import rows as rows_trained_on
 
 pytestmark = [
     pytest.mark.cuda,
@@ -126,6 +127,29 @@ def test_training_comes_to_what_it_comes_to_on_the_cpu(
         on_both("score", *stores, "--encoder", tmp_path / f"{name}.pt")
 
 
+def test_rows_lie_on_the_device(stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: dict[str, list[str]] = {"training": [], "bench": []}
+    take, taken = rows_trained_on.Held.take, rows_compared.Rows.take
+
+    def training_rows(self: Any, *where: Any) -> Any:
+        held["training"] += [tensor.device.type for tensor in self._tensors]
+        return take(self, *where)
+
+    def compared_rows(self: Any, where: torch.Tensor) -> Any:
+        if self._held is not None:
+            held["bench"].append(self._held.device.type)
+        return taken(self, where)
+
+    monkeypatch.setattr(rows_trained_on.Held, "take", training_rows)
+    monkeypatch.setattr(rows_compared.Rows, "take", compared_rows)
+    train = ["train", *stores, "--task", "pairs", *SMALL, "--validation", "0", "-o", tmp_path / "e.pt"]
+    assert run(*train, "--device", "cuda").code == 0
+    assert set(held["training"]) == {"cuda"}
+    bench = ["bench", "multilingual", *stores, "--measure", "cka", "--batch-size", "8", "--device", "cuda"]
+    assert run(*bench).code == 0
+    assert held["bench"].count("cuda") > 0
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_same_seed_gives_the_same_bits(precision: str, stores: list[Path], tmp_path: Path) -> None:
     digests = set()
@@ -196,15 +220,12 @@ def test_sanity_agrees(stores: list[Path]) -> None:
     for one, other in zip(*tables, strict=True):
         assert set(one) == set(other)
         for name, value in one.items():
-            if not _is_number(value):
+            try:
+                expected: object = pytest.approx(float(value), rel=1e-3, abs=1e-4, nan_ok=True)
+            except ValueError:
                 assert value == other[name], (name, one, other)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text)) or True
-    except ValueError:
-        return False
+            else:
+                assert float(other[name]) == expected, (name, one, other)
 
 
 # --- extraction ---------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
 from contrasim_cli.benchmarks.rows import Room, Rows, stored_rows
 from contrasim_cli.benchmarks.search import Pool, Tell, nearest_candidates
+from contrasim_cli.device import device_budget
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.scoring import Scorer
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = 4 << 20  # of candidates' rows, compared at once: what a cache holds
+CHUNK_BYTES = {
+    "cpu": 4 << 20,
+    "cuda": 256 << 20,
+}  # of candidates' rows, compared at once: what a cache holds; a device, busy
 CHUNK_SHARE = 16  # of the budget that such rows may take
 Bools = npt.NDArray[np.bool_]
 
@@ -66,6 +70,7 @@ class Run:
         self, task: "Task", scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: torch.device, budget: int
     ) -> None:
         self.task, self.scorers, self.cut, self.device, self.budget = task, scorers, cut, device, budget
+        self.on_device = device_budget(budget, device)
         self.standardizer = task.standardizer or Standardizer(task.views)
         self.groups = by_rows(scorers, task.batch_size)
         self.drawn = random_candidates(task.n_rows, list(cut), task.seed) if "random" in task.negatives else None
@@ -166,7 +171,8 @@ class _Layer:
 
     def compare(self, group: Sequence[int], advance: Advance) -> None:
         """Score and judge this layer by scorers that take rows in the same form."""
-        run, first, room = self.run, self.run.scorers[group[0]], Room(self.room.left)
+        run, first = self.run, self.run.scorers[group[0]]
+        room = Room(self.room.left if run.device.type == "cpu" else run.on_device // 2)
         rows = [self._formed(raw, j, first, room) for j, raw in enumerate(self.raw)]
         pools = {
             (j, kind): rows[j] if pool is self.raw[j] else self._formed(pool, j, first, room)
@@ -237,15 +243,15 @@ class _Layer:
                 run.empty.setdefault((scorer.name, why), []).append(self.names[0])
 
     def _chunks(self, rows: Sequence[Rows]) -> Iterator[RowIndex]:
-        """Batches of equal size, in groups of as many as a cache holds with their candidates, or a share of the budget.
+        """Batches of equal size, in groups of CHUNK_BYTES of their candidates, or of a share of the budget.
 
         Rows that are not held are read anew for every group, so that these are as large as may be.
         """
-        cut, share = self.run.cut, self.run.budget // CHUNK_SHARE // workers(self.run.device)
+        cut, share = self.run.cut, self.run.on_device // CHUNK_SHARE // workers(self.run.device)
         size = len(cut[0])
         each = CANDIDATES * size * max(side.width * side.dtype.itemsize for side in rows)
-        cached = self.run.device.type == "cpu" and all(side.held for side in rows)
-        step = max(1, (min(CHUNK_BYTES, share) if cached else share) // each)
+        held = all(side.held for side in rows)
+        step = max(1, (min(CHUNK_BYTES[self.run.device.type], share) if held else share) // each)
         whole = sum(len(batch) == size for batch in cut)
         for start in range(0, whole, step):
             yield np.arange(start, min(start + step, whole))

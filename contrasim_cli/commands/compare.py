@@ -131,8 +131,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
 
-    device = pick_device(request.device and request.device.value)
-    budget = memory_budget(asked, device)
+    device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
     with Inputs(request.stores, request.align, request.nan) as inputs:
         first, second = inputs.select_sides(request.layers_a, request.layers_b)

@@ -14,7 +14,7 @@ from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import check_output
-from contrasim_cli.recipes import chosen
+from contrasim_cli.recipes import averages, chosen
 
 if TYPE_CHECKING:
     from contrasim_cli.commands.inputs import Inputs
@@ -207,6 +207,10 @@ def _check_options(task: r.Task, per_view: bool, parts: dict[str, Any], sides: l
             raise UsageError(f"{option} {parts[name]:g}: must be finite")
     if parts["patience"] and not parts["validation"]:
         raise UsageError("--patience needs rows to validate on; give --validation, such as 0.1")
+    if parts.get("members", 1) > 1 and not averages(parts):
+        raise UsageError(
+            f"--members {parts['members']} averages dot products; give it without --similarity norm and --objective deepcka"
+        )
     if task is r.Task.layers and parts["standardize"] in ("auto", "within"):
         raise UsageError(
             f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"

@@ -64,7 +64,9 @@ def _bootstrap_means(sampling: "Resampling", members: Sequence[int]) -> Values:
 
 def _row_values(sampling: "Resampling", members: Sequence[int], start: int, stop: int) -> Tensor:
     """f(x_r, y_r) [rows, scorers · cells] of a block, in smaller ones where that does not fit."""
-    step = sampling.grid.reader.block_rows(sampling.grid.plan.layers, itemsize=16)
+    grid = sampling.grid
+    encoded = max(grid.scorers[s].encoded for s in members)
+    step = grid.reader.block_rows(grid.plan.layers, itemsize=16, encoded=encoded)
     found = []
     for first, last in spans(stop - start, step):
         raw = {

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli.device import device_budget
 from contrasim_cli.files import quoted
 from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, statistics, whitened, whole
 from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
@@ -38,6 +39,7 @@ class Grid:
     progress: Progress = silent
 
     def __post_init__(self) -> None:
+        self.budget = device_budget(self.budget, self.device)
         self.reader = Reader(self.plan, self.device, self.budget)
         self.scores: Scores = {}
         self.full_rank: set[Layer] = set()  # layers of which it was said

@@ -128,10 +128,14 @@ class Reader:
             self._first[layer] = self.rows(layer, 0, 1).clone()
         return self._first[layer]
 
-    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4) -> int:
-        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget."""
+    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4, encoded: int = 0) -> int:
+        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget.
+
+        `encoded` is how wide their rows become, where that may be more.
+        """
         size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
-        return max(64, size // max(1, itemsize * sum(map(self.plan.width, layers))))
+        widths = [max(encoded, self.plan.width(layer)) for layer in layers]
+        return max(64, size // max(1, itemsize * sum(widths)))
 
     @property
     def free(self) -> int:

@@ -20,7 +20,8 @@ def compute(grid: "Grid", members: list[int]) -> None:
         for s in members
         for pair in plan.pairs
     }
-    step = grid.reader.block_rows(layers, itemsize=16)
+    encoded = max(grid.scorers[s].encoded for s in members)
+    step = grid.reader.block_rows(layers, itemsize=16, encoded=encoded)
     with grid.progress("comparing", plan.n_rows, "rows") as advance:
         for start, stop in spans(plan.n_rows, step):
             raw = {layer: grid.reader.rows(layer, start, stop) for layer in layers}

@@ -56,16 +56,19 @@ def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
     width = scorer.checkpoint.config.encoded if scorer.checkpoint else grid.plan.width(layer)
     need = 8 * rows * max(4 * width, 2 * rows if scorer.measure.pairs is not None else 0)
     if need > 2 * grid.budget:
+        limit = (
+            "--memory allows" if grid.device.type == "cpu" else "--memory and half of what is free on the device allow"
+        )
         advice = "give --max-rows" if scorer.entry.quadratic else "raise it or compare fewer rows"
         raise InputError(
             f"{quoted(grid.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
-            f"at once for {scorer.name}, --memory allows {grid.budget / 2**30:.1f}; {advice}"
+            f"at once for {scorer.name}, {limit} {grid.budget / 2**30:.1f}; {advice}"
         )
     if chosen is not None:
         return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
     if scorer.checkpoint is None:
         return grid.reader.rows(layer, 0, rows)
-    blocks = spans(rows, grid.reader.block_rows([layer]))  # encoded rows are often much narrower
+    blocks = spans(rows, grid.reader.block_rows([layer], encoded=width))
     return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
 
 

@@ -200,7 +200,8 @@ class Run:
         flat, epoch = z.flatten(0, -2), self.state.epoch
         if not bool(torch.isfinite(flat).all()):
             raise self._failure(f"after epoch {epoch} the encoder's outputs are not finite; lower --lr")
-        spread = float((flat - flat[0]).norm(dim=-1).max())
+        members = (flat - flat[0]).view(len(flat), self.config.members, -1) * self.config.members**0.5
+        spread = float(members.norm(dim=-1).amax(dim=0).min())  # of the member that has collapsed most
         if spread > COLLAPSED:
             return
         text = f"the encoder has collapsed: after epoch {epoch} all outputs lie within {spread:.1e} of each other"

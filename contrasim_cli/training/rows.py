@@ -17,7 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.device import memory_budget
+from contrasim_cli.device import free_on
+from contrasim_cli.encoder import training_bytes
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
@@ -108,7 +109,7 @@ class Source:
     """The rows that an order asks for.
 
     Rows are read and standardised in blocks that start at multiples of BLOCK_ROWS, however they are asked for, so that
-    they are the same bit for bit. Where all fit, they lie on the device of the encoder if half of its free memory holds them.
+    they are the same bit for bit. Where half of what the encoder leaves free on a CUDA device holds all of them, they lie there.
     """
 
     def __init__(
@@ -118,11 +119,12 @@ class Source:
         precision = order.config.precision
         held_bytes = data.n_rows * sum(item.width * held_type(item, precision).itemsize for item in self.items)
         budget -= data.transform_bytes
-        self.in_memory = held_bytes <= budget
+        room = (free_on(device) - training_bytes(order.config)) // 2 if device.type == "cuda" else 0
+        on_device = held_bytes <= room
+        self.in_memory = on_device or held_bytes <= budget
         self.reads_ahead = not self.in_memory and 2 * order.group_rows * data.row_bytes <= budget
         self.digests = [hashlib.blake2b(digest_size=16) for _ in data.views]
         where = "in memory" if self.in_memory else "streamed from disk"
-        on_device = self.in_memory and device.type == "cuda" and held_bytes <= memory_budget(budget, device)
         log.debug("training rows take %.3g GiB and are %s%s", held_bytes / 2**30, where, " of the device" * on_device)
         self._whole = self._empty(np.arange(data.n_rows if self.in_memory else 0), device if on_device else CPU)
         self.held_out = self._empty(order.held_out)

@@ -9,14 +9,13 @@ from typing import Any
 import torch
 
 from contrasim_cli import __version__
-from contrasim_cli.device import memory_budget
-from contrasim_cli.encoder import Checkpoint, Config, Encoder
+from contrasim_cli.device import free_on, memory_budget
+from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.training.choice import Choice
 from contrasim_cli.training.rows import Source
 
-BYTES_PER_WEIGHT = 16  # float32: itself, its gradient, and two moments
 FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
 
 
@@ -65,12 +64,11 @@ def check_room(config: Config, device: torch.device) -> None:
     Raises:
         UsageError: it does not.
     """
-    with torch.device("meta"):
-        weights = sum(parameter.numel() for parameter in Encoder(config).parameters())
-    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 2 * memory_budget(None)
-    if BYTES_PER_WEIGHT * weights > free:
+    need = training_bytes(config)
+    free = free_on(device) if device.type == "cuda" else 2 * memory_budget(None)
+    if need > free:
         raise UsageError(
-            f"the encoder would have {weights:.3g} weights, and training it would take {BYTES_PER_WEIGHT * weights / 2**30:.3g} "
+            f"the encoder would have {need / BYTES_PER_WEIGHT:.3g} weights, and training it would take {need / 2**30:.3g} "
             "GiB, more than are free; give smaller --hidden and --dim"
         )
 

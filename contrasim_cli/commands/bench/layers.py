@@ -129,7 +129,7 @@ def layers_benchmark(
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.device import memory_budget, pick_device
 
-    where = pick_device(device and device.value)
+    where, budget = pick_device(device and device.value), memory_budget(asked)
     several = bool(train or held_out or len(tests) > 1)
     with ExitStack() as stack:
         opened = [_Opened.of(stack, common, name, paths, layers) for name, paths in tests.items()]
@@ -138,7 +138,7 @@ def layers_benchmark(
             _Opened.of(stack, common, name, _kept(paths, held_out), layers).training_set
             for name, paths in train_sets.items()
         ]
-        training = options.training("layers", seed, where, memory_budget(asked))
+        training = options.training("layers", seed, where, budget)
         if dry_run:
             common.show_plan(t.planned(sets, training, {"inputs": [str(path) for path in stores], "seed": seed}))
             return
@@ -150,7 +150,7 @@ def layers_benchmark(
             held_out,
             every_pair=pairs is Pairs.all,
             device=where,
-            budget=memory_budget(asked, where),
+            budget=budget,
             progress=console.progress,
         )
         about = {
@@ -186,7 +186,7 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
 def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
     """The stores to train on."""
     kept = [path for path in paths if path.stem not in held_out]
-    if len(kept) < 2 and all(path.exists() for path in paths):
+    if len(kept) < 2 and (not kept or kept[0].exists()):
         left = f"{len(kept)} model{'' if len(kept) == 1 else 's'}"
         raise UsageError(f"--train {quoted(paths[0].parent)}: encoders are trained on two models or more, found {left}")
     return kept

@@ -267,11 +267,11 @@ class _Retrieval:
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
         from contrasim_cli.device import memory_budget, pick_device
 
-        where = pick_device(common.device and common.device.value)
+        where, budget = pick_device(common.device and common.device.value), memory_budget(asked)
         with ExitStack() as stack:
             opened = [self._opened(stack, paths) for paths in self.groups]
             sets = [one for paths in trainable for one in self._training_sets(self._opened(stack, paths))]
-            training = options.training("pairs", common.seed, where, memory_budget(asked))
+            training = options.training("pairs", common.seed, where, budget)
             if options.dry_run:
                 inputs = {"inputs": [str(path) for path in common.stores], "seed": common.seed}
                 common.show_plan(t.planned(sets, training, inputs))
@@ -283,7 +283,7 @@ class _Retrieval:
                 tasks,
                 hold_out=not self.one_way,
                 device=where,
-                budget=memory_budget(asked, where),
+                budget=budget,
                 progress=console.progress,
             )
             about = self._about(opened, [*fixed, *made], where) | (t.about(options, made) if options else {})

@@ -73,7 +73,7 @@ def sanity(
     asked = o.parse_memory(memory)
     from contrasim_cli.benchmarks.sanity import examine
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.device import device_budget, memory_budget, pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.scoring import closed_form, learned
 
@@ -84,7 +84,7 @@ def sanity(
         (chosen,) = inputs.select(layers or ["-1"])
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
-        rows = _rows(view, chosen, scorers, max_rows, seed, memory_budget(asked))
+        rows = _rows(view, chosen, scorers, max_rows, seed, device_budget(memory_budget(asked), where))
         found = examine(rows, view.store, scorers, device=where, seed=seed, progress=console.progress)
         about = inputs.about(seed=seed, device=str(where), sampled_rows=len(rows[chosen[0]]), standardize=hows(scorers))
     emit(Results("bench", SanityRow, found, about), format, output, None, force)
