@@ -336,10 +336,10 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if not 1 <= config.members <= len(state) or (config.members > 1 and config.inputs != "anchors"):
-        raise ValueError(f"there are {config.members} members")
     if config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")
+    if not 1 <= config.members <= len(state) or (config.members > 1 and config.inputs != "anchors"):
+        raise ValueError(f"there are {config.members} members")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}
     found = {name: tensor.shape for name, tensor in state.items()}

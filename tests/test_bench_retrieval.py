@@ -72,11 +72,11 @@ def views_of(count: int, rows: int, noise: float = 0.4) -> dict[str, Any]:
 
 # 30 rows make 7 batches of 4 and one of 2; 29 leave one row out
 @pytest.mark.parametrize("rows", [30, 29])
-@pytest.mark.parametrize("chunk", [run.CHUNK_BYTES, 1])
+@pytest.mark.parametrize("chunk", [run.CHUNK_BYTES["cpu"], 1])
 def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
     tmp_path: Path, rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(run, "CHUNK_BYTES", chunk)
+    monkeypatch.setitem(run.CHUNK_BYTES, "cpu", chunk)
     stores = views_of(3, rows)
     paths = [made.encoder_file(tmp_path / "e.pt", widths=(7,), output=6),
              made.encoder_file(tmp_path / "d.pt", widths=(7,), objective="deepcka")]  # fmt: skip

@@ -55,10 +55,10 @@ def draw(
     raise_all([_without_ids(view.store) for view in views if view.store.ids is None])
     total = count * members
     if total > first.n_rows - 2:
-        of_each = f" --members {members}" if members > 1 else ""
+        of_each = f" for each of {members} members" if members > 1 else ""
         raise UsageError(
             f"--anchors {count}{of_each}: {quoted(first.store.path)} has {first.n_rows} rows, of which at least 2 are trained on "
-            f"and no anchors; give fewer anchors{' or members,' if members > 1 else ''} or more rows"
+            "and no anchors; give fewer anchors or more rows"
         )
     chosen = np.empty(0, dtype=np.int64)
     for k in range(members):  # whose anchors are the same however many there are

@@ -171,26 +171,26 @@ def test_anchors_of_the_tested_rows_come_from_the_training_stores(
     """Those of models that are held out too, whose training rows nothing is trained on."""
     tested, pattern = models
     options = ["--hold-out-models", "2", "--pairs", "all"]
-    done = bench("layers", tested, pattern, tmp_path, *options, "--inputs", "anchors", "--anchors", "16")
+    done = bench("layers", tested, pattern, tmp_path, *options, "--inputs", "anchors", "--anchors", "12")
     assert done.code == 0, done.stderr
     rows = overall(done.stdout)
     assert [(r["measure"], r["models"]) for r in rows] == [("supcon", "seen"), ("supcon", "unseen")]
     (kept,) = (tmp_path / "enc").iterdir()
     found = encoder.load(kept)
     assert [store["name"] for store in found.provenance["stores"]] == ["m0", "m1"]
-    assert len(found.config.anchors) == 16
+    assert len(found.config.anchors) == 36
     assert set(found.config.anchors) <= {f"t{k}" for k in range(48)}  # no row that is tested
     stores = [word for path in sorted(Path(pattern).parent.glob("*.h5")) for word in ("--anchor-store", path)]
     given = run("bench", "layers", *tested, "--encoder", kept, *options, *stores)
     assert [r["accuracy"] for r in overall(given.stdout)] == [r["accuracy"] for r in rows]
     without = run("bench", "layers", *tested, "--encoder", kept, *options)
-    assert (without.code, without.stderr.count("16 of the encoder's 16 anchor rows are missing")) == (4, 4)
+    assert (without.code, without.stderr.count("36 of the encoder's 36 anchor rows are missing")) == (4, 4)
 
 
 def test_anchors_of_each_data_set_are_its_own(models: tuple[list[Path], str], tmp_path: Path) -> None:
     tested, pattern = models
     names = [f"m{k}" for k in range(4)]
-    anchored = ["--inputs", "anchors", "--anchors", "16"]
+    anchored = ["--inputs", "anchors", "--anchors", "12"]
     wiki = written(tmp_path / "wiki" / "test", names, made.related(4, 3, 40, (7,), seed=1), "v")
     written(tmp_path / "wiki" / "train", names, made.related(4, 3, 48, (7,), seed=1), "u")
     both = bench("layers", [*tested, *wiki], f"{tmp_path}/*/train/*.h5", tmp_path, *anchored)
