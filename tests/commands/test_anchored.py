@@ -258,6 +258,6 @@ def test_members_go_with_anchors_that_there_are(stores: list[Path], tmp_path: Pa
     done = run(*train, "--inputs", "anchors", "--anchors", "53", "--members", "3")
     assert (done.code, done.stderr) == (
         2,
-        f"contrasim: error: --anchors 53 for each of 3 members: {stores[0]} has 160 rows, of which at least 2 are trained on and no "
-        "anchors; give fewer anchors or more rows\n",
+        f"contrasim: error: --anchors 53 for each of 3 members: {stores[0]} has 160 rows, of which at least 2 are trained on "
+        "and no anchors; give fewer anchors or more rows\n",
     )
