@@ -1,5 +1,6 @@
 """Batches, objectives and the loop: every row once, the oracle's loss, the same weights however a run is interrupted."""
 
+import contextlib
 import json
 import logging
 import math
@@ -480,6 +481,23 @@ def test_a_collapsed_encoder_stops_contrastive_training(tmp_path: Path, objectiv
     message = r"^the encoder has collapsed: after epoch 1 all outputs lie within .* of each other; lower --lr or"
     with pytest.raises(TrainingError, match=message):
         trained(collapsed_data(tmp_path), config(objective=objective))
+
+
+@pytest.mark.parametrize("constant", [None, 0, 2])
+def test_one_member_that_collapsed_is_enough(tmp_path: Path, constant: int | None) -> None:
+    options = config(objective="supcon", members=3)
+    source = source_of(collapsed_data(tmp_path), options)
+    run = Run(source, options, training.new_state(options, CPU), CPU)
+    z = torch.nn.functional.normalize(torch.randn(4, 5, 3, 8), dim=-1)
+    if constant is not None:
+        z[:, :, constant] = z[0, 0, constant].clone()
+    outputs = z.flatten(-2) / 3**0.5
+    with (
+        contextlib.nullcontext()
+        if constant is None
+        else pytest.raises(TrainingError, match="the encoder has collapsed")
+    ):
+        run._check_outputs(outputs)
 
 
 @pytest.mark.parametrize("objective", ["deepdot", "deepcka"])

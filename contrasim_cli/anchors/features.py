@@ -76,16 +76,13 @@ class Geometry:
         mean = anchors.mean(axis=0, dtype=np.float64)
         by = 1.0 if factors is None else factors
         centred = (anchors - mean) * by
-        largest = np.abs(centred).max(initial=0.0)
-        if not largest > TINY * np.abs(mean * by).max(initial=0.0):
+        if not np.abs(centred).max(initial=0.0) > TINY * np.abs(mean * by).max(initial=0.0):
             raise InputError("all anchor rows are the same, and tell no rows apart; leave the layer out with --layers")
-        centred /= largest  # squares neither overflow nor vanish
-        spread = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
-        centred /= spread
-        scale, basis = float(largest * spread), None
+        scale, basis = _length(centred), None
+        centred /= scale
         if 0 < components < min(centred.shape):
             centred, basis = _projected(centred, components)
-            kept = float(np.sqrt(np.square(centred).sum(axis=1).mean()))
+            kept = _length(centred)
             centred /= kept
             scale *= kept
         return cls(mean, centred.astype(np.float32), centred @ centred.T, scale, factors, basis)
@@ -121,9 +118,13 @@ class Geometry:
 
 def spread(rows: Floats) -> float:
     """The root of the mean squared distance of rows [n, p] from their mean."""
-    centred = rows - rows.mean(axis=0, dtype=np.float64)
-    largest = float(np.abs(centred).max(initial=0.0)) or 1.0
-    return largest * float(np.sqrt(np.square(centred / largest).sum(axis=1).mean()))
+    return _length(rows - rows.mean(axis=0, dtype=np.float64))
+
+
+def _length(rows: Doubles) -> float:
+    """The root of the mean squared length of rows [n, p], whose squares may overflow or vanish."""
+    largest = float(np.abs(rows).max(initial=0.0)) or 1.0
+    return largest * float(np.sqrt(np.square(rows / largest).sum(axis=1).mean()))
 
 
 def _projected(centred: Doubles, components: int) -> tuple[Doubles, Singles]:

@@ -30,10 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CHUNK_BYTES = {
-    "cpu": 4 << 20,
-    "cuda": 256 << 20,
-}  # of candidates' rows, compared at once: what a cache holds; a device, busy
+# of candidates' rows, compared at once: what a cache holds, and what keeps a device busy
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
 CHUNK_SHARE = 16  # of the budget that such rows may take
 Bools = npt.NDArray[np.bool_]
 
@@ -163,8 +161,7 @@ class _Layer:
             rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
         if scorer.checkpoint is not None:
             store, device = self.task.views[j].store, self.run.device
-            output = scorer.checkpoint.config.encoded
-            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), output, torch.float32)
+            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), scorer.encoded, torch.float32)
         elif self.run.device.type == "cuda":
             rows = rows.mapped(lambda x: x.to(self.run.device), rows.width, rows.dtype)
         return (rows.near() if takes_near(scorer, self.task.batch_size) else rows).hold(room)

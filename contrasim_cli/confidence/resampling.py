@@ -164,7 +164,7 @@ class Resampling:
 
     def width(self, scorer: Scorer, layer: Layer) -> int:
         """Columns of a layer as the scorer's measure takes it."""
-        return self.grid.plan.width(layer) if scorer.checkpoint is None else scorer.checkpoint.config.encoded
+        return scorer.encoded or self.grid.plan.width(layer)
 
     @property
     def room(self) -> int:

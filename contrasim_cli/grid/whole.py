@@ -53,7 +53,7 @@ def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
     chosen = grid.chosen(scorer)
     rows = grid.plan.n_rows if chosen is None else len(chosen)
     # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
-    width = scorer.checkpoint.config.encoded if scorer.checkpoint else grid.plan.width(layer)
+    width = scorer.encoded or grid.plan.width(layer)
     need = 8 * rows * max(4 * width, 2 * rows if scorer.measure.pairs is not None else 0)
     if need > 2 * grid.budget:
         limit = (

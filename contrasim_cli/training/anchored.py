@@ -42,8 +42,8 @@ def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
                 beside = dict(zip(names, data.layers[u], strict=True))
                 views.append(side_by_side(data.views[v], data.views[u], beside))
                 for name in names:
-                    made = anchors.blended((v, name), (u, beside[name]), share, anchoring)
-                    transforms[copy * count + v, name] = made
+                    blend = anchors.blended((v, name), (u, beside[name]), share, anchoring)
+                    transforms[copy * count + v, name] = blend
                     advance(1)
     layers = [*data.layers] * (1 + config.copies)
     return replace(data, views=views, layers=layers, transforms=transforms, n_stores=count)

@@ -91,8 +91,8 @@ def lines(stores: Sequence[Path], folder: Path, options: argparse.Namespace) -> 
         measures = [word for name in names for word in ("--measure", name)]
         if wanted in f"baseline {names[0]}":
             compared(f"baseline {' '.join(names)}", "baseline", *stores, *measures)
-    if wanted in "baseline cka with 200 resamples":
-        compared("baseline cka with 200 resamples", "baseline", *stores[:2], "--measure", "cka", "--bootstrap", 200)
+    if wanted in "baseline cka, 20 resamples":
+        compared("baseline cka, 20 resamples", "baseline", *stores[:2], "--measure", "cka", "--bootstrap", 20)
     for task, inputs, precision in (
         *itertools.product(("layers", "pairs"), ("raw",), PRECISIONS),
         ("layers", "anchors", "float32"),

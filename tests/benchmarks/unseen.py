@@ -43,7 +43,6 @@ MEASURES = (
     "cka", "cka_debiased", "pwcca", "svcca", "procrustes", "aligned_cosine", "linear_regression", "rsa", "distance_correlation",
     "mutual_knn", "second_order_cosine", "eigenspace_overlap", "gulp",
 )  # fmt: skip
-WIDTHS = {"between": (96, 192), "more": (64, 80, 112, 160, 256)}
 # widths that encoders are trained on beside 128, and others that they are judged on
 SETUPS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "one width": ((), (96, 192)),

@@ -280,11 +280,7 @@ class _Retrieval:
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
             tasks = self._tasks(stack, opened, fixed, made, trainable)
             found = retrieval_trials(
-                tasks,
-                hold_out=not self.one_way,
-                device=where,
-                budget=budget,
-                progress=console.progress,
+                tasks, hold_out=not self.one_way, device=where, budget=budget, progress=console.progress
             )
             about = self._about(opened, [*fixed, *made], where) | (t.about(options, made) if options else {})
             facts = self._facts(opened, tasks)
