@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import nulls
 from contrasim_cli.benchmarks.intervals import LEVEL
 
 ROWS = 2000  # of the subset
-TIE = 1e-9  # scores closer than this part of them differ by rounding
 
 Values = npt.NDArray[np.float64]
 
@@ -59,11 +59,7 @@ def interval(replicates: Values, score: float, scale: float | None) -> tuple[flo
 
 def significance(shuffled: Values, observed: float, higher: bool) -> tuple[float | None, float | None]:
     """P-value and z-score of an observed score among shuffled ones [B]; z is None where these are all equal."""
-    if not (np.isfinite(observed) and np.isfinite(shuffled).all()):
-        return None, None
     sign = 1.0 if higher else -1.0
-    rounding = TIE * max(abs(observed), float(np.abs(shuffled).max()))
-    as_similar = int((sign * shuffled >= sign * observed - rounding).sum())
-    spread = float(shuffled.std(ddof=1)) if shuffled.size > 1 else 0.0
-    z = sign * (observed - float(shuffled.mean())) / spread if spread > rounding else None
-    return (1 + as_similar) / (shuffled.size + 1), z
+    found = nulls.significance(sign * shuffled, np.float64(sign * observed))
+    p, z = (None if np.isnan(value) else float(value) for value in found)
+    return p, z

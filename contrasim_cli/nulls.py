@@ -1,0 +1,99 @@
+"""Where a score lies between chance and identity: the columns `calibrated`, `null_z` and `null_p`.
+
+Higher scores mean more similar here. For one pair of stores, of L and L' layers, a scorer says
+
+    scores     [L, L']      what it gives the rows as they are
+    shuffled   [N, L, L']   what it gives them after each of N shuffles of one side's rows: unrelated rows of the same shape
+    identity   [L, L']      what it gives a layer with itself: 1 where unit rows are compared
+    level      [L, L']      the exact mean over all shuffles, where the scorer has it in closed form
+
+and of each cell comes
+
+    calibrated = (score - level) / (identity - level)       0 for unrelated rows, 1 for a layer with itself
+    null_z     = (score - level) / std of the shuffles
+    null_p     = (1 + number of shuffles that score at least as high) / (N + 1)
+
+Without a closed form the level is the mean of the shuffles. A cell is undefined (NaN) where a score in it is, and each of its
+columns where it would divide by what is rounding: `calibrated` where a layer with itself scores no higher than chance, `null_z`
+where all shuffles score the same.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+TIE = 1e-9  # scores closer than this part of them differ by rounding
+SINGLE_TIE = 1e-7  # those of rows that are encoded in float32
+
+Values = npt.NDArray[np.float64]
+
+
+class Standing(NamedTuple):
+    """The three columns [L, L'] of one pair of stores; NaN where undefined."""
+
+    calibrated: Values
+    null_z: Values
+    null_p: Values
+
+
+@dataclass(frozen=True)
+class Null:
+    """What a scorer gives unrelated rows and a layer with itself, for one pair of stores; shapes as above.
+
+    `pooled`: all cells are one population, with one level and one spread over all N · L · L' shuffled scores, against which
+    each cell is held. It serves scorers with few shuffles whose cells have one scale, and none that they differ in: where
+    levels differ from cell to cell, give `level`, and the distances from it are pooled. Scores of one shuffle depend on
+    each other, so that p is not finer than the number of shuffles warrants: about 1 / (N · L) rather than 1 / (N · L · L').
+    """
+
+    shuffled: Values
+    identity: Values | float = 1.0
+    level: Values | None = None
+    pooled: bool = False
+
+    def __len__(self) -> int:
+        return len(self.shuffled)
+
+    def standing(self, scores: Values) -> Standing:
+        """Where scores [L, L'] lie."""
+        level = self._level(scores)
+        if self.pooled:
+            p, z = significance((self.shuffled - level).reshape(-1, 1, 1), scores - level, 0.0, SINGLE_TIE)
+        else:
+            p, z = significance(self.shuffled, scores, level, SINGLE_TIE)
+        rounding = SINGLE_TIE * np.maximum(np.abs(self.identity), np.abs(level))
+        calibrated = _quotient(scores - level, self.identity - level, rounding)
+        return Standing(np.where(np.isfinite(p), calibrated, np.nan), z, p)
+
+    def _level(self, scores: Values) -> Values:
+        if self.level is not None:
+            return self.level
+        mean: Values = self.shuffled.mean(axis=None if self.pooled else 0)
+        return np.broadcast_to(mean, scores.shape)
+
+
+def significance(
+    shuffled: Values, observed: Values, level: Values | float | None = None, tie: float = TIE
+) -> tuple[Values, Values]:
+    """P-values and z-scores [...] of observed scores [...] among shuffled ones [N, ...]; NaN where undefined.
+
+    `level` is the shuffles' mean, where it is known better than from themselves. What a shuffle is lower by counts as rounding
+    up to `tie` times the largest of all.
+    """
+    level = shuffled.mean(axis=0) if level is None else level
+    rounding = tie * np.maximum(np.abs(observed), np.abs(shuffled).max(axis=0))
+    as_high = (shuffled >= observed - rounding).sum(axis=0)
+    defined = np.isfinite(observed) & np.isfinite(shuffled).all(axis=0)
+    p = np.where(defined, (1 + as_high) / (len(shuffled) + 1), np.nan)
+    spread = shuffled.std(axis=0, ddof=1) if len(shuffled) > 1 else np.zeros(shuffled.shape[1:])
+    return p, np.where(defined, _quotient(observed - level, spread, rounding), np.nan)
+
+
+def _quotient(values: Values, by: Values, rounding: Values) -> Values:
+    """Values / by; NaN where `by` is not above rounding."""
+    by = np.broadcast_to(by, values.shape)
+    with np.errstate(invalid="ignore"):
+        found: Values = np.divide(values, by, out=np.full(values.shape, np.nan), where=by > rounding)
+    return found
