@@ -24,6 +24,8 @@ from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
+from contrasim_cli.stacking.measures import eligible
+from contrasim_cli.stacking.network import GridNetwork
 from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
@@ -76,11 +78,18 @@ class Config:
     components: int = 0
     copies: int = 0
     members: int = 1
+    measures: tuple[str, ...] = ()  # that an encoder of measures looks at
+    steps: int = 0  # of an epoch of its training
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it looks at grids of closed-form measures, and at no rows."""
+        return self.inputs == "measures"
 
     @property
     def encoded(self) -> int:
-        """Width of an encoded row: that of every member's output, side by side."""
-        return self.members * self.output
+        """Width of an encoded row: that of every member's output, side by side; 0 where rows are not encoded."""
+        return 0 if self.stacked else self.members * self.output
 
     @property
     def anchoring(self) -> Anchoring | None:
@@ -113,6 +122,8 @@ class Encoder(nn.Module):
     output where that is narrower). `both`: rows of norm 1 through the linear map, plus `gain` times the MLP's unit-norm
     output, where the gain starts at 0: before the first step the encoder is the linear map alone.
 
+    An encoder of measures (`stacked`) has a network over grids in place of all that, `grids`, and encodes no rows.
+
     Of several members, rows are those of each side by side, as anchors of its own describe them, and so are the outputs: the
     dot product of two rows is the mean of the members' (an ensemble: Breiman 1996, Lakshminarayanan et al. 2017).
     """
@@ -120,6 +131,9 @@ class Encoder(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
+        if config.stacked:
+            self.grids = GridNetwork(len(config.measures), config.hidden, config.members)
+            return
         for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
             self.register_buffer(f"within_{k}", torch.zeros(width, width))
         if config.members > 1:
@@ -230,7 +244,7 @@ class Checkpoint:
 
     def check_width(self, where: Path, layer: str, width: int) -> None:
         """Refuse a layer that no first linear layer fits; anchored rows fit whatever the layer's width."""
-        if self.config.anchoring:
+        if self.config.anchoring or self.config.stacked:
             return
         widths = self.config.widths
         if self.config.encoder_per_view and where.stem in self.config.views:
@@ -336,9 +350,14 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     """
     firsts = config.view_widths if config.encoder_per_view else (config.widths,)
     hidden = () if config.path == "linear" else config.hidden
-    if config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
+    if config.stacked:
+        if not set(config.measures) <= set(eligible()):
+            raise ValueError(f"its measures are {' '.join(config.measures)}")
+        if not config.hidden or config.members * len(config.hidden) > len(state):
+            raise ValueError("there are fewer weights than layers")
+    elif config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):
         raise ValueError("there are fewer weights than layers")
-    if not 1 <= config.members <= len(state) or (config.members > 1 and config.inputs != "anchors"):
+    if not 1 <= config.members <= len(state) or (config.members > 1 and config.inputs == "raw"):
         raise ValueError(f"there are {config.members} members")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}

@@ -44,6 +44,29 @@ ANCHORED: dict[str, dict[str, Any]] = {
 }
 _ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 128}
 
+# An encoder of measures: a small network over grids, of which there are as many as pairs of stores.
+MEASURED: dict[str, Any] = {
+    "objective": "supcon",
+    "similarity": "dot",
+    "standardize": "none",
+    "shrinkage": 0.01,
+    "path": "mlp",
+    "output": 1,
+    "hidden": (32, 32),
+    "optimizer": "adamw",
+    "lr": 2e-3,
+    "weight_decay": 0.02,
+    "schedule": "cosine",
+    "warmup": 0.1,
+    "temperature": 1.0,
+    "validation": 0.0,
+    "patience": 0,
+    "batch_size": 32,
+    "epochs": 10,
+    "steps": 100,
+    "members": 3,
+}
+
 # What benchmarks train, by the paper's names: the objective, and the similarity of encoded rows.
 OBJECTIVES: dict[str, tuple[str, str]] = {
     "contrasim": ("contrasim", "dot"),
@@ -57,7 +80,7 @@ OBJECTIVES: dict[str, tuple[str, str]] = {
 
 def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe's parts for a task, with what was given (is not None) instead of them and beside them."""
-    parts = RECIPES[recipe][task]
+    parts = MEASURED if given.get("inputs") == "measures" else RECIPES[recipe][task]
     if given.get("inputs") == "anchors":
         parts = parts | _ANCHORED | ({"copies": 0} if recipe == "paper" else ANCHORED[task])
     found = parts | {name: value for name, value in given.items() if value is not None}

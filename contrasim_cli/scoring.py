@@ -20,6 +20,8 @@ from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Usag
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.stacking.measures import entry
+from contrasim_cli.stacking.single import single
 from contrasim_cli.store import Store
 from contrasim_cli.transforms import AS_THEY_ARE, RowsAs, Standardization
 
@@ -39,15 +41,25 @@ class Scorer:
     standardize: RowsAs = AS_THEY_ARE
 
     @property
+    def encoder(self) -> Checkpoint | None:
+        """What rows go through; None of a closed form, and of an encoder of measures, which takes rows as they are."""
+        return self.checkpoint if self.encoded else None
+
+    @property
+    def stacked(self) -> bool:
+        """Whether it is an encoder of measures."""
+        return self.checkpoint is not None and self.checkpoint.config.stacked
+
+    @property
     def encoded(self) -> int:
         """How wide the encoder makes rows; 0 without one."""
         return self.checkpoint.config.encoded if self.checkpoint else 0
 
     def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
         """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
-        if self.checkpoint is None:
+        if self.encoder is None:
             return torch.as_tensor(matrix).to(device)
-        return self.checkpoint.encode(matrix, self.checkpoint.view_of(store.stem, store.path), device)
+        return self.encoder.encode(matrix, self.encoder.view_of(store.stem, store.path), device)
 
     def check(self, store: Store, layers: Sequence[str]) -> list[ContraSimError]:
         """Why these layers cannot go through the encoder."""
@@ -83,7 +95,7 @@ class Scorer:
 
     def mismatch(self, width_a: int, width_b: int) -> bool:
         """Whether the measure cannot compare rows of these widths."""
-        return self.checkpoint is None and self.entry.needs_equal_widths and width_a != width_b
+        return self.encoder is None and self.entry.needs_equal_widths and width_a != width_b
 
 
 def by_standardization(scorers: Sequence[Scorer]) -> dict[RowsAs, list[int]]:
@@ -132,4 +144,7 @@ def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardizati
     if config.anchoring and standardize is not None:
         raise UsageError(f"{quoted(checkpoint.path)}: is an encoder of anchored rows; --standardize goes with raw ones")
     how = checkpoint.rows_as if standardize is None else standardize
+    if config.stacked:
+        measure = single(checkpoint.encoder.grids, config.measures)
+        return Scorer(name, entry(config.measures), measure, checkpoint, how)
     return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

@@ -168,7 +168,7 @@ def _alike(scorers: Sequence[Scorer]) -> list[tuple[bool, list[int]]]:
     """Positions of the scorers that prepare rows alike, with whether neurons that are left out become 0."""
     groups: dict[tuple[Any, ...], list[int]] = {}
     for s, scorer in enumerate(scorers):
-        keep = scorer.checkpoint is not None or scorer.entry.needs_equal_widths
+        keep = scorer.encoder is not None or scorer.entry.needs_equal_widths
         groups.setdefault((keep, scorer.standardize, scorer.key), []).append(s)
     return [(key[0], members) for key, members in groups.items()]
 
@@ -222,7 +222,7 @@ def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
 def claims(scorer: Scorer) -> frozenset[str]:
     """What must not change the scores: the registry's invariances, as far as they survive standardisation and encoding."""
     claimed = set(scorer.entry.invariances)
-    if scorer.checkpoint is not None:
+    if scorer.encoder is not None:
         return frozenset(claimed & {"symmetric"})
     kind = scorer.standardize.kind
     if kind != "none":

@@ -81,6 +81,14 @@ class RowsIn(str, Enum):
 
     raw = "raw"
     anchors = "anchors"
+    measures = "measures"
+
+
+class Match(str, Enum):
+    """Which layers of two models correspond."""
+
+    index = "index"
+    depth = "depth"
 
 
 class Feature(str, Enum):
@@ -195,7 +203,8 @@ InputsOption = Annotated[
     RowsIn,
     typer.Option(
         "--inputs",
-        help="raw: rows as they are, for these models alone; anchors: by their likeness to anchor rows, for any model.",
+        help="raw: rows as they are, for the networks at hand; anchors: rows across models, by their likeness to anchor rows; "
+        "measures: whole layers of any models, by grids of closed-form measures.",
     ),
 ]
 AnchorCount = Annotated[
@@ -239,8 +248,33 @@ Members = Annotated[
         "--members",
         min=1,
         max=100,
-        help="--inputs anchors: networks side by side, each with anchors of its own; scores are the means of theirs; default: 3 "
-        "(layers), 1 (pairs).",
+        help="--inputs anchors, measures: networks side by side (each with anchors of its own), whose scores are averaged; "
+        "default: 3 (layers), 1 (pairs).",
+        show_default=False,
+    ),
+]
+MeasuresOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--measures",
+        help="--inputs measures: a closed form to look at, or scale_free (default), or scaled: those and what the lengths of "
+        "rows say; repeat for several.",
+        show_default=False,
+    ),
+]
+MatchOption = Annotated[
+    Match,
+    typer.Option(
+        "--match",
+        help="--inputs measures: layers correspond by their index, or by relative depth where models differ in depth.",
+    ),
+]
+StartOption = Annotated[
+    str | None,
+    typer.Option(
+        "--start",
+        help="--inputs measures: an encoder of the same measures to begin with, universal, or none; default: universal where it "
+        "looks at the same measures.",
         show_default=False,
     ),
 ]

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from contrasim_cli.device import device_budget
 from contrasim_cli.files import quoted
-from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, statistics, whitened, whole
+from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, stacked, statistics, whitened, whole
 from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.nulls import Standing
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 
@@ -34,7 +35,8 @@ class Grid:
     device: torch.device
     budget: int
     precision: torch.dtype = torch.float32
-    max_rows: int | None = None  # of measures that cost n²
+    max_rows: int | None = None  # of measures that cost n², and of encoders of measures
+    shuffles: int = 1  # that encoders of measures are judged by, besides the one that is their level
     seed: int = 0
     progress: Progress = silent
 
@@ -42,6 +44,7 @@ class Grid:
         self.budget = device_budget(self.budget, self.device)
         self.reader = Reader(self.plan, self.device, self.budget)
         self.scores: Scores = {}
+        self.standings: dict[tuple[int, int, int], Standing] = {}  # by scorer and pair, of encoders of measures
         self.full_rank: set[Layer] = set()  # layers of which it was said
 
     def compute(self) -> Scores:
@@ -53,7 +56,7 @@ class Grid:
         self.reader.load(self.progress)
         if self.rows_of_subset is not None:
             text = "%s: a random subset of %d of %d rows (--seed %d)"
-            names = ", ".join(scorer.name for scorer in self.scorers if scorer.entry.quadratic)
+            names = ", ".join(scorer.name for scorer in self.scorers if scorer.entry.quadratic or scorer.stacked)
             log.info(text, names, self.rows_of_subset, self.plan.n_rows, self.seed)
         groups: dict[Form, list[int]] = {}
         for s, scorer in enumerate(self.scorers):
@@ -64,9 +67,11 @@ class Grid:
 
     def _form(self, scorer: Scorer) -> Form:
         measure = scorer.measure
+        if scorer.stacked:
+            return stacked.compute
         if measure.rowwise is not None:
             return rowwise.compute
-        if scorer.checkpoint is not None:
+        if scorer.encoder is not None:
             return whole.compute
         return statistics.compute if measure.own is not None else self._closed_form(measure)
 
@@ -92,7 +97,7 @@ class Grid:
     @property
     def rows_of_subset(self) -> int | None:
         """How many rows measures that cost n² take, if not all."""
-        limited = any(scorer.entry.quadratic for scorer in self.scorers)
+        limited = any(scorer.entry.quadratic or scorer.stacked for scorer in self.scorers)
         return self.max_rows if limited and self.max_rows is not None and self.max_rows < self.plan.n_rows else None
 
     def chosen(self, scorer: Scorer) -> npt.NDArray[np.int64] | None:
@@ -108,13 +113,13 @@ class Grid:
 
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""
-        if scorer.checkpoint is None:
+        if scorer.encoder is None:
             return rows
         store = self.plan.views[layer[0]].store
-        return scorer.checkpoint.encode(rows, scorer.checkpoint.view_of(store.stem, store.path), self.device)
+        return scorer.encoder.encode(rows, scorer.encoder.view_of(store.stem, store.path), self.device)
 
 
-def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:
+def layer_grids(grid: Grid, warn: bool = True) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:
     """Scores [layers of a, layers of b] by scorer and pair of views (s, a, b); a warning names what is undefined."""
     scores = grid.compute()
     plan = grid.plan
@@ -126,7 +131,7 @@ def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64
             values[~np.isfinite(values)] = np.nan
             found[s, a, b] = values
             undefined.extend(((a, plan.first[a][i]), (b, plan.second[b][j])) for i, j in np.argwhere(np.isnan(values)))
-        if undefined:
+        if undefined and warn:
             _warn_undefined(plan, scorer, undefined)
     return found
 

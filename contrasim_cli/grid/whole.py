@@ -66,7 +66,7 @@ def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
         )
     if chosen is not None:
         return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
-    if scorer.checkpoint is None:
+    if scorer.encoder is None:
         return grid.reader.rows(layer, 0, rows)
     blocks = spans(rows, grid.reader.block_rows([layer], encoded=width))
     return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])

@@ -431,28 +431,28 @@ def higher_is_more_similar(name: str) -> bool:
     return name not in MEASURES or MEASURES[name].higher_is_more_similar
 
 
-def check_names(names: Sequence[str]) -> list[str]:
+def check_names(names: Sequence[str], option: str = "--measure") -> list[str]:
     """The measures that are asked for, each once: names, `family:NAME`, or `all`.
 
     Raises:
         UsageError: a name is unknown; the nearest are offered.
     """
-    return list(dict.fromkeys(name for asked in names for name in _expand(asked)))
+    return list(dict.fromkeys(name for asked in names for name in _expand(asked, option)))
 
 
-def _expand(asked: str) -> list[str]:
+def _expand(asked: str, option: str) -> list[str]:
     if asked == "all":
         return list(MEASURES)
     if asked.startswith("family:"):
         members = [entry.name for entry in _ENTRIES if entry.family == asked.removeprefix("family:")]
         if not members:
             families = ", ".join(dict.fromkeys(entry.family for entry in _ENTRIES))
-            raise UsageError(f"--measure {quoted(asked)} is no family; there are {families}")
+            raise UsageError(f"{option} {quoted(asked)} is no family; there are {families}")
         return members
     if asked not in MEASURES:
         near = difflib.get_close_matches(asked, MEASURES, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "contrasim baseline --list shows what there is"
-        raise UsageError(f"--measure {quoted(asked)} is unknown; {hint}")
+        raise UsageError(f"{option} {quoted(asked)} is unknown; {hint}")
     return [asked]
 
 

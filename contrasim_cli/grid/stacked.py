@@ -1,0 +1,111 @@
+"""Learned measures over measures: closed forms of every pair of layers, as they are and with rows shuffled, and a network.
+
+The shuffled rows are those of the second side, in one seeded order for all its layers. Where rows are read from disk, rows
+are turned by a seeded offset instead, so that they are read in order.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from contrasim_cli.grid.plan import Plan, Reader
+from contrasim_cli.nulls import Null
+from contrasim_cli.stacking.measures import identity
+from contrasim_cli.store import View
+
+if TYPE_CHECKING:
+    from contrasim_cli.grid.grid import Grid
+
+Floats = npt.NDArray[np.float64]
+Pair = tuple[int, int]
+SHUFFLE, ROWS = 3, 2  # what a seed is for; the rows are those that measures of cost n² take
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Closed forms of a pair of stores [measures, layers of a, layers of b], and the same with rows shuffled [shuffles, …]."""
+
+    values: Floats
+    shuffled: Floats
+
+
+def compute(grid: "Grid", members: list[int]) -> None:
+    """Scores of every cell, and what lies between chance and identity, of all encoders of measures."""
+    by_measures: dict[tuple[str, ...], list[int]] = {}
+    for s in members:
+        checkpoint = grid.scorers[s].checkpoint
+        assert checkpoint is not None
+        by_measures.setdefault(checkpoint.config.measures, []).append(s)
+    for names, same in by_measures.items():
+        for (a, b), stack in stacks(grid, names, 1 + max(1, grid.shuffles)).items():
+            for s in same:
+                _score(grid, s, (a, b), stack)
+
+
+def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
+    (a, b), checkpoint = pair, grid.scorers[s].checkpoint
+    assert checkpoint is not None
+    values, shuffled = (torch.from_numpy(grids) for grids in (stack.values, stack.shuffled))
+    of = torch.tensor(identity(checkpoint.config.measures), dtype=torch.float64)
+    judged = checkpoint.encoder.grids.cpu().eval().judge(values, shuffled, of)
+    null = Null(judged.nulls.double().numpy(), level=np.zeros(judged.scores.shape), pooled=True)
+    grid.standings[s, a, b] = null.standing(judged.calibrated.double().numpy())
+    for i, one in enumerate(grid.plan.first[a]):
+        for j, other in enumerate(grid.plan.second[b]):
+            grid.scores[s, (a, one), (b, other)] = float(judged.scores[i, j])
+
+
+def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stack]:
+    """The closed forms of every pair of stores of a grid, in one grid of their own that factors every layer once."""
+    from contrasim_cli.grid.grid import Grid, layer_grids
+    from contrasim_cli.scoring import closed_form
+
+    plan = grid.plan
+    seconds = list(dict.fromkeys(b for _, b in plan.pairs))
+    rows = _rows(grid)
+    orders = [_order(grid, rows, 1 + len(seconds) * shuffles, k) for k in range(shuffles)]
+    views = [_taken(view, rows) for view in plan.views]
+    place = {(b, k): len(views) + seconds.index(b) * shuffles + k for b in seconds for k in range(shuffles)}
+    views += [_taken(plan.views[b], order) for b in seconds for order in orders]
+    first = [*plan.first, *(plan.first[b] for b in seconds for _ in orders)]
+    second = [*plan.second, *(plan.second[b] for b in seconds for _ in orders)]
+    pairs = [(a, c) for a, b in plan.pairs for c in (b, *(place[b, k] for k in range(shuffles)))]
+    scorers = closed_form(names)
+    inner = Grid(Plan(views, pairs, first, second), scorers, grid.device, grid.budget, progress=grid.progress)
+    found = layer_grids(inner, warn=False)
+
+    def together(a: int, b: int) -> Floats:
+        return np.stack([found[s, a, b] for s in range(len(names))])
+
+    return {
+        (a, b): Stack(together(a, b), np.stack([together(a, place[b, k]) for k in range(shuffles)]))
+        for a, b in plan.pairs
+    }
+
+
+def _rows(grid: "Grid") -> npt.NDArray[np.int64] | None:
+    """The seeded subset of rows, where no more are to be taken; None: all."""
+    if grid.max_rows is None or grid.max_rows >= grid.plan.n_rows:
+        return None
+    rng = np.random.default_rng([grid.seed, ROWS])
+    return np.sort(rng.choice(grid.plan.n_rows, grid.max_rows, replace=False))
+
+
+def _order(grid: "Grid", rows: npt.NDArray[np.int64] | None, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
+    """One order of the rows in which none keeps its place on disk; a permutation where all fit into memory."""
+    rng = np.random.default_rng([grid.seed, SHUFFLE, shuffle])
+    kept = np.arange(grid.plan.n_rows) if rows is None else rows
+    if Reader(grid.plan, grid.device, grid.budget // copies).in_memory:
+        return rng.permutation(kept)
+    return np.roll(kept, int(rng.integers(len(kept) // 4, max(1 + len(kept) // 4, 3 * len(kept) // 4))))
+
+
+def _taken(view: View, rows: npt.NDArray[np.int64] | None) -> View:
+    """A view of these rows of a view, in this order."""
+    if rows is None:
+        return view
+    return replace(view, rows=rows if view.rows is None else view.rows[rows])

@@ -1,0 +1,48 @@
+"""A learned measure over measures of two layers alone, as a pair of functions like any measure's.
+
+It is the network's score of a grid of one cell: the calibrated one, as nothing stands beside it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from contrasim_cli.measures import Options, load
+from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.stacking.measures import identity
+from contrasim_cli.stacking.network import GridNetwork
+
+
+class Sides(NamedTuple):
+    """A layer as every measure prepares it, its rows as they are and shuffled."""
+
+    ahead: tuple[object, ...]
+    shuffled: tuple[object, ...]
+
+
+def single(network: GridNetwork, names: Sequence[str], options: Options = Options()) -> Measure:
+    """The measure of two layers [n, p] and [n, q]."""
+    measures = [load(name, options) for name in names]
+
+    def prepare(x: Tensor) -> Sides:
+        order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(options.seed)).to(x.device)
+        made = {id(m.prepare): (m.prepare(x), m.prepare(x[..., order, :])) for m in measures}
+        sides = [made[id(m.prepare)] for m in measures]
+        return Sides(tuple(ahead for ahead, _ in sides), tuple(shuffled for _, shuffled in sides))
+
+    def compare(a: Sides, b: Sides) -> Tensor:
+        """Symmetric: the level is the mean of both sides' shuffles."""
+        values = _compared(measures, a.ahead, b.ahead)
+        levels = (_compared(measures, a.ahead, b.shuffled) + _compared(measures, a.shuffled, b.ahead)) / 2
+        of = torch.tensor(identity(names), dtype=values.dtype)
+        return network.judge(values[:, None, None], levels[None, :, None, None], of).scores[0, 0]
+
+    return Measure(prepare, compare)
+
+
+def _compared(measures: Sequence[Measure], a: Sequence[object], b: Sequence[object]) -> Tensor:
+    """[measures] of one pair."""
+    values = [m.compare(one, other).cpu().double() for m, one, other in zip(measures, a, b, strict=True)]
+    return torch.stack(values)

@@ -1,0 +1,238 @@
+"""Training an encoder of measures: closed forms of every pair of stores, computed once, then steps on their grids.
+
+Stores are taken in groups whose rows line up; pairs are within a group. A run that was stopped computes the grids again, which
+come out the same, and goes on with its steps.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrasim_cli import __version__
+from contrasim_cli import encoder as encoders
+from contrasim_cli.encoder import Checkpoint, Config
+from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError
+from contrasim_cli.files import discard, quoted, sweep
+from contrasim_cli.grid import Grid
+from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.stacked import stacks
+from contrasim_cli.progress import Progress, silent
+from contrasim_cli.stacking.measures import identity
+from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
+from contrasim_cli.store import View
+from contrasim_cli.training.journal import Journal
+from contrasim_cli.training.rows import content_digest
+from contrasim_cli.training.state import (
+    State,
+    check_resumable,
+    curves_of,
+    learning_rate,
+    new_state,
+    partial_path,
+    resumed_state,
+)
+from contrasim_cli.training.stopping import deferred_signals
+
+log = logging.getLogger(__name__)
+
+SHUFFLES = 2  # one is the level, the other tells what unrelated rows come to
+
+
+@dataclass(frozen=True)
+class Group:
+    """Stores whose rows line up, and their layers."""
+
+    views: Sequence[View]
+    layers: Sequence[Sequence[str]]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where the encoder goes, and a JSON line per step."""
+
+    encoder: Path
+    log: Path | None = None
+    resume: bool = False
+    force: bool = False
+
+
+def check_groups(groups: Sequence[Group], by_depth: bool) -> None:
+    """Refuse groups of which no pairs can be made, or whose layers do not correspond.
+
+    Raises:
+        MismatchError: a store lines up with no other, or numbers of layers differ.
+    """
+    for group in groups:
+        first = group.views[0].store.path
+        if len(group.views) < 2:
+            raise MismatchError(
+                f"{quoted(first)}: no other store has its rows (the same ids in the same order); an encoder of measures is "
+                "trained on pairs of stores of the same rows"
+            )
+        for view, names in zip(group.views, group.layers, strict=True):
+            if len(names) != len(group.layers[0]) and not by_depth:
+                raise MismatchError(
+                    f"{quoted(view.store.path)}: {len(names)} layers are selected where {quoted(first)} has "
+                    f"{len(group.layers[0])}; select as many, or give --match depth, by which layers of equal relative depth "
+                    "correspond"
+                )
+
+
+def examples_of(group: Group, config: Config, device: torch.device, budget: int, progress: Progress) -> list[Example]:
+    """Every pair of stores of a group."""
+    pairs = list(combinations(range(len(group.views)), 2))
+    plan = Plan(group.views, pairs, group.layers, group.layers)
+    grid = Grid(plan, [], device, budget, seed=config.seed, progress=progress)
+    found = []
+    for stack in stacks(grid, config.measures, SHUFFLES).values():
+        values, shuffled = torch.from_numpy(stack.values), torch.from_numpy(stack.shuffled)
+        found.append(Example(values, shuffled, same_depth(*values.shape[-2:]), group.name))
+    return found
+
+
+def provenance(groups: Sequence[Group], start: Checkpoint | None) -> dict[str, Any]:
+    """What the encoder is trained on."""
+    stores = [
+        {
+            "name": view.store.stem,
+            "model": view.store.attrs.get("model", ""),
+            "data": view.store.attrs.get("data", ""),
+            "rows": view.n_rows,
+            "ids": view.store.ids.digest if view.store.ids else "",
+            "content": content_digest(view, names),
+            "layers": list(names),
+        }
+        for group in groups
+        for view, names in zip(group.views, group.layers, strict=True)
+    ]
+    versions = {"contrasim": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
+    from_start = {"start": encoders.weights_digest(start.encoder.state_dict())} if start else {}
+    return {"stores": stores, "standardized_by": [], "versions": versions, **from_start}
+
+
+@dataclass
+class Run:
+    """A run from where its state stands."""
+
+    config: Config
+    batches: Batches
+    state: State
+    save: Callable[[State, bool], None]
+    journal: Journal = field(default_factory=lambda: Journal(None))
+    progress: Progress = silent
+
+    def train(self) -> None:
+        """Train to the last epoch.
+
+        Raises:
+            TrainingError: the loss is not finite.
+            Terminated, KeyboardInterrupt: a signal, after the epoch at hand; the state is saved.
+        """
+        total = self.config.epochs * self.config.steps
+        with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
+            advance(self.state.epoch * self.config.steps, earlier=True)
+            while self.state.epoch < self.config.epochs:
+                losses = []
+                for k in range(self.config.steps):
+                    losses.append(self.step(self.state.epoch * self.config.steps + k))
+                    advance(1, f"epoch {self.state.epoch + 1}, loss {losses[-1]:.4g}")
+                    if stop.received:
+                        break
+                else:
+                    self.state.add(loss=sum(losses) / len(losses))
+                    self.state.epoch += 1
+                    self.save(self.state, self.state.epoch == self.config.epochs)
+                    continue
+                stop.act(self.state, lambda _state, _finished: None)
+
+    def step(self, number: int) -> float:
+        """One step; its loss."""
+        state, config = self.state, self.config
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, number, config.epochs * config.steps)
+        network = state.encoder.grids.train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hash((config.seed, number)) % 2**63)  # of what is dropped
+            u, shuffled, positives = self.batches.draw(number)
+            value = loss(config.objective, network(u), network(shuffled), positives)
+        if not bool(torch.isfinite(value)):
+            raise TrainingError(f"the loss is {float(value)} in step {number + 1}; lower --lr")
+        state.optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        state.optimizer.step()
+        self.journal.write(step=number + 1, epoch=state.epoch + 1, loss=float(value.detach()))
+        return float(value.detach())
+
+
+def train_encoder(
+    groups: Sequence[Group],
+    config: Config,
+    start: Checkpoint | None,
+    files: Files,
+    device: torch.device,
+    budget: int,
+    progress: Progress = silent,
+) -> Mapping[str, list[float]]:
+    """Train and save an encoder of measures; what was noted of each epoch, by name.
+
+    It begins with the weights of `start`, where there is one.
+
+    Raises:
+        InputError, MismatchError, TrainingError, OutputError, OutputExistsError: as its parts.
+        Terminated, KeyboardInterrupt: a signal; the state is saved.
+    """
+    about, partial = provenance(groups, start), partial_path(files.encoder)
+    if files.resume and not files.force and files.encoder.exists():
+        there = encoders.load(files.encoder)
+        if there.config != config or there.provenance.get("stores") != about["stores"]:
+            raise OutputExistsError(
+                f"{quoted(files.encoder)}: already exists, trained with other options or stores; give --force to replace it"
+            )
+        log.info("%s is complete already", quoted(files.encoder))
+        discard(partial)
+        sweep(files.encoder)
+        return curves_of(there)
+    examples = [one for group in groups for one in examples_of(group, config, device, budget, progress)]
+    of = torch.tensor(identity(config.measures), dtype=torch.float64)
+    batches = Batches(examples, of, config.batch_size, config.seed)
+    state = _state(files, config, start, about)
+
+    def save(state: State, finished: bool) -> None:
+        path = files.encoder if finished else partial
+        encoders.save(path, state.checkpoint(about, finished), force=files.force or not finished)
+
+    with Journal(files.log, state.epoch * config.steps) as journal:
+        Run(config, batches, state, save, journal, progress).train()
+    discard(partial)
+    log.info(
+        "wrote %s: %s of %d measures, %d pairs of stores, last loss %.4g",
+        quoted(files.encoder),
+        config.objective,
+        len(config.measures),
+        len(examples),
+        state.curves["loss"][-1],
+    )
+    return state.curves
+
+
+def _state(files: Files, config: Config, start: Checkpoint | None, about: dict[str, Any]) -> State:
+    """A fresh state, or that of the run to be resumed."""
+    partial, cpu = partial_path(files.encoder), torch.device("cpu")
+    if files.resume and partial.exists():
+        found = encoders.load(partial)
+        check_resumable(found, about)
+        state = resumed_state(found, config, cpu)
+        log.info("going on in epoch %d of %d", state.epoch + 1, config.epochs)
+        return state
+    state = new_state(config, cpu)
+    if start is not None:
+        state.encoder.load_state_dict(start.encoder.state_dict())
+    return state
