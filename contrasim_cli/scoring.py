@@ -20,6 +20,7 @@ from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Usag
 from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options, load
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import entry
 from contrasim_cli.stacking.single import single
 from contrasim_cli.store import Store
@@ -122,7 +123,7 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
     problems: list[ContraSimError] = []
     for path in paths:
         try:
-            checkpoints.append(encoder.load(path))
+            checkpoints.append(encoder.load(universal.resolve(path)))
             if not checkpoints[-1].training.get("finished", False):
                 raise InputError(
                     f"{quoted(path)}: the encoder's training has not finished; go on with contrasim train --resume"

@@ -14,6 +14,7 @@ from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import distinct_names, quoted, write_atomic
 from contrasim_cli.results import FactRow, InspectRow, Results
+from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
     from contrasim_cli.encoder import Checkpoint
@@ -49,10 +50,10 @@ def inspect(
     if anchor_ids:
         _anchor_ids(files, format, output, force)
         return
-    if len(files) == 1 and _is_encoder(files[0]):
+    if len(files) == 1 and _is_encoder(universal.resolve(files[0])):
         from contrasim_cli import encoder
 
-        emit(_encoder_results(encoder.load(files[0])), format, output, None, force)
+        emit(_encoder_results(encoder.load(universal.resolve(files[0]))), format, output, None, force)
         return
     from contrasim_cli.store import close_stores, open_stores
     from contrasim_cli.store.inspection import disagreement

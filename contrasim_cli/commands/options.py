@@ -128,7 +128,7 @@ MaxRows = Annotated[
     typer.Option(
         "--max-rows",
         min=4,
-        help="Measures that cost n² take a random subset (--seed) of this many rows.",
+        help="Measures that cost n², and encoders of measures, take a random subset (--seed) of this many rows.",
         show_default=False,
     ),
 ]

@@ -1,5 +1,6 @@
 """`contrasim score`: learned similarity of every pair of layers of every pair of stores."""
 
+import logging
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +10,12 @@ import typer
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.rows import COUNT, RowsPlot
 from contrasim_cli.errors import UsageError
+from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
+
+log = logging.getLogger(__name__)
 
 
 class Projection(str, Enum):
@@ -24,9 +28,13 @@ class Projection(str, Enum):
 def score(
     stores: o.Stores,
     encoder: Annotated[
-        list[Path],
-        typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several.", show_default=False),
-    ],
+        list[Path] | None,
+        typer.Option(
+            "--encoder",
+            help="Encoder made by contrasim train; repeat for several; default: universal, the one of the package.",
+            show_default=False,
+        ),
+    ] = None,
     layers: o.Layers = None,
     layers_a: o.LayersA = None,
     layers_b: o.LayersB = None,
@@ -49,6 +57,7 @@ def score(
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
+    max_rows: o.MaxRows = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
@@ -82,7 +91,9 @@ def score(
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import learned
 
-        return learned(encoder, o.standardization(standardize, shrinkage))
+        if not encoder:
+            log.info(universal.ABOUT)
+        return learned(encoder or [Path(universal.NAME)], o.standardization(standardize, shrinkage))
 
     request = Request(
         "score",
@@ -98,6 +109,7 @@ def score(
         output,
         plot,
         force,
+        max_rows=max_rows,
         bootstrap=bootstrap,
         permutations=permutations,
         confidence_rows=confidence_rows,

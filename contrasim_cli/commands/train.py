@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +60,9 @@ def train(
     anchor_feature: r.AnchorFeatures = None,
     copies: r.Copies = None,
     members: r.Members = None,
+    measures: r.MeasuresOption = None,
+    match: r.MatchOption = r.Match.index,
+    start: r.StartOption = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
     standardize_from: o.StandardizeFrom = None,
@@ -131,6 +134,17 @@ def train(
         "precision": precision.value,
         "seed": seed,
     }
+    if inputs is r.RowsIn.measures:
+        _check_stacked(task, recipe, given, standardize_from, save_every, layers_a or layers_b)
+        _check_outputs([output, log_file], plot, force or resume)
+        from contrasim_cli.commands import stacked
+
+        asked = stacked.Asked(stores, output, log_file, measures, match is r.Match.depth, start, layers, align, nan)
+        curves = stacked.train(asked, chosen(recipe.value, task.value, given), device, memory, resume, force)
+        _draw(curves, plot, force or resume)
+        return
+    if measures or start or match is r.Match.depth:
+        raise UsageError("--measures, --match and --start go with --inputs measures")
     _check_inputs(inputs, given, standardize_from)
     parts = chosen(recipe.value, task.value, given)
     _check_options(task, encoder_per_view, parts, layers_a or layers_b)
@@ -161,10 +175,52 @@ def train(
         files = job.Files(output, log_file, save_every, resume, force)
         made = job.Job(data, config, standardizer, by, picks_lr)
         curves = job.train_encoder(made, files, where, room, console.progress)
+    _draw(curves, plot, force or resume)
+
+
+def _draw(curves: Mapping[str, Sequence[float]], plot: Path | None, replaces: bool) -> None:
     if plot is not None:
         from contrasim_cli.plots import draw_training
 
-        draw_training(curves, plot, force or resume)
+        draw_training(curves, plot, replaces)
+
+
+def _check_stacked(
+    task: r.Task,
+    recipe: r.Recipe,
+    given: dict[str, Any],
+    standardize_from: list[Path] | None,
+    save_every: int | None,
+    sides: list[str] | None,
+) -> None:
+    """Refuse what an encoder of measures does not have."""
+    if task is not r.Task.layers:
+        raise UsageError("--inputs measures compares whole layers; it goes with --task layers")
+    if recipe is r.Recipe.paper:
+        raise UsageError("--recipe paper is about rows; --inputs measures goes with --recipe default")
+    if given["objective"] in ("deepdot", "deepcka"):
+        raise UsageError("--inputs measures learns from negatives; give --objective supcon or contrasim")
+    asked = {
+        "--anchors": given["n_anchors"],
+        "--anchor-components": given["components"] is not None,
+        "--anchor-feature": given["features"],
+        "--copies": given["copies"] is not None,
+        "--path": given["path"],
+        "--dim": given["output"] is not None,
+        "--similarity": given["similarity"] != "dot",
+        "--anchor-side": given["anchor_side"] != "both",
+        "--encoder-per-view": given["encoder_per_view"],
+        "--precision": given["precision"] != "float32",
+        "--standardize": given["standardize"],
+        "--shrinkage": given["shrinkage"] is not None,
+        "--standardize-from": standardize_from,
+        "--validation": given["validation"],
+        "--patience": given["patience"],
+        "--save-every": save_every,
+        "--layers-a": sides,
+    }
+    if wrong := [name for name, value in asked.items() if value]:
+        raise UsageError(f"{wrong[0]} does not go with --inputs measures, which reads no rows")
 
 
 def _check_outputs(files: Sequence[Path | None], plot: Path | None, replaces: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrasim_cli.confidence import prepared, rowwise
+from contrasim_cli.confidence import prepared, rowwise, stacked
 from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
@@ -61,6 +61,8 @@ class Resampling:
         rowwise_scorers = [s for s, scorer in enumerate(self.grid.scorers) if scorer.measure.rowwise is not None]
         if rowwise_scorers:
             rowwise.compute(self, rowwise_scorers)
+        if together := [s for s, scorer in enumerate(self.grid.scorers) if scorer.stacked]:
+            stacked.compute(self, together)
         for members in self._wholes:
             prepared.compute(self, members)
         self._note_blind()
@@ -77,10 +79,10 @@ class Resampling:
 
     @property
     def _wholes(self) -> list[list[int]]:
-        """Scorers that are not row-wise, those together that share prepared layers."""
+        """Scorers whose cells are compared one by one, those together that share prepared layers."""
         groups: dict[Any, list[int]] = {}
         for s, scorer in enumerate(self.grid.scorers):
-            if scorer.measure.rowwise is None:
+            if scorer.measure.rowwise is None and not scorer.stacked:
                 groups.setdefault(scorer.key, []).append(s)
         return list(groups.values())
 

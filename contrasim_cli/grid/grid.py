@@ -36,9 +36,9 @@ class Grid:
     budget: int
     precision: torch.dtype = torch.float32
     max_rows: int | None = None  # of measures that cost n², and of encoders of measures
-    shuffles: int = 1  # that encoders of measures are judged by, besides the one that is their level
     seed: int = 0
     progress: Progress = silent
+    shuffles: int = 1  # that encoders of measures are judged by, besides the one that is their level
 
     def __post_init__(self) -> None:
         self.budget = device_budget(self.budget, self.device)
@@ -99,6 +99,11 @@ class Grid:
         """How many rows measures that cost n² take, if not all."""
         limited = any(scorer.entry.quadratic or scorer.stacked for scorer in self.scorers)
         return self.max_rows if limited and self.max_rows is not None and self.max_rows < self.plan.n_rows else None
+
+    @property
+    def scored_rows(self) -> int:
+        """How many rows encoders of measures take."""
+        return min(self.plan.n_rows, self.max_rows or self.plan.n_rows)
 
     def chosen(self, scorer: Scorer) -> npt.NDArray[np.int64] | None:
         """The rows of the seeded subset, where the scorer takes it."""

@@ -68,9 +68,9 @@ def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stac
     seconds = list(dict.fromkeys(b for _, b in plan.pairs))
     rows = _rows(grid)
     orders = [_order(grid, rows, 1 + len(seconds) * shuffles, k) for k in range(shuffles)]
-    views = [_taken(view, rows) for view in plan.views]
+    views = [taken(view, rows) for view in plan.views]
     place = {(b, k): len(views) + seconds.index(b) * shuffles + k for b in seconds for k in range(shuffles)}
-    views += [_taken(plan.views[b], order) for b in seconds for order in orders]
+    views += [taken(plan.views[b], order) for b in seconds for order in orders]
     first = [*plan.first, *(plan.first[b] for b in seconds for _ in orders)]
     second = [*plan.second, *(plan.second[b] for b in seconds for _ in orders)]
     pairs = [(a, c) for a, b in plan.pairs for c in (b, *(place[b, k] for k in range(shuffles)))]
@@ -104,7 +104,7 @@ def _order(grid: "Grid", rows: npt.NDArray[np.int64] | None, copies: int, shuffl
     return np.roll(kept, int(rng.integers(len(kept) // 4, max(1 + len(kept) // 4, 3 * len(kept) // 4))))
 
 
-def _taken(view: View, rows: npt.NDArray[np.int64] | None) -> View:
+def taken(view: View, rows: npt.NDArray[np.int64] | None) -> View:
     """A view of these rows of a view, in this order."""
     if rows is None:
         return view
