@@ -5,7 +5,7 @@ are turned by a seeded offset instead, so that they are read in order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,9 +68,9 @@ def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stac
     seconds = list(dict.fromkeys(b for _, b in plan.pairs))
     rows = _rows(grid)
     orders = [_order(grid, rows, 1 + len(seconds) * shuffles, k) for k in range(shuffles)]
-    views = [taken(view, rows) for view in plan.views]
+    views = [sized(taken(view, rows)) for view in plan.views]
     place = {(b, k): len(views) + seconds.index(b) * shuffles + k for b in seconds for k in range(shuffles)}
-    views += [taken(plan.views[b], order) for b in seconds for order in orders]
+    views += [sized(taken(plan.views[b], order)) for b in seconds for order in orders]
     first = [*plan.first, *(plan.first[b] for b in seconds for _ in orders)]
     second = [*plan.second, *(plan.second[b] for b in seconds for _ in orders)]
     pairs = [(a, c) for a, b in plan.pairs for c in (b, *(place[b, k] for k in range(shuffles)))]
@@ -102,6 +102,23 @@ def _order(grid: "Grid", rows: npt.NDArray[np.int64] | None, copies: int, shuffl
     if Reader(grid.plan, grid.device, grid.budget // copies).in_memory:
         return rng.permutation(kept)
     return np.roll(kept, int(rng.integers(len(kept) // 4, max(1 + len(kept) // 4, 3 * len(kept) // 4))))
+
+
+def sized(view: View) -> View:
+    """Rows over the root of their width: what measures that mind lengths say does not depend on how wide models are."""
+    return Sized(view.store, view.rows, inner=view)
+
+
+@dataclass(frozen=True)
+class Sized(View):
+    """A view whose rows are divided by the root of their width."""
+
+    inner: View = field(kw_only=True)
+
+    def read(self, layer: str, rows: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.floating]:
+        """Rows [n, width] of a layer; otherwise as those of any view."""
+        block = self.inner.read(layer, rows)
+        return block / block.dtype.type(np.sqrt(block.shape[1]))
 
 
 def taken(view: View, rows: npt.NDArray[np.int64] | None) -> View:

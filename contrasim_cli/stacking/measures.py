@@ -19,6 +19,7 @@ SCALE_FREE = (
     "angular_shape",
     "linear_regression_symmetric",
     "gulp",
+    "eigenspace_overlap",
 )
 SCALED = (*SCALE_FREE, "procrustes_size_shape")  # with the lengths of rows, which models of one kind share
 

@@ -1,20 +1,16 @@
-"""The encoder of measures that comes with the package. Light: names and paths alone."""
+"""The encoders of measures that come with the package. Light: names and paths alone."""
 
 from pathlib import Path
 
-NAME = "universal"
+NAME, SCALE_FREE = "universal", "universal_scale_free"
+FILE, SCALE_FREE_FILE = (Path(__file__).with_name(f"{name}.pt") for name in (NAME, SCALE_FREE))
+SHIPPED = {NAME: FILE, SCALE_FREE: SCALE_FREE_FILE}
 ABOUT = (
     "no --encoder given: universal, a network over closed-form measures that was trained on other models; `contrasim inspect "
     "universal` tells how it was tested"
 )
-FILE = Path(__file__).with_name("universal.pt")
 
 
 def resolve(path: Path) -> Path:
-    """The file that an --encoder stands for: `universal` is the one of the package, whatever lies in the folder."""
-    return FILE if str(path) == NAME else path
-
-
-def shown(path: Path) -> str:
-    """What results call an encoder."""
-    return NAME if path == FILE else path.name
+    """The file that an --encoder stands for: a name of the package's is the package's, whatever lies in the folder."""
+    return SHIPPED.get(str(path), path)

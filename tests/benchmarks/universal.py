@@ -1,0 +1,278 @@
+"""The encoder that comes with the package: its grids, how it does on kinds of networks it was not trained on, and its file.
+
+Run: python tests/benchmarks/universal.py grids --zoos FOLDER [--zoo NAME …]    closed forms of every pair of the zoos of `zoos.py`
+     python tests/benchmarks/universal.py table [--seeds 3] [--zoo NAME …]      leave one zoo out
+     python tests/benchmarks/universal.py make                                  the files of the package, of all zoos
+
+Grids are kept in `universal_grids.npz` beside this script: of every zoo, data set and pair of members [3, measures, L, M] (rows as
+they are, and under two shuffles), in float32. From them the files come out bit for bit on one machine and one build of torch.
+
+The table: encoders are trained on all zoos but one and judged on every pair of that one, for each layer of either model whether its
+own depth scores highest among the layers of the other. Pairs that differ in seed alone, in width, and in depth are told apart. A
+zoo's rivals are all closed forms whose grids are kept, and with `--closed FOLDER` all of the registry (`closed` computes them).
+Intervals are from resampling the members of the zoo, pairs of which share rows and networks.
+"""
+
+import argparse
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from contrasim_cli import encoder as encoders
+from contrasim_cli.encoder import Checkpoint, Config
+from contrasim_cli.grid import Grid, Plan, layer_grids
+from contrasim_cli.grid.stacked import sized, taken
+from contrasim_cli.measures import MEASURES
+from contrasim_cli.recipes import MEASURED
+from contrasim_cli.scoring import closed_form
+from contrasim_cli.stacking import universal
+from contrasim_cli.stacking.measures import SCALE_FREE, SCALED, identity
+from contrasim_cli.stacking.training import Batches, Example, same_depth
+from contrasim_cli.store import View, open_stores
+from contrasim_cli.training.stacked import Run
+from contrasim_cli.training.state import new_state
+
+HERE = Path(__file__).parent
+GRIDS = HERE / "universal_grids.npz"
+DATA = ("test", "other")
+SHUFFLES, RESAMPLES = 2, 2000
+KINDS = ("seed", "width", "depth")
+
+Key = tuple[str, str, str, str]  # zoo, data, members
+Grids = Mapping[Key, Any]
+
+
+# --- grids --------------------------------------------------------------------------------------------------------------
+
+
+def compute(folder: Path, zoo: str, data: str, names: Sequence[str], shuffles: int = SHUFFLES) -> dict[Key, Any]:
+    """Closed forms [1 + shuffles, measures, L, M] of every pair of members of a zoo, in one grid."""
+    paths = sorted((folder / zoo / data).glob("*.h5"))
+    stores = open_stores(paths)
+    rng = np.random.default_rng([0, 11])
+    orders = [None, *(rng.permutation(stores[0].n_rows) for _ in range(shuffles))]
+    views = [sized(taken(View(store), order)) for order in orders for store in stores]
+    layers = [list(store.layers) for store in stores] * len(orders)
+    pairs = list(itertools.combinations(range(len(stores)), 2))
+    every = [(a, b + k * len(stores)) for a, b in pairs for k in range(len(orders))]
+    grid = Grid(Plan(views, every, layers, layers), closed_form(names), torch.device("cpu"), 6 << 30, max_rows=1000)
+    found = layer_grids(grid)
+    return {
+        (zoo, data, paths[a].stem, paths[b].stem): np.stack(
+            [np.stack([found[s, a, b + k * len(stores)] for s in range(len(names))]) for k in range(len(orders))]
+        )
+        for a, b in pairs
+    }
+
+
+def write(path: Path, grids: Grids) -> None:
+    """Keep grids under their keys."""
+    np.savez_compressed(path, **{"|".join(key): grid.astype(np.float32) for key, grid in grids.items()})
+
+
+def read(path: Path) -> dict[Key, Any]:
+    """The grids that are kept."""
+    with np.load(path, allow_pickle=False) as file:
+        return {tuple(name.split("|")): file[name].astype(np.float64) for name in file.files}  # type: ignore[misc]
+
+
+def kind(key: Key) -> str:
+    """What the members of a pair differ in besides their seed."""
+    other = {name for name in key[2:] if not (name[0] == "s" and name[1:].isdigit())}
+    return "depth" if other & {"deep", "shallow"} else "width" if other else "seed"
+
+
+# --- training -----------------------------------------------------------------------------------------------------------
+
+
+def configuration(names: Sequence[str], seed: int, **changed: Any) -> Config:
+    """The recipe of `train --inputs measures`, with more steps."""
+    parts = MEASURED | {"epochs": 8, "members": 1} | changed
+    return Config(task="layers", widths=(), inputs="measures", measures=tuple(names), seed=seed, **parts)
+
+
+def train(grids: Grids, config: Config) -> Checkpoint:
+    """An encoder of these grids; every zoo counts as much as any other."""
+    of = torch.tensor(identity(config.measures), dtype=torch.float64)
+    chosen = [SCALED.index(name) for name in config.measures]
+    examples = []
+    for (zoo, *_), grid in grids.items():
+        values = torch.from_numpy(grid[:, chosen])
+        examples.append(Example(values[0], values[1:], same_depth(*values.shape[-2:]), zoo))
+    state = new_state(config, torch.device("cpu"))
+    Run(config, Batches(examples, of, config.batch_size, config.seed), state, lambda _state, _finished: None).train()
+    return state.checkpoint({}, finished=True)
+
+
+# --- judging ------------------------------------------------------------------------------------------------------------
+
+
+def right(scores: Any) -> Any:
+    """Of every layer of either model, whether the most similar layer of the other is of the same depth."""
+    same = same_depth(*scores.shape).numpy()
+    rows = same[np.arange(len(scores)), scores.argmax(axis=1)] & _leads(scores)
+    columns = same[scores.argmax(axis=0), np.arange(scores.shape[1])] & _leads(scores.T)
+    return np.concatenate([rows, columns])
+
+
+def _leads(scores: Any) -> Any:
+    """Whether the best of a row is ahead of the next by more than rounding."""
+    if scores.shape[1] == 1:
+        return np.ones(len(scores), dtype=bool)
+    best = np.sort(scores, axis=1)[:, -2:]
+    return best[:, 1] - best[:, 0] > 1e-6 * np.abs(best).max(axis=1)
+
+
+def learned(checkpoints: Sequence[Checkpoint], grid: Any, null: bool = False) -> Any:
+    """Scores of a pair, the mean of several encoders'; of shuffled rows where `null`."""
+    total = 0
+    for one in checkpoints:
+        of = torch.tensor(identity(one.config.measures), dtype=torch.float64)
+        values = torch.from_numpy(grid[:, [SCALED.index(name) for name in one.config.measures]])
+        judged = one.encoder.grids.eval().judge(values[2 if null else 0], values[1:], of)
+        total = total + judged.scores.double().numpy()
+    return total
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Accuracies of a zoo's pairs of one kind, by who judges; pairs in one order."""
+
+    pairs: Sequence[Key]
+    right: Mapping[str, Sequence[float]]
+
+    def mean(self, name: str) -> float:
+        """In %."""
+        return 100 * float(np.mean(self.right[name]))
+
+    def difference(self, one: str, other: str) -> tuple[float, float]:
+        """95 % interval of one's lead over another, in %, members (and data sets) being resampled."""
+        lead = 100 * (np.array(self.right[one]) - np.array(self.right[other]))
+        members = sorted({name for key in self.pairs for name in key[2:]})
+        at = np.array([[members.index(key[2]), members.index(key[3])] for key in self.pairs])
+        rng = np.random.default_rng(0)
+        means = []
+        for _ in range(RESAMPLES):
+            drawn = np.bincount(rng.integers(len(members), size=len(members)), minlength=len(members))
+            weights = drawn[at[:, 0]] * drawn[at[:, 1]]
+            if weights.sum():
+                means.append(float((weights * lead).sum() / weights.sum()))
+        low, high = np.quantile(means, [0.025, 0.975])
+        return float(low), float(high)
+
+
+def judge(grids: Grids, closed: Mapping[str, Grids], checkpoints: Mapping[str, Sequence[Checkpoint]]) -> Judgement:
+    """Everybody on these pairs; `closed` has further closed forms by name, one grid per pair."""
+    found: dict[str, list[float]] = {}
+    for key, grid in grids.items():
+        for name, members in checkpoints.items():
+            found.setdefault(name, []).append(float(right(learned(members, grid)).mean()))
+            found.setdefault(f"{name}, shuffled", []).append(float(right(learned(members, grid, null=True)).mean()))
+        for k, name in enumerate(SCALED):
+            found.setdefault(name, []).append(float(right(_signed(name, grid[0, k])).mean()))
+        for name, others in closed.items():
+            if name not in SCALED and key in others:
+                found.setdefault(name, []).append(float(right(_signed(name, others[key])).mean()))
+    return Judgement(list(grids), found)
+
+
+def _signed(name: str, values: Any) -> Any:
+    signed = values if MEASURES[name].higher_is_more_similar else -values
+    return np.nan_to_num(signed, nan=-np.inf)
+
+
+def table(grids: Grids, closed: Mapping[str, Grids], zoos: Iterable[str], seeds: int) -> list[dict[str, Any]]:
+    """A line per zoo, data set and kind of pairs, printed as it comes."""
+    lines = []
+    print("| zoo | data | pairs | universal | scale free | shuffled | best closed form | lead, 95 % |\n|---|---|---|---|---|---|---|---|")
+    for zoo in zoos:
+        others = {key: grid for key, grid in grids.items() if key[0] != zoo}
+        made = {
+            name: [train(others, configuration(names, seed)) for seed in range(seeds)]
+            for name, names in (("universal", SCALED), ("scale free", SCALE_FREE))
+        }
+        for data, differ in itertools.product(DATA, KINDS):
+            chosen = {key: grid for key, grid in grids.items() if key[:2] == (zoo, data) and kind(key) == differ}
+            if not chosen:
+                continue
+            each = {f"{name}, seed {k}": [one] for name, found in made.items() for k, one in enumerate(found)}
+            judged = judge(chosen, closed, {**made, **each})
+            forms = [name for name in judged.right if name in MEASURES and len(judged.right[name]) == len(chosen)]
+            best = max(forms, key=judged.mean)
+            low, high = judged.difference("universal", best)
+            line = {"zoo": zoo, "data": data, "kind": differ, "pairs": len(chosen), "best": best, "low": low, "high": high}
+            line |= {name: round(judged.mean(name), 1) for name in judged.right}
+            lines.append(line)
+            spread = np.std([judged.mean(f"universal, seed {k}") for k in range(seeds)])
+            single = np.mean([judged.mean(f"universal, seed {k}") for k in range(seeds)])
+            print(
+                f"| {zoo} | {data} | {differ}, {len(chosen)} | {single:.1f} ± {spread:.1f} | {judged.mean('scale free'):.1f} | "
+                f"{judged.mean('universal, shuffled'):.1f} | {best} {judged.mean(best):.1f} | {low:+.1f} to {high:+.1f} |",
+                flush=True,
+            )
+    for differ in KINDS:
+        of = [line for line in lines if line["kind"] == differ]
+        if of:
+            ours, theirs = (float(np.mean([line[name] for line in of])) for name in ("universal", "cka"))
+            best = float(np.mean([line[line["best"]] for line in of]))
+            print(f"mean, {differ}: universal {ours:.1f}, best closed form of each {best:.1f}, cka {theirs:.1f}")
+    return lines
+
+
+def make(grids: Grids, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Write the files of the package, with the table of what they were when each zoo was left out."""
+    zoos = sorted({key[0] for key in grids})
+    for path, names in ((universal.FILE, SCALED), (universal.SCALE_FREE_FILE, SCALE_FREE)):
+        made = train(grids, configuration(names, 0, epochs=12, members=4))
+        column = "universal" if names == SCALED else "scale free"
+        shown = [
+            {k: line[k] for k in ("zoo", "data", "kind", "pairs", "best")}
+            | {"accuracy": line[column], "best_accuracy": line[line["best"]]}
+            for line in lines
+        ]
+        about = {"stores": [], "standardized_by": [], "zoos": zoos, "pairs": len(grids), "left_out": shown}
+        versions = {"torch": str(torch.__version__), "numpy": np.__version__}
+        encoders.save(path, Checkpoint(made.encoder, made.training, about | {"versions": versions}), force=True)
+        print(f"wrote {path}: {path.stat().st_size} bytes")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["grids", "closed", "table", "make"])
+    parser.add_argument("--zoos", type=Path, default=Path("zoos"))
+    parser.add_argument("--zoo", nargs="+")
+    parser.add_argument("--measure", nargs="+", default=[name for name in MEASURES if name not in SCALED])
+    parser.add_argument("--closed", type=Path, default=Path("closed.npz"))
+    parser.add_argument("--lines", type=Path, default=Path("table.json"))
+    parser.add_argument("--seeds", type=int, default=3)
+    options = parser.parse_args()
+    grids = read(GRIDS) if GRIDS.exists() else {}
+    zoos = options.zoo or sorted({key[0] for key in grids} or {path.name for path in options.zoos.iterdir()})
+    if options.what == "grids":
+        for zoo, data in itertools.product(zoos, DATA):
+            grids |= compute(options.zoos, zoo, data, SCALED)
+            write(GRIDS, grids)
+    elif options.what == "closed":
+        kept = read(options.closed) if options.closed.exists() else {}
+        for zoo, data in itertools.product(zoos, DATA):
+            found = compute(options.zoos, zoo, data, options.measure, shuffles=0)
+            kept |= {(*key, name): grid[0, k] for key, grid in found.items() for k, name in enumerate(options.measure)}  # type: ignore[misc]
+            write(options.closed, kept)
+    elif options.what == "table":
+        closed: dict[str, dict[Key, Any]] = {}
+        for key, grid in (read(options.closed) if options.closed.exists() else {}).items():
+            closed.setdefault(key[4], {})[key[:4]] = grid  # type: ignore[misc]
+        lines = table(grids, closed, zoos, options.seeds)
+        options.lines.write_text(json.dumps(lines))
+    else:
+        make(grids, json.loads(options.lines.read_text()) if options.lines.exists() else [])
+
+
+if __name__ == "__main__":
+    main()
