@@ -15,6 +15,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, statistics, whitened, whole
 from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.nulls import Null
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 
@@ -37,11 +38,15 @@ class Grid:
     max_rows: int | None = None  # of measures that cost n²
     seed: int = 0
     progress: Progress = silent
+    shuffles: int | None = (
+        None  # asked for of scorers that bring a null of their own; None: as many as these think right
+    )
 
     def __post_init__(self) -> None:
         self.budget = device_budget(self.budget, self.device)
         self.reader = Reader(self.plan, self.device, self.budget)
         self.scores: Scores = {}
+        self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
         self.full_rank: set[Layer] = set()  # layers of which it was said
 
     def compute(self) -> Scores:
