@@ -169,6 +169,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     asked = parse_memory(request.memory)
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
+    from contrasim_cli.familiar import check_familiar
     from contrasim_cli.grid.plan import Plan
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
@@ -182,6 +183,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
         found = Found(request, plan, scorers, device, budget)
+        found.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)
             found.add(replace(plan, views=views), members)
