@@ -46,12 +46,16 @@ class Null:
     each cell is held. It serves scorers with few shuffles whose cells have one scale, and none that they differ in: where
     levels differ from cell to cell, give `level`, and the distances from it are pooled. Scores of one shuffle depend on
     each other, so that p is not finer than the number of shuffles warrants: about 1 / (N · L) rather than 1 / (N · L · L').
+
+    `observed` [L, L']: the scores of the rows that were shuffled, where those are not all rows. They stand for the scores in z
+    and p; `level` is then that of all rows.
     """
 
     shuffled: Values
     identity: Values | float = 1.0
     level: Values | None = None
     pooled: bool = False
+    observed: Values | None = None
 
     def __len__(self) -> int:
         return len(self.shuffled)
@@ -61,8 +65,10 @@ class Null:
         level = self._level(scores)
         if self.pooled:
             p, z = significance((self.shuffled - level).reshape(-1, 1, 1), scores - level, 0.0, SINGLE_TIE)
-        else:
+        elif self.observed is None:
             p, z = significance(self.shuffled, scores, level, SINGLE_TIE)
+        else:
+            p, z = significance(self.shuffled, self.observed, None, SINGLE_TIE)
         rounding = SINGLE_TIE * np.maximum(np.abs(self.identity), np.abs(level))
         calibrated = _quotient(scores - level, self.identity - level, rounding)
         return Standing(np.where(np.isfinite(p), calibrated, np.nan), z, p)

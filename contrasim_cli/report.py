@@ -16,11 +16,13 @@ from contrasim_cli.checklist import checklists
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted, write_atomic
 from contrasim_cli.measures import higher_is_more_similar
+from contrasim_cli.nulls import Standing
 from contrasim_cli.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
 from contrasim_cli.tables import bench_tables, compare_tables
 
 SCHEMA_VERSION = 1
+NULL_COLUMNS = Standing._fields
 LISTED = 60  # cells of a grid too wide to read that are listed one by one
 FILE_FORMATS = {".tsv": "tsv", ".csv": "csv", ".json": "json", ".txt": "table"}
 
@@ -158,8 +160,10 @@ def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow]
     shown = {(cell.layer_a, cell.layer_b): _scored(cell) for cell in cells}
     down, across = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
     grid = ScoreGrid(down, across, scores, shown, higher)
-    table = full_table(grid, width) or (None if results.optional else narrow_table(grid, width))
+    wide = set(results.optional) - set(NULL_COLUMNS)
+    table = full_table(grid, width) or (None if wide else narrow_table(grid, width))
     note = "" if higher else "; lower is more similar"
+    note += "; → calibrated" if any(cell.calibrated is not None for cell in cells) else ""
     if table:
         return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns){note}", table]
     if len(cells) <= LISTED:
@@ -168,10 +172,12 @@ def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow]
 
 
 def _scored(cell: ScoreRow) -> str:
-    """`0.8312 [0.81, 0.85] p 0.01`, as far as it was asked for."""
+    """`0.8312 [0.81, 0.85] → 0.79 p 0.01`, as far as it was asked for; the arrow leads to the calibrated score."""
     parts = [_short(cell.score)]
     if cell.ci_low is not None and cell.ci_high is not None:
         parts.append(f"[{_shorter(cell.ci_low)}, {_shorter(cell.ci_high)}]")
+    if cell.calibrated is not None:
+        parts.append(f"→ {_shorter(cell.calibrated)}")
     if cell.p_value is not None:
         parts.append(f"p {cell.p_value:.2g}")
     return " ".join(parts)

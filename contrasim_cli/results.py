@@ -23,6 +23,9 @@ class ScoreRow:
     ci_high: float | None = None
     p_value: float | None = None
     z_score: float | None = None
+    calibrated: float | None = None
+    null_z: float | None = None
+    null_p: float | None = None
 
 
 @dataclass(frozen=True)

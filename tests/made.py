@@ -16,11 +16,11 @@ from contrasim_cli.store import View, open_store
 Matrix = npt.NDArray[Any]
 
 
-def store(path: Path, layers: Mapping[str, npt.ArrayLike], ids: Sequence[str] | None = None) -> Path:
+def store(path: Path, layers: Mapping[str, npt.ArrayLike], ids: Sequence[str] | None = None, **attrs: str) -> Path:
     """A store in contrasim's own layout, written with h5py as anybody would; ids r0, r1, … unless others are given."""
     path.unlink(missing_ok=True)  # which may be open
     with h5py.File(path, "w") as file:
-        file.attrs.update({"format": "contrasim-activations", "format_version": 1, "complete": True})
+        file.attrs.update({"format": "contrasim-activations", "format_version": 1, "complete": True, **attrs})
         for index, (name, matrix) in enumerate(layers.items()):
             file.create_dataset(f"layers/{name}", data=matrix, fletcher32=True).attrs["index"] = index
         rows = len(file[f"layers/{next(iter(layers))}"])

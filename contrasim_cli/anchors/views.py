@@ -6,7 +6,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from contrasim_cli.anchors.anchoring import Anchoring, locate
+from contrasim_cli.anchors.belonging import strange_anchors
 from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, described, spread
+from contrasim_cli.domain import Moments, moments
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
@@ -79,6 +81,7 @@ class Anchors:
         of: Mapping[Anchoring, Sequence[Store]] | None = None,
     ) -> None:
         self.views = views
+        self._given = bool(sources)
         self._sources = list(sources) or [view.store for view in views]
         self._of = of or {}
         self._located: dict[tuple[int, Anchoring], RowIndex] = {}
@@ -103,7 +106,18 @@ class Anchors:
                 self.rows(v, anchoring)
             except MismatchError as problem:
                 problems.append(problem)
+        if self._given and anchoring not in self._of and not problems:
+            problems += self._strange(anchoring, layers)
         raise_all(problems)
+
+    def _strange(self, anchoring: Anchoring, layers: Sequence[Sequence[str]]) -> list[MismatchError]:
+        """Why the anchors given are not of the views' stores."""
+        return strange_anchors(
+            [view.store for view in self.views],
+            self._sources,
+            lambda v: [moments(self.views[v], name) for name in layers[v]],
+            lambda v: [Moments.of(np.concatenate(self._anchors(v, name, anchoring))) for name in layers[v]],
+        )
 
     def part(self, chosen: Sequence[int]) -> "Anchors":
         """Those of some of the views alone."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from contrasim_cli.confidence import Asked
     from contrasim_cli.grid import Cell
     from contrasim_cli.grid.plan import Plan
+    from contrasim_cli.nulls import Standing
     from contrasim_cli.scoring import Scorer
 
 
@@ -51,6 +52,7 @@ class Request:
     standardize_from: Sequence[Path] | None = None
     plot_rows: RowsPlot | None = None
     anchor_stores: Sequence[Path] | None = None
+    null: int | None = None
 
 
 @dataclass
@@ -64,6 +66,8 @@ class Found:
     budget: int
     scores: dict[tuple[int, int, int], "npt.NDArray[np.float64]"] = field(default_factory=dict)
     confidence: dict["Cell", Any] = field(default_factory=dict)
+    standings: dict[tuple[int, int, int], "Standing"] = field(default_factory=dict)
+    strangers: dict[int, frozenset[int]] = field(default_factory=dict)  # views that are not calibrated, by scorer
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -72,7 +76,21 @@ class Found:
         from contrasim_cli.confidence import Asked
 
         request = self.request
-        return Asked(request.bootstrap or 0, request.permutations or 0, request.confidence_rows, request.seed)
+        return Asked(
+            request.bootstrap or 0,
+            request.permutations or 0,
+            request.confidence_rows,
+            request.seed,
+            request.null or 0,
+        )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those shown because they were asked for, or because a scorer brings its null."""
+        from contrasim_cli.nulls import Standing
+
+        shown = self.request.null != 0 and (self.request.null or self.standings)
+        return (*self.asked.columns, *(Standing._fields if shown else ()))
 
     def add(self, plan: "Plan", members: Sequence[int]) -> None:
         """Work off the scorers at these positions, on the rows of this plan's views."""
@@ -84,9 +102,17 @@ class Found:
         request, scorers = self.request, [self.scorers[s] for s in members]
         precision = getattr(torch, request.precision.value)
         grid = Grid(
-            plan, scorers, self.device, self.budget, precision, request.max_rows, request.seed, console.progress
+            plan,
+            scorers,
+            self.device,
+            self.budget,
+            precision,
+            request.max_rows,
+            request.seed,
+            console.progress,
+            request.null,
         )
-        resampling = Resampling(grid, self.asked) if self.asked.columns else None
+        resampling = Resampling(grid, self.asked) if self.asked.any else None
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
         self.about["max_rows"] = self.about.get("max_rows") or grid.rows_of_subset
         if resampling:
@@ -94,19 +120,35 @@ class Found:
             self.confidence |= {(members[s], one, other): sure for (s, one, other), sure in found.items()}
             _merge(self.about, resampling.about)
             resampling.note()
+        for (s, a, b), null in grid.nulls.items():
+            key = members[s], a, b
+            self.standings[key] = null.standing(self.scores[key])
 
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
+        from contrasim_cli.confidence import Confidence
+
         first, second = self.plan.first, self.plan.second
         rows = []
         for a, b in self.plan.pairs:
             for s, scorer in enumerate(self.scorers):
                 for (i, one), (j, other) in product(enumerate(first[a]), enumerate(second[b])):
-                    score = float(self.scores[s, a, b][i, j])
-                    value = None if math.isnan(score) else score
-                    sure = self.confidence.get((s, (a, one), (b, other)), ())
-                    rows.append(ScoreRow(scorer.name, names[a], one, names[b], other, value, *sure))
+                    score = _defined(self.scores[s, a, b][i, j])
+                    sure = self.confidence.get((s, (a, one), (b, other)), Confidence())
+                    stands = self._standing(s, a, b, i, j)
+                    rows.append(ScoreRow(scorer.name, names[a], one, names[b], other, score, *sure, *stands))
         return rows
+
+    def _standing(self, s: int, a: int, b: int, i: int, j: int) -> list[float | None]:
+        """The columns of a cell between chance and identity; nothing where the scorer has no null."""
+        if (s, a, b) not in self.standings:
+            return []
+        found = [_defined(part[i, j]) for part in self.standings[s, a, b]]
+        return [None, *found[1:]] if self.strangers.get(s, frozenset()) & {a, b} else found
+
+
+def _defined(value: "np.float64") -> float | None:
+    return None if math.isnan(value) else float(value)
 
 
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
@@ -127,6 +169,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     asked = parse_memory(request.memory)
     from contrasim_cli.device import memory_budget, pick_device
     from contrasim_cli.errors import raise_all
+    from contrasim_cli.familiar import check_familiar
     from contrasim_cli.grid.plan import Plan
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
@@ -140,6 +183,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
         found = Found(request, plan, scorers, device, budget)
+        found.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)
             found.add(replace(plan, views=views), members)
@@ -159,5 +203,5 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
             )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=request.seed, device=str(device), standardize=hows, **found.about)
-    results = Results(request.command, ScoreRow, rows, about, found.asked.columns)
+    results = Results(request.command, ScoreRow, rows, about, found.columns)
     emit(results, request.form, request.output, request.plot, request.force)

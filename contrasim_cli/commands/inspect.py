@@ -134,7 +134,8 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     for name, version in checkpoint.provenance.get("versions", {}).items():
         facts[f"{name} version"] = version
     rows = [FactRow(str(checkpoint.path), name, _text(value)) for name, value in facts.items()]
-    about = {"training": curves, "provenance": checkpoint.provenance}
+    known = {name: value for name, value in checkpoint.provenance.items() if name != "moments"}
+    about = {"training": curves, "provenance": known}
     return Results("inspect", FactRow, rows, about)
 
 

@@ -43,6 +43,17 @@ def score(
     bootstrap: o.Bootstrap = None,
     permutations: o.Permutations = None,
     confidence_rows: o.ConfidenceRows = 2000,
+    null: Annotated[
+        int | None,
+        typer.Option(
+            "--null",
+            min=0,
+            help="Say where each score lies between chance (0) and a layer with itself (1), with z and p, from so many "
+            "shufflings of the second side's rows, the same that --permutations counts; 0: do not. Default: as many as an "
+            "encoder brings; encoders of raw or anchored rows bring none.",
+            show_default=False,
+        ),
+    ] = None,
     standardize: Annotated[
         o.Standardize | None,
         typer.Option(
@@ -116,5 +127,6 @@ def score(
         standardize_from=standardize_from,
         plot_rows=RowsPlot(plot_rows, plot_rows_count or COUNT, projection and projection.value) if plot_rows else None,
         anchor_stores=anchor_store,
+        null=null,
     )
     compare(request, scorers)

@@ -18,10 +18,14 @@ Intervals
 Permutations
 - Y's rows are shuffled, X's stay: what the measure says of unrelated sides of the same shape. p = (1 + number of shuffles
   at least as similar) / (B + 1), z = (score - mean) / std over the shuffles, signed so that larger is more similar. Both are
-  of one set of rows: all for row-wise measures where they fit in memory, else the seeded subset.
+  of one set of rows: all for row-wise measures, else the seeded subset.
+- Row-wise measures of rows that do not fit in memory read and encode them once for each of a few rolls: Y's rows are rolled by a
+  seeded offset and then shuffled within the blocks that they are read in.
+- Encoders are calibrated (`nulls`) by the same shuffles. Their level is exact, and of all rows, for dot products and CKA:
+  the mean of x_r · y_π(r) over all π is x̄ · ȳ, that of CKA is tr K tr L / (n - 1) of centred kernels of norm 1.
 
-Nothing is read or factored anew for a shuffle: a shuffled layer is the prepared one with its rows permuted. Every draw and
-shuffle has a seed of its own, so that no result depends on how many are worked off at once.
+Nothing is factored anew for a shuffle: a shuffled layer is the prepared one with its rows permuted. Every draw and
+shuffle has a seed of its own, so that no result depends on how many are worked off at once; blocks apart.
 """
 
 from contrasim_cli.confidence.estimates import Asked, Confidence, interval, significance

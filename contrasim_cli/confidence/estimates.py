@@ -16,12 +16,21 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Asked:
-    """Replicates of either kind, 0 for none; at most `rows` rows where not all are used."""
+    """Replicates of each kind, 0 for none; at most `rows` rows where not all are used.
+
+    `nulls`: shuffles that encoders are calibrated by; the same ones serve permutations.
+    """
 
     bootstrap: int = 0
     permutations: int = 0
     rows: int = ROWS
     seed: int = 0
+    nulls: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.bootstrap or self.permutations or self.nulls)
 
     @property
     def columns(self) -> tuple[str, ...]:

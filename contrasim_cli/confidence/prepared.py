@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from contrasim_cli.confidence.estimates import Use
-from contrasim_cli.grid import Layer
+from contrasim_cli.confidence.estimates import Use, Values
+from contrasim_cli.grid import Layer, whole
 from contrasim_cli.grid.plan import Kept, size, spans
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from contrasim_cli.confidence.resampling import Resampling
 
 log = logging.getLogger(__name__)
+
+# of a scorer and cell: the score of the rows as they are, and of every shuffle
+Shuffled = dict[tuple[int, tuple[Layer, Layer]], tuple[float, Values]]
 
 FEWEST_ROWS = 4  # of which half can be drawn
 CHUNK_BYTES = 256 << 20  # of replicates worked off at once
@@ -42,7 +46,8 @@ def compute(sampling: "Resampling", members: Sequence[int]) -> None:
     """Intervals from halves of the subset, p-values from its shuffled rows; of measures that share prepared layers."""
     if sampling.asked.bootstrap:
         _draw_halves(sampling, members)
-    if sampling.asked.permutations:
+    members = [s for s in members if sampling.shuffles_of(s)]
+    if members:
         _shuffle_prepared(sampling, members)
 
 
@@ -142,16 +147,36 @@ def _compared(
 
 
 def _shuffle_prepared(sampling: "Resampling", members: Sequence[int]) -> None:
+    """Shuffles of the subset, for scorers that take as many: those of one measure, or of one encoder."""
     scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
-    for s in members:
-        sampling.shuffles[sampling.grid.scorers[s].name] = Use(count, f"{count} rows of Y")
     kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), sampling.room)
     facing: dict[Layer, list[Layer]] = {}
     for one, other in sampling.grid.plan.cells():
         facing.setdefault(other, []).append(one)
-    with sampling.grid.progress("shuffling", sampling.asked.permutations * len(facing), "layers") as advance:
+    found: Shuffled = {}
+    with sampling.grid.progress("shuffling", sampling.shuffles_of(members[0]) * len(facing), "layers") as advance:
         for other, ones in facing.items():
-            _shuffle_layer(sampling, members, kept, ones, other, advance)
+            _shuffle_layer(sampling, members, kept, ones, other, found, advance)
+    cells = list(sampling.grid.plan.cells())
+    for s in members:
+        observed = np.array([found[s, cell][0] for cell in cells])
+        shuffled = np.stack([found[s, cell][1] for cell in cells], axis=1)
+        sampling.set_shuffled(s, Use(count, f"{count} rows of Y"), observed, shuffled, _level(sampling, s))
+
+
+def _level(sampling: "Resampling", s: int) -> Values | None:
+    """[cells] the mean of CKA over all shuffles of all rows: tr K tr L / (n - 1), K and L its centred kernels of norm 1.
+
+    None of what has no null.
+    """
+    grid = sampling.grid
+    if grid.scorers[s].entry.name != "cka" or not (sampling.asked.nulls and grid.scorers[s].checkpoint):
+        return None
+    traces = {}
+    for layer in grid.plan.layers:
+        prepared = grid.scorers[s].measure.prepare(whole.rows_of(grid, grid.scorers[s], layer))
+        traces[layer] = float(prepared.rows.square().sum() if prepared.gram is None else prepared.gram.trace())
+    return np.array([traces[one] * traces[other] / (grid.plan.n_rows - 1) for one, other in grid.plan.cells()])
 
 
 def _shuffle_layer(
@@ -160,6 +185,7 @@ def _shuffle_layer(
     kept: "Kept",
     ones: Sequence[Layer],
     other: Layer,
+    into: Shuffled,
     advance: Callable[[int], None],
 ) -> None:
     """Shuffle one layer's rows, and compare with every layer that faces it."""
@@ -168,7 +194,7 @@ def _shuffle_layer(
     widest = max(sampling.width(scorer, one) for one in ones)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
     found: dict[tuple[int, Layer], list[Tensor]] = {}
-    for start, stop in spans(sampling.asked.permutations, _together(sampling, each)):
+    for start, stop in spans(sampling.shuffles_of(members[0]), _together(sampling, each)):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
@@ -178,7 +204,7 @@ def _shuffle_layer(
         advance(stop - start)
     for (s, one), parts in found.items():
         observed = sampling.grid.scorers[s].measure.compare(kept.get(one), prepared)
-        sampling.set_significance(s, (one, other), float(observed), torch.cat(parts).numpy())
+        into[s, (one, other)] = float(observed), torch.cat(parts).numpy()
 
 
 def _against(

@@ -13,11 +13,13 @@ from contrasim_cli.confidence import prepared, rowwise, stacked
 from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
+from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)
 
 SUBSET, DRAW, SHUFFLE = range(3)  # what a seed is for
+OFFSET = 5  # beside those of row-wise measures
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Resampling:
     found: dict[Cell, Confidence] = field(default_factory=dict)
     intervals: dict[str, Use] = field(default_factory=dict)  # by scorer
     shuffles: dict[str, Use] = field(default_factory=dict)
+    nulls: dict[str, Use] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Draw the subset.
@@ -92,6 +95,7 @@ class Resampling:
         kinds = {
             "bootstrap": (self.asked.bootstrap, self.intervals),
             "permutations": (self.asked.permutations, self.shuffles),
+            **({"null": (self.asked.nulls, self.nulls)} if self.nulls else {}),
         }
         return {
             "replicates": {kind: count for kind, (count, _) in kinds.items()},
@@ -108,6 +112,7 @@ class Resampling:
         for text, count, uses in (
             ("95 %% intervals from %d replicates, %s (%s)", self.asked.bootstrap, self.intervals),
             ("p-values from %d shuffles, %s (%s)", self.asked.permutations, self.shuffles),
+            ("calibrated by %d shuffles, %s (%s)", self.asked.nulls, self.nulls),
         ):
             for use in dict.fromkeys(uses.values()):
                 names = ", ".join(name for name, found in uses.items() if found == use)
@@ -121,6 +126,11 @@ class Resampling:
         """Shuffles [stop - start, count] of so many rows."""
         found = np.stack([self.rng(SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)])
         return torch.from_numpy(found).to(self.grid.device)
+
+    def offsets(self, count: int, rolls: int) -> list[int]:
+        """By how much rows are rolled: one seeded offset in each of so many equal parts of the rows, the first row's left out."""
+        ends = np.linspace(min(1, count - 1), count, rolls + 1)
+        return [int(at) for at in self.rng(OFFSET).uniform(ends[:-1], ends[1:])]
 
     def draws(self, start: int, stop: int) -> Tensor:
         """Positions [stop - start, m] in the subset, without replacement, in order."""
@@ -147,6 +157,35 @@ class Resampling:
                 empty,
                 self.grid.scorers[s].entry.undefined,
             )
+
+    def shuffles_of(self, s: int) -> int:
+        """How many shuffles a scorer needs: those of its p-values, and of its null where it has an encoder."""
+        calibrated = self.grid.scorers[s].checkpoint is not None
+        return max(self.asked.permutations, self.asked.nulls if calibrated else 0)
+
+    def set_shuffled(self, s: int, use: Use, observed: Values, shuffled: Values, level: Values | None) -> None:
+        """What shuffles [N, cells] score, and the same rows as they are [cells], in the order of the plan's cells.
+
+        `level` [cells] is the exact mean over all shuffles, of all rows, where it is known.
+        """
+        scorer = self.grid.scorers[s]
+        if self.asked.permutations:
+            self.shuffles[scorer.name] = use
+            for k, cell in enumerate(self.grid.plan.cells()):
+                self.set_significance(s, cell, float(observed[k]), shuffled[: self.asked.permutations, k])
+        if self.asked.nulls and scorer.checkpoint is not None:
+            self.nulls[scorer.name] = use
+            some = use.rows < self.grid.plan.n_rows
+            self._set_nulls(s, observed if some else None, shuffled[: self.asked.nulls], level)
+
+    def _set_nulls(self, s: int, observed: Values | None, shuffled: Values, level: Values | None) -> None:
+        plan, start = self.grid.plan, 0
+        for a, b in plan.pairs:
+            shape = len(plan.first[a]), len(plan.second[b])
+            own = slice(start, start := start + shape[0] * shape[1])
+            known = {"level": level, "observed": observed}
+            parts = {name: None if values is None else values[own].reshape(shape) for name, values in known.items()}
+            self.grid.nulls[s, a, b] = Null(shuffled[:, own].reshape(-1, *shape), **parts)
 
     def set_significance(self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values) -> None:
         """P-value and z-score of a cell that has a score."""

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
 DRAWN_TOGETHER = 256  # replicates whose weights are drawn together
 CHUNK_BYTES = 256 << 20  # of rows mapped at once
-WEIGHTS = 3  # what a seed is for
+WEIGHTS, ROLL = 3, 4  # what a seed is for
+ROLLS = 8  # of rows that do not fit in memory, which are read and encoded once for each
+LINEAR = ("dot", "cosine")
 
 
 def compute(sampling: "Resampling", members: Sequence[int]) -> None:
@@ -32,11 +34,22 @@ def compute(sampling: "Resampling", members: Sequence[int]) -> None:
             sampling.intervals[sampling.grid.scorers[s].name] = Use(
                 plan.n_rows, f"bootstrap of {plan.n_rows} rows, percentiles"
             )
-    for s in members if sampling.asked.permutations else ():
-        fit = sampling.grid.reader.in_memory and _mapped_bytes(sampling, s) <= sampling.grid.reader.free // 2
-        rows = torch.arange(plan.n_rows) if fit else sampling.subset
-        _shuffle_pairs(sampling, s, rows)
-        sampling.shuffles[sampling.grid.scorers[s].name] = Use(len(rows), f"{len(rows)} rows of Y")
+    for s in members:
+        if sampling.shuffles_of(s):
+            _shuffle(sampling, s)
+
+
+def _shuffle(sampling: "Resampling", s: int) -> None:
+    """Shuffles of all rows: in memory where these fit there as the measure takes them, else block by block."""
+    grid = sampling.grid
+    n_rows = grid.plan.n_rows
+    fit = grid.reader.in_memory and _mapped_bytes(sampling, s) <= grid.reader.free // 2
+    observed, shuffled, means = _shuffle_pairs(sampling, s) if fit else _shuffle_blocks(sampling, s)
+    level = None
+    if grid.scorers[s].entry.name in LINEAR:  # the mean of x_r · y_π(r) over all π is that of x · that of y
+        level = _cells(sampling, s, means, means).numpy()
+    how = f"{n_rows} rows of Y" if fit else f"{n_rows} rows of Y, within blocks that are {ROLLS} times rolled"
+    sampling.set_shuffled(s, Use(n_rows, how), observed.numpy(), shuffled.numpy(), level)
 
 
 def _mapped_bytes(sampling: "Resampling", s: int) -> int:
@@ -104,12 +117,20 @@ def _pairs(
         yield out
 
 
-def _shuffle_pairs(sampling: "Resampling", s: int, rows: Tensor) -> None:
-    """Mean of f(x_r, y_π(r)) for every shuffle π, of rows that are mapped once."""
-    scorer, count = sampling.grid.scorers[s], len(rows)
+def _cells(sampling: "Resampling", s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
+    """[cells] Σ_r f(x_r, y_r) of mapped rows."""
+    form = sampling.grid.scorers[s].measure.rowwise
+    assert form is not None
+    return torch.cat([values.flatten() for values in _pairs(sampling, first, second, form.sums)])
+
+
+def _shuffle_pairs(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
+    """Mean of f(x_r, y_r) [cells], that of f(x_r, y_π(r)) for every shuffle π [B, cells], and mean rows [1, p]; mapped once."""
+    scorer, plan = sampling.grid.scorers[s], sampling.grid.plan
     form = scorer.measure.rowwise
     assert form is not None
-    mapped = {layer: form.map(sampling.rows_of(scorer, layer, rows)) for layer in sampling.grid.plan.layers}
+    count = plan.n_rows
+    mapped = {layer: form.map(sampling.rows_of(scorer, layer, torch.arange(count))) for layer in plan.layers}
     step = max(64, CHUNK_BYTES // (16 * sum(side.shape[1] for side in mapped.values())))
 
     def means(order: Tensor) -> Tensor:
@@ -117,18 +138,59 @@ def _shuffle_pairs(sampling: "Resampling", s: int, rows: Tensor) -> None:
         for start, stop in spans(count, step):
             ahead = {layer: side[start:stop] for layer, side in mapped.items()}
             shuffled = {layer: side[order[start:stop]] for layer, side in mapped.items()}
-            sums = torch.cat([values.flatten() for values in _pairs(sampling, ahead, shuffled, form.sums)])
-            total = total + sums / count
+            total = total + _cells(sampling, s, ahead, shuffled) / count
         return total
 
     observed = means(torch.arange(count, device=sampling.grid.device))
     found = []
-    with sampling.grid.progress("shuffling", sampling.asked.permutations, "times") as advance:
-        for replicate in range(sampling.asked.permutations):
+    with sampling.grid.progress("shuffling", sampling.shuffles_of(s), "times") as advance:
+        for replicate in range(sampling.shuffles_of(s)):
             found.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
             advance(1)
-    for cell, score, values in zip(sampling.grid.plan.cells(), observed, torch.stack(found).T.numpy(), strict=True):
-        sampling.set_significance(s, cell, float(score), values)
+    return observed, torch.stack(found), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
+
+
+def _shuffle_blocks(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
+    """The same of rows that do not fit, mapped once and again for each roll.
+
+    The rows of Y are rolled by a seeded offset, which reads them in order, and shuffled within each block: so that what
+    lies together in a store does not meet, however small the blocks are.
+    """
+    grid, plan, count = sampling.grid, sampling.grid.plan, sampling.shuffles_of(s)
+    scores = torch.tensor([grid.scores[(s, *cell)] for cell in plan.cells()], dtype=torch.float64)
+    total = torch.zeros(count, len(scores), dtype=torch.float64)
+    sums: dict[Layer, Tensor] = {}
+    step = grid.reader.block_rows(plan.layers, itemsize=32, encoded=grid.scorers[s].encoded)
+    offsets = sampling.offsets(plan.n_rows, min(ROLLS, count))
+    with grid.progress("shuffling", plan.n_rows, "rows") as advance:
+        for start, stop in spans(plan.n_rows, step):
+            ahead = _mapped(sampling, s, start, stop)
+            for layer, rows in ahead.items():
+                sums[layer] = sums.get(layer, 0) + rows.sum(dim=0, keepdim=True)
+            for k, offset in enumerate(offsets):
+                behind = _mapped(sampling, s, start + offset, stop + offset)
+                for replicate in range(k, count, len(offsets)):
+                    order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
+                    shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
+                    total[replicate] += _cells(sampling, s, ahead, shuffled)
+            advance(stop - start)
+    return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
+
+
+def _mapped(sampling: "Resampling", s: int, start: int, stop: int) -> dict[Layer, Tensor]:
+    """Rows of all layers as the measure takes them; behind the last row comes the first."""
+    grid, n_rows = sampling.grid, sampling.grid.plan.n_rows
+    form = grid.scorers[s].measure.rowwise
+    assert form is not None
+    parts = [(start % n_rows, min(start % n_rows + stop - start, n_rows))]
+    if left := stop - start - (parts[0][1] - parts[0][0]):
+        parts.append((0, left))
+    return {
+        layer: torch.cat(
+            [form.map(grid.encoded(grid.scorers[s], layer, grid.reader.rows(layer, *part))) for part in parts]
+        )
+        for layer in grid.plan.layers
+    }
 
 
 def _weights(rng: np.random.Generator, drawn: npt.NDArray[np.int64], rows: int) -> Values:

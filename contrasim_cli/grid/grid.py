@@ -15,7 +15,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, stacked, statistics, whitened, whole
 from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
 from contrasim_cli.measures.protocol import Measure
-from contrasim_cli.nulls import Standing
+from contrasim_cli.nulls import Null
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 
@@ -38,13 +38,13 @@ class Grid:
     max_rows: int | None = None  # of measures that cost n², and of encoders of measures
     seed: int = 0
     progress: Progress = silent
-    shuffles: int = 1  # that encoders of measures are judged by, besides the one that is their level
+    shuffles: int | None = None  # that encoders of measures are judged by, besides the one that is their level; None: one
 
     def __post_init__(self) -> None:
         self.budget = device_budget(self.budget, self.device)
         self.reader = Reader(self.plan, self.device, self.budget)
         self.scores: Scores = {}
-        self.standings: dict[tuple[int, int, int], Standing] = {}  # by scorer and pair, of encoders of measures
+        self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
         self.full_rank: set[Layer] = set()  # layers of which it was said
 
     def compute(self) -> Scores:

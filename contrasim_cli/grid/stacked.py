@@ -41,7 +41,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
         assert checkpoint is not None
         by_measures.setdefault(checkpoint.config.measures, []).append(s)
     for names, same in by_measures.items():
-        for (a, b), stack in stacks(grid, names, 1 + max(1, grid.shuffles)).items():
+        for (a, b), stack in stacks(grid, names, 1 + (1 if grid.shuffles is None else grid.shuffles)).items():
             for s in same:
                 _score(grid, s, (a, b), stack)
 
@@ -52,8 +52,9 @@ def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
     values, shuffled = (torch.from_numpy(grids) for grids in (stack.values, stack.shuffled))
     of = torch.tensor(identity(checkpoint.config.measures), dtype=torch.float64)
     judged = checkpoint.encoder.grids.cpu().eval().judge(values, shuffled, of)
-    null = Null(judged.nulls.double().numpy(), level=np.zeros(judged.scores.shape), pooled=True)
-    grid.standings[s, a, b] = null.standing(judged.calibrated.double().numpy())
+    if len(judged.nulls):
+        none, calibrated = np.zeros(judged.scores.shape), judged.calibrated.double().numpy()
+        grid.nulls[s, a, b] = Null(judged.nulls.double().numpy(), level=none, pooled=True, observed=calibrated)
     for i, one in enumerate(grid.plan.first[a]):
         for j, other in enumerate(grid.plan.second[b]):
             grid.scores[s, (a, one), (b, other)] = float(judged.scores[i, j])

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from contrasim_cli import __version__
+from contrasim_cli import __version__, domain
+from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on, memory_budget
 from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
 from contrasim_cli.errors import UsageError
@@ -152,7 +153,15 @@ def provenance(
         )
     versions = {"contrasim": __version__, "torch": str(torch.__version__)}
     chosen = {"choice": choice.record} if choice else {}
-    return {"stores": stores, "standardized_by": standardized_by or [], "versions": versions, **chosen}
+    anchored = {key: made for key, made in source.data.transforms.items() if isinstance(made, Anchored)}
+    moments = domain.noted(views, source.data.layers[: len(views)], anchored)
+    return {
+        "stores": stores,
+        "standardized_by": standardized_by or [],
+        "versions": versions,
+        "moments": moments,
+        **chosen,
+    }
 
 
 def partial_path(output: Path) -> Path:

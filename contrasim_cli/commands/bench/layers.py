@@ -128,6 +128,7 @@ def layers_benchmark(
         )
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.familiar import check_familiar
 
     where, budget = pick_device(device and device.value), memory_budget(asked)
     several = bool(train or held_out or len(tests) > 1)
@@ -143,9 +144,13 @@ def layers_benchmark(
             common.show_plan(t.planned(sets, training, {"inputs": [str(path) for path in stores], "seed": seed}))
             return
         made = t.trained(sets, training, together=False)
-        judges = [*map(Judge, common.scorers(names)), *made]
+        fixed = common.scorers(names)
+        judges = [*map(Judge, fixed), *made]
+        test_sets = _test_sets(opened, rows, judges, train_sets, several)
+        for test in [] if held_out else test_sets:
+            check_familiar(fixed, test.layers, test.standardizer, budget)
         found = layer_trials(
-            _test_sets(opened, rows, judges, train_sets, several),
+            test_sets,
             judges,
             held_out,
             every_pair=pairs is Pairs.all,

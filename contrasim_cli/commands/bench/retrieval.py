@@ -266,6 +266,7 @@ class _Retrieval:
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
         from contrasim_cli.device import memory_budget, pick_device
+        from contrasim_cli.familiar import check_familiar
 
         where, budget = pick_device(common.device and common.device.value), memory_budget(asked)
         with ExitStack() as stack:
@@ -279,6 +280,9 @@ class _Retrieval:
             made = t.trained(sets, training, together=True)
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
             tasks = self._tasks(stack, opened, fixed, made, trainable)
+            for _, task, _ in tasks:
+                if task.standardizer:
+                    check_familiar([judge.scorer for judge in fixed], task.layers, task.standardizer, budget)
             found = retrieval_trials(
                 tasks, hold_out=not self.one_way, device=where, budget=budget, progress=console.progress
             )
