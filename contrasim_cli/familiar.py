@@ -26,7 +26,7 @@ def check_familiar(
     views, strangers, far = standardizer.raw, dict[int, frozenset[int]](), dict[str, list[str]]()
     found: dict[Anchoring | None, list[dict[str, Moments]]] = {}
     for s, scorer in enumerate(scorers):
-        trained = trained_stores(scorer.checkpoint.provenance) if scorer.checkpoint else []
+        trained = trained_stores(scorer.encoder.provenance) if scorer.encoder else []
         how = scorer.standardize if isinstance(scorer.standardize, Anchoring) else None
         if how not in found and any(store.layers for store in trained):
             found[how] = _moments(views if how is None else standardizer.views(how, layers, budget), layers)

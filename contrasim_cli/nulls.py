@@ -49,6 +49,9 @@ class Null:
 
     `observed` [L, L']: the scores of the rows that were shuffled, where those are not all rows. They stand for the scores in z
     and p; `level` is then that of all rows.
+
+    `judged` [L, L']: scores that stand for the scores in all three columns: those of each cell alone, of a scorer whose scores also
+    depend on the other cells.
     """
 
     shuffled: Values
@@ -56,12 +59,14 @@ class Null:
     level: Values | None = None
     pooled: bool = False
     observed: Values | None = None
+    judged: Values | None = None
 
     def __len__(self) -> int:
         return len(self.shuffled)
 
     def standing(self, scores: Values) -> Standing:
         """Where scores [L, L'] lie."""
+        scores = scores if self.judged is None else self.judged
         level = self._level(scores)
         if self.pooled:
             p, z = significance((self.shuffled - level).reshape(-1, 1, 1), scores - level, 0.0, SINGLE_TIE)

@@ -58,6 +58,8 @@ def layer_trials(
     device: torch.device,
     budget: int,
     progress: Progress = silent,
+    max_rows: int | None = None,
+    seed: int = 0,
 ) -> list[Trials]:
     """Layer prediction on every data set: pairs of models that encoders saw, and pairs of those that are held out.
 
@@ -80,6 +82,8 @@ def layer_trials(
                 budget=budget,
                 progress=progress,
                 standardizer=part.standardizer,
+                max_rows=max_rows,
+                seed=seed,
             )
             found.extend(_marked(trials, judges, test=test.name, models=models))
     return found
@@ -96,6 +100,8 @@ def _check_held_out(judge: Judge, tests: Sequence[DataSet], held_out: frozenset[
         raise UsageError(
             f"{judge.scorer.name}: was trained on {', '.join(map(quoted, wrong))}, which --hold-out-models holds out"
         )
+    if judge.scorer.stacked:  # which needs no model to have been trained on
+        return
     missing = sorted(tested - held_out - trained)
     if missing:
         raise UsageError(

@@ -93,6 +93,8 @@ def layer_prediction(
     budget: int,
     progress: Progress = silent,
     standardizer: Standardizer | None = None,
+    max_rows: int | None = None,
+    seed: int = 0,
 ) -> list[Trials]:
     """Outcomes [pairs, layers, 1] of every scorer.
 
@@ -106,7 +108,16 @@ def layer_prediction(
     grids: dict[tuple[int, int, int], npt.NDArray[np.float64]] = {}
     for how, members in by_standardization(scorers).items():
         rows = (standardizer or Standardizer(views)).views(how, layers, budget, progress)
-        grid = Grid(replace(plan, views=rows), [scorers[s] for s in members], device, budget, progress=progress)
+        grid = Grid(
+            replace(plan, views=rows),
+            [scorers[s] for s in members],
+            device,
+            budget,
+            max_rows=max_rows,
+            seed=seed,
+            progress=progress,
+            shuffles=0,
+        )
         grids |= {(members[s], a, b): found for (s, a, b), found in layer_grids(grid).items()}
     labels = [f"{names[a]}-{names[b]}" for a, b in pairs]
     found = []

@@ -115,6 +115,11 @@ def retrieval(
 
 def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
     """Refuse what cannot be compared; the bytes that results leave of the budget."""
+    for scorer in scorers:
+        if scorer.stacked:
+            raise UsageError(
+                f"{scorer.name}: compares whole layers and no batches of rows; it goes with bench layers and score"
+            )
     if len(task.views) < 2:
         raise UsageError("retrieval compares two or more stores, one per view")
     check_depth(task.views, task.layers)

@@ -120,6 +120,11 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     for store in checkpoint.provenance.get("stores", ()):
         facts[f"trained on {store['name']}"] = f"{store['rows']} rows, layers {' '.join(store['layers'])}"
         facts[f"digests of {store['name']}"] = f"content {store['content']}, ids {store.get('ids') or 'none'}"
+    for line in checkpoint.provenance.get("left_out", ()):
+        facts[f"left out {line['zoo']}, {line['data']}, {line['kind']}"] = (
+            f"{line['accuracy']} % of {line['pairs']} pairs' layers found; the best closed form {line['best']} "
+            f"{line['best_accuracy']} %"
+        )
     for store in checkpoint.provenance.get("standardized_by", ()):
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
     for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():

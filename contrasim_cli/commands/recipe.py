@@ -257,8 +257,8 @@ MeasuresOption = Annotated[
     list[str] | None,
     typer.Option(
         "--measures",
-        help="--inputs measures: a closed form to look at, or scale_free (default), or scaled: those and what the lengths of "
-        "rows say; repeat for several.",
+        help="--inputs measures: a closed form to look at, or scaled (default), or scale_free: those that mind no lengths of rows; "
+        "repeat for several.",
         show_default=False,
     ),
 ]
@@ -273,8 +273,8 @@ StartOption = Annotated[
     str | None,
     typer.Option(
         "--start",
-        help="--inputs measures: an encoder of the same measures to begin with, universal, or none; default: universal where it "
-        "looks at the same measures.",
+        help="--inputs measures: an encoder of the same measures to begin with, or none; default: the one of the package, where "
+        "there is one of these measures.",
         show_default=False,
     ),
 ]

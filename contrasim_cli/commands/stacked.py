@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contrasim_cli import console
 from contrasim_cli.commands.options import Align, Device, OnNan, parse_memory
 from contrasim_cli.errors import UsageError
-from contrasim_cli.stacking.measures import SCALE_FREE, check_measures
+from contrasim_cli.stacking.measures import SCALED, check_measures
 
 if TYPE_CHECKING:
     from contrasim_cli.encoder import Checkpoint
@@ -38,7 +38,7 @@ def train(
     asked: Asked, parts: dict[str, Any], device: Device | None, memory: str | None, resume: bool, force: bool
 ) -> Mapping[str, Sequence[float]]:
     """Train it; what was noted of each epoch."""
-    names, budget = check_measures(asked.measures or SCALE_FREE), parse_memory(memory)
+    names, budget = check_measures(asked.measures or SCALED), parse_memory(memory)
     if len(asked.stores) < 2:
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
     from contrasim_cli.device import memory_budget, pick_device
@@ -93,9 +93,9 @@ def _start(asked: str | None, names: tuple[str, ...]) -> "Checkpoint | None":
 
     if asked == "none":
         return None
-    found = encoder.load(universal.resolve(Path(asked or universal.NAME)))
-    if found.config.stacked and found.config.measures == names:
-        return found
-    if asked is None:
-        return None
-    raise UsageError(f"--start {quoted(asked)}: is no encoder of the measures {' '.join(names)}")
+    paths = [universal.resolve(Path(asked))] if asked else list(universal.SHIPPED.values())
+    found = (encoder.load(path) for path in paths)
+    start = next((one for one in found if one.config.stacked and one.config.measures == names), None)
+    if start is None and asked:
+        raise UsageError(f"--start {quoted(asked)}: is no encoder of the measures {' '.join(names)}")
+    return start

@@ -4,6 +4,8 @@ The shuffled rows are those of the second side, in one seeded order for all its 
 are turned by a seeded offset instead, so that they are read in order.
 """
 
+import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contrasim_cli.files import quoted
 from contrasim_cli.grid.plan import Plan, Reader
 from contrasim_cli.nulls import Null
 from contrasim_cli.stacking.measures import identity
@@ -20,6 +23,10 @@ from contrasim_cli.store import View
 if TYPE_CHECKING:
     from contrasim_cli.grid.grid import Grid
 
+log = logging.getLogger(__name__)
+
+POOLED, MOST_SHUFFLES = 100, 19  # cells of shuffled rows that make a null, and grids of them
+CLEAR = 5.0  # standard deviations of shuffled rows
 Floats = npt.NDArray[np.float64]
 Pair = tuple[int, int]
 SHUFFLE, ROWS = 3, 2  # what a seed is for; the rows are those that measures of cost n² take
@@ -41,9 +48,17 @@ def compute(grid: "Grid", members: list[int]) -> None:
         assert checkpoint is not None
         by_measures.setdefault(checkpoint.config.measures, []).append(s)
     for names, same in by_measures.items():
-        for (a, b), stack in stacks(grid, names, 1 + (1 if grid.shuffles is None else grid.shuffles)).items():
+        for (a, b), stack in stacks(grid, names, 1 + _shuffles(grid)).items():
             for s in same:
                 _score(grid, s, (a, b), stack)
+
+
+def _shuffles(grid: "Grid") -> int:
+    """How many shuffles scores are held against: as many as asked for, or enough for a hundred cells."""
+    if grid.shuffles is not None:
+        return grid.shuffles
+    cells = min(len(grid.plan.first[a]) * len(grid.plan.second[b]) for a, b in grid.plan.pairs)
+    return max(1, min(MOST_SHUFFLES, math.ceil(POOLED / cells)))
 
 
 def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
@@ -54,10 +69,19 @@ def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
     judged = checkpoint.encoder.grids.cpu().eval().judge(values, shuffled, of)
     if len(judged.nulls):
         none, calibrated = np.zeros(judged.scores.shape), judged.calibrated.double().numpy()
-        grid.nulls[s, a, b] = Null(judged.nulls.double().numpy(), level=none, pooled=True, observed=calibrated)
+        _warn_unrelated(grid, s, pair, calibrated, judged.nulls.double().numpy())
+        grid.nulls[s, a, b] = Null(judged.nulls.double().numpy(), level=none, pooled=True, judged=calibrated)
     for i, one in enumerate(grid.plan.first[a]):
         for j, other in enumerate(grid.plan.second[b]):
             grid.scores[s, (a, one), (b, other)] = float(judged.scores[i, j])
+
+
+def _warn_unrelated(grid: "Grid", s: int, pair: Pair, calibrated: Floats, nulls: Floats) -> None:
+    """Say where no two layers are more alike than shuffled rows are."""
+    if np.isfinite(calibrated).any() and np.nanmax(calibrated) < CLEAR * np.nanstd(nulls):
+        first, second = (quoted(grid.plan.views[v].store.path) for v in pair)
+        text = "%s: no layer of %s is clearly more similar to one of %s than with rows shuffled; are these the same examples?"
+        log.warning(text, grid.scorers[s].name, first, second)
 
 
 def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stack]:

@@ -27,6 +27,7 @@ def single(network: GridNetwork, names: Sequence[str], options: Options = Option
     measures = [load(name, options) for name in names]
 
     def prepare(x: Tensor) -> Sides:
+        x = x / x.shape[-1] ** 0.5  # as grids do: lengths of rows that do not depend on how wide models are
         order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(options.seed)).to(x.device)
         made = {id(m.prepare): (m.prepare(x), m.prepare(x[..., order, :])) for m in measures}
         sides = [made[id(m.prepare)] for m in measures]

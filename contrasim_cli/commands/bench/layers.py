@@ -28,6 +28,7 @@ from contrasim_cli.commands.bench.options import (
 )
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import distinct_names, quoted
+from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
@@ -91,6 +92,7 @@ def layers_benchmark(
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
+    max_rows: o.MaxRows = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     plot: o.Plot = None,
@@ -108,8 +110,12 @@ def layers_benchmark(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
+    Unless --measure alone is given, or --train, the encoder of the package, universal, is shown beside all others.
     Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
+    if encoder or not (measure or train):
+        measure = measure or ([] if encoder else ["cka"])
+        encoder = list(dict.fromkeys([*(encoder or ()), Path(universal.NAME)]))
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
         _check_pairs(paths, held_out, pairs is Pairs.all)
@@ -157,6 +163,8 @@ def layers_benchmark(
             device=where,
             budget=budget,
             progress=console.progress,
+            max_rows=max_rows,
+            seed=seed,
         )
         about = {
             **opened[0].inputs.about(seed=seed, device=str(where), standardize=hows([j.scorer for j in judges])),
