@@ -24,6 +24,7 @@ from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
 from contrasim_cli.files import first_bytes, quoted, write_atomic
+from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
@@ -301,7 +302,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InputError: the file is missing, no encoder, of another version, or its weights are damaged.
     """
-    content = _load_dict(path)
+    content = one_version(path, lambda: _load_dict(path))
     if content.get("format") != FORMAT:
         raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
     if content.get("format_version") not in READABLE:
@@ -359,8 +360,9 @@ def _load_dict(path: Path) -> Mapping[str, Any]:
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
             raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
-        archives.check_stored(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        file = Snapshot(path)
+        archives.check_stored(file)
+        content = torch.load(file.name, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except OSError as error:

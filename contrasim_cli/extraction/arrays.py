@@ -30,6 +30,7 @@ from contrasim_cli.extraction.source import (
     refuse_duplicates,
 )
 from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.snapshot import one_version
 from contrasim_cli.store.npz import Member, members
 
 NUMERIC = "fiub"
@@ -58,7 +59,10 @@ def array_source(path: Path, choice: Choice | None = None) -> Source:
         InputError: the file cannot be read, or holds no such array.
         MismatchError: ids asked for are not there.
     """
-    choice = choice or ALL
+    return one_version(path, lambda: _source(path, choice or ALL))
+
+
+def _source(path: Path, choice: Choice) -> Source:
     inputs = _load(path)
     if inputs.names is not None and choice.ids is None:
         refuse_duplicates(f"{quoted(path)}: ids", inputs.names)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from contrasim_cli import archives
 from contrasim_cli.errors import InputError, MissingError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.format import check_rows, read_ids
 from contrasim_cli.store.hdf5 import check_dataset, is_text
 from contrasim_cli.store.joined import Joined, Slab
@@ -119,11 +120,12 @@ def read_torch(path: Path) -> Content:
     import torch
 
     try:
-        archives.check_stored(path)
+        file = Snapshot(path)
+        archives.check_stored(file)
         with warnings.catch_warnings():
             # torch's about TorchScript, which it refuses right away
             warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and zipfile raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"

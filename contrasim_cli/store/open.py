@@ -2,25 +2,20 @@
 
 import contextlib
 import os
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
 from contrasim_cli.files import first_bytes, quoted, readable
+from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ATTEMPTS = 20  # at opening a file that is replaced meanwhile
-PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
-
-Opened = TypeVar("Opened", Store, foreign.Content)
 
 
 def open_stores(paths: Sequence[Path]) -> list[Store]:
@@ -57,6 +52,10 @@ def open_store(path: Path, axes: str | None = None) -> Store:
     axes = foreign.check_axes(axes)
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return thingsvision.read_thingsvision(path, _arrays)
+    return one_version(path, lambda: _open_file(path, axes), lambda store: store.close())
+
+
+def _open_file(path: Path, axes: str | None) -> Store:
     start = first_bytes(path)
     return _open_hdf5(path, axes) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start), axes)
 
@@ -74,11 +73,16 @@ def _content(path: Path, start: bytes) -> foreign.Content:
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     """The arrays of a file, and how to close it."""
+    content = one_version(path, lambda: _any_content(path), lambda content: content.close())
+    return content.arrays, content.close
+
+
+def _any_content(path: Path) -> foreign.Content:
     start = first_bytes(path)
     if not _is_hdf5(path, start):
-        return _content(path, start).arrays, lambda: None
-    content = _safely(path, lambda: _plain_content(path), lambda content: content.close())
-    return content.arrays, content.close
+        return _content(path, start)
+    _check(path, lambda: _plain_content(path))
+    return _plain_content(path)
 
 
 def _plain_content(path: Path) -> foreign.Content:
@@ -104,25 +108,8 @@ def _is_hdf5(path: Path, start: bytes) -> bool:
 
 
 def _open_hdf5(path: Path, axes: str | None) -> Store:
-    return _safely(path, lambda: _read_hdf5(path, axes), lambda store: store.close())
-
-
-def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], None]) -> Opened:
-    """What `read` makes of an HDF5 file, which is the one that was checked: another may take its place meanwhile."""
-    for attempt in range(ATTEMPTS):
-        time.sleep(attempt * PAUSE)
-        before = _identity(path)
-        try:
-            _check(path, read)
-            opened = read()
-        except InputError:
-            if _identity(path) == before:
-                raise
-            continue
-        if _identity(path) == before:
-            return opened
-        close(opened)
-    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+    _check(path, lambda: _read_hdf5(path, axes))
+    return _read_hdf5(path, axes)
 
 
 def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
@@ -142,12 +129,6 @@ def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
         )
     if sealed is None:
         rehearse(path, rehearsal)
-
-
-def _identity(path: Path) -> tuple[int, ...]:
-    with readable(path):
-        found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
 def _read_hdf5(path: Path, axes: str | None) -> Store:
@@ -175,7 +156,7 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
 
 def _open_zip(path: Path) -> foreign.Content:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(Snapshot(path).reader()) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error

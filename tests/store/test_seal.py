@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from stores import names, values, write
 
+from contrasim_cli import snapshot
 from contrasim_cli.errors import InputError
 from contrasim_cli.store import open as opening
 from contrasim_cli.store import open_store, rehearsal, seal
@@ -198,7 +199,7 @@ def test_a_file_replaced_again_and_again_is_refused(path: Path, monkeypatch: pyt
         return plain(*args)
 
     monkeypatch.setattr(opening, "_read_hdf5", replaced)
-    monkeypatch.setattr(opening, "PAUSE", 0)
+    monkeypatch.setattr(snapshot, "PAUSE", 0)
     with pytest.raises(
         InputError, match="is replaced again and again while it is opened; wait until it has been written"
     ):
