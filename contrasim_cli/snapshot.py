@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.files import check_regular, quoted, readable
 
 ATTEMPTS = 20  # at reading a file that is replaced meanwhile
 PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
@@ -26,22 +26,26 @@ def _kept(result: object) -> None:
     pass
 
 
-def one_version(path: Path, read: Callable[[], Result], discard: Callable[[Result], object] = _kept) -> Result:
-    """What `read` makes of a file or folder that is neither replaced nor written to meanwhile; it is read anew otherwise.
+def one_version(
+    path: Path, read: Callable[["Snapshot"], Result], discard: Callable[[Result], object] = _kept
+) -> Result:
+    """What `read` makes of a file that is not written to meanwhile; it is read anew otherwise.
 
     Raises:
         InputError: `read` raised it, and the file did not change; or the file changes again and again.
     """
     for attempt in range(ATTEMPTS):
         time.sleep(attempt * PAUSE)
-        before = _identity(path)
+        file = Snapshot(path)
+        before = file.identity()
         try:
-            result = read()
+            result = read(file)
         except InputError:
+            file.close()  # which the traceback keeps alive
             if _identity(path) == before:
                 raise
             continue
-        if _identity(path) == before:
+        if file.identity() == before:
             return result
         discard(result)
     raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
@@ -57,13 +61,17 @@ class Snapshot:
     """A file that is opened once: everything that is read through it is of one version, whatever gets its name later.
 
     It stays open as long as somebody holds it.
+
+    Raises:
+        InputError: it is missing, unreadable, or no regular file.
     """
 
     def __init__(self, path: Path) -> None:
+        check_regular(path)
         self.path = path
         with readable(path):
             self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
+        self.close = weakref.finalize(self, os.close, self._descriptor)
 
     @property
     def size(self) -> int:
@@ -72,9 +80,18 @@ class Snapshot:
 
     @property
     def name(self) -> Path:
-        """A path for libraries that open files themselves; the file's own where the system has none for descriptors."""
-        found = Path(f"/dev/fd/{self._descriptor}")
+        """A path for libraries that open files themselves; where the system has none of this version, the file's own."""
+        found = Path(f"/proc/self/fd/{self._descriptor}")
         return found if found.exists() else self.path
+
+    def identity(self) -> tuple[int, ...]:
+        """Differs once `name` leads to other content."""
+        return _identity(self.name)
+
+    def start(self, size: int = 64) -> bytes:
+        """The first bytes, by which its kind is known."""
+        with readable(self.path):
+            return self.reader().read(size)
 
     @cached_property
     def content(self) -> npt.NDArray[np.uint8]:

@@ -72,29 +72,32 @@ def read_plain_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Datase
     return Content("HDF5", arrays, text if text is not None and text.ndim == 1 else None, file.close)
 
 
-def read_npy(path: Path) -> Content:
+def read_npy(file: Snapshot) -> Content:
     """A `.npy` matrix, memory-mapped."""
+    path = file.path
     try:
         with np.errstate(over="ignore"):  # of sizes that a damaged header claims
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
     return Content(".npy", {path.stem: array})
 
 
-def read_npz(path: Path) -> Content:
+def read_npz(file: Snapshot) -> Content:
     """A `.npz` archive: arrays are memory-mapped, and read whole if they are compressed."""
+    path = file.path
     try:
-        arrays = {name: member.array() for name, member in members(path).items()}
+        arrays = {name: member.array() for name, member in members(file).items()}
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise _unreadable(path, ".npz", error) from error
     ids = arrays.pop("ids") if "ids" in arrays and arrays["ids"].ndim == 1 else None
     return Content(".npz", arrays, ids)
 
 
-def read_safetensors(path: Path) -> Content:
+def read_safetensors(file: Snapshot) -> Content:
     """A `.safetensors` file (needs the extra `hf`)."""
-    _check_safetensors_header(path)
+    path = file.path
+    _check_safetensors_header(file)
     try:
         from safetensors.torch import load_file
     except ImportError as error:
@@ -102,25 +105,24 @@ def read_safetensors(path: Path) -> Content:
             f"{quoted(path)}: reading .safetensors needs the extra hf: pip install 'contrasim[hf]'"
         ) from error
     try:
-        tensors = load_file(path)
+        tensors = load_file(file.name)
     except Exception as error:  # safetensors raises errors of its own, and torch's
         raise _unreadable(path, ".safetensors", error) from error
     return _of_tensors(path, ".safetensors", tensors)
 
 
-def _check_safetensors_header(path: Path) -> None:
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-    if length > min(MAX_SAFETENSORS_HEADER, path.stat().st_size):
-        raise InputError(f"{quoted(path)}: the safetensors header claims {length} bytes; the file is damaged")
+def _check_safetensors_header(file: Snapshot) -> None:
+    (length,) = struct.unpack("<Q", file.start(8))
+    if length > min(MAX_SAFETENSORS_HEADER, file.size):
+        raise InputError(f"{quoted(file.path)}: the safetensors header claims {length} bytes; the file is damaged")
 
 
-def read_torch(path: Path) -> Content:
+def read_torch(file: Snapshot) -> Content:
     """A `.pt` file with a tensor or a dict of tensors; nothing else is unpickled."""
     import torch
 
+    path = file.path
     try:
-        file = Snapshot(path)
         archives.check_stored(file)
         with warnings.catch_warnings():
             # torch's about TorchScript, which it refuses right away

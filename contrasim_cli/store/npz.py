@@ -5,7 +5,6 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -91,9 +90,9 @@ def _check_claim(member: Member) -> None:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
 
 
-def members(path: Path) -> dict[str, Member]:
+def members(file: Snapshot) -> dict[str, Member]:
     """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
-    found, file = {}, Snapshot(path)
+    found = {}
     with zipfile.ZipFile(file.reader()) as archive:
         archives.check_packed(file, archive)
         for info in archive.infolist():
