@@ -11,6 +11,7 @@ BLOCK = 1 << 20
 BOMB_BYTES = 64 << 20
 BOMB_RATIO = 100  # activations are never packed as small as that
 ENTRY = b"PK\x01\x02"  # with which every entry of an archive's list begins
+PROGRAM = "constants.pkl"  # by which torch knows TorchScript, which it runs; no tensor's name
 FOLDER = 0x10  # in a member's attributes; torch reads nothing then, and takes what lies in memory
 
 
@@ -19,7 +20,7 @@ class UnsafeArchiveError(ValueError):
 
 
 def check_stored(file: Snapshot) -> None:
-    """Refuse an archive that is packed, as those of torch never are, or that fails a checksum.
+    """Refuse an archive that is packed, as those of torch never are, that is a program, or that fails a checksum.
 
     Raises:
         UnsafeArchiveError, and whatever zipfile trips over: the archive is damaged, or made to do harm.
@@ -29,6 +30,8 @@ def check_stored(file: Snapshot) -> None:
         for info in members:
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                 raise UnsafeArchiveError(f"{info.filename} is packed")
+            if info.filename.endswith(PROGRAM):
+                raise UnsafeArchiveError("it is a TorchScript program")
             if info.external_attr & FOLDER:
                 raise UnsafeArchiveError(f"{info.filename} is said to be a folder")
             verify(archive, info)

@@ -8,7 +8,6 @@ is there; `axes` says what the dimensions are, of which numbered arrays count as
 import logging
 import re
 import struct
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,10 +123,7 @@ def read_torch(file: Snapshot) -> Content:
     path = file.path
     try:
         archives.check_stored(file)
-        with warnings.catch_warnings():
-            # torch's about TorchScript, which it refuses right away
-            warnings.simplefilter("ignore")
-            content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and zipfile raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"
