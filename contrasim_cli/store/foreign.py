@@ -79,7 +79,7 @@ def read_npy(file: Snapshot) -> Content:
             array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
-    return Content(".npy", {path.stem: array})
+    return Content(".npy", {quoted(path.stem): array})
 
 
 def read_npz(file: Snapshot) -> Content:
@@ -130,7 +130,7 @@ def read_torch(file: Snapshot) -> Content:
         ) from error
     if isinstance(content, Mapping) and str(content.get("format", "")).startswith("contrasim-"):
         raise InputError(f"{quoted(path)}: is an encoder, not a store of activations; give it as --encoder")
-    tensors = {path.stem: content} if isinstance(content, torch.Tensor) else content
+    tensors = {quoted(path.stem): content} if isinstance(content, torch.Tensor) else content
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{quoted(path)}: holds {type(content).__name__}, not a tensor or a dict of tensors")
     return _of_tensors(path, ".pt", tensors)
