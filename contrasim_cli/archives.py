@@ -4,12 +4,14 @@ torch checks no checksums, and both torch and NumPy unpack whatever an archive s
 """
 
 import zipfile
-from pathlib import Path
+
+from contrasim_cli.snapshot import Snapshot
 
 BLOCK = 1 << 20
 BOMB_BYTES = 64 << 20
 BOMB_RATIO = 100  # activations are never packed as small as that
 ENTRY = b"PK\x01\x02"  # with which every entry of an archive's list begins
+PROGRAM = "constants.pkl"  # by which torch knows TorchScript, which it runs; no tensor's name
 FOLDER = 0x10  # in a member's attributes; torch reads nothing then, and takes what lies in memory
 
 
@@ -17,30 +19,32 @@ class UnsafeArchiveError(ValueError):
     """An archive that is damaged, or made to do harm."""
 
 
-def check_stored(path: Path) -> None:
-    """Refuse an archive that is packed, as those of torch never are, or that fails a checksum.
+def check_stored(file: Snapshot) -> None:
+    """Refuse an archive that is packed, as those of torch never are, that is a program, or that fails a checksum.
 
     Raises:
         UnsafeArchiveError, and whatever zipfile trips over: the archive is damaged, or made to do harm.
     """
-    with zipfile.ZipFile(path) as archive:
-        members = _members(path, archive)
+    with zipfile.ZipFile(file.reader()) as archive:
+        members = _members(file, archive)
         for info in members:
             if info.compress_type != zipfile.ZIP_STORED or info.compress_size != info.file_size:
                 raise UnsafeArchiveError(f"{info.filename} is packed")
+            if info.filename.endswith(PROGRAM):
+                raise UnsafeArchiveError("it is a TorchScript program")
             if info.external_attr & FOLDER:
                 raise UnsafeArchiveError(f"{info.filename} is said to be a folder")
             verify(archive, info)
 
 
-def check_packed(path: Path, archive: zipfile.ZipFile) -> None:
+def check_packed(file: Snapshot, archive: zipfile.ZipFile) -> None:
     """Refuse an archive that lacks members, or unpacks to a bomb.
 
     Raises:
         UnsafeArchiveError: a member is packed to less than a hundredth, or there are more than fit into the file, or fewer
             than it lists.
     """
-    for info in _members(path, archive):
+    for info in _members(file, archive):
         if info.file_size > max(BOMB_BYTES, BOMB_RATIO * info.compress_size):
             raise UnsafeArchiveError(
                 f"{info.filename} unpacks from {info.compress_size} to {info.file_size} bytes, which no activations do; "
@@ -57,17 +61,17 @@ def verify(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
             pass
 
 
-def _members(path: Path, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+def _members(file: Snapshot, archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """What the archive lists, where that can be.
 
     Members that lie over each other can be any number of times the file, and one whose comment is said to be long hides
     those behind it.
     """
     members = archive.infolist()
-    if sum(info.compress_size for info in members) > path.stat().st_size:
+    if sum(info.compress_size for info in members) > file.size:
         raise UnsafeArchiveError("its members are together larger than the file")
-    with path.open("rb") as stream:
-        stream.seek(archive.start_dir)
-        if stream.read().count(ENTRY) != len(members):
-            raise UnsafeArchiveError("its list of members is damaged")
+    stream = file.reader()
+    stream.seek(archive.start_dir)
+    if stream.read().count(ENTRY) != len(members):
+        raise UnsafeArchiveError("its list of members is damaged")
     return members

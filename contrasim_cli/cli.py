@@ -1,5 +1,6 @@
 """The Typer app and the one error boundary."""
 
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ def main() -> NoReturn:
     """Run the command line; every error becomes its lines on stderr and its exit code here."""
     signal.signal(signal.SIGTERM, _terminate)
     _replace_closed_streams()
+    _write_any_letters()
     try:
         code = app(prog_name="contrasim", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's answer to Ctrl-C before the command begins
@@ -99,6 +101,13 @@ def _replace_closed_streams() -> None:
     """Where the shell closed stdout or stderr (`>&-`), Python has None in their place."""
     sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _write_any_letters() -> None:
+    """Letters that the encoding of a stream lacks are escaped, in place of an error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _flush_stdout() -> None:

@@ -73,6 +73,7 @@ def error_line(text: str) -> None:
 @contextlib.contextmanager
 def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and time left on a terminal; elsewhere one plain line about every 30 s."""
+    description = quoted(description)
     if settings.quiet:
         yield lambda amount=1, note="", earlier=False: None
     elif sys.stderr.isatty():
@@ -109,12 +110,12 @@ def _bar(description: str, total: int, unit: str) -> Iterator[Advance]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.completed:.0f}/{task.total:.0f} {task.fields[unit]}"),
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     console = Console(stderr=True, no_color=not settings.color)
     with Progress(*columns, console=console, transient=True) as bar:

@@ -23,9 +23,10 @@ from torch.nn import functional
 from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
-from contrasim_cli.files import first_bytes, quoted, write_atomic
 from contrasim_cli.stacking.measures import eligible
 from contrasim_cli.stacking.network import GridNetwork
+from contrasim_cli.files import quoted, write_atomic
+from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
@@ -315,7 +316,7 @@ def load(path: Path) -> Checkpoint:
     Raises:
         InputError: the file is missing, no encoder, of another version, or its weights are damaged.
     """
-    content = _load_dict(path)
+    content = one_version(path, _load_dict)
     if content.get("format") != FORMAT:
         raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
     if content.get("format_version") not in READABLE:
@@ -371,15 +372,15 @@ def _shape(shape: torch.Size | None) -> str:
     return "missing" if shape is None else str(tuple(shape))
 
 
-def _load_dict(path: Path) -> Mapping[str, Any]:
-    start = first_bytes(path)
+def _load_dict(file: Snapshot) -> Mapping[str, Any]:
+    path, start = file.path, file.start()
     try:
         if start.startswith(b"\x89HDF"):
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
             raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
-        archives.check_stored(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        archives.check_stored(file)
+        content = torch.load(file.name, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except OSError as error:

@@ -25,13 +25,22 @@ def first_bytes(path: Path) -> bytes:
     Raises:
         InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
     """
+    check_regular(path)
+    with readable(path), path.open("rb") as stream:
+        return stream.read(64)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse an input that is missing or no regular file.
+
+    Raises:
+        InputError: it is.
+    """
     with readable(path):
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-            raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
-        with path.open("rb") as stream:
-            return stream.read(64)
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """Results as text: table, TSV, CSV, JSON or a bare number."""
 
+import codecs
 import csv
 import io
 import json
@@ -20,6 +21,7 @@ from contrasim_cli.nulls import Standing
 from contrasim_cli.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.shading import ScoreGrid, best_matches, full_table, narrow_table
 from contrasim_cli.tables import bench_tables, compare_tables
+from contrasim_cli.written import cell, encodable, json_text
 
 SCHEMA_VERSION = 1
 NULL_COLUMNS = Standing._fields
@@ -45,8 +47,14 @@ def write_file(results: Results, path: Path, force: bool) -> None:
     write_atomic(path, render(results, file_format(path), color=False).encode(), force)
 
 
-def render(results: Results, form: str, *, color: bool, width: int | None = None) -> str:
-    """The results as text that ends with a newline.
+class _Page(io.StringIO):
+    """What rich writes to, in an encoding that may lack the lines of its tables."""
+
+    encoding = "utf-8"
+
+
+def render(results: Results, form: str, *, color: bool, width: int | None = None, encoding: str = "utf-8") -> str:
+    """The results as text that ends with a newline, in letters that the encoding has.
 
     Raises:
         UsageError: `value`, but there is not exactly one score.
@@ -54,12 +62,13 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
     writers: dict[str, Callable[[Results], str]] = {
         "tsv": lambda r: _separated(r, "\t"),
         "csv": lambda r: _separated(r, ","),
-        "json": _json,
+        "json": lambda r: _json(r, encoding),
         "value": _value,
     }
     if form in writers:
         return writers[form](results)
-    stream = io.StringIO()
+    stream = _Page()
+    stream.encoding = encoding
     console = Console(
         file=stream,
         width=width or _terminal_width(),
@@ -69,9 +78,9 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
         markup=False,  # names are shown as they are
         emoji=False,
     )
-    for part in _tables(results, console.width):
+    for part in _tables(results.printable(), console.width):
         console.print(part, soft_wrap=isinstance(part, str))
-    return stream.getvalue()
+    return encodable(stream.getvalue(), encoding)
 
 
 def _terminal_width() -> int:
@@ -89,13 +98,14 @@ def _separated(results: Results, delimiter: str) -> str:
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
-    return repr(value) if isinstance(value, float) else str(value)
+    return repr(value) if isinstance(value, float) else cell(str(value)) if isinstance(value, str) else str(value)
 
 
-def _json(results: Results) -> str:
+def _json(results: Results, encoding: str) -> str:
     rows = [dict(zip(results.columns, map(_finite, results.values(row)), strict=True)) for row in results.rows]
     content = {"schema_version": SCHEMA_VERSION, "command": results.command, **results.about, "results": rows}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    is_unicode = codecs.lookup(encoding).name.startswith("utf")
+    return (json_text(content, indent=1) if is_unicode else json.dumps(content, indent=1, allow_nan=False)) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -132,7 +142,7 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
     for name, facts in stores.items():
         for key, value in facts.items():
             if value and key != "provenance":
-                table.add_row(name, key, str(value))
+                table.add_row(quoted(name), key, quoted(value))
         table.add_section()
     return [table]
 
@@ -140,8 +150,12 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
 def _plain_table(results: Results, rows: Sequence[Row]) -> Table:
     table = Table(*results.columns)
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _cell(value) for value in results.values(row)))
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _shown(value) for value in results.values(row)))
     return table
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else _cell(value)
 
 
 def _score_tables(results: Results, width: int) -> list[Table | str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from contrasim_cli.files import quoted
+
 ALL = "all"
 MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank correlations, not accuracies
 
@@ -173,6 +175,18 @@ class Results:
         fields = dataclasses.fields(self.kind)
         return [f.name for f in fields if f.default is dataclasses.MISSING or f.name in self.optional]
 
+    def printable(self) -> "Results":
+        """The same with control characters and other letters that are not printable escaped in every name."""
+        return dataclasses.replace(self, rows=[_printable(row) for row in self.rows])
+
     def values(self, row: Row) -> list[Any]:
         """What a row has in these columns."""
         return [getattr(row, name) for name in self.columns]
+
+
+def _printable(row: Row) -> Row:
+    names = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+    strange = {
+        name: quoted(value) for name, value in names.items() if isinstance(value, str) and not value.isprintable()
+    }
+    return dataclasses.replace(row, **strange) if strange else row  # type: ignore[arg-type]

@@ -34,7 +34,9 @@ def select(file: TrialsFile, asked: str) -> Side:
     Raises:
         UsageError: there is none.
     """
-    name, *words = [asked] if any(one.measure == asked for one in file.measures) else asked.split(", ")
+    names = {one.measure for one in file.measures}
+    asked = quoted(asked) if quoted(asked) in names else asked  # as results show it
+    name, *words = [asked] if asked in names else asked.split(", ")
     found = [
         one for one in file.measures if one.measure == name and set(words) <= {one.train_data, *one.encoder.split(", ")}
     ]

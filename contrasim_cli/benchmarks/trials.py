@@ -21,6 +21,7 @@ from contrasim_cli.benchmarks.outcomes import Trials
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import atomic_output, first_bytes, quoted, writing
+from contrasim_cli.written import json_text
 
 FORMAT = "contrasim-trials"
 FORMAT_VERSION = 1
@@ -100,7 +101,7 @@ def write_trials(path: Path, facts: Facts, all_trials: Sequence[Trials], force: 
 
 
 def _compact(content: Any) -> str:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return json_text(content, separators=(",", ":"))
 
 
 def _record(trials: Trials) -> dict[str, Any]:

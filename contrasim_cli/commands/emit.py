@@ -53,7 +53,8 @@ def emit(results: Results, form: Format | None, output: Path | None, plot: Path 
 
     terminal = sys.stdout.isatty()
     chosen = form.value if form else "table" if terminal else "tsv"
-    text = report.render(results, chosen, color=terminal and console.settings.color)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    text = report.render(results, chosen, color=terminal and console.settings.color, encoding=encoding)
     if output is not None:
         report.write_file(results, output, force)
     if plot is not None:

@@ -15,6 +15,7 @@ from contrasim_cli.commands import extract_options as opt
 from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, parse_memory
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.files import check_output, quoted
+from contrasim_cli.written import cell
 
 if TYPE_CHECKING:
     from contrasim_cli.extraction.estimate import Estimate
@@ -230,7 +231,7 @@ def _print_layers(network: "Network", sources: "Sequence[Source]") -> None:
             found = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
     typer.echo("layer\tshape")
     for name, shape in found.items():
-        typer.echo(f"{name}\t{shape}")
+        typer.echo(f"{cell(name)}\t{shape}")
 
 
 def _without_stdout() -> "contextlib.redirect_stdout[TextIO]":
@@ -242,7 +243,8 @@ def _print_plan(expected: "Estimate") -> None:
     typer.echo("store\tlayer\trows\twidth\tdtype\tbytes")
     for layer in expected.layers:
         size = expected.layer_bytes(layer)
-        typer.echo(f"{quoted(expected.output)}\t{layer.name}\t{expected.rows}\t{layer.width}\t{layer.dtype}\t{size}")
+        names = f"{cell(str(expected.output))}\t{cell(layer.name)}"
+        typer.echo(f"{names}\t{expected.rows}\t{layer.width}\t{layer.dtype}\t{size}")
     log.info("would write %s: %s; nothing was written", quoted(expected.output), expected)
 
 

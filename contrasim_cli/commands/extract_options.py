@@ -71,9 +71,8 @@ ModelName = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="A Hugging Face folder or hub id, a TorchScript or torch.export file, or file.py:function or "
-        "package.module:function that returns a torch.nn.Module or (module, preprocess); preprocess gets one item and "
-        "returns a tensor.",
+        help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a torch.nn.Module "
+        "or (module, preprocess); preprocess gets one item and returns a tensor.",
         show_default=False,
     ),
 ]

@@ -96,9 +96,10 @@ def _anchor_ids(files: Sequence[Path], format: o.Format | None, output: Path | N
         raise UsageError(f"{quoted(files[0])}: has no anchors; train with --inputs anchors makes encoders that do")
     text = "".join(f"{name}\n" for name in anchors)
     if output is None:
-        sys.stdout.write(text)
+        # a terminal gets no control characters, a program the ids
+        sys.stdout.write("".join(f"{quoted(name)}\n" for name in anchors) if sys.stdout.isatty() else text)
     else:
-        write_atomic(output, text.encode(), force)
+        write_atomic(output, text.encode("utf-8", "backslashreplace"), force)
 
 
 def _encoder_results(checkpoint: "Checkpoint") -> Results:

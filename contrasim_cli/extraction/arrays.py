@@ -29,7 +29,8 @@ from contrasim_cli.extraction.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.files import quoted
+from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store.npz import Member, members
 
 NUMERIC = "fiub"
@@ -58,14 +59,17 @@ def array_source(path: Path, choice: Choice | None = None) -> Source:
         InputError: the file cannot be read, or holds no such array.
         MismatchError: ids asked for are not there.
     """
-    choice = choice or ALL
-    inputs = _load(path)
+    return one_version(path, lambda file: _source(file, choice or ALL))
+
+
+def _source(file: Snapshot, choice: Choice) -> Source:
+    path, inputs = file.path, _load(file)
     if inputs.names is not None and choice.ids is None:
         refuse_duplicates(f"{quoted(path)}: ids", inputs.names)
     chosen = choose(path, _rows(path, inputs, choice.ids), choice).chosen
     if choice.ids is not None:
         refuse_duplicates(quoted(choice.ids), (row.id for row in chosen.of(_rows(path, inputs, choice.ids))))
-    digest = file_digest(path)
+    digest = file_digest(file.name)
     return Source(
         path=path,
         kind="arrays",
@@ -101,11 +105,12 @@ def _taken(array: Array, positions: Positions) -> Array:
     return array[first : last + 1] if last - first + 1 == len(positions) else array[positions]
 
 
-def _load(path: Path) -> Inputs:
-    if not first_bytes(path).startswith(b"PK"):
-        return _whole(path, _mapped(path), None)
+def _load(file: Snapshot) -> Inputs:
+    path = file.path
+    if not file.start().startswith(b"PK"):
+        return _whole(path, _mapped(file), None)
     try:
-        found = members(path)
+        found = members(file)
         ids = found.pop("ids").array() if "ids" in found else None
         if len(found) != 1:
             raise InputError(f"{quoted(path)}: holds {len(found)} arrays; --arrays takes a file with one")
@@ -120,14 +125,14 @@ def _load(path: Path) -> Inputs:
         raise _unreadable(path, error) from error
 
 
-def _mapped(path: Path) -> Array:
+def _mapped(file: Snapshot) -> Array:
     # of other files NumPy says how to unpickle them
-    if not first_bytes(path).startswith(NPY):
-        raise InputError(f"{quoted(path)}: is no .npy or .npz file; save the inputs with numpy.save")
+    if not file.start().startswith(NPY):
+        raise InputError(f"{quoted(file.path)}: is no .npy or .npz file; save the inputs with numpy.save")
     try:
-        array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: Array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(file.path, error) from error
     return array
 
 

@@ -32,7 +32,8 @@ def hooked(layers: Mapping[str, nn.Module]) -> Iterator[Outputs]:
         # cloned: an in-place operation behind the layer would change what was kept
         return lambda module, given, output: outputs[name].append(_cloned(first_tensor(output)))
 
-    handles = [module.register_forward_hook(keep(name)) for name, module in layers.items()]
+    # not by the method of its own, with which a TorchScript program refuses hooks that it calls all the same
+    handles = [nn.Module.register_forward_hook(module, keep(name)) for name, module in layers.items()]
     try:
         yield outputs
     finally:

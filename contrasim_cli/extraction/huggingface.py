@@ -117,11 +117,6 @@ def _check_name(options: ModelOptions) -> None:
         if options.revision is not None:
             raise UsageError(f"--revision is for models of the hub; {quoted(model)} is a folder, leave it out")
         return
-    if Path(model).exists():
-        raise InputError(
-            f"{quoted(model)}: is a file; --model takes a folder, a hub id, file.py:function, or a TorchScript or "
-            "torch.export file"
-        )
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/"):
         raise InputError(f"{quoted(model)}: there is no such folder")
     log.info("%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(model))

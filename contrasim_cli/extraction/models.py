@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from contrasim_cli.errors import UsageError
+from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.extraction.source import Items, Source
 from contrasim_cli.files import quoted
 
@@ -100,7 +100,7 @@ class Network(Protocol):
 
 
 def load(options: ModelOptions, source: Source | None) -> Network:
-    """The model that `--model` names: a function's, a TorchScript or `torch.export` file's, else Hugging Face's.
+    """The model that `--model` names: a function's, else Hugging Face's.
 
     A function is `file.py:function` or `package.module:function`. Without a source, `layer_widths` says what its layers are.
 
@@ -114,10 +114,11 @@ def load(options: ModelOptions, source: Source | None) -> Network:
         from contrasim_cli.extraction.modules import load_factory
 
         return load_factory(options, source)
-    if Path(options.model).is_file():
-        from contrasim_cli.extraction.programs import load_program
-
-        return load_program(options, source)
+    if Path(options.model).exists() and not Path(options.model).is_dir():
+        raise InputError(
+            f"{quoted(options.model)}: is a file, and a file of a model (TorchScript, torch.export, a pickle) can run code; "
+            "load it in a function of your own, --model file.py:function, or give a folder or hub id of Hugging Face"
+        )
     from contrasim_cli.extraction.huggingface import load_pretrained
 
     return load_pretrained(options, source)

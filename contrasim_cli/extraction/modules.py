@@ -3,6 +3,8 @@
 Layers are chosen by globs over the names of `named_modules()`. Without a choice they are the members of every outermost
 ModuleList or Sequential (usually the blocks), or, where there is none, the module's direct children.
 
+A TorchScript program calls no hooks of its parts, so that it has one layer, `output`.
+
 A layer's output [n, width] is taken as it is, [n, tokens, width] is pooled, [n, channels, height, width] is averaged
 over space or flattened; of a tuple or dict the first tensor counts.
 """
@@ -10,7 +12,9 @@ over space or flattened; of a tuple or dict the first tensor counts.
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +34,8 @@ from contrasim_cli.extraction.source import BadItem, Items, Source, file_digest
 from contrasim_cli.files import quoted
 
 NUMERIC = "fiub"
+OUTPUT = "output"
+PASSING = re.compile(r"__torch_mangle_\d+|#.*")  # of a program's graph: what differs from one loading to the next
 TALKING = (RuntimeError, ValueError, TypeError, IndexError)  # whose messages say what is wrong without their names
 
 Preprocess = Callable[[Any], Any]
@@ -54,7 +60,11 @@ def load_factory(options: ModelOptions, source: Source | None) -> "ModuleNetwork
         raise InputError(
             f"{quoted(options.model)}: --images needs (module, preprocess) from it, so that images become tensors"
         )
-    return ModuleNetwork(options, module.eval().to(options.device), preprocess, pool, source)
+    return ModuleNetwork(options, _with_layers(module).eval().to(options.device), preprocess, pool, source)
+
+
+def _with_layers(module: nn.Module) -> nn.Module:
+    return nn.Sequential(OrderedDict({OUTPUT: module})) if isinstance(module, torch.jit.ScriptModule) else module
 
 
 def refuse_texts(options: ModelOptions, source: Source | None) -> None:
@@ -199,7 +209,7 @@ class ModuleNetwork:
         return Examples(items, self.preprocess, self.source is not None and self.source.kind == "images")
 
     def discover(self, inputs: Inputs) -> dict[str, int]:
-        names = self._selected(inputs)
+        names = self._selected()
         outputs = self._outputs(inputs, names)
         found = {name: self._usable(name, outputs[name], inputs) for name in names}
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
@@ -218,17 +228,10 @@ class ModuleNetwork:
             rows[name] = self._pool(states.float())
         return rows
 
-    def _selected(self, inputs: Inputs) -> list[str]:
-        defaults = self._defaults(inputs)
-        return select(defaults, self._names(), self.options.layers, self.name) if self.options.layers else defaults
-
-    def _names(self) -> list[str]:
-        """Everything that can be chosen."""
-        return [name for name, _ in self.module.named_modules() if name]
-
-    def _defaults(self, inputs: Inputs) -> list[str]:
-        """What is taken without a choice, and what an index counts."""
-        return default_layers(self.module)
+    def _selected(self) -> list[str]:
+        defaults, asked = default_layers(self.module), self.options.layers
+        modules = [name for name, _ in self.module.named_modules() if name]
+        return select(defaults, modules, asked, self.name) if asked else defaults
 
     def _outputs(self, inputs: Inputs, names: Sequence[str]) -> Outputs:
         modules = dict(self.module.named_modules())
@@ -236,15 +239,12 @@ class ModuleNetwork:
             self._call(*inputs.values())
         return outputs
 
-    def _call(self, *inputs: Tensor) -> Any:
-        return self._run(self.module, *inputs)
-
     @torch.inference_mode()
-    def _run(self, module: Callable[..., Any], *inputs: Tensor) -> Any:
+    def _call(self, *inputs: Tensor) -> None:
         given = [tensor.to(self.options.device) for tensor in inputs]
         try:
             with autocast(self.options):
-                return module(*given)
+                self.module(*given)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:  # a module raises whatever its author chose
@@ -299,10 +299,29 @@ def _members(module: nn.Module, prefix: str) -> Iterator[str]:
 
 
 def weights_digest(module: nn.Module) -> str:
-    """Digest of every parameter and buffer."""
+    """Digest of every parameter and buffer, and of what a program says."""
     digest = hashlib.sha256(str(module).encode())
-    for name, tensor in module.state_dict().items():
+    programs = list(_programs(module))
+    for program in programs:
+        digest.update(PASSING.sub("", str(program.inlined_graph)).encode())
+    for name, tensor in (*module.state_dict().items(), *(pair for one in programs for pair in _constants(one))):
         if isinstance(tensor, Tensor):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _programs(module: nn.Module) -> Iterator[Any]:
+    """The outermost TorchScript programs among the parts of a module."""
+    for child in module.children():
+        if isinstance(child, torch.jit.ScriptModule):
+            yield child
+        else:
+            yield from _programs(child)
+
+
+def _constants(program: Any) -> Iterator[tuple[str, Any]]:
+    """What a program's graph holds by value: its weights, where it was frozen."""
+    graph = program.inlined_graph  # to which nodes belong
+    for node in graph.findAllNodes("prim::Constant"):
+        yield "constant", node.output().toIValue()

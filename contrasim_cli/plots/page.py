@@ -85,13 +85,15 @@ def bar_style(k: int) -> dict[str, Any]:
 
 
 def shortened(name: str, letters: int) -> str:
-    """A name of no more letters than these; what it begins and ends with is kept."""
+    """A name of no more letters than these, all printable; what it begins and ends with is kept."""
+    name = quoted(name)
     head = (letters - 1) // 2
     return name if len(name) <= letters else f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
 
 
 def distinct(names: Sequence[str], letters: int) -> list[str]:
     """Names of no more letters than these; where some are longer, what all begin or end with is left out first."""
+    names = [quoted(name) for name in names]
     if max(map(len, names), default=0) <= letters or len(set(names)) < 2:
         return [shortened(name, letters) for name in names]
     heads = [k + 1 for k, letter in enumerate(_shared(names)) if letter in BETWEEN_WORDS]
@@ -143,10 +145,12 @@ def legend_height(names: Sequence[str], width: float) -> float:
 
 def legend_below(figure: Figure, handles: Sequence[Any], names: Sequence[str], width: float) -> None:
     """A legend beneath all panels."""
+    room = int(width / LETTER) - 8
     if handles:
         figure.legend(
             handles,
-            [shortened(name, int(width / LETTER) - 8) for name in names],
+            # matplotlib leaves out names that begin with an underscore
+            [f" {name}" if name.startswith("_") else name for name in (shortened(n, room) for n in names)],
             loc="outside lower center",
             ncols=columns_of(names, width),
         )

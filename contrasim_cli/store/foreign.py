@@ -8,7 +8,6 @@ is there; `axes` says what the dimensions are, of which numbered arrays count as
 import logging
 import re
 import struct
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 from contrasim_cli import archives
 from contrasim_cli.errors import InputError, MissingError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.format import check_rows, read_ids
 from contrasim_cli.store.hdf5 import check_dataset, is_text
 from contrasim_cli.store.joined import Joined, Slab
@@ -71,29 +71,32 @@ def read_plain_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Datase
     return Content("HDF5", arrays, text if text is not None and text.ndim == 1 else None, file.close)
 
 
-def read_npy(path: Path) -> Content:
+def read_npy(file: Snapshot) -> Content:
     """A `.npy` matrix, memory-mapped."""
+    path = file.path
     try:
         with np.errstate(over="ignore"):  # of sizes that a damaged header claims
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
-    return Content(".npy", {path.stem: array})
+    return Content(".npy", {quoted(path.stem): array})
 
 
-def read_npz(path: Path) -> Content:
+def read_npz(file: Snapshot) -> Content:
     """A `.npz` archive: arrays are memory-mapped, and read whole if they are compressed."""
+    path = file.path
     try:
-        arrays = {name: member.array() for name, member in members(path).items()}
+        arrays = {name: member.array() for name, member in members(file).items()}
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise _unreadable(path, ".npz", error) from error
     ids = arrays.pop("ids") if "ids" in arrays and arrays["ids"].ndim == 1 else None
     return Content(".npz", arrays, ids)
 
 
-def read_safetensors(path: Path) -> Content:
+def read_safetensors(file: Snapshot) -> Content:
     """A `.safetensors` file (needs the extra `hf`)."""
-    _check_safetensors_header(path)
+    path = file.path
+    _check_safetensors_header(file)
     try:
         from safetensors.torch import load_file
     except ImportError as error:
@@ -101,36 +104,33 @@ def read_safetensors(path: Path) -> Content:
             f"{quoted(path)}: reading .safetensors needs the extra hf: pip install 'contrasim[hf]'"
         ) from error
     try:
-        tensors = load_file(path)
+        tensors = load_file(file.name)
     except Exception as error:  # safetensors raises errors of its own, and torch's
         raise _unreadable(path, ".safetensors", error) from error
     return _of_tensors(path, ".safetensors", tensors)
 
 
-def _check_safetensors_header(path: Path) -> None:
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8))
-    if length > min(MAX_SAFETENSORS_HEADER, path.stat().st_size):
-        raise InputError(f"{quoted(path)}: the safetensors header claims {length} bytes; the file is damaged")
+def _check_safetensors_header(file: Snapshot) -> None:
+    (length,) = struct.unpack("<Q", file.start(8))
+    if length > min(MAX_SAFETENSORS_HEADER, file.size):
+        raise InputError(f"{quoted(file.path)}: the safetensors header claims {length} bytes; the file is damaged")
 
 
-def read_torch(path: Path) -> Content:
+def read_torch(file: Snapshot) -> Content:
     """A `.pt` file with a tensor or a dict of tensors; nothing else is unpickled."""
     import torch
 
+    path = file.path
     try:
-        archives.check_stored(path)
-        with warnings.catch_warnings():
-            # torch's about TorchScript, which it refuses right away
-            warnings.simplefilter("ignore")
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        archives.check_stored(file)
+        content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and zipfile raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"
         ) from error
     if isinstance(content, Mapping) and str(content.get("format", "")).startswith("contrasim-"):
         raise InputError(f"{quoted(path)}: is an encoder, not a store of activations; give it as --encoder")
-    tensors = {path.stem: content} if isinstance(content, torch.Tensor) else content
+    tensors = {quoted(path.stem): content} if isinstance(content, torch.Tensor) else content
     if not isinstance(tensors, Mapping) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise InputError(f"{quoted(path)}: holds {type(content).__name__}, not a tensor or a dict of tensors")
     return _of_tensors(path, ".pt", tensors)

@@ -301,7 +301,7 @@ def read_store(path: Path, file: h5py.File) -> Store:
     if digest is None and "contrasim_version" in text:
         raise InputError(f"{where}: the store has lost its digest; the file is damaged")
     said = text.pop(PROVENANCE_DIGEST, None)
-    if said is not None and seal.is_cut(path):
+    if said is not None and seal.is_cut(Path(file.filename)):
         raise InputError(f"{where}: the store has lost its seal; the file is damaged")
     store = Store(
         path=path,

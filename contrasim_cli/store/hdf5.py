@@ -14,6 +14,7 @@ import numpy as np
 from contrasim_cli import signals
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.snapshot import Snapshot
 
 MAX_DEPTH = 16
 CHECKSUM_BYTES = 4  # of fletcher32, behind every chunk
@@ -21,20 +22,21 @@ BOMB_BYTES = 64 << 20
 BOMB_RATIO = 100  # activations are never packed as small as that
 
 
-def open_file(path: Path) -> h5py.File:
+def open_file(file: Snapshot) -> h5py.File:
     """Open for reading, without locks where the file system has none.
 
     Raises:
         InputError: the file is no readable HDF5, or another process is writing it.
     """
+    path = file.path
     try:
-        return h5py.File(path, "r")
+        return h5py.File(file.name, "r")
     except BlockingIOError as error:
         raise InputError(f"{quoted(path)}: another process is writing it; wait until it has finished") from error
     except OSError as first:
         if "lock" in str(first):
             try:
-                return h5py.File(path, "r", locking=False)
+                return h5py.File(file.name, "r", locking=False)
             except OSError as second:
                 raise _damaged(path, second) from second
         raise _damaged(path, first) from first
@@ -154,7 +156,7 @@ def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
         stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.id.get_type().get_size())
         whole = stored >= needed
     else:
-        whole = _check_chunks(where, dataset, path.stat().st_size)
+        whole = _check_chunks(where, dataset, dataset.file.id.get_filesize())
     if not whole:
         raise InputError(f"{where}: shape {dataset.shape} is claimed, but not all of its values were ever written")
 

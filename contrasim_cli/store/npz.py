@@ -5,13 +5,13 @@ import struct
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli import archives
+from contrasim_cli.snapshot import Snapshot
 
 LOCAL_HEADER = 30  # bytes, and then the name and an extra field
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -21,7 +21,7 @@ HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.re
 class Member:
     """One array of an archive, known by its header."""
 
-    path: Path
+    file: Snapshot
     info: zipfile.ZipInfo
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -36,25 +36,26 @@ class Member:
     def array(self) -> npt.NDArray[Any]:
         """The whole array: mapped, or unpacked into memory. Its checksum is verified."""
         if self.is_packed or 0 in self.shape:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as stream:
+            with zipfile.ZipFile(self.file.reader()) as archive, archive.open(self.info) as stream:
                 found: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return found
         self._verify()
-        order = "F" if self.fortran else "C"
-        return np.memmap(self.path, self.dtype, "r", self._offset() + self.header, self.shape, order)  # type: ignore[call-overload,no-any-return]
+        start = self._offset() + self.header
+        values = self.file.content[start : start + math.prod(self.shape) * self.dtype.itemsize].view(self.dtype)
+        return values.reshape(self.shape, order="F" if self.fortran else "C")
 
     def rows(self) -> "PackedRows":
         """The rows one after the other, unpacked as they are read (not of an array in Fortran order)."""
         return PackedRows(self)
 
     def _verify(self) -> None:
-        with zipfile.ZipFile(self.path) as archive:
+        with zipfile.ZipFile(self.file.reader()) as archive:
             archives.verify(archive, self.info)
 
     def _offset(self) -> int:
-        with self.path.open("rb") as stream:
-            stream.seek(self.info.header_offset)
-            local = stream.read(LOCAL_HEADER)
+        stream = self.file.reader()
+        stream.seek(self.info.header_offset)
+        local = stream.read(LOCAL_HEADER)
         name, extra = struct.unpack("<26xHH", local)
         return int(self.info.header_offset + LOCAL_HEADER + name + extra)
 
@@ -69,7 +70,7 @@ class PackedRows:
         """Every row, in order."""
         shape, dtype = self.member.shape[1:], self.member.dtype
         size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-        with zipfile.ZipFile(self.member.path) as archive, archive.open(self.member.info) as stream:
+        with zipfile.ZipFile(self.member.file.reader()) as archive, archive.open(self.member.info) as stream:
             stream.read(self.member.header)
             for _ in range(self.member.shape[0]):
                 yield np.frombuffer(_exactly(stream, size), dtype).reshape(shape)
@@ -89,15 +90,15 @@ def _check_claim(member: Member) -> None:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
 
 
-def members(path: Path) -> dict[str, Member]:
+def members(file: Snapshot) -> dict[str, Member]:
     """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
     found = {}
-    with zipfile.ZipFile(path) as archive:
-        archives.check_packed(path, archive)
+    with zipfile.ZipFile(file.reader()) as archive:
+        archives.check_packed(file, archive)
         for info in archive.infolist():
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-                found[info.filename.removesuffix(".npy")] = Member(path, info, shape, dtype, fortran, stream.tell())
+                found[info.filename.removesuffix(".npy")] = Member(file, info, shape, dtype, fortran, stream.tell())
             if dtype.hasobject:
                 raise ValueError(f"{info.filename} holds Python objects")
             _check_claim(found[info.filename.removesuffix(".npy")])

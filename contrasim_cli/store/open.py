@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import time
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,14 +10,13 @@ from typing import TypeVar
 import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
-from contrasim_cli.files import first_bytes, quoted, readable
+from contrasim_cli.files import quoted, readable
+from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ATTEMPTS = 20  # at opening a file that is replaced meanwhile
-PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
 
 Opened = TypeVar("Opened", Store, foreign.Content)
 
@@ -57,108 +55,87 @@ def open_store(path: Path, axes: str | None = None) -> Store:
     axes = foreign.check_axes(axes)
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return thingsvision.read_thingsvision(path, _arrays)
-    start = first_bytes(path)
-    return _open_hdf5(path, axes) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start), axes)
+    return one_version(path, lambda file: _store(file, axes), lambda store: store.close())
 
 
-def _content(path: Path, start: bytes) -> foreign.Content:
+def _store(file: Snapshot, axes: str | None) -> Store:
+    if _is_hdf5(file):
+        return _checked(file, lambda: _read_hdf5(file, axes))
+    return foreign.store_of(file.path, _content(file), axes)
+
+
+def _content(file: Snapshot) -> foreign.Content:
     """What a file that is no HDF5 holds."""
+    start = file.start()
     if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(path)
+        return foreign.read_npy(file)
     if start.startswith(b"PK\x03\x04"):
-        return _open_zip(path)
+        return _open_zip(file)
     if start[8:9] == b"{":
-        return foreign.read_safetensors(path)
-    raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
+        return foreign.read_safetensors(file)
+    raise InputError(
+        f"{quoted(file.path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors"
+    )
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     """The arrays of a file, and how to close it."""
-    start = first_bytes(path)
-    if not _is_hdf5(path, start):
-        return _content(path, start).arrays, lambda: None
-    content = _safely(path, lambda: _plain_content(path), lambda content: content.close())
+    content = one_version(path, _any_content, lambda content: content.close())
     return content.arrays, content.close
 
 
-def _plain_content(path: Path) -> foreign.Content:
+def _any_content(file: Snapshot) -> foreign.Content:
+    return _checked(file, lambda: _plain_content(file)) if _is_hdf5(file) else _content(file)
+
+
+def _plain_content(file: Snapshot) -> foreign.Content:
     """Somebody's HDF5 file."""
-    file = hdf5.open_file(path)
-    with _closed_on_error(path, file):
-        return foreign.read_plain_hdf5(path, file, dict(hdf5.datasets(path, file)))
+    opened = hdf5.open_file(file)
+    with _closed_on_error(file.path, opened):
+        return foreign.read_plain_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
 
 
-def _is_hdf5(path: Path, start: bytes) -> bool:
+def _is_hdf5(file: Snapshot) -> bool:
     """Whether the signature is there: at the beginning, or behind a user block of 512, 1024, … bytes."""
-    if start.startswith(HDF5_MAGIC):
-        return True
-    offset = 512
-    with readable(path), path.open("rb") as stream:
-        size = os.fstat(stream.fileno()).st_size
-        while offset < min(size, 1 << 20):
+    stream, offset = file.reader(), 0
+    with readable(file.path):
+        while offset < min(file.size, 1 << 20):
             stream.seek(offset)
-            if stream.read(8) == HDF5_MAGIC:
+            if stream.read(len(HDF5_MAGIC)) == HDF5_MAGIC:
                 return True
-            offset *= 2
+            offset = 2 * offset or 512
     return False
 
 
-def _open_hdf5(path: Path, axes: str | None) -> Store:
-    return _safely(path, lambda: _read_hdf5(path, axes), lambda store: store.close())
-
-
-def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], None]) -> Opened:
-    """What `read` makes of an HDF5 file, which is the one that was checked: another may take its place meanwhile."""
-    for attempt in range(ATTEMPTS):
-        time.sleep(attempt * PAUSE)
-        before = _identity(path)
-        try:
-            _check(path, read)
-            opened = read()
-        except InputError:
-            if _identity(path) == before:
-                raise
-            continue
-        if _identity(path) == before:
-            return opened
-        close(opened)
-    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
-
-
-def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
-    """Make sure that HDF5 can read a file: its seal vouches for it, or a child process reads it."""
+def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
+    """What `read` makes of an HDF5 file once HDF5 is known to get on with it: by its seal, or by a child process that reads it."""
 
     def rehearsal() -> None:
         opened = read()
         if isinstance(opened, Store) and opened.ids is not None:
             opened.ids.digest  # noqa: B018  all ids are read
 
-    with readable(path):
-        sealed = seal.holds(path)
+    with readable(file.path):
+        sealed = seal.holds(file.name)
     if sealed is False:
         raise InputError(
-            f"{quoted(path)}: its seal says that its ids, names or attributes are not what was written; the file is "
+            f"{quoted(file.path)}: its seal says that its ids, names or attributes are not what was written; the file is "
             "damaged, copy or extract it again"
         )
     if sealed is None:
-        rehearse(path, rehearsal)
+        rehearse(file.path, rehearsal)
+    return read()
 
 
-def _identity(path: Path) -> tuple[int, ...]:
-    with readable(path):
-        found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
-
-
-def _read_hdf5(path: Path, axes: str | None) -> Store:
-    file = hdf5.open_file(path)
-    with _closed_on_error(path, file):
-        if format.is_own(file):
-            return format.read_store(path, file)
-        found = dict(hdf5.datasets(path, file))
+def _read_hdf5(file: Snapshot, axes: str | None) -> Store:
+    path, opened = file.path, hdf5.open_file(file)
+    with _closed_on_error(path, opened):
+        if format.is_own(opened):
+            return format.read_store(path, opened)
+        found = dict(hdf5.datasets(path, opened))
         if neurox.is_neurox(found):
-            return neurox.read_neurox(path, file, found)
-        return foreign.store_of(path, foreign.read_plain_hdf5(path, file, found), axes)
+            return neurox.read_neurox(path, opened, found)
+        return foreign.store_of(path, foreign.read_plain_hdf5(path, opened, found), axes)
 
 
 @contextlib.contextmanager
@@ -173,16 +150,17 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(path: Path) -> foreign.Content:
+def _open_zip(file: Snapshot) -> foreign.Content:
+    path = file.path
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file.reader()) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(path)
+        return foreign.read_torch(file)
     if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(path)
+        return foreign.read_npz(file)
     raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
 
 

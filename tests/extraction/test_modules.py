@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import run
+from networks import seeing
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
@@ -338,3 +339,81 @@ def test_what_is_a_factory_and_what_a_hub_id(tmp_path: Path) -> None:
     assert not is_factory("org/name")
     assert not is_factory("bert-base-uncased")
     assert not is_factory(str(tmp_path))
+
+
+LOADS = """
+import torch
+
+def script():
+    return torch.jit.load("net.pt")
+
+def exported():
+    return torch.export.unflatten(torch.export.load("net.pt2"))
+"""
+
+
+class Small(nn.Module):
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first, self.second = nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_a_program_is_loaded_by_a_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    net, inputs = Small().eval(), np.random.default_rng(0).normal(size=(5, 6)).astype(np.float32)
+    np.save("x.npy", inputs)
+    Path("loads.py").write_text(LOADS, encoding="utf-8")
+    torch.jit.save(torch.jit.script(net), "net.pt")
+    torch.export.save(
+        torch.export.export(net, (torch.from_numpy(inputs),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},)),
+        "net.pt2",
+    )
+    first = (inputs @ net.first.weight.T.detach().numpy()) + net.first.bias.detach().numpy()
+    last = np.maximum(first, 0) @ net.second.weight.T.detach().numpy() + net.second.bias.detach().numpy()
+    for function, expected in (("script", {"output": last}), ("exported", {"first": first, "second": last})):
+        network = seeing(Path(f"loads.py:{function}"), Path("x.npy"))
+        batch = network.prepare(inputs, 0).batch(range(5))
+        assert network.discover(batch) == {name: values.shape[1] for name, values in expected.items()}
+        for name, tensor in network.rows(batch).items():
+            np.testing.assert_allclose(tensor.numpy(), expected[name], rtol=1e-5, atol=1e-6)
+
+
+def test_the_digest_of_a_frozen_program_is_that_of_its_constants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", np.zeros((2, 6), np.float32))
+    Path("loads.py").write_text(LOADS, encoding="utf-8")
+    digests = []
+    for seed in (0, 0, 1):
+        torch.jit.save(torch.jit.freeze(torch.jit.script(Small(seed).eval())), "net.pt")
+        digests.append(seeing(Path("loads.py:script"), Path("x.npy")).digest)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_file_of_a_model_says_how_to_load_it(tmp_path: Path) -> None:
+    torch.jit.save(torch.jit.script(Small()), tmp_path / "net.pt")
+    np.save(tmp_path / "x.npy", np.zeros((2, 6), np.float32))
+    done = run("extract", "--model", tmp_path / "net.pt", "--arrays", tmp_path / "x.npy", "-o", tmp_path / "o.h5")
+    assert done == (
+        3,
+        "",
+        f"contrasim: error: {tmp_path / 'net.pt'}: is a file, and a file of a model (TorchScript, torch.export, a pickle) can run "
+        "code; load it in a function of your own, --model file.py:function, or give a folder or hub id of Hugging Face\n",
+    )
+
+
+def test_a_part_that_is_a_program_is_a_layer_and_its_own_parts_are_none(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((2, 6), np.float32))
+    code = "\ndef both():\n    return torch.nn.Sequential(torch.jit.load(PATH), torch.nn.Linear(3, 2))\n"
+    (tmp_path / "both.py").write_text(f"import torch\nPATH = {str(tmp_path / 'net.pt')!r}\n{code}", encoding="utf-8")
+    torch.jit.save(torch.jit.script(Small()), tmp_path / "net.pt")
+    network = seeing(tmp_path / "both.py:both", tmp_path / "x.npy")
+    assert network.discover({"input": torch.zeros(2, 6)}) == {"0": 3, "1": 2}
+    network = seeing(tmp_path / "both.py:both", tmp_path / "x.npy", layers=["0.first"])
+    with pytest.raises(UsageError, match=r"layer 0\.first runs 0 times per row, and a layer must run once"):
+        network.discover({"input": torch.zeros(2, 6)})

@@ -32,6 +32,26 @@ class Payload:
         return os.mkdir, (str(self.trace),)
 
 
+class Program(torch.nn.Module):
+    """Leaves a trace when it is loaded as TorchScript."""
+
+    def __init__(self, trace: str) -> None:
+        super().__init__()
+        self.trace, self.kept = trace, torch.zeros(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.kept[0]
+
+    @torch.jit.export
+    def __getstate__(self) -> str:
+        return self.trace
+
+    @torch.jit.export
+    def __setstate__(self, state: str) -> None:
+        self.training, self.trace = False, state
+        self.kept = torch.from_file(state, True, 4)
+
+
 Make = Callable[[Path, Path], None]  # a file at the first path, which would leave its trace at the second
 
 
@@ -41,6 +61,15 @@ def tensors_and_payload(path: Path, trace: Path) -> None:
 
 def payload_alone(path: Path, trace: Path) -> None:
     torch.save(Payload(trace), path)
+
+
+def script(path: Path, trace: Path) -> None:
+    torch.jit.save(torch.jit.script(Program(str(trace))), path)
+
+
+def exported(path: Path, trace: Path) -> None:
+    torch.export.save(torch.export.export(torch.nn.Linear(3, 2), (torch.zeros(2, 3),)), path.with_suffix(".pt2"))
+    path.with_suffix(".pt2").rename(path)
 
 
 def bare_pickle(path: Path, trace: Path) -> None:
@@ -250,7 +279,7 @@ def sealed_claim(path: Path, trace: Path) -> None:
 STORES: dict[str, Make] = {
     f.__name__: f
     for f in (
-        tensors_and_payload, payload_alone, bare_pickle, old_torch, objects_in_npz, objects_as_ids, objects_in_npy,
+        tensors_and_payload, payload_alone, script, bare_pickle, old_torch, objects_in_npz, objects_as_ids, objects_in_npy,
         pickle_in_zip, safetensors_header, safetensors_shape, safetensors_nested, npy_claim, npz_claim, npz_bomb,
         npz_bomb_of_ids, zip_members_overlap, pt_bomb, pt_expanded, many_ids, many_rows_and_ids, fill_values, one_piece,
         large_chunk, large_chunk_of_ids, groups_in_groups, sealed_claim,
@@ -282,7 +311,7 @@ def test_a_hostile_store_is_refused(warm: Warm, tmp_path: Path, make: Make) -> N
 
 
 @pytest.mark.parametrize(
-    "make", [encoder_payload, encoder_claim, pt_bomb, bare_pickle, old_torch, tensors_and_payload, npz_bomb],
+    "make", [encoder_payload, encoder_claim, pt_bomb, script, bare_pickle, old_torch, tensors_and_payload, npz_bomb],
     ids=lambda make: make.__name__,
 )  # fmt: skip
 def test_a_hostile_encoder_is_refused(warm: Warm, tmp_path: Path, make: Make) -> None:
@@ -299,6 +328,20 @@ def test_a_hostile_input_of_extract_is_refused(warm: Warm, tmp_path: Path, make:
     make(tmp_path / "h", tmp_path / "trace")
     check_refused(warm, tmp_path, tmp_path / "trace", "extract", "--from", "h", "-o", "o.h5")
     assert not (tmp_path / "o.h5").exists()
+
+
+@pytest.mark.parametrize("make", [script, exported, payload_alone, bare_pickle], ids=lambda make: make.__name__)
+def test_a_file_of_a_model_is_not_loaded(warm: Warm, tmp_path: Path, make: Make) -> None:
+    np.save(tmp_path / "x.npy", values())
+    make(tmp_path / "h", tmp_path / "trace")
+    check_refused(warm, tmp_path, tmp_path / "trace", "extract", "--model", "h", "--arrays", "x.npy", "-o", "o.h5")
+
+
+def test_the_payload_of_a_program_does_work(tmp_path: Path) -> None:
+    script(tmp_path / "h", tmp_path / "trace")
+    assert not (tmp_path / "trace").exists()
+    torch.jit.load(tmp_path / "h")
+    assert (tmp_path / "trace").exists()
 
 
 def test_the_payload_does_work(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The seal of a store, the child process for files without one, and what both let through."""
 
+import itertools
 import os
 import resource
 import signal
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from stores import names, values, write
 
+from contrasim_cli import snapshot
 from contrasim_cli.errors import InputError
 from contrasim_cli.store import open as opening
 from contrasim_cli.store import open_store, rehearsal, seal
@@ -190,15 +192,15 @@ def test_a_file_replaced_while_it_is_opened_is_opened_anew(path: Path, monkeypat
     store.close()
 
 
-def test_a_file_replaced_again_and_again_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = opening._read_hdf5
+def test_a_file_changed_again_and_again_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, count = opening._read_hdf5, itertools.count(1)
 
-    def replaced(*args):
-        write(path, {"x": values()}, force=True)
+    def changed(*args):
+        os.utime(path, ns=(0, next(count)))
         return plain(*args)
 
-    monkeypatch.setattr(opening, "_read_hdf5", replaced)
-    monkeypatch.setattr(opening, "PAUSE", 0)
+    monkeypatch.setattr(opening, "_read_hdf5", changed)
+    monkeypatch.setattr(snapshot, "PAUSE", 0)
     with pytest.raises(
         InputError, match="is replaced again and again while it is opened; wait until it has been written"
     ):
