@@ -23,10 +23,10 @@ from torch.nn import functional
 from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
-from contrasim_cli.stacking.measures import eligible
-from contrasim_cli.stacking.network import GridNetwork
 from contrasim_cli.files import quoted, write_atomic
 from contrasim_cli.snapshot import Snapshot, one_version
+from contrasim_cli.stacking.measures import eligible
+from contrasim_cli.stacking.network import GridNetwork
 from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"

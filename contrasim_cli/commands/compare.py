@@ -167,10 +167,11 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     if request.plot_rows:
         request.plot_rows.check(request.stores, request.force)
     asked = parse_memory(request.memory)
-    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.device import pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.familiar import check_familiar
     from contrasim_cli.grid.plan import Plan
+    from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
 

@@ -41,8 +41,9 @@ def train(
     names, budget = check_measures(asked.measures or SCALED), parse_memory(memory)
     if len(asked.stores) < 2:
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
-    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.device import pick_device
     from contrasim_cli.encoder import Config
+    from contrasim_cli.memory import memory_budget
     from contrasim_cli.training import stacked
 
     where, room = pick_device(device and device.value), memory_budget(budget)

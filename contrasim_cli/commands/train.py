@@ -154,7 +154,8 @@ def train(
     _check_outputs([output, log_file], plot, force or resume)
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.device import pick_device
+    from contrasim_cli.memory import memory_budget
     from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)

@@ -71,8 +71,6 @@ def _scores(sampling: "Resampling", members: Sequence[int], rows: Rows, order: R
     for a, b in grid.plan.pairs:
         views = list(grid.plan.views)
         views[a], views[b] = taken(views[a], rows), taken(views[b], rows if order is None else rows[order])
-        inner = Grid(
-            replace(grid.plan, views=views, pairs=[(a, b)]), scorers, grid.device, grid.budget, seed=grid.seed
-        )
+        inner = Grid(replace(grid.plan, views=views, pairs=[(a, b)]), scorers, grid.device, grid.budget, seed=grid.seed)
         found |= inner.compute()
     return found

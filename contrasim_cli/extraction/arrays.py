@@ -14,7 +14,6 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.device import memory_budget
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.extraction.source import (
     ALL,
@@ -30,6 +29,7 @@ from contrasim_cli.extraction.source import (
     refuse_duplicates,
 )
 from contrasim_cli.files import quoted
+from contrasim_cli.memory import memory_budget
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store.npz import Member, members
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from contrasim_cli.device import memory_budget
 from contrasim_cli.errors import InputError, OutputError
 from contrasim_cli.extraction.models import Network
 from contrasim_cli.extraction.parts import Sizes
 from contrasim_cli.extraction.source import BadItem, Source
 from contrasim_cli.files import quoted
+from contrasim_cli.memory import memory_budget
 from contrasim_cli.store import LayerSpec
 
 SHARD_ROWS = 4096

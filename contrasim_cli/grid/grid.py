@@ -38,7 +38,9 @@ class Grid:
     max_rows: int | None = None  # of measures that cost n², and of encoders of measures
     seed: int = 0
     progress: Progress = silent
-    shuffles: int | None = None  # that encoders of measures are judged by, besides the one that is their level; None: one
+    shuffles: int | None = (
+        None  # that encoders of measures are judged by, besides the one that is their level; None: one
+    )
 
     def __post_init__(self) -> None:
         self.budget = device_budget(self.budget, self.device)

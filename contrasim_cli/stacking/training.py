@@ -15,7 +15,6 @@ from torch import Tensor
 
 from contrasim_cli import losses
 from contrasim_cli.stacking.features import advantages
-from contrasim_cli.stacking.network import GridNetwork
 
 STEPS = 100  # of an epoch
 LEFT_OUT, MOVED = 0.1, 0.02  # part of the measures, and standard deviation of what is added to advantages

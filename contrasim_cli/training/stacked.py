@@ -4,10 +4,9 @@ Stores are taken in groups whose rows line up; pairs are within a group. A run t
 come out the same, and goes on with its steps.
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 from typing import Any

@@ -190,7 +190,9 @@ def _signed(name: str, values: Any) -> Any:
 def table(grids: Grids, closed: Mapping[str, Grids], zoos: Iterable[str], seeds: int) -> list[dict[str, Any]]:
     """A line per zoo, data set and kind of pairs, printed as it comes."""
     lines = []
-    print("| zoo | data | pairs | universal | scale free | shuffled | best closed form | lead, 95 % |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| zoo | data | pairs | universal | scale free | shuffled | best closed form | lead, 95 % |\n|---|---|---|---|---|---|---|---|"
+    )
     for zoo in zoos:
         others = {key: grid for key, grid in grids.items() if key[0] != zoo}
         made = {
@@ -206,7 +208,15 @@ def table(grids: Grids, closed: Mapping[str, Grids], zoos: Iterable[str], seeds:
             forms = [name for name in judged.right if name in MEASURES and len(judged.right[name]) == len(chosen)]
             best = max(forms, key=judged.mean)
             low, high = judged.difference("universal", best)
-            line = {"zoo": zoo, "data": data, "kind": differ, "pairs": len(chosen), "best": best, "low": low, "high": high}
+            line = {
+                "zoo": zoo,
+                "data": data,
+                "kind": differ,
+                "pairs": len(chosen),
+                "best": best,
+                "low": low,
+                "high": high,
+            }
             line |= {name: round(judged.mean(name), 1) for name in judged.right}
             lines.append(line)
             spread = np.std([judged.mean(f"universal, seed {k}") for k in range(seeds)])

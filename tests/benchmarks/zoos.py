@@ -124,7 +124,9 @@ class Sources:
         half = len(held) // 2
         texts = {"learn": self.lines[0], "train": held[:half], "test": held[half:], "other": self.docs}
         return {
-            name: torch.tensor(list("\n".join(lines).encode("ascii", "replace"))[:2_000_000], dtype=torch.long).clamp(max=127)
+            name: torch.tensor(list("\n".join(lines).encode("ascii", "replace"))[:2_000_000], dtype=torch.long).clamp(
+                max=127
+            )
             for name, lines in texts.items()
         }
 
@@ -154,8 +156,15 @@ class Sources:
         from sklearn.datasets import load_sample_images
 
         folder = Path(skimage.__file__).parent / "data"
-        learned = [*load_sample_images().images, *(imread(folder / f) for f in ("astronaut.png", "coffee.png", "rocket.jpg"))]
-        learned += [imread(folder / "motorcycle_left.png"), imread(folder / "ihc.png"), imread(folder / "hubble_deep_field.jpg")]
+        learned = [
+            *load_sample_images().images,
+            *(imread(folder / f) for f in ("astronaut.png", "coffee.png", "rocket.jpg")),
+        ]
+        learned += [
+            imread(folder / "motorcycle_left.png"),
+            imread(folder / "ihc.png"),
+            imread(folder / "hubble_deep_field.jpg"),
+        ]
         other = [imread(folder / f) for f in ("chelsea.png", "retina.jpg")]
         rng = np.random.default_rng(0)
         return {"learned": _patches(learned, 2000, rng), "other": _patches(other, 1200, rng)}
@@ -246,7 +255,9 @@ class Causal(nn.Module):
 class Vision(nn.Module):
     """Patches, a class token, blocks, and a classifier of the class token."""
 
-    def __init__(self, channels: int, size: int, patch: int, width: int, classes: int, blocks: Sequence[nn.Module]) -> None:
+    def __init__(
+        self, channels: int, size: int, patch: int, width: int, classes: int, blocks: Sequence[nn.Module]
+    ) -> None:
         super().__init__()
         self.patches = nn.Conv2d(channels, width, patch, patch)
         self.cls = nn.Parameter(0.02 * torch.randn(1, 1, width))
@@ -323,7 +334,9 @@ class Residual(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width))
+        self.inner = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.inner(x)
@@ -335,11 +348,15 @@ def _spread(first: int, last: int, depth: int) -> list[int]:
 
 
 def _bert(sources: Sources, m: Member) -> nn.Module:
-    return Language(128, m.width, [Attention(m.width, 4, before=False, causal=True) for _ in range(m.depth)], 2 * CONTEXT)
+    return Language(
+        128, m.width, [Attention(m.width, 4, before=False, causal=True) for _ in range(m.depth)], 2 * CONTEXT
+    )
 
 
 def _gpt(sources: Sources, m: Member) -> nn.Module:
-    return Language(len(sources.vocabulary), m.width, [Attention(m.width, 4, before=True, causal=True) for _ in range(m.depth)])
+    return Language(
+        len(sources.vocabulary), m.width, [Attention(m.width, 4, before=True, causal=True) for _ in range(m.depth)]
+    )
 
 
 def _tcn(sources: Sources, m: Member) -> nn.Module:
@@ -361,7 +378,9 @@ def _mixer(sources: Sources, m: Member) -> nn.Module:
 def _resnet(sources: Sources, m: Member) -> nn.Module:
     widths = [m.width * 2 ** (3 * k // m.depth) for k in range(m.depth)]
     before = [m.width, *widths[:-1]]
-    stem = nn.Sequential(nn.Conv2d(3, m.width, 3, 1, 1, bias=False), nn.BatchNorm2d(m.width), nn.ReLU(), nn.MaxPool2d(2))
+    stem = nn.Sequential(
+        nn.Conv2d(3, m.width, 3, 1, 1, bias=False), nn.BatchNorm2d(m.width), nn.ReLU(), nn.MaxPool2d(2)
+    )
     blocks = [Convolution(a, b, 1 if a == b else 2) for a, b in zip(before, widths, strict=True)]
     return Stack(blocks, nn.Linear(widths[-1], 8), stem)
 
@@ -397,7 +416,9 @@ def _autoencoder(sources: Sources, m: Member) -> nn.Module:
 
 def _tabular(sources: Sources, m: Member) -> nn.Module:
     stem = nn.Linear(sources.table[0].shape[1], m.width)
-    return Stack([Residual(m.width) for _ in range(m.depth)], nn.Sequential(nn.LayerNorm(m.width), nn.Linear(m.width, 1)), stem)
+    return Stack(
+        [Residual(m.width) for _ in range(m.depth)], nn.Sequential(nn.LayerNorm(m.width), nn.Linear(m.width, 1)), stem
+    )
 
 
 class Tuned(nn.Module):
@@ -457,7 +478,9 @@ def _restoring_loss(sources: Sources, model: nn.Module, generator: torch.Generat
 def _digits_loss(sources: Sources, model: nn.Module, generator: torch.Generator) -> Tensor:
     images, labels = sources.small_digits
     at = _pick(len(images) // 2, 128, generator)
-    return functional.cross_entropy(model(images[at] + 0.05 * torch.randn(128, 1, 8, 8, generator=generator)), labels[at])
+    return functional.cross_entropy(
+        model(images[at] + 0.05 * torch.randn(128, 1, 8, 8, generator=generator)), labels[at]
+    )
 
 
 def _photograph_loss(sources: Sources, model: nn.Module, generator: torch.Generator) -> Tensor:
@@ -562,9 +585,33 @@ ZOOS = {
     for zoo in (
         Zoo("mlp", 96, 6, 10, 500, 2e-3, _mlp, _digits_loss, _digits_items, _mean),
         Zoo("vit", 64, 6, 10, 450, 1.5e-3, _vit, _mnist_loss, _mnist_items, _first),
-        Zoo("bert", 96, 6, 10, 300, 1e-3, _bert, _character_loss, _text_items("characters", 2 * CONTEXT), _tokens, ("wide", "deep")),
+        Zoo(
+            "bert",
+            96,
+            6,
+            10,
+            300,
+            1e-3,
+            _bert,
+            _character_loss,
+            _text_items("characters", 2 * CONTEXT),
+            _tokens,
+            ("wide", "deep"),
+        ),
         Zoo("resnet", 24, 6, 6, 250, 3e-3, _resnet, _photograph_loss, _photograph_items, _mean),
-        Zoo("gpt", 128, 6, 6, 400, 1.5e-3, _gpt, _causal_loss, _text_items("words", CONTEXT), _tokens, ("narrow", "shallow")),
+        Zoo(
+            "gpt",
+            128,
+            6,
+            6,
+            400,
+            1.5e-3,
+            _gpt,
+            _causal_loss,
+            _text_items("words", CONTEXT),
+            _tokens,
+            ("narrow", "shallow"),
+        ),
         Zoo("tuned", 384, 6, 6, 40, 1e-4, _tuned, _tuning_loss, _sentence_items, _first, ()),
         Zoo("mixer", 64, 6, 6, 450, 2e-3, _mixer, _mnist_loss, _mnist_items, _mean),
         Zoo("pyramid", 240, 6, 6, 700, 1e-3, _pyramid, _mnist_loss, _mnist_items, _mean),
@@ -653,7 +700,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("zoos"))
     parser.add_argument("--only", nargs="+", choices=ZOOS, default=list(ZOOS))
     parser.add_argument("--seeds", type=int)
-    parser.add_argument("--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="of the members, every Nth from I")
+    parser.add_argument(
+        "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="of the members, every Nth from I"
+    )
     options = parser.parse_args()
     sources = Sources(options.text, options.digits, options.bert, options.diamonds)
     zoos = [ZOOS[name] for name in options.only]

@@ -45,7 +45,19 @@ def trained(stores, tmp_path_factory):
 
 def train(path, stores, *more):
     return contrasim(
-        "train", *stores, "--task", "layers", "--inputs", "measures", "--start", "none", "--epochs", "1", "-o", path, *more
+        "train",
+        *stores,
+        "--task",
+        "layers",
+        "--inputs",
+        "measures",
+        "--start",
+        "none",
+        "--epochs",
+        "1",
+        "-o",
+        path,
+        *more,
     )
 
 
@@ -71,9 +83,7 @@ def test_scores_come_with_their_null(trained, stores):
 
 def test_a_layer_with_itself_is_1_and_shuffled_rows_are_0(trained, stores, tmp_path):
     itself = scores(stores[2], stores[2], "--encoder", trained)
-    assert all(
-        row["calibrated"] == pytest.approx(1, abs=1e-4) for row in itself if row["layer_a"] == row["layer_b"]
-    )
+    assert all(row["calibrated"] == pytest.approx(1, abs=1e-4) for row in itself if row["layer_a"] == row["layer_b"])
     shuffled = tmp_path / "shuffled.h5"
     with h5py.File(stores[3]) as old, h5py.File(shuffled, "w") as new:
         order = np.random.default_rng(3).permutation(ROWS)
@@ -225,9 +235,7 @@ def test_inspect_tells_how_it_was_tested():
 
 def test_training_starts_from_it(stores, tmp_path):
     path = tmp_path / "e.pt"
-    run = contrasim(
-        "train", *stores[:2], "--task", "layers", "--inputs", "measures", "--epochs", "1", "-o", path
-    )
+    run = contrasim("train", *stores[:2], "--task", "layers", "--inputs", "measures", "--epochs", "1", "-o", path)
     assert run.code == 0, run.stderr
     assert encoders.load(path).provenance["start"] == encoders.weights_digest(
         encoders.load(universal.FILE).encoder.state_dict()

@@ -40,7 +40,10 @@ def test_features_are_the_formulas():
     line, column, cells = u[k, i].numpy(), u[k, :, j].numpy(), u[k].numpy()
     interaction = cells - cells.mean(1, keepdims=True) - cells.mean(0) + cells.mean()
     expected = {
-        "grid": [(cells[i, j] - cells.mean()) / (cells.std() + STEADY), interaction[i, j] / (interaction.std() + STEADY)],
+        "grid": [
+            (cells[i, j] - cells.mean()) / (cells.std() + STEADY),
+            interaction[i, j] / (interaction.std() + STEADY),
+        ],
         "row": [(cells[i, j] - line.mean()) / (line.std() + STEADY), (line < line[j]).sum() / 3 - 0.5],
         "column": [(cells[i, j] - column.mean()) / (column.std() + STEADY), (column < column[i]).sum() / 2 - 0.5],
     }

@@ -133,8 +133,9 @@ def layers_benchmark(
             "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
         )
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
-    from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.device import pick_device
     from contrasim_cli.familiar import check_familiar
+    from contrasim_cli.memory import memory_budget
 
     where, budget = pick_device(device and device.value), memory_budget(asked)
     several = bool(train or held_out or len(tests) > 1)

@@ -265,8 +265,9 @@ class _Retrieval:
         names, asked = common.check()
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
-        from contrasim_cli.device import memory_budget, pick_device
+        from contrasim_cli.device import pick_device
         from contrasim_cli.familiar import check_familiar
+        from contrasim_cli.memory import memory_budget
 
         where, budget = pick_device(common.device and common.device.value), memory_budget(asked)
         with ExitStack() as stack:

@@ -73,8 +73,9 @@ def sanity(
     asked = o.parse_memory(memory)
     from contrasim_cli.benchmarks.sanity import examine
     from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.device import device_budget, memory_budget, pick_device
+    from contrasim_cli.device import device_budget, pick_device
     from contrasim_cli.errors import raise_all
+    from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import closed_form, learned
 
     where = pick_device(device and device.value)
