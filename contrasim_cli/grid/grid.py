@@ -111,7 +111,7 @@ class Grid:
         if scorer.checkpoint is None:
             return rows
         store = self.plan.views[layer[0]].store
-        return scorer.checkpoint.encode(rows, scorer.checkpoint.view_of(store.stem, store.path), self.device)
+        return scorer.checkpoint.encode(rows, scorer.checkpoint.view_of(store.stem, store.path), layer[1], self.device)
 
 
 def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:
