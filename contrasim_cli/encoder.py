@@ -69,7 +69,9 @@ class Config:
     patience: int = 0
     precision: str = "float32"
     within: tuple[tuple[str, int], ...] = ()  # names and widths of the layers whose maps the encoder holds
-    by_layer: tuple[tuple[str, str, float, float], ...] = ()  # name, kind, shrinkage and step, where chosen layer by layer
+    by_layer: tuple[
+        tuple[str, str, float, float], ...
+    ] = ()  # name, kind, shrinkage and step, where chosen layer by layer
     inputs: str = "raw"
     anchors: tuple[str, ...] = ()
     anchor_sources: tuple[str, ...] = ()

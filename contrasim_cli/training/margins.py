@@ -50,8 +50,8 @@ def _most_equal(rows: Doubles) -> int:
 def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> Tensor:
     """Margins [ordered pairs of views, k] of unit-norm rows [views, n, d], of those at `which` [k], or of all.
 
-    `near` [k, neighbours] has, of each view, the neighbours of these rows; a neighbour that is missing counts as opposite, and a row
-    that has none has a margin of 0.
+    `near` [k, neighbours] has, of each view, the neighbours of these rows; a neighbour that is missing counts as opposite, and
+    a row that has none has a margin of 0.
     """
     at: Any = slice(None) if which is None else which
     found = []
