@@ -28,7 +28,7 @@ def config(**options: Any) -> Config:
 
 
 def two(kind: str, seed: int = 0, rows: int = ROWS) -> list[dict[str, Any]]:
-    """Two views of a layer. wide: noise fills a direction across neurons; alike: wide directions tell most; unlike: no common basis."""
+    """Two views. wide: noise fills a direction across neurons; alike: wide directions tell most; unlike: no common basis."""
     rng = np.random.default_rng(seed)
     signal, noise = rng.normal(size=(rows, 6)), rng.normal(size=(2, rows, 6))
     if kind == "wide":  # what tells rows apart is a hundredth of the variance
