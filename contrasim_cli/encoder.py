@@ -72,6 +72,9 @@ class Config:
     patience: int = 0
     precision: str = "float32"
     within: tuple[tuple[str, int], ...] = ()  # names and widths of the layers whose maps the encoder holds
+    by_layer: tuple[
+        tuple[str, str, float, float], ...
+    ] = ()  # name, kind, shrinkage and step, where chosen layer by layer
     inputs: str = "raw"
     anchors: tuple[str, ...] = ()
     anchor_sources: tuple[str, ...] = ()
@@ -102,7 +105,19 @@ class Config:
     @property
     def standardization(self) -> Standardization:
         """What is done to rows before they are encoded."""
-        return Standardization(self.standardize, self.shrinkage)
+        own = tuple((name, Standardization(kind, shrinkage)) for name, kind, shrinkage, _ in self.by_layer)
+        return Standardization(self.standardize, self.shrinkage, by_layer=own)
+
+    @property
+    def steps(self) -> bool:
+        """Whether layers go part of the way from rows as they are to the trained map: both lie in one space."""
+        return bool(self.by_layer) and self.path == "linear" and self.output >= self.widths[-1]
+
+    def step(self, layer: str) -> float:
+        """How far a layer goes, 0 to 1; one that was not trained on stays where it is."""
+        if not self.steps:
+            return 1.0
+        return {name: step for name, _, _, step in self.by_layer}.get(layer, 0.0)
 
     @property
     def scored_by(self) -> str:
@@ -154,8 +169,11 @@ class Encoder(nn.Module):
         if config.path == "both":
             self.gain = nn.Parameter(torch.zeros(()))
 
-    def forward(self, rows: Tensor, view: int = 0) -> Tensor:
-        """Rows [..., width] to unit vectors [..., members · output]; `view` counts only where views have their own first layer."""
+    def forward(self, rows: Tensor, view: int = 0, step: float = 1.0) -> Tensor:
+        """Rows [..., width] to unit vectors [..., members · output]; `view` counts only where views have their own first layer.
+
+        With a `step` below 1, the linear map is that part of the way from the identity to what was trained.
+        """
         if self.config.members > 1:
             parts = zip(self.members, rows.chunk(self.config.members, dim=-1), strict=True)
             together: Tensor = torch.cat([member(part) for member, part in parts], dim=-1)
@@ -164,7 +182,10 @@ class Encoder(nn.Module):
         if self.config.path == "mlp":
             return functional.normalize(self._mlp(rows, key), dim=-1)
         if self.config.path == "linear":
-            return functional.normalize(_widened(functional.linear(rows, self.linear[key])), dim=-1)
+            mapped = _widened(functional.linear(rows, self.linear[key]))
+            if step < 1:
+                mapped = step * mapped + (1 - step) * functional.pad(rows, (0, mapped.shape[-1] - rows.shape[-1]))
+            return functional.normalize(mapped, dim=-1)
         unit = functional.normalize(_widened(rows), dim=-1)
         scaled = unit * rows.shape[-1] ** 0.5  # values of about 1, as an MLP is initialised for
         beside = functional.normalize(self._mlp(scaled, key), dim=-1)
@@ -225,7 +246,7 @@ class Checkpoint:
     def standardization(self) -> Standardization:
         """How rows that are not described by anchors are standardised before they are encoded."""
         how = self.config.standardization
-        return replace(how, within=self.encoder.maps) if how.kind == "within" else how
+        return replace(how, within=self.encoder.maps) if "within" in how.kinds else how
 
     def view_of(self, stem: str, where: Path) -> int:
         """Which view's first layer a store of that name goes through.
@@ -257,11 +278,11 @@ class Checkpoint:
             )
 
     @torch.inference_mode()
-    def encode(self, rows: np.ndarray[Any, Any] | Tensor, view: int, device: torch.device) -> Tensor:
-        """Rows [n, width] to unit vectors [n, members · output], float32, on the device."""
-        encoder = self.encoder.to(device).eval()
+    def encode(self, rows: np.ndarray[Any, Any] | Tensor, view: int, layer: str, device: torch.device) -> Tensor:
+        """Rows [n, width] of a layer to unit vectors [n, members · output], float32, on the device."""
+        encoder, step = self.encoder.to(device).eval(), self.config.step(layer)
         blocks = [
-            encoder(torch.as_tensor(rows[start : start + ENCODE_ROWS], dtype=torch.float32).to(device), view)
+            encoder(torch.as_tensor(rows[start : start + ENCODE_ROWS], dtype=torch.float32).to(device), view, step)
             for start in range(0, len(rows), ENCODE_ROWS)
         ]
         return torch.cat(blocks)

@@ -56,11 +56,11 @@ class Scorer:
         """How wide the encoder makes rows; 0 without one."""
         return self.checkpoint.config.encoded if self.checkpoint else 0
 
-    def rows(self, matrix: Floats, store: Store, device: torch.device) -> Tensor:
-        """Rows [n, p] of a store, standardised, as the measure takes them: encoded [n, output], or as they are."""
+    def rows(self, matrix: Floats, store: Store, layer: str, device: torch.device) -> Tensor:
+        """Rows [n, p] of a store's layer, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.encoder is None:
             return torch.as_tensor(matrix).to(device)
-        return self.encoder.encode(matrix, self.encoder.view_of(store.stem, store.path), device)
+        return self.encoder.encode(matrix, self.encoder.view_of(store.stem, store.path), layer, device)
 
     def check(self, store: Store, layers: Sequence[str]) -> list[ContraSimError]:
         """Why these layers cannot go through the encoder."""
@@ -77,11 +77,27 @@ class Scorer:
                 self._check_within(store, name)
             except ContraSimError as problem:
                 problems.append(problem)
+        self._warn_unknown(store, layers)
         return problems
+
+    def _warn_unknown(self, store: Store, layers: Sequence[str]) -> None:
+        """Tell of layers that the encoder, which treats each layer in its own way, was not trained on."""
+        known = {name for name, *_ in self.checkpoint.config.by_layer} if self.checkpoint else set()
+        unknown = [name for name in layers if known and name not in known]
+        if unknown and isinstance(self.standardize, Standardization) and self.standardize.by_layer:
+            how = "compared untrained" if self.checkpoint and self.checkpoint.config.steps else "encoded"
+            log.warning(
+                "%s: the encoder %s was not trained on %s; rows of such layers are centred and %s",
+                quoted(store.path),
+                self.name,
+                ", ".join(map(quoted, unknown)),
+                how,
+            )
 
     def _check_within(self, store: Store, layer: str) -> None:
         maps = self.standardize.within if isinstance(self.standardize, Standardization) else None
-        problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
+        by_maps = maps is not None and self.standardize.of(layer).kind == "within"
+        problem = maps.misfit(layer, store.layer(layer).width) if maps and by_maps else ""
         if problem and self.checkpoint:
             raise MismatchError(
                 f"{quoted(store.path)}: layer {quoted(layer)} cannot be standardised as the encoder "

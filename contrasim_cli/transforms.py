@@ -17,7 +17,7 @@ under Σ_s is less than RANK_TOL of the largest are dropped: without shrinkage t
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,13 +48,26 @@ class Standardization:
     kind: str = "none"
     shrinkage: float = 0.01
     within: "Within | None" = None  # where that is the kind
+    by_layer: tuple[tuple[str, "Standardization"], ...] = ()  # of layers that have a way of their own
 
     def __bool__(self) -> bool:
-        return self.kind != "none"
+        return self.kind != "none" or bool(self.by_layer)
+
+    def of(self, layer: str) -> "Standardization":
+        """How rows of one layer are standardised."""
+        own = dict(self.by_layer).get(layer, self)
+        return replace(own, within=self.within, by_layer=())
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """All kinds that occur."""
+        return frozenset((self.kind, *(way.kind for _, way in self.by_layer)))
 
     @property
     def text(self) -> str:
         """The same in words."""
+        if self.by_layer:
+            return "; ".join(f"{name}: {way.text}" for name, way in self.by_layer)
         return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind in SHRUNK else self.kind
 
 
@@ -156,7 +169,9 @@ def each_transform(hows: Iterable[Standardization], found: Statistics) -> Iterat
     """Several standardisations by the same statistics, one after another; the covariance is decomposed once."""
     spectrum = None
     for how in hows:
-        if how.kind == "center":
+        if how.kind == "none":
+            yield Transform(np.zeros_like(found.mean))
+        elif how.kind == "center":
             yield Transform(found.mean)
         elif how.kind == "within":
             assert how.within is not None
@@ -245,7 +260,7 @@ class Standardizer:
         """How rows of one layer of one view are standardised, or anchored."""
         if isinstance(how, Anchoring):
             return self.anchors.anchored(v, layer, how)
-        return self._transform(v, layer, how)
+        return self._transform(v, layer, how.of(layer))
 
     def _transform(self, v: int, layer: str, how: Standardization) -> Transform:
         found = self.statistics(v, layer)
@@ -287,12 +302,12 @@ class Standardizer:
         """
         if not how:
             return {}
-        self.check_memory(how.kind, layers, budget)
+        self.check_memory(how.kinds, layers, budget)
         made = {}
         with progress("standardising", sum(map(len, layers)), "layers") as advance:
             for v, names in enumerate(layers):
                 for name in names:
-                    made[v, name] = self._transform(v, name, how)
+                    made[v, name] = self._transform(v, name, how.of(name))
                     advance(1)
         return made
 
@@ -301,17 +316,18 @@ class Standardizer:
         self._found.clear()
         self.anchors.forget()
 
-    def check_memory(self, kind: str, layers: Sequence[Sequence[str]], budget: int) -> None:
+    def check_memory(self, kinds: Iterable[str], layers: Sequence[Sequence[str]], budget: int) -> None:
         """Refuse layers whose covariances and maps do not fit the budget; `auto` may come to whitening.
 
         Raises:
             InputError: they do not.
         """
         widths = [view.store.layer(n).width for view, names in zip(self.raw, layers, strict=True) for n in names]
-        need = 16 * sum(width**2 for width in widths) if kind in ("auto", *SHRUNK) else 0
+        demanding = [kind for kind in ("auto", *SHRUNK) if kind in kinds]
+        need = 16 * sum(width**2 for width in widths) if demanding else 0
         if need > budget:
             raise InputError(
-                f"--standardize {kind}: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
+                f"--standardize {demanding[0]}: covariances and maps of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory "
                 f"allows {budget / 2**30:.2f}; raise it, select fewer layers, or give --standardize zscore"
             )
 
@@ -362,4 +378,5 @@ def plain(how: RowsAs) -> dict[str, Any]:
             "components": how.components,
             "features": list(how.features),
         }
-    return {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})
+    way = {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})
+    return way | ({"layers": {name: plain(own) for name, own in how.by_layer}} if how.by_layer else {})

@@ -112,7 +112,7 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
 
 
 def encoded(scorer: Scorer, rows: Any) -> Any:
-    return rows if scorer.checkpoint is None else scorer.checkpoint.encode(rows, 0, CPU).numpy()
+    return rows if scorer.checkpoint is None else scorer.checkpoint.encode(rows, 0, "l", CPU).numpy()
 
 
 def oracle(scorer: Scorer, x: Any, y: Any) -> float:

@@ -219,8 +219,8 @@ def test_an_encoder_is_examined_with_all_that_comes_before_it(tmp_path: Path) ->
     x = rows_of()
     zscored = (x - x.mean(axis=0)) / x.std(axis=0)
     changes = sanity.Changes(x, 0)
-    z = [scorer.checkpoint.encode(zscored, 0, CPU)]
-    z.append(scorer.checkpoint.encode((changes.y - changes.y.mean(axis=0)) / changes.y.std(axis=0), 0, CPU))
+    z = [scorer.checkpoint.encode(zscored, 0, "l", CPU)]
+    z.append(scorer.checkpoint.encode((changes.y - changes.y.mean(axis=0)) / changes.y.std(axis=0), 0, "l", CPU))
     assert float(rows["symmetric", ""]["before"]) == pytest.approx(float((z[0] * z[1]).sum(dim=1).mean()), abs=1e-6)
     wrong = run("bench", "sanity", path, "--encoder", made.encoder_file(tmp_path / "b.pt", widths=(4,)))
     assert (wrong.code, wrong.stdout) == (4, "")

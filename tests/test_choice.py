@@ -1,6 +1,7 @@
 """Which standardisation rows ask for: scores against a slow oracle, and what is made of them."""
 
 import itertools
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from helpers import run
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.encoder import Config
-from contrasim_cli.training import Choice, Data, choice, choose, validation
+from contrasim_cli.training import Choice, Data, choice, choose, margins
 from contrasim_cli.training.order import held_out_rows
 from contrasim_cli.transforms import Standardizer
 
 ROWS = 120
 PLENTY = 1 << 40
+SHRINKAGES = (0.6, 0.3, 0.1, 0.03, 0.01)
 
 
 def config(**options: Any) -> Config:
@@ -26,13 +28,14 @@ def config(**options: Any) -> Config:
 
 
 def two(kind: str, seed: int = 0, rows: int = ROWS) -> list[dict[str, Any]]:
-    """Two views of one layer. wide: noise fills one direction; alike: the widest directions tell most; unlike: no common basis."""
+    """Two views. wide: noise fills a direction across neurons; alike: wide directions tell most; unlike: no common basis."""
     rng = np.random.default_rng(seed)
     signal, noise = rng.normal(size=(rows, 6)), rng.normal(size=(2, rows, 6))
     if kind == "wide":  # what tells rows apart is a hundredth of the variance
-        return [{"l": 5 + signal * 0.1 + noise[v] * ([8] + [0.02] * 5)} for v in range(2)]
+        turned = np.linalg.qr(rng.normal(size=(6, 6)))[0]
+        return [{"l": 5 + (signal * 0.1 + noise[v] * ([8] + [0.02] * 5)) @ turned} for v in range(2)]
     if kind == "alike":
-        return [{"l": 5 + signal * [2, 1.9, 1.8, 0, 0, 0] + noise[v] * 0.4} for v in range(2)]
+        return [{"l": 5 + signal * [2, 1.9, 1.8, 0, 0, 0] + noise[v] * 0.1} for v in range(2)]
     mixes = [np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(2)]
     return [{"l": signal @ mix} for mix in mixes]
 
@@ -47,106 +50,115 @@ def chosen(folder: Path, layers: list[dict[str, Any]], **options: Any) -> Choice
     return choose(data, Standardizer(data.views), config(widths=data.widths, **options), PLENTY)
 
 
-def slow_scores(layers: list[dict[str, Any]]) -> list[float]:
-    """Row by row, by scipy's root of the shrunk covariance."""
+def slow_scores(layers: list[dict[str, Any]], name: str) -> list[float]:
+    """Row by row, by scipy's root of the shrunk covariance, for every way of the ladder in turn."""
     linalg = pytest.importorskip("scipy.linalg")
 
-    def standard(rows: Any, shrinkage: float | None) -> Any:
+    def standard(rows: Any, way: str | float) -> Any:
         centred = rows - rows.mean(0)
-        if shrinkage is None:
+        if way == "none":
+            return rows
+        if way == "center":
             return centred
+        if way == "zscore":
+            return centred / rows.std(0)
         covariance = np.cov(rows.T, bias=True)
         p = len(covariance)
-        shrunk = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / p * np.eye(p)
+        shrunk = (1 - way) * covariance + way * np.trace(covariance) / p * np.eye(p)
         return centred @ linalg.inv(linalg.sqrtm(shrunk))
 
     scores = []
-    for shrinkage in (None, 0.6, 0.3, 0.1, 0.03, 0.01):
-        right = []
-        for name, (a, b) in itertools.product(layers[0], itertools.combinations(layers, 2)):
-            x, y = (standard(one[name].astype(float), shrinkage) for one in (a, b))
-            for first, second in ((x, y), (y, x)):
-                for r, row in enumerate(first):
-                    cosines = [row @ other / np.linalg.norm(row) / np.linalg.norm(other) for other in second]
-                    right.append(all(cosines[r] - c > 1e-6 * abs(cosines[r]) for k, c in enumerate(cosines) if k != r))
-        scores.append(float(np.mean(right)))
+    for way in ("none", "center", "zscore", 0.6, 0.3, 0.1, 0.03, 0.01):
+        found = []
+        for a, b in itertools.permutations(layers, 2):
+            raw, x, y = b[name], standard(a[name].astype(float), way), standard(b[name].astype(float), way)
+            x, y = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (x, y))
+            for r, row in enumerate(x):
+                near = np.argsort(np.linalg.norm(raw - raw[r], axis=1))[1 : 1 + margins.NEIGHBOURS]
+                found.append(row @ y[r] - max(row @ y[t] for t in near))
+        scores.append(float(np.mean(found) / np.std(found)))
     return scores
 
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_scores_are_those_of_a_slow_oracle(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validation, "TILE_ROWS", 16)
-    layers = made.related(count, 2, 50, (6,), noise=0.3)
+    monkeypatch.setattr(margins, "TILE_ROWS", 16)
+    rng = np.random.default_rng(0)
+    own = {name: rng.normal(size=(50, 6)) for name in ("layer_0", "layer_1")}
+    layers = [{name: 2 + x @ np.diag([3, 1, 1, 1, 1, 0.3]) + 0.5 * rng.normal(size=x.shape) for name, x in own.items()}
+              for _ in range(count)]  # fmt: skip
     found = chosen(tmp_path, layers)
-    expected = slow_scores(layers)
-    assert list(found.scores.values()) == pytest.approx(expected)
-    assert len(set(expected)) > 2
-    assert (found.rows, found.layers) == (50, ["layer_0", "layer_1"])
-    assert list(found.scores) == ["center", *(f"whiten, shrinkage {s}" for s in (0.6, 0.3, 0.1, 0.03, 0.01))]
+    assert (found.rows, [layer.names for layer in found.layers]) == (50, [["layer_0"], ["layer_1"]])
+    for layer in found.layers:
+        expected = slow_scores(layers, layer.names[0])
+        values = [value for name, value in layer.scores.items() if "within" not in name]
+        assert values == pytest.approx(expected, rel=1e-4)
+        assert len(set(expected)) == len(expected)
+        assert list(layer.scores)[:8] == ["none", "center", "zscore", *(f"whiten, shrinkage {s}" for s in SHRINKAGES)]
 
 
-def test_equal_rows_are_wrong(tmp_path: Path) -> None:
-    one = two("alike")[0]
-    rows = np.concatenate([one["l"][:60], one["l"][:60]])
-    assert set(chosen(tmp_path, [{"l": rows}, {"l": rows}]).scores.values()) == {0.0}
-    assert set(chosen(tmp_path, [one, one]).scores.values()) == {1.0}
+def test_rows_that_repeat_have_no_margins_over_each_other(tmp_path: Path) -> None:
+    once = [{"l": one["l"][:60]} for one in two("wide")]
+    twice = [{"l": np.concatenate([one["l"]] * 2)} for one in once]
+    scores = []
+    for layers in (once, twice):
+        data = data_of(tmp_path, layers)
+        rows = np.arange(data.n_rows)
+        seen = choice._Layer(data, Standardizer(data.views), config(), 0, rows)
+        scores.append([margins.clearness(found) for found in seen.ladder])
+        assert (seen.found > 0) == (layers is once)  # but no row is the most similar of all
+    # rows of all ten nearest, of which five have a twin, are five
+    assert scores[1] != pytest.approx(scores[0], rel=1e-4)
+    assert np.argmax(scores[0]) == np.argmax(scores[1])
 
 
-@pytest.mark.parametrize(("kind", "fine"), [("wide", True), ("alike", False)])
-def test_the_way_by_which_rows_find_their_own_is_chosen(tmp_path: Path, kind: str, fine: bool) -> None:
-    found = chosen(tmp_path, two(kind))
-    assert found.because == "scores"
-    assert bool(found.margins) == fine  # looked at where little shrinkage wins
-    assert next(iter(found.margins), "whiten").startswith("whiten")
-    assert found.lr == (choice.FINE_LR if fine else choice.LR)
-
-
-def test_of_ways_about_as_good_the_weakest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def scores(*values: float) -> Choice:
-        monkeypatch.setattr(choice, "_scores", lambda *_: list(values))
-        monkeypatch.setattr(choice, "misfit", lambda _: "nothing else to look at")
-        return chosen(tmp_path, two("alike"))
-
-    assert scores(0.5, 0.5, 0.5, 0.5, 0.5, 0.5).kind == "center"
-    assert scores(0.496, 0.5, 0.5, 0.5, 0.5, 0.5).kind == "center"
-    assert scores(0.494, 0.496, 0.5, 0.5, 0.5, 0.5).shrinkage == 0.6
-    assert scores(0.1, 0.2, 0.3, 0.4, 0.494, 0.5).shrinkage == 0.01
-    assert scores(0.1, 0.2, 0.3, 0.4, 0.496, 0.5).shrinkage == 0.03
+def test_each_layer_has_the_way_that_suits_it(tmp_path: Path) -> None:
+    both = zip(two("wide", rows=400), two("alike", rows=400), strict=True)
+    found = chosen(tmp_path, [{"l": wide["l"], "m": alike["l"]} for wide, alike in both])
+    assert (found.because, found.lr, found.kind) == ("scores", choice.LR, "center")
+    fine, mild = found.layers
+    assert fine.kind in ("whiten", "within")
+    assert fine.shrinkage <= choice.FINE
+    assert any("within" in name for name in fine.scores)  # looked at where little shrinkage wins
+    assert not any("within" in name for name in mild.scores)
+    assert mild.kind in ("none", "center", "zscore") or mild.shrinkage > choice.FINE
+    configured = found.of(config(), with_lr=False)
+    assert [name for name, *_ in configured.by_layer] == ["l", "m"]
+    assert configured.standardization.of("l").kind == fine.kind
+    assert configured.standardization.of("another").kind == "center"
 
 
 @pytest.mark.parametrize(("rows", "shrinkage"), [(600, 0.1), (60, 0.1), (20, 0.3), (8, 0.6)])
 def test_where_scores_are_chance_rows_are_whitened_the_more_gently_the_fewer_they_are(
     tmp_path: Path, rows: int, shrinkage: float
 ) -> None:
-    found = chosen(tmp_path, two("unlike", rows=rows))
     if rows > 20:  # with a few rows six columns look alike
-        assert max(found.scores.values()) * rows <= choice.CHANCE_HITS
+        found = chosen(tmp_path, two("unlike", rows=rows))
         assert (found.kind, found.shrinkage, found.lr, found.because) == ("whiten", shrinkage, choice.FAR_LR, "chance")
+        assert found.layers == []
     widths = [{"l": one["l"][:, : 6 - v]} for v, one in enumerate(two("alike", rows=rows))]
     found = chosen(tmp_path, widths)
     assert (found.kind, found.lr, found.because) == ("whiten", choice.FAR_LR, "widths")
-    assert (found.shrinkage, found.scores) == (shrinkage, {})
+    assert (found.shrinkage, found.scores, found.layers) == (shrinkage, {}, [])
 
 
-def test_layers_of_equal_width_decide_for_the_others(tmp_path: Path) -> None:
+def test_layers_of_equal_width_decide_for_all_where_some_differ(tmp_path: Path) -> None:
     layers = [{"l": one["l"], "m": one["l"][:, : 6 - v]} for v, one in enumerate(two("wide"))]
-    found, alone = chosen(tmp_path, layers), chosen(tmp_path, two("wide"))
-    assert (found.scores, found.layers) == (alone.scores, alone.layers)
+    found, alone = chosen(tmp_path, layers), chosen(tmp_path, two("wide")).layers[0]
+    assert found.layers == []
     assert found.kind == "whiten"
-    assert alone.margins
-    assert not found.margins
+    assert found.scores == {name: value for name, value in alone.scores.items() if "within" not in name}
 
 
-def test_a_sample_of_rows_and_layers_is_that_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_of_rows_is_that_of_the_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choice, "SAMPLE_ROWS", 40)
-    layers = made.related(2, 9, ROWS, (6,), noise=0.4)
+    layers = two("wide")
     one, same, other = (chosen(tmp_path, layers, seed=seed) for seed in (0, 0, 1))
     assert one == same
-    assert (one.rows, len(one.layers)) == (40, choice.SAMPLE_LAYERS)
-    assert one.layers != other.layers
-    assert one.scores != other.scores
+    assert one.rows == 40
+    assert one.layers[0].scores != other.layers[0].scores
     asked = config(validation=0.5)
-    drawn = choice._sample(ROWS, asked)
+    drawn = choice.sample(ROWS, asked, 40)
     assert len(drawn) == 40
     assert not set(drawn) & set(held_out_rows(ROWS, asked))
 
@@ -165,27 +177,23 @@ def test_the_checkpoint_holds_what_was_chosen_and_why(tmp_path: Path) -> None:
     done = run("train", *stores, *TRAIN, "-o", tmp_path / "e.pt")
     assert done.code == 0
     checkpoint = encoders.load(tmp_path / "e.pt")
-    found = Choice(**checkpoint.provenance["choice"])
-    assert found == chosen(tmp_path, two("wide"))
-    assert checkpoint.config.standardize == found.kind == "within"
-    assert (checkpoint.config.shrinkage, checkpoint.config.lr) == (found.shrinkage, found.lr)
-    table = ", ".join(f"{100 * score:.1f} % ({how})" for how, score in found.scores.items())
+    found = Choice.read(checkpoint.provenance["choice"])
+    (layer,) = found.layers
+    assert replace(layer, step=1.0, steps={}) == chosen(tmp_path, two("wide")).layers[0]
+    assert checkpoint.config.by_layer == (("l", layer.kind, layer.shrinkage, layer.step),)
+    assert (checkpoint.config.standardize, checkpoint.config.lr) == ("center", found.lr)
+    way = f"{layer.kind}, shrinkage {layer.shrinkage:g}"
     assert (
-        f"contrasim: note: standardising rows by within, shrinkage {found.shrinkage:g}: by cosine, rows find their own "
-        in (line := next(line for line in done.stderr.splitlines() if "standardising" in line))
-    )
-    clear = ", ".join(f"{margin:.3f} ({how})" for how, margin in found.margins.items())
-    assert line.endswith(
-        f"in the other view: {table}; margins to near rows, mean over deviation: {clear}; learning rate {found.lr:g}"
-    )
-    told = ["--standardize", "within", "--shrinkage", found.shrinkage, "--lr", found.lr]
-    assert run("train", *stores, *TRAIN, *told, "-o", tmp_path / "told.pt", "-q").code == 0
-    digests = [encoders.weights_digest(encoders.load(tmp_path / n).encoder.state_dict()) for n in ("e.pt", "told.pt")]
-    assert digests[0] == digests[1]
-    assert "choice" not in encoders.load(tmp_path / "told.pt").provenance
-    assert f"score of center\t{found.scores['center']:.4f}\n" in run("inspect", tmp_path / "e.pt").stdout
-    scores = [run("score", *stores, "--encoder", tmp_path / n, "--format", "value").stdout for n in ("e.pt", "told.pt")]
-    assert scores[0] == scores[1] != ""
+        "contrasim: note: standardising rows layer by layer, by how clearly they find their own in the other view: "
+        f"l: {way}, step {layer.step:g}; learning rate {found.lr:g}"
+    ) in done.stderr.splitlines()
+    facts = run("inspect", tmp_path / "e.pt").stdout
+    assert f"\tway of l\t{way}\n" in facts
+    assert f"\tstep of l\t{layer.step:g}\n" in facts
+    tried = ", ".join(f"{value:.3f} ({step})" for step, value in layer.steps.items())
+    assert f"\tclearness of l by step\t{tried}\n" in facts
+    scored = json.loads(run("score", *stores, "--encoder", tmp_path / "e.pt", "--format", "json").stdout)
+    assert scored["standardize"]["e.pt"]["layers"]["l"] == {"kind": layer.kind, "shrinkage": layer.shrinkage}
 
 
 def test_a_learning_rate_that_is_given_stays(tmp_path: Path) -> None:
@@ -196,7 +204,9 @@ def test_a_learning_rate_that_is_given_stays(tmp_path: Path) -> None:
     ):
         assert run("train", *stores, *TRAIN, *options, "-q", "-o", tmp_path / f"{name}.pt").code == 0
         found = encoders.load(tmp_path / f"{name}.pt").config
-        assert (found.lr, found.standardize) == (lr, "within")
+        assert (found.lr, found.standardize) == (lr, "center")
+        assert found.by_layer[0][1] in ("whiten", "within")
+        assert found.steps == (name == "a")  # the paper's network has no way between rows as they are and itself
 
 
 def test_a_resumed_run_does_not_choose_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

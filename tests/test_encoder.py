@@ -59,12 +59,12 @@ def test_the_encoder_is_an_mlp_with_relu_and_unit_norm() -> None:
 def test_outputs_are_of_unit_norm_and_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint = made.checkpoint(widths=(5,))
     rows = np.random.default_rng(0).normal(size=(100, 5))
-    together = checkpoint.encode(rows, 0, CPU)
+    together = checkpoint.encode(rows, 0, "l", CPU)
     assert together.dtype == torch.float32
     np.testing.assert_allclose(together.norm(dim=1), np.ones(100), rtol=1e-6)
     monkeypatch.setattr(encoders, "ENCODE_ROWS", 7)
-    np.testing.assert_allclose(checkpoint.encode(rows, 0, CPU), together, atol=1e-6)
-    np.testing.assert_allclose(checkpoint.encode(rows[40:41], 0, CPU)[0], together[40], atol=1e-6)
+    np.testing.assert_allclose(checkpoint.encode(rows, 0, "l", CPU), together, atol=1e-6)
+    np.testing.assert_allclose(checkpoint.encode(rows[40:41], 0, "l", CPU)[0], together[40], atol=1e-6)
 
 
 def test_each_width_has_a_first_layer_and_the_rest_is_shared() -> None:
@@ -159,6 +159,7 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "copies": 0,
         "members": 1,
         "within": [],
+        "by_layer": [],
     }
     assert set(found["state_dict"]) == {
         f"{layer}.{kind}"
@@ -404,6 +405,6 @@ def test_encoders_of_every_form_are_read(tmp_path: Path, path: str, hidden: tupl
     encoders.save(file, made.checkpoint(widths=(6, 9), path=path, hidden=hidden, **form), force=False)
     found = encoders.load(file)
     assert found.config.path == path
-    z = found.encode(np.random.default_rng(0).normal(size=(4, 9)), 0, torch.device("cpu"))
+    z = found.encode(np.random.default_rng(0).normal(size=(4, 9)), 0, "l", torch.device("cpu"))
     assert z.shape == (4, found.config.encoded)
     torch.testing.assert_close(z.norm(dim=-1), torch.ones(4))

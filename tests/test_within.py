@@ -15,7 +15,8 @@ from contrasim_cli import training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import ContraSimError, MismatchError, UsageError
 from contrasim_cli.training import Data, choice, choose
-from contrasim_cli.training.margins import NEIGHBOURS, clearness, margins, nearest
+from contrasim_cli.training import margins as margins_module
+from contrasim_cli.training.margins import NEIGHBOURS, clearness, margins, nearest, weakest
 from contrasim_cli.training.order import held_out_rows
 from contrasim_cli.training.within import within
 from contrasim_cli.transforms import Standardizer
@@ -131,27 +132,49 @@ def test_neighbours_and_margins_are_those_of_a_slow_oracle() -> None:
     rows[0, 12] = rows[0, 10]
     near = [nearest(one) for one in rows]
     for one, found in zip(rows, near, strict=True):
-        assert found.tolist() == slow_nearest(one)
+        for r, (places, expected) in enumerate(zip(found.tolist(), slow_nearest(one), strict=True)):  # of equals any
+            distances = [np.linalg.norm(one[several] - one[r], axis=1) for several in (places, expected)]
+            assert distances[0] == pytest.approx(distances[1])
+        assert nearest(one, np.array([3, 7])).tolist() == found[[3, 7]].tolist()
     unit = rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    which = np.arange(5, 20)
     expected = [
-        unit[i, r] @ unit[j, r] - unit[i, r] @ unit[j, t]
+        unit[i, r] @ unit[j, r] - max(unit[i, r] @ unit[j, t] for t in slow_nearest(rows[j])[r])
         for i, j in itertools.permutations(range(2), 2)
-        for r in range(5, 20)
-        for t in slow_nearest(rows[j])[r]
+        for r in which
     ]
-    found = margins(torch.from_numpy(unit), near, slice(5, 20))
-    assert found.tolist() == pytest.approx(expected)
+    found = margins(torch.from_numpy(unit), [one[which] for one in near], which)
+    assert found.flatten().tolist() == pytest.approx(expected)
     assert clearness(found) == pytest.approx(np.mean(expected) / np.std(expected))
 
 
 def test_rows_that_are_all_equal_have_no_margins() -> None:
     rows = np.ones((6, P))
     rows[5] = 2.0
-    assert nearest(rows)[:5].tolist() == [[5, -1, -1]] * 5
+    assert nearest(rows)[:5].tolist() == [[5, *[-1] * (NEIGHBOURS - 1)]] * 5
     rows[5] = 1.0
     none = [nearest(rows)] * 2
     assert (none[0] == -1).all()
-    assert clearness(margins(torch.ones(2, 6, P), none, slice(None))) == 0.0
+    assert clearness(margins(torch.ones(2, 6, P), none)) == 0.0
+
+
+def test_the_weakest_way_is_taken_that_the_clearest_does_not_clearly_beat() -> None:
+    noise = torch.randn(2, 2, 400, generator=torch.Generator().manual_seed(0))
+    one, other = (noise - noise.mean(dim=(1, 2), keepdim=True)) / noise.std(dim=(1, 2), correction=0, keepdim=True)
+    assert weakest([one + 1, one + 1.03]) == 1  # the same rows are hard for both
+    assert weakest([one + 1, other + 1.03]) == 0  # others are: the difference is in their noise
+    assert weakest([one + 1, one + 1.5, one + 1.3]) == 1
+    assert weakest([one + 1, one + 1]) == 0
+
+
+def test_the_error_of_a_difference_is_that_of_a_jackknife() -> None:
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(2, 300)) + 1
+    one, other = (torch.from_numpy(shared + rng.normal(size=(2, 300)) ** 2 * scale) for scale in (0.1, 0.5))
+    kept = [np.delete(np.arange(300), r) for r in range(300)]
+    values = [clearness(one[:, rows]) - clearness(other[:, rows]) for rows in kept]
+    jackknife = np.sqrt(299 / 300 * np.sum((np.array(values) - np.mean(values)) ** 2))
+    assert margins_module._error(one, other) == pytest.approx(jackknife, rel=0.02)
 
 
 # --- through the commands ---------------------------------------------------------------------------------------------
@@ -260,31 +283,33 @@ def wide(noise: list[float], seed: int = 0, rows: int = 200) -> list[dict[str, A
     """Two views: a wide direction says nothing, and views differ in the others by `noise`."""
     rng = np.random.default_rng(seed)
     own = rng.normal(size=(rows, 6))
-    return [{"l": own * 0.1 + rng.normal(size=(rows, 6)) * [8, *noise]} for _ in range(2)]
+    turned = np.linalg.qr(rng.normal(size=(6, 6)))[0]  # so that no neuron is the wide direction
+    return [{"l": (own * 0.3 + rng.normal(size=(rows, 6)) * [8, *noise]) @ turned} for _ in range(2)]
 
 
 def test_how_views_differ_is_taken_where_margins_to_near_rows_are_clearer(tmp_path: Path) -> None:
-    layers = wide([0.2, 0.02, 0.02, 0.02, 0.02])
+    layers = wide([0.2, 0.02, 0.02, 0.02, 0.02], rows=400)
     data = views(tmp_path, layers)
-    found = choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40)
+    (found,) = choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40).layers
     assert found.kind == "within"
-    assert found.lr == choice.FINE_LR
-    best = max(found.margins, key=lambda name: found.margins[name])
-    assert best == f"within, shrinkage {found.shrinkage:g}"
-    assert "margins to near rows" in found.text
+    assert found.scores[f"within, shrinkage {found.shrinkage:g}"] > max(
+        value for name, value in found.scores.items() if "within" not in name
+    )
 
 
 def test_it_is_not_looked_at_where_weaker_ways_win_or_layers_cross(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     own = rng.normal(size=(200, 6)) * [2, 1.9, 1.8, 0, 0, 0]
-    alike = [{"l": own + rng.normal(size=(200, 6)) * 0.4} for _ in range(2)]
+    alike = [{"l": own + rng.normal(size=(200, 6)) * 0.1} for _ in range(2)]
     data = views(tmp_path, alike)
-    found = choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40)
-    assert (found.kind != "within", found.margins) == (True, {})
+    (found,) = choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40).layers
+    assert not any("within" in name for name in found.scores)
     crossed = wide([0.2, 0.02, 0.02, 0.02, 0.02])
     crossed = [one | {"m": one["l"]} for one in crossed]
     data = Data(views(tmp_path, crossed).views, [["l", "m"], ["m", "l"]])
-    assert choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40).margins == {}
+    together = choose(data, Standardizer(data.views), config(widths=(6,), standardize="auto"), 1 << 40)
+    assert (together.layers, together.kind) == ([], "whiten")
+    assert not any("within" in name for name in together.scores)
 
 
 def test_rows_are_judged_without_themselves(tmp_path: Path) -> None:
@@ -294,15 +319,11 @@ def test_rows_are_judged_without_themselves(tmp_path: Path) -> None:
     noise = [{"l": rng.normal(size=(rows, 40))} for _ in range(2)]
     data = views(tmp_path, noise)
     standardizer = Standardizer(data.views)
-    from contrasim_cli.training.margins import compared
-    from contrasim_cli.transforms import Standardization
-
-    asked = config(widths=(40,))
-    found = compared(data, standardizer, asked, [0], np.arange(rows), Standardization("whiten", 0.1))
+    near = [nearest(one["l"]) for one in noise]
+    judged = choice._by_differences(data, standardizer, config(widths=(40,)), 0, np.arange(rows), near)
     maps = within(data, standardizer, config(widths=(40,), shrinkage=0.01)).factors["l"]
     unit = [(one["l"] - one["l"].mean(0)) @ maps for one in noise]
     unit = [one / np.linalg.norm(one, axis=1, keepdims=True) for one in unit]
-    near = [nearest(one["l"]) for one in noise]
-    seen = clearness(margins(torch.from_numpy(np.stack(unit)), near, slice(None)))
-    assert seen > 0.5
-    assert found["within, shrinkage 0.01"] < seen / 3
+    seen, unseen = clearness(margins(torch.from_numpy(np.stack(unit)), near)), clearness(judged[-1])
+    assert unseen < -0.5  # chance against the largest of ten
+    assert seen > unseen + 0.5

@@ -148,7 +148,7 @@ def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = si
 
 def _train(one: Wanted, training: Training, progress: Progress) -> None:
     data, asked = one.trained_on.data, standardization_asked(one.config)
-    standardizer = Standardizer(data.views, whitens=asked.kind == "whiten")
+    standardizer = Standardizer(data.views, whitens="whiten" in asked.kinds)
     job = Job(data, one.config, standardizer, picks_lr=one.picks_lr)
     try:
         train_encoder(job, Files(one.path, resume=True), training.device, training.budget, progress)

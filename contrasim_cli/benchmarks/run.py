@@ -160,8 +160,8 @@ class _Layer:
             kept = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
             rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
         if scorer.checkpoint is not None:
-            store, device = self.task.views[j].store, self.run.device
-            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, device), scorer.encoded, torch.float32)
+            store, name, device = self.task.views[j].store, self.names[j], self.run.device
+            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, name, device), scorer.encoded, torch.float32)
         elif self.run.device.type == "cuda":
             rows = rows.mapped(lambda x: x.to(self.run.device), rows.width, rows.dtype)
         return (rows.near() if takes_near(scorer, self.task.batch_size) else rows).hold(room)

@@ -203,11 +203,12 @@ def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: t
         raise UsageError(
             f"{scorer.name}: describes rows by anchors, which would have to change with them; leave it out"
         )
-    return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, device))
+    return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, layer, device))
 
 
 def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
     """Rows [n, p] standardised by their own statistics."""
+    how = how.of(layer)
     if not how:
         return rows
     centred = rows - rows[:1]

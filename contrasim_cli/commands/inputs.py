@@ -103,7 +103,7 @@ class Inputs(AbstractContextManager["Inputs"]):
         """
         from contrasim_cli.anchors import Anchoring, Anchors
         from contrasim_cli.store import View, drop_nonfinite, open_stores
-        from contrasim_cli.transforms import Standardizer
+        from contrasim_cli.transforms import Standardization, Standardizer
 
         anchorings = list(dict.fromkeys(how for how in hows if isinstance(how, Anchoring)))
         if anchor_stores and not anchorings:
@@ -121,7 +121,7 @@ class Inputs(AbstractContextManager["Inputs"]):
             [opened[path] for path in anchor_stores],
             {anchoring: [opened[path] for path in chosen] for anchoring, chosen in of.items()},
         )
-        whitens = any(how.kind == "whiten" for how in hows)
+        whitens = any("whiten" in how.kinds for how in hows if isinstance(how, Standardization))
         made = Standardizer(self.views, [View(store) for store in sources] or None, whitens, anchors)
         made.check(layers)
         for anchoring in anchorings:

@@ -111,6 +111,7 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     facts: dict[str, Any] = {
         **asdict(config),
         "within": [name for name, _ in config.within],
+        "by_layer": [name for name, *_ in config.by_layer],
         "anchors": f"{len(config.anchors)} rows{of_each}; --anchor-ids lists them" if config.anchors else "",
         "finished": training.get("finished", False),
         "epochs_done": training.get("epochs_done", 0),
@@ -128,10 +129,7 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
         )
     for store in checkpoint.provenance.get("standardized_by", ()):
         facts[f"standardized by {store['name']}"] = f"{store['rows']} rows"
-    for how, score in checkpoint.provenance.get("choice", {}).get("scores", {}).items():
-        facts[f"score of {how}"] = f"{score:.4f}"
-    for how, margin in checkpoint.provenance.get("choice", {}).get("margins", {}).items():
-        facts[f"margin of {how}"] = f"{margin:.4f}"
+    facts |= _choice_facts(checkpoint.provenance.get("choice", {}))
     if validated := curves.get("validation_loss_curve"):
         facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):
@@ -143,6 +141,27 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     known = {name: value for name, value in checkpoint.provenance.items() if name != "moments"}
     about = {"training": curves, "provenance": known}
     return Results("inspect", FactRow, rows, about)
+
+
+def _choice_facts(choice: dict[str, Any]) -> dict[str, str]:
+    """How clearly rows found their own in every way that was tried, and what was chosen of each layer."""
+    from contrasim_cli.transforms import Standardization
+
+    facts = {f"score of {how}": f"{score:.4f}" for how, score in choice.get("scores", {}).items()}
+    for layer in choice.get("layers", ()):
+        if not isinstance(layer, dict):  # of an earlier version, whose layers shared one way
+            continue
+        name, how = " ".join(layer["names"]), Standardization(layer["kind"], layer["shrinkage"]).text
+        facts[f"way of {name}"] = how
+        facts[f"clearness of {name} by way"] = _numbers(layer["scores"])
+        if layer["steps"]:
+            facts[f"step of {name}"] = f"{layer['step']:g}"
+            facts[f"clearness of {name} by step"] = _numbers(layer["steps"])
+    return facts
+
+
+def _numbers(values: dict[str, float]) -> str:
+    return ", ".join(f"{value:.3f} ({name})" for name, value in values.items())
 
 
 def _text(value: Any) -> str:

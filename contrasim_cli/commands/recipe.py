@@ -283,7 +283,7 @@ StandardizeOption = Annotated[
     typer.Option(
         "--standardize",
         help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, within: by how views differ, "
-        "auto: what suits them.",
+        "auto: what suits each layer.",
         show_default=False,
     ),
 ]

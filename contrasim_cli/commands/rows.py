@@ -83,7 +83,8 @@ def draw_rows(
         views = standardizer.views(scorer.standardize, [[name] for name in layers], budget)
         rows = [view.read(name, chosen) for view, name in zip(views, layers, strict=True)]
         encoded = [
-            scorer.rows(own, view.store, device).cpu().numpy() for own, view in zip(rows, inputs.views, strict=True)
+            scorer.rows(own, view.store, name, device).cpu().numpy()
+            for own, view, name in zip(rows, inputs.views, layers, strict=True)
         ]
         panels.append(Plane(f"after {scorer.name} {said}", project(encoded, kind, seed)))
     count = min(asked.count, n_rows)

@@ -123,7 +123,7 @@ class Grid:
         if scorer.encoder is None:
             return rows
         store = self.plan.views[layer[0]].store
-        return scorer.encoder.encode(rows, scorer.encoder.view_of(store.stem, store.path), self.device)
+        return scorer.encoder.encode(rows, scorer.encoder.view_of(store.stem, store.path), layer[1], self.device)
 
 
 def layer_grids(grid: Grid, warn: bool = True) -> dict[tuple[int, int, int], npt.NDArray[np.float64]]:

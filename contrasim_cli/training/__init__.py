@@ -4,8 +4,9 @@ Task `layers`: a step takes a batch of rows through every layer of every model; 
 Task `pairs`: a step takes a batch of rows through one layer of both views; items are the rows of either view. An epoch
 visits every (batch, layer) once, in random order.
 
-`data` is what is trained on, `choice` how its rows are best standardised, by `within` how views differ and `margins` to near rows
-among others, `order` which rows a step sees, `rows` where they are read, `objective` the loss, `state` where a run stands,
+`data` is what is trained on, `choice` how each layer's rows are best standardised, by their `margins` to near rows, `within` how
+views differ, `steps` how far each layer goes towards the trained map, `order` which rows a step sees, `rows` where they are read,
+`objective` the loss, `state` where a run stands,
 `validation` how it fares on held-out rows, and `loop` the loop.
 What a step sees depends on seed, epoch and step alone, so that a run can be taken up at any step.
 """

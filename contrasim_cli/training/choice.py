@@ -1,18 +1,18 @@
-"""Which standardisation the rows of two views ask for, told before training by how well rows find their own across views.
+"""How each layer's rows are best standardised, told before training by how clearly rows lie nearer to their own across views.
 
-Rows of a sample are standardised in every way of a ladder, weakest first, and compared by their cosines. A way's score is the
-part of the rows, of either view, to which their own row is strictly the most similar of all rows of the other view, on
-average over layers. The best way wins, and of ways that are about as good the weakest. Where no way does better than
-chance, as for views that share no basis, scores say nothing: rows are whitened, and training has a longer way to go.
+Rows of a sample are standardised in every way of a ladder, weakest first, and compared by their cosines: a way's score is the
+clearness of the rows' margins (`margins`), over both directions. Of each layer the weakest way is taken that the clearest does
+not beat by more than the standard error of their difference, row by row. Where that is whitening by little shrinkage, how the
+views of a row differ (`within`) may do better still: estimated without the rows that it is judged by, it is taken by the same
+rule. Where weaker ways win, how two views differ says little about others.
 
-Where whitening by little shrinkage wins, how the views of a row differ (`within`) may do better still. By which of the two
-rows lie more clearly nearer to their own than to its nearest neighbours decides. Where weaker ways win, how these views
-differ says little about others.
+Where no way does better than chance, as for views that share no basis, scores say nothing: rows are whitened, and training has
+a longer way to go. Where layers cannot be told apart by name, or some differ in width across views, one way serves all of them.
 """
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,43 +24,66 @@ from torch.nn import functional
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
-from contrasim_cli.training.margins import WITHIN, compared
+from contrasim_cli.training.margins import clearness, margins, nearest, weakest
 from contrasim_cli.training.order import CHOICE, HELD_OUT_ROWS, Rows, held_out_rows
 from contrasim_cli.training.validation import row_accuracy
-from contrasim_cli.training.within import misfit
-from contrasim_cli.transforms import Standardization, Standardizer, each_transform
+from contrasim_cli.training.within import centred_rows, factor, level, misfit, scatter, spectrum, trained_scatter
+from contrasim_cli.transforms import Doubles, Standardization, Standardizer, Transform, each_transform, transform
 
 log = logging.getLogger(__name__)
 
 LADDER = (
-    Standardization("center"),
+    *(Standardization(kind) for kind in ("none", "center", "zscore")),
     *(Standardization("whiten", shrinkage) for shrinkage in (0.6, 0.3, 0.1, 0.03, 0.01)),
 )
+WITHIN = tuple(Standardization("within", shrinkage) for shrinkage in (0.3, 0.1, 0.03, 0.01))
+FOLDS = 4
 SAMPLE_ROWS = 2000
-SAMPLE_LAYERS = 6
-ABOUT_AS_GOOD = 0.005
 CHANCE_HITS = 5  # rows that find their own by chance are 1 in expectation, and hardly ever more than this
 SHRINKAGE, MOST_SHRINKAGE = 0.1, 0.6  # where scores say nothing
-FINE = 0.03  # whitening by no more shrinkage is near the answer already, and long steps lead away from it
-FINE_LR, LR, FAR_LR = 1e-4, 1e-3, 1e-2
+FINE = 0.1  # whitening by no more shrinkage is near the answer already
+LR, FAR_LR = 1e-3, 1e-2
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """How one layer is standardised and how far it goes towards the trained map, with the clearness of each way and step."""
+
+    names: list[str]
+    kind: str
+    shrinkage: float
+    step: float = 1.0
+    scores: dict[str, float] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def text(self) -> str:
+        """The same in words."""
+        way = Standardization(self.kind, self.shrinkage).text
+        return f"{self.names[0]}: {way}" + (f", step {self.step:g}" if self.steps else "")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A standardisation and a learning rate, and what they were chosen by."""
+    """A standardisation, of all layers or of each, and a learning rate, and what they were chosen by."""
 
-    kind: str
+    kind: str  # of layers that have none of their own
     shrinkage: float
     lr: float
     because: str  # scores, chance or widths
     rows: int = 0
-    layers: list[str] = field(default_factory=list)  # of the first view
-    scores: dict[str, float] = field(default_factory=dict)
-    margins: dict[str, float] = field(default_factory=dict)
+    layers: list[LayerChoice] = field(default_factory=list)
+    scores: dict[str, float] = field(default_factory=dict)  # where one way serves all layers
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> "Choice":
+        """What a checkpoint holds."""
+        return cls(**{**record, "layers": [LayerChoice(**layer) for layer in record["layers"]]})
 
     def of(self, config: Config, with_lr: bool) -> Config:
         """The configuration with what was chosen."""
-        chosen = replace(config, standardize=self.kind, shrinkage=self.shrinkage)
+        own = tuple((name, one.kind, one.shrinkage, one.step) for one in self.layers for name in one.names)
+        chosen = replace(config, standardize=self.kind, shrinkage=self.shrinkage, by_layer=own)
         return replace(chosen, lr=self.lr) if with_lr else chosen
 
     @property
@@ -71,54 +94,48 @@ class Choice:
     @property
     def text(self) -> str:
         """The same in a line."""
+        if self.layers:
+            ways = "; ".join(layer.text for layer in self.layers)
+            return f"standardising rows layer by layer, by how clearly they find their own in the other view: {ways}"
         reasons = {
             "widths": "the views differ in width",
             "chance": "by cosine, rows find their own in the other view no better than by chance",
-            "scores": "by cosine, rows find their own in the other view",
+            "scores": "by cosine, rows find their own in the other view; clearness",
         }
-        found = ", ".join(f"{100 * score:.1f} % ({name})" for name, score in self.scores.items())
+        found = ", ".join(f"{score:.3f} ({name})" for name, score in self.scores.items())
         how = Standardization(self.kind, self.shrinkage).text
-        clear = ", ".join(f"{margin:.3f} ({name})" for name, margin in self.margins.items())
-        return (
-            f"standardising rows by {how}: {reasons[self.because]}"
-            + (f": {found}" if found else "")
-            + (f"; margins to near rows, mean over deviation: {clear}" if clear else "")
-        )
+        return f"standardising rows by {how}: {reasons[self.because]}" + (f": {found}" if found else "")
 
 
 def choose(data: Data, standardizer: Standardizer, config: Config, budget: int, progress: Progress = silent) -> Choice:
-    """The standardisation that these views ask for; the same for the same data and seed.
+    """The standardisations that these views ask for; the same for the same data and seed.
 
     Raises:
         InputError: the covariances that whitening may need do not fit the budget.
     """
-    standardizer.check_memory("auto", data.layers, budget)
-    layers = _comparable(data, config)
-    if not layers:
+    standardizer.check_memory(["auto"], data.layers, budget)
+    comparable = _comparable(data)
+    if not comparable:
         return _far(data, "widths")
-    rows = _sample(data.n_rows, config)
-    with progress("choosing", len(layers), "layers") as advance:
-        table = []
-        for k in layers:
-            table.append(_scores(data, standardizer, k, rows))
+    rows = sample(data.n_rows, config, SAMPLE_ROWS)
+    with progress("choosing", len(comparable), "layers") as advance:
+        seen = []
+        for k in comparable:
+            seen.append(_Layer(data, standardizer, config, k, rows))
             advance(1)
-    scores = [float(score) for score in np.mean(table, axis=0)]
-    names = [data.layers[0][k] for k in layers]
-    seen = {"rows": len(rows), "layers": names, "scores": {how.text: s for how, s in zip(LADDER, scores, strict=True)}}
-    best = max(scores)
-    if best * len(rows) <= CHANCE_HITS:
-        return replace(_far(data, "chance"), **seen)  # type: ignore[arg-type]
-    how = next(how for how, score in zip(LADDER, scores, strict=True) if score >= best - ABOUT_AS_GOOD)
-    fine = how.kind == "whiten" and how.shrinkage <= FINE
-    chosen = Choice(how.kind, how.shrinkage, FINE_LR if fine else LR, "scores", **seen)  # type: ignore[arg-type]
-    if not fine or misfit(data):
-        return chosen
-    margins = compared(data, standardizer, config, layers, rows, how)
-    ways = (how, *WITHIN)
-    best_way = max(ways, key=lambda way: margins[way.text])  # of equals the first
-    if best_way is how:
-        return replace(chosen, margins=margins)
-    return replace(chosen, kind="within", shrinkage=best_way.shrinkage, lr=FINE_LR, margins=margins)
+    if np.mean([layer.found for layer in seen]) * len(rows) <= CHANCE_HITS:
+        return replace(_far(data, "chance"), rows=len(rows))
+    if misfit(data):
+        return _together([layer.ladder for layer in seen], len(rows))
+    return Choice("center", Config.shrinkage, LR, "scores", len(rows), [layer.choice for layer in seen])
+
+
+def _together(ladders: Sequence[Sequence[Tensor]], n_rows: int) -> Choice:
+    """One way for all layers."""
+    found = [torch.cat(of_layers) for of_layers in zip(*ladders, strict=True)]
+    how = LADDER[weakest(found)]
+    scores = {way.text: clearness(of_way) for way, of_way in zip(LADDER, found, strict=True)}
+    return Choice(how.kind, how.shrinkage, LR, "scores", n_rows, scores=scores)
 
 
 def _far(data: Data, because: str) -> Choice:
@@ -127,38 +144,68 @@ def _far(data: Data, because: str) -> Choice:
     return Choice("whiten", round(shrinkage, 2), FAR_LR, because)
 
 
-def _comparable(data: Data, config: Config) -> Sequence[int]:
-    """Positions of layers that are as wide in all views: all such, or some if they are many."""
+def _comparable(data: Data) -> list[int]:
+    """Positions of layers that are as wide in all views."""
     found = []
     for k, names in enumerate(zip(*data.layers, strict=True)):
         widths = {view.store.layer(name).width for view, name in zip(data.views, names, strict=True)}
         if len(widths) == 1:
             found.append(k)
-    if len(found) <= SAMPLE_LAYERS:
-        return found
-    rng = np.random.default_rng([config.seed, 0, CHOICE])
-    return [int(k) for k in np.sort(rng.choice(found, SAMPLE_LAYERS, replace=False))]
+    return found
 
 
-def _sample(n_rows: int, config: Config) -> Rows:
+def sample(n_rows: int, config: Config, count: int) -> Rows:
     """Some of the rows that are trained on, sorted."""
     rng = np.random.default_rng([config.seed, 1, CHOICE])
-    drawn = rng.choice(n_rows, min(n_rows, SAMPLE_ROWS + HELD_OUT_ROWS), replace=False)
-    return np.sort(drawn[~np.isin(drawn, held_out_rows(n_rows, config))][:SAMPLE_ROWS])
+    drawn = rng.choice(n_rows, min(n_rows, count + HELD_OUT_ROWS), replace=False)
+    return np.sort(drawn[~np.isin(drawn, held_out_rows(n_rows, config))][:count])
 
 
-def _scores(data: Data, standardizer: Standardizer, k: int, rows: Rows) -> list[float]:
-    """Of every way to standardise, on one layer; over all pairs of views."""
-    names = [layers[k] for layers in data.layers]
-    read = [view.read(name, rows) for view, name in zip(data.views, names, strict=True)]
-    made = [each_transform(LADDER, standardizer.statistics(v, name)) for v, name in enumerate(names)]
-    scores = []
-    for transforms in zip(*made, strict=True):
-        unit = [_unit(transform(block)) for transform, block in zip(transforms, read, strict=True)]
+class _Layer:
+    """What one layer's rows say about ways to standardise them."""
+
+    def __init__(self, data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows) -> None:
+        self.names = [layers[k] for layers in data.layers]
+        statistics = [standardizer.statistics(v, name) for v, name in enumerate(self.names)]
+        read = [view.read(name, rows) for view, name in zip(data.views, self.names, strict=True)]
+        near = [nearest((block - of.mean).astype(np.float64)) for block, of in zip(read, statistics, strict=True)]
+        made = [each_transform(LADDER, of) for of in statistics]
+        self.ladder = [margins(_units(transforms, read), near) for transforms in zip(*made, strict=True)]
+        scores = {way.text: clearness(found) for way, found in zip(LADDER, self.ladder, strict=True)}
+        how = LADDER[weakest(self.ladder)]
+        unit = _units([transform(how, of) for of in statistics], read)
         pairs = [row_accuracy(a, b) for a, b in itertools.combinations(unit, 2)]
-        scores.append(sum(pairs) / len(pairs))
-    return scores
+        self.found = sum(pairs) / len(pairs)
+        if how.kind == "whiten" and how.shrinkage <= FINE and not misfit(data):
+            differences = _by_differences(data, standardizer, config, k, rows, near)
+            scores |= {way.text: clearness(found) for way, found in zip(WITHIN, differences, strict=True)}
+            how = (how, *WITHIN)[weakest([self.ladder[LADDER.index(how)], *differences])]
+        self.choice = LayerChoice(list(dict.fromkeys(self.names)), how.kind, how.shrinkage, scores=scores)
 
 
-def _unit(rows: np.ndarray[Any, Any]) -> Tensor:
+def _by_differences(
+    data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows, near: Sequence[Tensor]
+) -> list[Tensor]:
+    """Margins by how views differ, for each shrinkage, estimated a fold of the rows at a time without these."""
+    centred = centred_rows(data, standardizer, k, rows)
+    total, count = trained_scatter(data, standardizer, k, config)
+    variance = level(data, standardizer, k)
+    folds = [part for part in np.array_split(np.arange(len(rows)), FOLDS) if len(part)]
+    left = [spectrum((total - scatter(centred[:, fold])) / (count - len(fold))) for fold in folds]
+    found = []
+    for way in WITHIN:
+        maps = [factor(of, variance, way.shrinkage) for of in left]
+        parts = [
+            margins(_unit(centred @ made), [of[fold] for of in near], fold)
+            for made, fold in zip(maps, folds, strict=True)
+        ]
+        found.append(torch.cat(parts, dim=1))
+    return found
+
+
+def _units(transforms: Sequence[Transform], read: Sequence[np.ndarray[Any, Any]]) -> Tensor:
+    return _unit(np.stack([made(block) for made, block in zip(transforms, read, strict=True)]))
+
+
+def _unit(rows: Doubles) -> Tensor:
     return functional.normalize(torch.from_numpy(rows).float(), dim=-1)

@@ -35,6 +35,7 @@ from contrasim_cli.training.state import (
     provenance,
     resumed_state,
 )
+from contrasim_cli.training.steps import with_steps
 from contrasim_cli.training.within import check_within, within
 from contrasim_cli.transforms import Standardization, Standardizer, Within
 
@@ -106,7 +107,7 @@ class Files:
         if not self.resume or not paths:
             return None
         found = encoders.load(paths[0]).provenance.get("choice")
-        return Choice(**found) if found else None
+        return Choice.read(found) if found else None
 
 
 def standardization_asked(config: Config) -> Standardization:
@@ -127,7 +128,7 @@ def train_encoder(
         Terminated, KeyboardInterrupt: a signal; the state is saved.
     """
     _check_temporary_folder()
-    job, choice = _decided(job, files, budget, progress)
+    job, choice = _decided(job, files, device, budget, progress)
     config, partial = job.config, partial_path(files.encoder)
     check_output(partial, force=True)
     data, maps = _prepared(job, budget, progress)
@@ -174,34 +175,44 @@ def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within |
     if config.anchoring:
         return anchored(job.data, config, progress), None
     how = config.standardization
-    if how.kind == "within":
+    if "within" in how.kinds:
         how = replace(how, within=within(job.data, job.standardizer, config, progress))
     transforms = job.standardizer.transforms(how, job.data.layers, budget, progress)
     return replace(job.data, transforms=transforms), how.within
 
 
-def _decided(job: Job, files: Files, budget: int, progress: Progress) -> tuple[Job, Choice | None]:
+def _decided(
+    job: Job, files: Files, device: torch.device, budget: int, progress: Progress
+) -> tuple[Job, Choice | None]:
     """What the data decide, they decide once for a run and all that resume it."""
     if job.config.standardize != "auto":
         return replace(job, config=_named(job.config, job.data)), None
     before = files.earlier_choice()
-    choice = before or choose(job.data, job.standardizer, job.config, budget, progress)
+    choice = before or _chosen(job, device, budget, progress)
     config = _named(choice.of(job.config, job.picks_lr), job.data)
-    job.standardizer.whitens = config.standardize == "whiten"
+    job.standardizer.whitens = "whiten" in config.standardization.kinds
     if before is None:
         log.info("%s; learning rate %g", choice.text, config.lr)
     return replace(job, config=config), choice
 
 
+def _chosen(job: Job, device: torch.device, budget: int, progress: Progress) -> Choice:
+    choice = choose(job.data, job.standardizer, job.config, budget, progress)
+    config = replace(job.config, lr=choice.lr) if job.picks_lr else job.config
+    return with_steps(choice, job.data, job.standardizer, config, device, budget, progress)
+
+
 def _named(config: Config, data: Data) -> Config:
     """The configuration with the names of the layers whose maps the encoder will hold."""
-    if config.standardize != "within":
+    how = config.standardization
+    if "within" not in how.kinds:
         return config
     check_within(data, config)
     widths = {
         name: view.store.layer(name).width
         for view, names in zip(data.views, data.layers, strict=True)
         for name in names
+        if how.of(name).kind == "within"
     }
     return replace(config, within=tuple(widths.items()))
 

@@ -1,39 +1,40 @@
 """How clearly rows lie nearer to their own than to what is near it: hard negatives, mined among the rows that are trained on.
 
-A row's margins are its cosine with its own row in another view less its cosines with that row's nearest neighbours, in L2 over
-the raw rows as in the retrieval benchmarks, equal rows left out by position and value. Their mean over their standard deviation
-tells ways to standardise apart far more finely than counting rows that are found: it is what decides how often means over
-batches are right.
+A row's margin is its cosine with its own row in another view less its largest cosine with that row's nearest neighbours, in L2
+over the raw rows as in the retrieval benchmarks, equal rows left out by position and value. The margins' mean over their
+standard deviation, their clearness, tells ways to treat rows apart far more finely than counting rows that are found: it is
+what decides how often means over batches are right. Ways are compared on the same rows, so that what is hard about a row for
+all of them drops out of the error of their difference.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contrasim_cli.encoder import Config
-from contrasim_cli.training.data import Data
 from contrasim_cli.training.order import Rows
-from contrasim_cli.training.within import centred_rows, factor, level, scatter, spectrum, trained_scatter
-from contrasim_cli.transforms import Doubles, Standardization, Standardizer, transform
+from contrasim_cli.transforms import Doubles
 
-NEIGHBOURS = 3
-FOLDS = 4
-WITHIN = tuple(Standardization("within", shrinkage) for shrinkage in (0.1, 0.03, 0.01))
+NEIGHBOURS = 10
 TILE_ROWS = 256  # compared at once
 
 
-def nearest(rows: Doubles) -> Tensor:
-    """Positions [n, NEIGHBOURS] of each row's nearest others among rows [n, p]; -1 where no unequal ones are left."""
+def nearest(rows: Doubles, which: Rows | None = None) -> Tensor:
+    """Positions [k, NEIGHBOURS] of the nearest others, among rows [n, p], of those at `which` [k], or of all.
+
+    -1 where no unequal ones are left.
+    """
     values = torch.from_numpy(rows)
+    queries = values if which is None else values[which]
     squares = values.square().sum(dim=1)
     proposed = min(len(values), NEIGHBOURS + _most_equal(rows))
     found = []
-    for start in range(0, len(values), TILE_ROWS):
-        tile = values[start : start + TILE_ROWS]
-        distance = squares[start : start + TILE_ROWS, None] + squares - 2 * tile @ values.T
+    for start in range(0, len(queries), TILE_ROWS):
+        tile = queries[start : start + TILE_ROWS]
+        distance = tile.square().sum(dim=1, keepdim=True) + squares - 2 * tile @ values.T
         closest = distance.topk(proposed, largest=False).indices
         equal = (values[closest] == tile[:, None]).all(dim=-1)
         ranked = closest.masked_fill(equal, -1).gather(1, equal.long().sort(dim=1, stable=True).indices)
@@ -46,57 +47,53 @@ def _most_equal(rows: Doubles) -> int:
     return int(np.unique(rows, axis=0, return_counts=True)[1].max())
 
 
-def margins(unit: Tensor, near: Sequence[Tensor], which: slice) -> Tensor:
-    """All margins of some rows of unit-norm rows [views, n, d], over every ordered pair of views."""
+def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> Tensor:
+    """Margins [ordered pairs of views, k] of unit-norm rows [views, n, d], of those at `which` [k], or of all.
+
+    `near` [k, neighbours] has, of each view, the neighbours of these rows; a neighbour that is missing counts as opposite, and
+    a row that has none has a margin of 0.
+    """
+    at: Any = slice(None) if which is None else which
     found = []
     for i, first in enumerate(unit):
         for j, second in enumerate(unit):
             if i != j:
-                rows, others = first[which], near[j][which]
-                own = (rows * second[which]).sum(dim=1, keepdim=True)
-                margin = own - torch.einsum("rd,rkd->rk", rows, second[others.clamp_min(0)])
-                found.append(margin[others >= 0])
-    return torch.cat(found)
+                rows, others = first[at], near[j]
+                own = (rows * second[at]).sum(dim=1)
+                cosines = torch.einsum("rd,rkd->rk", rows, second[others.clamp_min(0)])
+                margin = own - cosines.masked_fill(others < 0, -1).amax(dim=1)
+                found.append(margin.masked_fill((others < 0).all(dim=1), 0))
+    return torch.stack(found)
 
 
 def clearness(found: Tensor) -> float:
-    """Mean margin over its standard deviation; 0 where there are no margins."""
-    return float(found.mean() / found.std(correction=0).clamp_min(1e-12)) if len(found) else 0.0
+    """Mean margin over the margins' standard deviation."""
+    return float(found.mean() / _deviation(found))
 
 
-def compared(
-    data: Data, standardizer: Standardizer, config: Config, layers: Sequence[int], rows: Rows, how: Standardization
-) -> dict[str, float]:
-    """The mean clearness, over layers, of rows standardised in one way, and by how views differ.
+def weakest(ways: Sequence[Tensor]) -> int:
+    """Of ways in order of strength, by their margins of the same rows: the first that the clearest does not clearly beat.
 
-    How views differ is estimated without the rows that it is judged by, a fold of them at a time.
+    It does where the difference of their clearness is more than its standard error.
     """
-    table = [_of_layer(data, standardizer, config, k, rows, how) for k in layers]
-    means = np.mean(table, axis=0)
-    return {one.text: float(value) for one, value in zip((how, *WITHIN), means, strict=True)}
+    values = [clearness(found) for found in ways]
+    best = values.index(max(values))
+    return next(k for k, found in enumerate(ways) if values[best] - values[k] <= _error(ways[best], found))
 
 
-def _of_layer(
-    data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows, how: Standardization
-) -> list[float]:
-    centred = centred_rows(data, standardizer, k, rows)
-    near = [nearest(view) for view in centred]
-    names = [layers[k] for layers in data.layers]
-    standardised = [
-        transform(how, standardizer.statistics(v, name))(centred[v] + standardizer.statistics(v, name).mean)
-        for v, name in enumerate(names)
-    ]
-    found = [clearness(margins(_unit(np.stack(standardised)), near, slice(None)))]
-    total, count = trained_scatter(data, standardizer, k, config)
-    variance = level(data, standardizer, k)
-    folds = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(len(rows)), FOLDS) if len(part)]
-    left = [spectrum((total - scatter(centred[:, fold])) / (count - len(rows[fold]))) for fold in folds]
-    for one in WITHIN:
-        maps = [factor(of, variance, one.shrinkage) for of in left]
-        parts = [margins(_unit(centred @ made), near, fold) for made, fold in zip(maps, folds, strict=True)]
-        found.append(clearness(torch.cat(parts)))
-    return found
+def _error(one: Tensor, other: Tensor) -> float:
+    """The standard error of the difference of two ways' clearness, by the influence of each row on it.
+
+    Where margins have mean m and deviation s, a margin of m + zs moves m / s by (z - m / s · (z² - 1) / 2) / n.
+    """
+    apart = _influence(one) - _influence(other)
+    return float(apart.std() / len(apart) ** 0.5) if len(apart) > 1 else 0.0
 
 
-def _unit(rows: Doubles) -> Tensor:
-    return functional.normalize(torch.from_numpy(rows).float(), dim=-1)
+def _influence(found: Tensor) -> Tensor:
+    scores = (found - found.mean()) / _deviation(found)
+    return (scores - clearness(found) * (scores.square() - 1) / 2).mean(dim=0)
+
+
+def _deviation(found: Tensor) -> Tensor:
+    return found.std(correction=0).clamp_min(1e-12)

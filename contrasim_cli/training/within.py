@@ -105,17 +105,19 @@ def check_within(data: Data, config: Config) -> None:
 
 
 def within(data: Data, standardizer: Standardizer, config: Config, progress: Progress = silent) -> Within:
-    """The maps of all layers, by name.
+    """The maps of all layers that are standardised so, by name.
 
     Raises:
         MismatchError, UsageError: as for `check_within`.
     """
     check_within(data, config)
     made: dict[str, Doubles] = {}
-    with progress("comparing views", data.n_layers, "layers") as advance:
-        for k in range(data.n_layers):
+    ways = [config.standardization.of(name) for name in data.layers[0]]
+    chosen = [k for k, way in enumerate(ways) if way.kind == "within"]
+    with progress("comparing views", len(chosen), "layers") as advance:
+        for k in chosen:
             total, count = trained_scatter(data, standardizer, k, config)
-            found = factor(spectrum(total / count), level(data, standardizer, k), config.shrinkage)
+            found = factor(spectrum(total / count), level(data, standardizer, k), ways[k].shrinkage)
             made |= {layers[k]: found for layers in data.layers}
             advance(1)
     return Within(made)

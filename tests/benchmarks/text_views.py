@@ -120,7 +120,31 @@ def last(words: list[str], near: Near, rng: random.Random) -> list[str]:
     return replaced(told, 0.15, near, rng)
 
 
+def thinned(words: list[str], near: Near, rng: random.Random) -> list[str]:
+    """Every second word or so, some of them replaced."""
+    start = rng.randrange(2)
+    return replaced(some(words[start::2], 0.8, rng), 0.15, near, rng)
+
+
+def backwards(words: list[str], near: Near, rng: random.Random) -> list[str]:
+    """Runs of three to five words, the last run first."""
+    runs, left = [], list(words)
+    while left:
+        size = rng.randrange(3, 6)
+        runs.append(left[:size])
+        left = left[size:]
+    return some([word for run in runs[::-1] for word in run], 0.4, rng)
+
+
+def telegram(words: list[str], near: Near, rng: random.Random) -> list[str]:
+    """Content words alone, written in lower case, some of them twice."""
+    content = [word.lower() for word in words if word.lower() not in FUNCTION_WORDS and word.isalnum()]
+    kept = some(content or words, 0.5, rng)
+    return [word for word in kept for _ in range(2 if rng.random() < 0.15 else 1)]
+
+
 VIEWS = {tell.__name__: tell for tell in (plain, reworded, moved, first, last)}
+NEW = {tell.__name__: tell for tell in (thinned, backwards, telegram)}  # nothing was ever picked on these
 
 
 def write_views(folder: Path, arguments: argparse.Namespace) -> None:
