@@ -215,7 +215,7 @@ class Run:
             log.warning("%s, which objectives without negatives allow", text)
 
     def _check_learned(self, last: float) -> None:
-        """Refuse an encoder of layers that ends where all similarities are alike: neither its last epoch nor its last step is better."""
+        """Refuse an encoder of layers whose last epoch and last step are no better than similarities that are all alike."""
         chance, loss = self.objective.chance, min(last, self.state.curves["loss"][-1])
         if self.config.task == "pairs" or chance is None or loss < (1 - AT_CHANCE) * chance:
             return

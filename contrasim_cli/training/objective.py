@@ -35,8 +35,10 @@ class Objective:
 
     @property
     def chance(self) -> float | None:
-        """The loss of a step whose similarities are all alike, of task `layers` and objectives with negatives: by Eq. 3
-        (items / |P|) · ln(|N| / |P|), by SupCon the logarithm of all other items' number."""
+        """The loss of similarities that are all alike, for task `layers` and objectives with negatives.
+
+        By Eq. 3 (items / |P|) · ln(|N| / |P|), by SupCon the logarithm of the number of other items.
+        """
         if self.config.task == "pairs" or self.config.objective not in WITH_NEGATIVES:
             return None
         items, positives = self.n_models * self.n_layers, self.n_models - 1

@@ -2,8 +2,8 @@
 
 The first linear layer of a width takes rows x to W (x - μ) A, with W as it was drawn, μ the mean of all models' and layers' rows of
 this width, and A = (Σ_s)^(-1/2), Σ the mean of their covariances, each about its own mean. What layers differ in, their means and
-the directions they vary in, is then wide from the first step, however small it is beside what all rows share. The map is folded into
-weights and bias, so that scoring needs no statistics. A is scaled to rows of mean square 1, as the weights are drawn for.
+the directions they vary in, is then wide from the first step, however small it is beside what all rows share. The map is folded
+into weights and bias, so that scoring needs no statistics. A is scaled to rows of mean square 1, as the weights are drawn for.
 """
 
 import math
