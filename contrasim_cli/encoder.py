@@ -84,6 +84,7 @@ class Config:
     members: int = 1
     measures: tuple[str, ...] = ()  # that an encoder of measures looks at
     steps: int = 0  # of an epoch of its training
+    start: str = "random"  # of the first layers: random, or whitened, by the rows that are trained on
 
     @property
     def stacked(self) -> bool:
@@ -190,6 +191,14 @@ class Encoder(nn.Module):
         scaled = unit * rows.shape[-1] ** 0.5  # values of about 1, as an MLP is initialised for
         beside = functional.normalize(self._mlp(scaled, key), dim=-1)
         return functional.normalize(_widened(functional.linear(unit, self.linear[key])) + self.gain * beside, dim=-1)
+
+    @torch.no_grad()
+    def fold(self, width: int, mean: np.ndarray[Any, Any], factor: np.ndarray[Any, Any]) -> None:
+        """Let the MLP's first layer of this width take (rows - mean [p]) · factor [p, p] in place of rows."""
+        first = self.first[_key(0, width)]
+        weight = first.weight.double().cpu() @ torch.from_numpy(factor).T
+        first.bias -= (weight @ torch.from_numpy(mean)).to(first.bias)
+        first.weight.copy_(weight)
 
     def keep(self, maps: Within) -> None:
         """Keep the maps by which rows are standardised."""

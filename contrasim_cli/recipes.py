@@ -5,6 +5,8 @@ from typing import Any
 
 PAPER: dict[str, Any] = {
     "objective": "contrasim",
+    "similarity": "dot",
+    "start": "random",
     "standardize": "none",
     "shrinkage": 0.01,
     "path": "mlp",
@@ -19,14 +21,19 @@ PAPER: dict[str, Any] = {
     "patience": 0,
     "batch_size": 1024,
 }
-# Rows of any network share a large mean, so that without centring the first steps, or the whole run, go into taking it away.
 # Many short steps with a falling rate get further, in less time, than few long ones.
-_DEFAULT = PAPER | {"standardize": "center", "schedule": "cosine", "warmup": 0.1}
+_DEFAULT = PAPER | {"schedule": "cosine", "warmup": 0.1}
+
+LEAST_STEPS = 320  # where rows are few, so many steps make more epochs
 
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {"layers": PAPER | {"epochs": 50}, "pairs": PAPER | {"epochs": 30}},
     "default": {
-        "layers": _DEFAULT | {"batch_size": 64, "epochs": 20},
+        # what a layer's rows share, their mean, tells layers apart on other data too, so that it stays; the first layer starts by
+        # whitening rows, in which layers lie apart from the first step. `dot` is flat where all outputs are alike, `norm` is not.
+        "layers": _DEFAULT
+        | {"similarity": "norm", "start": "whitened", "temperature": 0.2}
+        | {"batch_size": 64, "epochs": 5, "least_steps": LEAST_STEPS},
         # an MLP learns the two views by heart; a linear map that starts as the identity carries over to others, the more so
         # where all other rows count and not only the nearest
         "pairs": _DEFAULT
@@ -42,7 +49,17 @@ ANCHORED: dict[str, dict[str, Any]] = {
     "layers": {"objective": "supcon", "batch_size": 32, "epochs": 3, "copies": 1, "members": 3},
     "pairs": {"objective": "supcon", "batch_size": 256, "epochs": 5, "copies": 0, "temperature": 0.07},
 }
-_ANCHORED: dict[str, Any] = {"standardize": "none", "path": "mlp", "output": 128, "n_anchors": 128}
+_ANCHORED: dict[str, Any] = {
+    "similarity": "dot",
+    "start": "random",
+    "temperature": 0.07,
+    "standardize": "none",
+    "path": "mlp",
+    "output": 128,
+    "n_anchors": 128,
+    "least_steps": 0,
+}
+WITHOUT_NEGATIVES = frozenset({"deepdot", "deepcka"})
 
 # An encoder of measures: a small network over grids, of which there are as many as pairs of stores.
 MEASURED: dict[str, Any] = {
@@ -83,10 +100,14 @@ def chosen(recipe: str, task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     parts = MEASURED if given.get("inputs") == "measures" else RECIPES[recipe][task]
     if given.get("inputs") == "anchors":
         parts = parts | _ANCHORED | ({"copies": 0} if recipe == "paper" else ANCHORED[task])
+    if given.get("objective") in WITHOUT_NEGATIVES:
+        parts = parts | {"similarity": "dot"}
+    if given.get("epochs") is not None:
+        parts = parts | {"least_steps": 0}
     found = parts | {name: value for name, value in given.items() if value is not None}
     return found if given.get("members") or averages(found) else found | {"members": 1}
 
 
 def averages(parts: Mapping[str, Any]) -> bool:
     """Whether the similarity of outputs side by side is the mean of the members': that of dot products is."""
-    return bool(parts.get("similarity", "dot") == "dot" and parts["objective"] != "deepcka")
+    return bool(parts["similarity"] == "dot" and parts["objective"] != "deepcka")

@@ -121,9 +121,15 @@ def _wanted(
     versions = [encoder.FORMAT_VERSION, __version__, str(torch.__version__), np.__version__]
     depends = [dataclasses.asdict(config), picks_lr, list(stores), versions, training.device.type]
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
-    name = objective or config.objective
+    name = objective or _paper_name(config)
     path = training.folder / f"{name}-{training.task}-seed{seed}-{digest[:20]}.pt"
     return Wanted(name, one, config, picks_lr, path)
+
+
+def _paper_name(config: Config) -> str:
+    """The objective, with the similarity of encoded rows where it has one."""
+    kind = (config.objective, config.similarity)
+    return next((name for name, parts in OBJECTIVES.items() if parts == kind), config.objective)
 
 
 def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = silent) -> list[Scorer]:

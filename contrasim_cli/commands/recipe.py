@@ -119,12 +119,20 @@ ObjectiveOption = Annotated[
     Objective | None,
     typer.Option("--objective", help="Loss: Eq. 3, SupCon, or positives only.", show_default=False),
 ]
+SimilarityOption = Annotated[
+    Similarity | None,
+    typer.Option(
+        "--similarity",
+        help="Between encoded rows: dot, or norm, 1 - distance; default: norm for layers of raw inputs, else dot.",
+        show_default=False,
+    ),
+]
 Epochs = Annotated[
     int | None,
     typer.Option(
         "--epochs",
         min=1,
-        help="How often every row is seen; recipe paper: 50 (layers), 30 (pairs).",
+        help="How often every row is seen; default: 5 or more, for 320 steps at least (layers), 10 (pairs); recipe paper: 50, 30.",
         show_default=False,
     ),
 ]

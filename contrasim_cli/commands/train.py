@@ -38,9 +38,7 @@ def train(
         typer.Option("--recipe", help="What stands where options do not say otherwise; paper: as published."),
     ] = r.Recipe.default,
     objective: r.ObjectiveOption = None,
-    similarity: Annotated[
-        r.Similarity, typer.Option("--similarity", help="Between encoded rows: dot or 1 - distance.")
-    ] = r.Similarity.dot,
+    similarity: r.SimilarityOption = None,
     epochs: r.Epochs = None,
     lr: r.LearningRate = None,
     schedule: r.ScheduleOption = None,
@@ -127,7 +125,7 @@ def train(
         "members": members,
         "standardize": standardize and standardize.value,
         "shrinkage": shrinkage,
-        "similarity": similarity.value,
+        "similarity": similarity and similarity.value,
         "hidden": tuple(hidden) if hidden else None,
         "anchor_side": anchor_side.value,
         "encoder_per_view": encoder_per_view,

@@ -4,6 +4,7 @@ What `contrasim train` calls, and whatever else trains encoders.
 """
 
 import logging
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.order import Order
 from contrasim_cli.training.rows import Source
+from contrasim_cli.training.start import warm
 from contrasim_cli.training.state import (
     State,
     check_resumable,
@@ -53,6 +55,7 @@ def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) 
     parts = dict(parts)
     per_view = bool(parts.get("encoder_per_view"))
     count, features = parts.pop("n_anchors", 0), tuple(parts.pop("features", FEATURES))
+    least_steps = parts.pop("least_steps", 0)
     if parts.get("inputs") == "anchors":
         components, members = parts.get("components", 0), parts.get("members", 1)
         drawn, _ = draw(data.views, count, parts.get("seed", 0), features, components, members)
@@ -65,7 +68,9 @@ def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) 
             features=features,
             **parts | {"output": parts["output"] or Config.output},
         )
-    return Config(
+    if parts.get("path") != "mlp":
+        parts["start"] = "random"
+    config = Config(
         task=task,
         recipe=recipe,
         widths=data.widths,
@@ -73,6 +78,7 @@ def configuration(data: Data, task: str, recipe: str, parts: Mapping[str, Any]) 
         view_widths=data.view_widths if per_view else (),
         **parts | {"output": parts["output"] or data.widths[-1]},
     )
+    return replace(config, epochs=max(config.epochs, math.ceil(least_steps / Order.of(data, config).n_steps)))
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def train_encoder(
         discard(partial)
         sweep(files.encoder)
         return curves_of(there)
-    state = _state(files, config, about, device)
+    state = _state(files, data, config, about, device)
     if maps:
         state.encoder.keep(maps)
 
@@ -229,12 +235,14 @@ def _complete(output: Path, config: Config, about: dict[str, Any]) -> encoders.C
     return found
 
 
-def _state(files: Files, config: Config, about: dict[str, Any], device: torch.device) -> State:
+def _state(files: Files, data: Data, config: Config, about: dict[str, Any], device: torch.device) -> State:
     """A fresh state, or that of the run to be resumed."""
     partial = partial_path(files.encoder)
     if not (files.resume and partial.exists()):
         check_room(config, device)
-        return new_state(config, device)
+        state = new_state(config, device)
+        warm(state.encoder, data, config)
+        return state
     found = encoders.load(partial)
     check_resumable(found, about)
     state = resumed_state(found, config, device)

@@ -23,6 +23,7 @@ from contrasim_cli.training.validation import layer_accuracy, mean_row_accuracy
 
 log = logging.getLogger(__name__)
 
+AT_CHANCE = 0.02  # within so much of the loss of chance, or above it, nothing has been learned
 COLLAPSED = 1e-3  # all outputs this close to each other: the encoder says nothing any more
 
 
@@ -97,7 +98,10 @@ class Run:
         state.add(**found)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         if last is not None:
-            self._check_outputs(self._encode(state.result, last[1], last[0]))
+            z = self._encode(state.result, last[1], last[0])
+            self._check_outputs(z)
+            if state.epoch == self.config.epochs:
+                self._check_learned(float(self.objective(z)))
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -209,3 +213,14 @@ class Run:
             raise self._failure(f"{text}; lower --lr or standardise the rows")
         if epoch == self.config.epochs:
             log.warning("%s, which objectives without negatives allow", text)
+
+    def _check_learned(self, last: float) -> None:
+        """Refuse an encoder of layers whose last epoch and last step are no better than similarities that are all alike."""
+        chance, loss = self.objective.chance, min(last, self.state.curves["loss"][-1])
+        if self.config.task == "pairs" or chance is None or loss < (1 - AT_CHANCE) * chance:
+            return
+        text = f"the loss ends at {loss:.4g}, where {chance:.4g} is that of chance: the encoder tells no layers apart"
+        if self.config.recipe == "paper":
+            log.warning("%s, which recipe paper allows; recipe default learns faster", text)
+            return
+        raise self._failure(f"{text}; give more --epochs, --similarity norm or --standardize none")

@@ -1,5 +1,6 @@
 """The loss of a step's encoded items."""
 
+import math
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -31,6 +32,19 @@ class Objective:
         if count == 1:
             return self._of_member(z)
         return torch.stack([self._of_member(part * count**0.5) for part in z.chunk(count, dim=-1)]).mean()
+
+    @property
+    def chance(self) -> float | None:
+        """The loss of similarities that are all alike, for task `layers` and objectives with negatives.
+
+        By Eq. 3 (items / |P|) · ln(|N| / |P|), by SupCon the logarithm of the number of other items.
+        """
+        if self.config.task == "pairs" or self.config.objective not in WITH_NEGATIVES:
+            return None
+        items, positives = self.n_models * self.n_layers, self.n_models - 1
+        if self.config.objective == "supcon":
+            return math.log(items - 1)
+        return items / positives * math.log((items - self.n_models) / positives)
 
     def _of_member(self, z: Tensor) -> Tensor:
         """Of more than two views, the mean over all pairs of them."""

@@ -18,7 +18,7 @@ BLOCK_ROWS = 256
 GROUP_ROWS = 16_384
 GROUP_BYTES = 256 << 20  # of which two are held where rows are streamed: the one in use and the next
 HELD_OUT_ROWS = 1024  # at most: validation compares each with each
-SHUFFLE, HOLD_OUT, NOISE, CHOICE = range(4)  # what a seed is for
+SHUFFLE, HOLD_OUT, NOISE, CHOICE, START = range(5)  # what a seed is for
 
 Rows = npt.NDArray[np.int64]
 
