@@ -59,7 +59,7 @@ def train(
     copies: r.Copies = None,
     members: r.Members = None,
     measures: r.MeasuresOption = None,
-    match: r.MatchOption = r.Match.index,
+    match: r.MatchOption = r.Match.order,
     start: r.StartOption = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
