@@ -206,7 +206,7 @@ def _check_stacked(
         "--copies": given["copies"] is not None,
         "--path": given["path"],
         "--dim": given["output"] is not None,
-        "--similarity": given["similarity"] != "dot",
+        "--similarity": given["similarity"] not in (None, "dot"),
         "--anchor-side": given["anchor_side"] != "both",
         "--encoder-per-view": given["encoder_per_view"],
         "--precision": given["precision"] != "float32",
