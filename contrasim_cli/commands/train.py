@@ -164,7 +164,7 @@ def train(
         if task is r.Task.layers and inputs is r.RowsIn.raw:
             log.warning(
                 "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid for them alone; "
-                "--inputs anchors makes one for others",
+                "--inputs measures or anchors makes one for others",
                 len(data.views),
             )
         sources = standardize_from or ()
