@@ -25,6 +25,7 @@ class Content:
     `ordered`: the container keeps the order in which arrays were written; otherwise they are sorted by name.
     `texts`: vectors of strings, any of which may name the rows. Vectors of integers, which may too, are among the arrays.
     `names`: the text or vector of integers that the container itself says to be the rows' names.
+    `files`: what was read, where that is not the one file that was opened.
     `passed`: what no layer can be made of, and why: {"tokens": "an array of Python objects"}.
     """
 
@@ -34,6 +35,7 @@ class Content:
     texts: Mapping[str, Ids] = field(default_factory=dict)
     names: str | None = None
     passed: Mapping[str, str] = field(default_factory=dict)
+    files: tuple[Path, ...] = ()
     close: Callable[[], None] = lambda: None
 
 

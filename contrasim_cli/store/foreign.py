@@ -44,7 +44,8 @@ def store_of(path: Path, content: Content, axes: str | None = None) -> Store:
     for name, why in content.passed.items():
         log.info("%s: %s: %s, not taken as a layer", quoted(path), quoted(name), why)
     ids = _ids(path, content, layers[0].n_rows)
-    return Store(path, content.kind, {layer.name: layer for layer in layers}, ids, close=content.close)
+    by_name = {layer.name: layer for layer in layers}
+    return Store(path, content.kind, by_name, ids, files=content.files, close=content.close)
 
 
 def _ids(path: Path, content: Content, n_rows: int) -> Ids | None:

@@ -12,15 +12,37 @@ import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
 from contrasim_cli.files import first_bytes, quoted, readable
-from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
+from contrasim_cli.store import (
+    arrayfolder,
+    delimited,
+    extras,
+    foreign,
+    format,
+    hdf5,
+    neurox,
+    packed,
+    seal,
+    shards,
+    thingsvision,
+)
+from contrasim_cli.store.content import Content
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ZARR = {".zarray", ".zgroup", "zarr.json"}
+KINDS = "a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
+GUESSES = {
+    b"version https://git-lfs": "is a Git LFS pointer, fetch the file itself with git lfs pull",
+    b"\x80": "looks like a pickle, which is refused because it can run code",
+    b"\xff\xfe": "is text in UTF-16, convert it first (iconv -f utf-16 -t utf-8)",
+    b"\x1f\x8b": "is packed with gzip, unpack it first",
+    b"FEA1": "is a Feather file of version 1, write it again as version 2",
+}
 ATTEMPTS = 20  # at opening a file that is replaced meanwhile
 PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
 
-Opened = TypeVar("Opened", Store, foreign.Content)
+Opened = TypeVar("Opened", Store, Content)
 
 
 def open_stores(paths: Sequence[Path]) -> list[Store]:
@@ -52,24 +74,77 @@ def open_store(path: Path, axes: str | None = None) -> Store:
     Raises:
         UsageError: there are no such axes.
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
-        MissingError: a .safetensors file without the extra `hf`.
+        MissingError: the extra that a kind of file needs is not there.
     """
     axes = foreign.check_axes(axes)
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return thingsvision.read_thingsvision(path, _arrays)
+    if os.path.isdir(path) and (content := _folder(path)) is not None:
+        return foreign.store_of(path, content, axes)
     start = first_bytes(path)
     return _open_hdf5(path, axes) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start), axes)
 
 
-def _content(path: Path, start: bytes) -> foreign.Content:
+def _folder(path: Path, budget: int | None = None) -> Content | None:
+    """What a folder holds that is a store; None if it is none."""
+    with readable(path):
+        names = os.listdir(path)
+    if not ZARR.isdisjoint(names):
+        return extras.read_zarr(path, budget)
+    if (index := shards.index_of(path)) is not None:
+        return shards.read_shards(path, index, _any_content)
+    files = arrayfolder.array_files(path)
+    return arrayfolder.read_folder(path, files, _any_content) if files else None
+
+
+def _any_content(path: Path) -> Content:
+    return _content(path, first_bytes(path))
+
+
+def _starts(*marks: bytes) -> Callable[[Path, bytes], bool]:
+    return lambda path, start: start.startswith(marks)
+
+
+def _zip(path: Path, budget: int | None) -> Content:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return foreign.read_torch(path)
+    if names and all(name.endswith(".npy") for name in names):
+        return foreign.read_npz(path)
+    if any(name.rpartition("/")[2] in ZARR and name.count("/") < 2 for name in names):
+        return extras.read_zarr(path, budget)
+    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt nor zarr")
+
+
+# what a file that is no HDF5 is, by its content, and what reads it; the first that fits
+DETECTION: tuple[tuple[Callable[[Path, bytes], bool], Callable[[Path, int | None], Content]], ...] = (
+    (_starts(b"\x93NUMPY"), lambda path, budget: foreign.read_npy(path)),
+    (_starts(b"PK\x03\x04"), _zip),
+    (_starts(b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"), extras.read_table),
+    (_starts(b"MATLAB 5.0 MAT-file"), extras.read_matlab),
+    (lambda path, start: start.startswith(b"\x1f\x8b") and packed.starts_with_npy(path), packed.read_packed),
+    (
+        shards.is_index,
+        lambda path, budget: shards.read_shards(path, path, _any_content),
+    ),
+    (
+        lambda path, start: start[8:9] == b"{" and b"\0" in start[:8],
+        lambda path, budget: foreign.read_safetensors(path),
+    ),
+    (lambda path, start: delimited.is_text(path), delimited.read_delimited),
+)
+
+
+def _content(path: Path, start: bytes, budget: int | None = None) -> Content:
     """What a file that is no HDF5 holds."""
-    if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(path)
-    if start.startswith(b"PK\x03\x04"):
-        return _open_zip(path)
-    if start[8:9] == b"{":
-        return foreign.read_safetensors(path)
-    raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
+    for is_kind, read in DETECTION:
+        if is_kind(path, start):
+            return read(path, budget)
+    raise InputError(f"{quoted(path)}: {_guess(start)}; {KINDS}")
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
@@ -81,7 +156,7 @@ def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     return content.arrays, content.close
 
 
-def _plain_content(path: Path) -> foreign.Content:
+def _plain_content(path: Path) -> Content:
     """Somebody's HDF5 file."""
     file = hdf5.open_file(path)
     with _closed_on_error(path, file):
@@ -125,7 +200,7 @@ def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], No
     raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
 
 
-def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
+def _check(path: Path, read: Callable[[], Store | Content]) -> None:
     """Make sure that HDF5 can read a file: its seal vouches for it, or a child process reads it."""
 
     def rehearsal() -> None:
@@ -173,26 +248,9 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(path: Path) -> foreign.Content:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
-    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(path)
-    if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(path)
-    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
-
-
 def _guess(start: bytes) -> str:
     if not start:
         return "is empty"
     if start.lstrip()[:1] == b"<":
         return "looks like a web page"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, fetch the file itself with git lfs pull"
-    if start[:1] == b"\x80":
-        return "looks like a pickle, which is refused because it can run code"
-    return "is of no kind that is read"
+    return next((said for mark, said in GUESSES.items() if start.startswith(mark)), "is of no kind that is read")

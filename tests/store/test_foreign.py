@@ -278,8 +278,8 @@ def test_no_pickle_is_run(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.pt") == refusal(tmp_path / "b.pt") == more
     assert refusal(tmp_path / "c.npy") == refusal(tmp_path / "legacy.pt")
     assert refusal(tmp_path / "c.npy") == (
-        "looks like a pickle, which is refused because it can run code; a store is HDF5, .npy, .npz, .safetensors or a .pt "
-        "of tensors"
+        "looks like a pickle, which is refused because it can run code; a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, "
+        "zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
     )
     assert refusal(tmp_path / "d.npy").endswith("the file is damaged or holds Python objects")
     assert refusal(tmp_path / "e.npz").endswith("the file is damaged or holds Python objects")
@@ -430,4 +430,4 @@ def test_damaged_archives(tmp_path: Path) -> None:
     assert refused > 100
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("readme.txt", "")
-    assert refusal(tmp_path / "c.zip") == "is a zip archive, but neither .npz nor .pt"
+    assert refusal(tmp_path / "c.zip") == "is a zip archive, but neither .npz nor .pt nor zarr"
