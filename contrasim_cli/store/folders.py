@@ -38,7 +38,9 @@ def members(folder: Path) -> list[Path]:
     """
     with readable(folder):
         names = sorted(
-            entry.name for entry in os.scandir(folder) if not entry.name.startswith(".") and not entry.is_dir()
+            entry.name
+            for entry in os.scandir(folder)
+            if not entry.name.startswith(".") and not os.path.isdir(entry.path)
         )
     return [member(folder, name) for name in names]
 

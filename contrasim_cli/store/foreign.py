@@ -75,7 +75,7 @@ def read_npy(path: Path) -> Content:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
-    return Content(".npy", {path.stem: array})
+    return sorted_out(path, ".npy", {path.stem: array})
 
 
 def read_npz(path: Path) -> Content:

@@ -62,8 +62,10 @@ def _variables(path: Path, claims: Mapping[str, Claim]) -> dict[str, Any]:
 
 
 def _read(path: Path, read: Any) -> Any:
+    with readable(path):
+        file = path.open("rb")
     try:
-        with readable(path), path.open("rb") as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
+        with file as stream, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", MatReadWarning)  # of two variables of the same name
             return read(stream)
@@ -90,8 +92,10 @@ def _members(name: str, value: Any, depth: int) -> Iterator[Member]:
 
 def _cells(name: str, cells: list[Any], depth: int) -> Iterator[Member]:
     """A cell array of texts is a vector of texts; in one of matrices, each is named by its number."""
-    if all(isinstance(cell, np.ndarray) and cell.dtype.kind == "U" and cell.size <= 1 for cell in cells):
-        yield name, np.array([cell.item() if cell.size else "" for cell in cells]), None
+    arrays = [cell for cell in cells if isinstance(cell, np.ndarray)]
+    texts = [cell.size <= 1 and (cell.dtype.kind == "U" or not cell.size) for cell in arrays]
+    if len(arrays) == len(cells) and all(texts) and any(cell.dtype.kind == "U" for cell in arrays):
+        yield name, np.array([str(cell.item()) if cell.size else "" for cell in arrays]), None
         return
     for number, cell in enumerate(cells):
         yield from _members(f"{name}.{number}", cell, depth + 1)

@@ -99,6 +99,8 @@ class Archive(Tree):
         prefix = f"{first.pop()}/" if len(first) == 1 and all("/" in info.filename for info in infos) else ""
         self._infos = {info.filename.removeprefix(prefix): info for info in infos}
         self.names = sorted(self._infos)
+        if len(self.names) < len(infos):
+            raise ValueError("two of its files have the same name")
 
     def size(self, name: str) -> int:
         """Bytes of a file once it is unpacked."""
