@@ -30,7 +30,6 @@ from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks
 from contrasim_cli.store.format import FLOATS
-from contrasim_cli.store.thingsvision import feature_files
 
 log = logging.getLogger(__name__)
 
@@ -100,10 +99,10 @@ def _specs(store: Store, names: Sequence[str], options: ImportOptions) -> list[L
 
 
 def _digest(store: Store) -> str:
-    """Digest of the file, or of those of a folder's files that were read."""
-    if not store.path.is_dir():
+    """Digest of the file, or of those that were read in its place."""
+    if not store.files:
         return file_digest(store.path)
-    digests = [(path.name, file_digest(path)) for path in feature_files(store.path)]
+    digests = [(path.name, file_digest(path)) for path in store.files]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 

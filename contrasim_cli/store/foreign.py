@@ -8,8 +8,7 @@ is there; `axes` says what the dimensions are, of which numbered arrays count as
 import logging
 import re
 import struct
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from contrasim_cli import archives
 from contrasim_cli.errors import InputError, MissingError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.format import check_rows, read_ids
+from contrasim_cli.store.content import Content, sorted_out
+from contrasim_cli.store.format import check_rows, text_ids
 from contrasim_cli.store.hdf5 import check_dataset, is_text
 from contrasim_cli.store.joined import Joined, Slab
 from contrasim_cli.store.npz import members
@@ -34,16 +34,6 @@ NUMERIC = "fiu"
 AXES = (LAYERS_FIRST, ROWS_FIRST, PARTS) = ("layers,rows,width", "rows,layers,width", "parts,rows,width")
 
 
-@dataclass(frozen=True)
-class Content:
-    """The arrays of a file by name, and what is known of its rows' ids: a text dataset, or strings."""
-
-    kind: str
-    arrays: Mapping[str, Array]
-    ids: Any = None
-    close: Callable[[], None] = lambda: None
-
-
 def store_of(path: Path, content: Content, axes: str | None = None) -> Store:
     """The layers among the arrays of a file.
 
@@ -51,12 +41,19 @@ def store_of(path: Path, content: Content, axes: str | None = None) -> Store:
         InputError: there are none, their shapes are ambiguous, or they or the ids disagree on rows.
     """
     layers = choose_layers(path, content.arrays, axes)
-    ids = None
-    if isinstance(content.ids, np.ndarray):
-        ids = _array_ids(path, content.ids, layers[0].n_rows)
-    elif content.ids is not None:
-        ids = read_ids(path, content.ids, layers[0].n_rows)
-    return Store(path, content.kind, {layer.name: layer for layer in layers}, ids, close=content.close)
+    for name, why in content.passed.items():
+        log.info("%s: %s: %s, not taken as a layer", quoted(path), quoted(name), why)
+    ids = _ids(path, content, layers[0].n_rows)
+    by_name = {layer.name: layer for layer in layers}
+    return Store(path, content.kind, by_name, ids, files=content.files, close=content.close)
+
+
+def _ids(path: Path, content: Content, n_rows: int) -> Ids | None:
+    """The names of the rows."""
+    ids = content.texts.get(content.names or "ids")
+    if ids is not None and ids.count != n_rows:
+        raise InputError(f"{quoted(path)}: has {ids.count} ids for {n_rows} rows; mend one of them")
+    return ids
 
 
 def read_plain_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset]) -> Content:
@@ -67,8 +64,8 @@ def read_plain_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Datase
             continue
         check_dataset(path, name, dataset)
         arrays[name] = dataset
-    text = found.get("ids")
-    return Content("HDF5", arrays, text if text is not None and text.ndim == 1 else None, file.close)
+    texts = {"ids": text_ids(path, found["ids"])} if "ids" in found and is_text(found["ids"]) else {}
+    return Content("HDF5", arrays, texts=texts, close=file.close)
 
 
 def read_npy(file: Snapshot) -> Content:
@@ -79,7 +76,7 @@ def read_npy(file: Snapshot) -> Content:
             array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise _unreadable(path, ".npy", error) from error
-    return Content(".npy", {quoted(path.stem): array})
+    return sorted_out(path, ".npy", {quoted(path.stem): array})
 
 
 def read_npz(file: Snapshot) -> Content:
@@ -89,8 +86,7 @@ def read_npz(file: Snapshot) -> Content:
         arrays = {name: member.array() for name, member in members(file).items()}
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise _unreadable(path, ".npz", error) from error
-    ids = arrays.pop("ids") if "ids" in arrays and arrays["ids"].ndim == 1 else None
-    return Content(".npz", arrays, ids)
+    return sorted_out(path, ".npz", arrays)
 
 
 def read_safetensors(file: Snapshot) -> Content:
@@ -168,18 +164,6 @@ def _unreadable(path: Path, kind: str, error: Exception) -> InputError:
     return InputError(
         f"{quoted(path)}: cannot be read as {kind} ({reason(error)}); the file is damaged or holds Python objects"
     )
-
-
-def _array_ids(path: Path, ids: npt.NDArray[Any], n_rows: int) -> Ids:
-    if ids.shape != (n_rows,) or ids.dtype.kind not in "US":
-        raise InputError(
-            f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings; store them as text"
-        )
-    try:
-        names = ids if ids.dtype.kind == "U" else np.char.decode(ids, "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{quoted(path)}: ids are no UTF-8 ({reason(error)}); store them as text") from error
-    return Ids(n_rows, lambda start, stop: [str(name) for name in names[start:stop]])
 
 
 def check_axes(axes: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Trying in a child process what may crash, hang or take all memory: HDF5 does so on some damaged files."""
+"""Trying in a child process what may crash, hang or take all memory: HDF5 and scipy do so on some damaged files."""
 
 import contextlib
 import json
@@ -22,16 +22,16 @@ SECONDS = 2  # of processor time for a small file, and one more for every 4 MB o
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
-def rehearse(path: Path, work: Callable[[], object]) -> None:
+def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held: int = 0) -> None:
     """Do the work in a child process first; it is safe here if this returns.
 
     The child is a fork, so that it costs milliseconds, and has limits of memory and processor time that follow from the size of
-    the file. Errors other than of inputs are left to be met here.
+    the file and from the bytes that are to be held of it. Errors other than of inputs are left to be met here.
 
     Raises:
         InputError: the child met one, or crashed, hung or needed more memory than the file can be in need of.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size + held
     receiver, sender = os.pipe()
     try:
         pid = _fork()
@@ -52,7 +52,7 @@ def rehearse(path: Path, work: Callable[[], object]) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
-    _judge(path, status, told)
+    _judge(path, status, told, library)
 
 
 def _fork() -> int:
@@ -69,18 +69,19 @@ def _status(pid: int) -> int | None:
         return None
 
 
-def _judge(path: Path, status: int | None, told: bytes) -> None:
+def _judge(path: Path, status: int | None, told: bytes, library: str) -> None:
     if not told:  # a child that comes to its end tells something
-        cause = _cause(os.WTERMSIG(status)) if status is not None and os.WIFSIGNALED(status) else "HDF5 crashes on it"
+        crashed = status is None or not os.WIFSIGNALED(status)
+        cause = f"{library} crashes on it" if crashed else _cause(os.WTERMSIG(status or 0), library)
         raise InputError(f"{quoted(path)}: {cause}; the file is damaged, copy or extract it again")
     raise_all([InputError(line) for line in json.loads(told)])
 
 
-def _cause(number: int) -> str:
+def _cause(number: int, library: str) -> str:
     if number in CRASHES:
-        return f"HDF5 crashes on it ({signal.Signals(number).name})"
+        return f"{library} crashes on it ({signal.Signals(number).name})"
     if number == signal.SIGXCPU:
-        return "HDF5 hangs on it"
+        return f"{library} hangs on it"
     return f"the process that tried to open it was ended by signal {number}"
 
 

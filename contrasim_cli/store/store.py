@@ -102,7 +102,10 @@ class Ids:
 
 @dataclass(frozen=True)
 class Store:
-    """One model run over one data set: layers by name in their order, and what is known about them."""
+    """One model run over one data set: layers by name in their order, and what is known about them.
+
+    `files` are those that are read, where it is not the one at `path`.
+    """
 
     path: Path
     kind: str
@@ -111,6 +114,7 @@ class Store:
     attrs: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
+    files: Sequence[Path] = ()
     close: Callable[[], None] = lambda: None
 
     @property

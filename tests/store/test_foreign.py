@@ -210,11 +210,9 @@ def test_archives_are_mapped_unless_they_are_compressed(tmp_path: Path) -> None:
     ("members", "message"),
     [
         ({"a": A, "b": A[:2]}, "layer b has 2 rows where a has 4; every layer of a store has the same rows"),
-        ({"x": A.astype(complex)}, "x is complex128; layers are real numbers"),
         ({"x": A > 0}, "x is bool; layers are real numbers"),
         ({"x": A[0]}, "holds no matrix [rows, width] of numbers: x float32 (3,)"),
         ({"x": A[:, :0]}, "layer x has no columns"),
-        ({"x": A, "ids": np.arange(4)}, "ids are int64 (4,); expected 4 strings; store them as text"),
     ],
 )
 def test_what_is_no_layer_is_refused_in_hdf5_and_npz(tmp_path: Path, members: dict, message: str) -> None:
@@ -231,7 +229,7 @@ def test_nothing_at_all(tmp_path: Path) -> None:
 
 def test_strings_are_no_layer(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=A.astype(str))
-    assert refusal(tmp_path / "a.npz") == "x is <U32; layers are real numbers"
+    assert refusal(tmp_path / "a.npz") == "holds no matrix [rows, width] of numbers: nothing"
     assert refusal(hdf5(tmp_path / "a.h5", x=A.astype("S9"))) == "holds no matrix [rows, width] of numbers: nothing"
 
 
@@ -280,8 +278,8 @@ def test_no_pickle_is_run(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.pt") == refusal(tmp_path / "b.pt") == more
     assert refusal(tmp_path / "c.npy") == refusal(tmp_path / "legacy.pt")
     assert refusal(tmp_path / "c.npy") == (
-        "looks like a pickle, which is refused because it can run code; a store is HDF5, .npy, .npz, .safetensors or a .pt "
-        "of tensors"
+        "looks like a pickle, which is refused because it can run code; a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, "
+        "zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
     )
     assert refusal(tmp_path / "d.npy").endswith("the file is damaged or holds Python objects")
     assert refusal(tmp_path / "e.npz").endswith("the file is damaged or holds Python objects")
@@ -348,7 +346,9 @@ def test_claims_of_terabytes_are_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "b.h5", "w") as file:
         file["x"] = A
         file.create_dataset("ids", (2**60,), h5py.string_dtype(), chunks=(1024,))
-    assert refusal(tmp_path / "b.h5") == f"ids are object ({2**60},); expected 4 strings; store them as text"
+    assert refusal(tmp_path / "b.h5") == (
+        f"ids: shape ({2**60},) is claimed, but not all of its values were ever written"
+    )
     with h5py.File(tmp_path / "c.h5", "w") as file:
         file.create_dataset("x", (2**30, 256), "f4")  # one piece, of which nothing was written
     assert refusal(tmp_path / "c.h5").endswith("is claimed, but not all of its values were ever written")
@@ -430,4 +430,4 @@ def test_damaged_archives(tmp_path: Path) -> None:
     assert refused > 100
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("readme.txt", "")
-    assert refusal(tmp_path / "c.zip") == "is a zip archive, but neither .npz nor .pt"
+    assert refusal(tmp_path / "c.zip") == "is a zip archive, but neither .npz nor .pt nor zarr"

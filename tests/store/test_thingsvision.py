@@ -39,6 +39,27 @@ def as_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file[name] = array
 
 
+def as_txt(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        np.savetxt(path / f"{name}.txt", array)
+
+
+def as_matrices(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As older versions write MATLAB files."""
+    io = pytest.importorskip("scipy.io")
+    for name, array in arrays.items():
+        io.savemat(path / f"{name}.mat", {"features": array})
+
+
+def as_variables(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As newer ones do: a variable per row, named for its file."""
+    io = pytest.importorskip("scipy.io")
+    names = iter((path / "file_names.txt").read_text().split())
+    for name, array in arrays.items():
+        rows = {next(names).removesuffix(".jpg"): row for row in array}
+        io.savemat(path / f"{name}.mat", dict(reversed(rows.items())))
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         open_store(path)
@@ -46,7 +67,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("arrays", [{"features": A}, PARTS], ids=["whole", "parts"])
-@pytest.mark.parametrize("save", [as_npy, as_pt, as_hdf5])
+@pytest.mark.parametrize("save", [as_npy, as_pt, as_hdf5, as_txt, as_matrices, as_variables])
 def test_features_are_a_layer_and_file_names_its_ids(
     tmp_path: Path, save: Callable[[Path, dict[str, np.ndarray]], None], arrays: dict[str, np.ndarray]
 ) -> None:
@@ -126,3 +147,24 @@ def test_parts_without_their_names_are_ambiguous_until_axes_are_said(tmp_path: P
 
 def test_a_folder_that_holds_none_is_a_folder(tmp_path: Path) -> None:
     assert refusal(folder(tmp_path / "model")) == "cannot be read: it is a folder"
+
+
+def test_variables_that_are_not_the_rows_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "model")
+    as_variables(path, {"features": A})
+    folder(path, [f"img/{row}.jpg" for row in range(ROWS - 1)])
+    assert refusal(path) == "img/10 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    folder(path, [f"img/{row}.jpg" for row in range(ROWS + 1)])
+    assert refusal(path) == "img/11 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    folder(path, [*(f"img/{row}.jpg" for row in range(ROWS)), "img/3.png"])
+    assert refusal(path) == "img/3 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+
+
+def test_features_that_change_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "model")
+    as_npy(path, {"features": A})
+    store = open_store(path)
+    store.read("features", 0, 3)
+    as_npy(path, {"features": A + 1})
+    with pytest.raises(InputError, match="has changed while it was read"):
+        store.read("features", 0, 3)
