@@ -32,6 +32,7 @@ def score(
     layers_b: o.LayersB = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     bootstrap: o.Bootstrap = None,
     permutations: o.Permutations = None,
     confidence_rows: o.ConfidenceRows = 2000,
@@ -102,6 +103,7 @@ def score(
         permutations=permutations,
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
+        zero_rows=zero_rows,
         plot_rows=RowsPlot(plot_rows, plot_rows_count or COUNT, projection and projection.value) if plot_rows else None,
         anchor_stores=anchor_store,
     )

@@ -155,6 +155,6 @@ def _check_room(path: Path, member: Member) -> None:
 
 
 def _names(path: Path, ids: Array, n_rows: int) -> list[str]:
-    if ids.dtype.kind not in "US" or ids.shape != (n_rows,):
-        raise InputError(f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings")
+    if ids.dtype.kind not in "USiu" or ids.shape != (n_rows,):
+        raise InputError(f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings or integers")
     return [str(name) for name in ids.astype(str)]

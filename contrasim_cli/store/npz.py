@@ -91,14 +91,16 @@ def _check_claim(member: Member) -> None:
 
 def members(path: Path) -> dict[str, Member]:
     """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
-    found = {}
+    found: dict[str, Member] = {}
     with zipfile.ZipFile(path) as archive:
         archives.check_packed(path, archive)
         for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name in found:
+                raise ValueError(f"two of its arrays are called {name}")
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-                found[info.filename.removesuffix(".npy")] = Member(path, info, shape, dtype, fortran, stream.tell())
-            if dtype.hasobject:
-                raise ValueError(f"{info.filename} holds Python objects")
-            _check_claim(found[info.filename.removesuffix(".npy")])
+                found[name] = Member(path, info, shape, dtype, fortran, stream.tell())
+            if not dtype.hasobject:
+                _check_claim(found[name])
     return found

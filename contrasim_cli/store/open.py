@@ -10,9 +10,11 @@ from typing import TypeVar
 
 import h5py
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all, reason
 from contrasim_cli.files import first_bytes, quoted, readable
-from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
+from contrasim_cli.store import foreign, format, hdf5, neurox, npy, plain, seal, tensors, thingsvision
+from contrasim_cli.store.content import Content
+from contrasim_cli.store.reading import PLAIN, Reading
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
@@ -20,16 +22,16 @@ HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ATTEMPTS = 20  # at opening a file that is replaced meanwhile
 PAUSE = 0.01  # seconds before the second, and that much longer before each that follows
 
-Opened = TypeVar("Opened", Store, foreign.Content)
+Opened = TypeVar("Opened", Store, Content)
 
 
-def open_stores(paths: Sequence[Path]) -> list[Store]:
+def open_stores(paths: Sequence[Path], how: Reading = PLAIN) -> list[Store]:
     """Open several stores; the problems of all of them are reported together."""
     stores: list[Store] = []
     problems: list[ContraSimError] = []
     for path in paths:
         try:
-            stores.append(open_store(path))
+            stores.append(open_store(path, how))
         except ContraSimError as problem:
             problems.append(problem)
     if problems:
@@ -44,31 +46,45 @@ def close_stores(stores: Sequence[Store]) -> None:
         store.close()
 
 
-def open_store(path: Path, axes: str | None = None) -> Store:
+def open_store(path: Path, how: Reading = PLAIN) -> Store:
     """Open one store: our own layout, or one of those that `foreign`, `neurox` and `thingsvision` read.
 
-    `axes` says what the dimensions of somebody else's arrays are, where their shapes do not.
+    `how` says what somebody else's file does not: what its axes, keys and values are.
 
     Raises:
-        UsageError: there are no such axes.
+        UsageError: it says something that cannot be, or of a file that needs nothing said.
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
         MissingError: a .safetensors file without the extra `hf`.
     """
-    axes = foreign.check_axes(axes)
+    how.check()
     if os.path.isdir(path) and thingsvision.feature_files(path):
-        return thingsvision.read_thingsvision(path, _arrays)
+        return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
     start = first_bytes(path)
-    return _open_hdf5(path, axes) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start), axes)
+    return _open_hdf5(path, how) if _is_hdf5(path, start) else foreign.store_of(path, _content(path, start, how), how)
 
 
-def _content(path: Path, start: bytes) -> foreign.Content:
+def _as_it_is(store: Store, how: Reading) -> Store:
+    """A store whose kind says all there is to say.
+
+    Raises:
+        UsageError: more was said.
+    """
+    if how.says is not None:
+        store.close()
+        raise UsageError(
+            f"{how.says} is for files that do not say it themselves; {quoted(store.path)} is a {store.kind}"
+        )
+    return store
+
+
+def _content(path: Path, start: bytes, how: Reading = PLAIN) -> Content:
     """What a file that is no HDF5 holds."""
     if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(path)
+        return npy.read_npy(path)
     if start.startswith(b"PK\x03\x04"):
-        return _open_zip(path)
+        return _open_zip(path, how)
     if start[8:9] == b"{":
-        return foreign.read_safetensors(path)
+        return tensors.read_safetensors(path)
     raise InputError(f"{quoted(path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors")
 
 
@@ -81,11 +97,11 @@ def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     return content.arrays, content.close
 
 
-def _plain_content(path: Path) -> foreign.Content:
+def _plain_content(path: Path) -> Content:
     """Somebody's HDF5 file."""
     file = hdf5.open_file(path)
     with _closed_on_error(path, file):
-        return foreign.read_plain_hdf5(path, file, dict(hdf5.datasets(path, file)))
+        return plain.read_hdf5(path, file, dict(hdf5.datasets(path, file)))
 
 
 def _is_hdf5(path: Path, start: bytes) -> bool:
@@ -103,8 +119,8 @@ def _is_hdf5(path: Path, start: bytes) -> bool:
     return False
 
 
-def _open_hdf5(path: Path, axes: str | None) -> Store:
-    return _safely(path, lambda: _read_hdf5(path, axes), lambda store: store.close())
+def _open_hdf5(path: Path, how: Reading) -> Store:
+    return _safely(path, lambda: _read_hdf5(path, how), lambda store: store.close())
 
 
 def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], None]) -> Opened:
@@ -125,7 +141,7 @@ def _safely(path: Path, read: Callable[[], Opened], close: Callable[[Opened], No
     raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
 
 
-def _check(path: Path, read: Callable[[], Store | foreign.Content]) -> None:
+def _check(path: Path, read: Callable[[], Store | Content]) -> None:
     """Make sure that HDF5 can read a file: its seal vouches for it, or a child process reads it."""
 
     def rehearsal() -> None:
@@ -150,15 +166,15 @@ def _identity(path: Path) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def _read_hdf5(path: Path, axes: str | None) -> Store:
+def _read_hdf5(path: Path, how: Reading) -> Store:
     file = hdf5.open_file(path)
     with _closed_on_error(path, file):
         if format.is_own(file):
-            return format.read_store(path, file)
+            return _as_it_is(format.read_store(path, file), how)
         found = dict(hdf5.datasets(path, file))
         if neurox.is_neurox(found):
-            return neurox.read_neurox(path, file, found)
-        return foreign.store_of(path, foreign.read_plain_hdf5(path, file, found), axes)
+            return _as_it_is(neurox.read_neurox(path, file, found), how)
+        return foreign.store_of(path, plain.read_hdf5(path, file, found, how.budget), how)
 
 
 @contextlib.contextmanager
@@ -173,16 +189,16 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(path: Path) -> foreign.Content:
+def _open_zip(path: Path, how: Reading) -> Content:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(path)
+        return tensors.read_torch(path)
     if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(path)
+        return npy.read_npz(path, how.budget)
     raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
 
 

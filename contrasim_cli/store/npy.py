@@ -1,0 +1,62 @@
+"""Files of NumPy: `.npy`, mapped into memory, and `.npz`, whose arrays are mapped or, where they are compressed, unpacked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.store.content import Content, check_held, sorted_out, unreadable
+from contrasim_cli.store.npz import Member, members
+from contrasim_cli.store.sparse import OTHER_FORM, sparse_rows
+
+SPARSE = {"data", "indices", "indptr", "shape", "format"}  # what scipy.sparse.save_npz writes of rows or columns
+
+
+def read_npy(path: Path) -> Content:
+    """A `.npy` array."""
+    try:
+        with np.errstate(over="ignore"):  # of sizes that a damaged header claims
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # NumPy raises whatever its parser of headers trips over
+        raise unreadable(path, ".npy", error) from error
+    return sorted_out(path, ".npy", {path.stem: array})
+
+
+def read_npz(path: Path, budget: int | None = None) -> Content:
+    """A `.npz` archive, in the order of its members; no Python object in it is unpickled."""
+    try:
+        found = members(path)
+        _check_room(path, found, budget)
+        arrays = {name: None if member.dtype.hasobject else member.array() for name, member in found.items()}
+        if set(found) >= SPARSE:
+            return _sparse(path, arrays)
+    except InputError:
+        raise
+    except Exception as error:  # zipfile and zlib raise whatever they trip over
+        raise unreadable(path, ".npz", error) from error
+    objects = {
+        name: "an array of Python objects, which would have to be unpickled; save texts with .astype(str)"
+        for name, array in arrays.items()
+        if array is None
+    }
+    return sorted_out(path, ".npz", arrays, objects, ordered=True)
+
+
+def _sparse(path: Path, arrays: Mapping[str, Any]) -> Content:
+    """What `scipy.sparse.save_npz` wrote."""
+    form = np.asarray(arrays["format"]).astype(str).item()
+    if form != "csr":
+        return Content("SciPy sparse .npz", {}, passed={path.stem: OTHER_FORM})
+    matrix = sparse_rows(*(arrays[name] for name in ("data", "indices", "indptr", "shape")))
+    return Content("SciPy sparse .npz", {path.stem: matrix})
+
+
+def _check_room(path: Path, found: dict[str, Member], budget: int | None) -> None:
+    """What is compressed has to fit into memory, whatever it was packed to."""
+    packed = [member for member in found.values() if member.is_packed and not member.dtype.hasobject]
+    if packed:
+        largest = max(packed, key=lambda member: member.info.file_size)
+        shown = f"{largest.info.filename} {largest.shape}" + " and the rest" * (len(packed) > 1)
+        check_held(path, shown, sum(member.info.file_size for member in packed), budget)
