@@ -1,5 +1,6 @@
 """`contrasim inspect`: what is in these files, and would they line up?"""
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
@@ -18,6 +19,8 @@ from contrasim_cli.results import FactRow, InspectRow, Results
 if TYPE_CHECKING:
     from contrasim_cli.encoder import Checkpoint
     from contrasim_cli.store import Store
+
+log = logging.getLogger(__name__)
 
 
 def inspect(
@@ -145,8 +148,14 @@ def _text(value: Any) -> str:
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
     from contrasim_cli.store.inspection import count_all, facts
+    from contrasim_cli.store.unwritten import zero_rows_told
+    from contrasim_cli.store.zeros import ZeroRows
 
-    counts, zeros = count_all(stores, console.progress) if scan else ({}, {})
+    zeros = [ZeroRows(store.n_rows) if scan else None for store in stores]
+    counts = count_all(stores, console.progress, zeros) if scan else {}
+    for store, zero in zip(stores, zeros, strict=True):
+        if zero is not None and len(zero.places):
+            log.warning("%s", zero_rows_told(store, zero.places, store.n_rows))
     names = distinct_names(paths)
     rows = []
     for k, store in enumerate(stores):
@@ -157,8 +166,6 @@ def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool)
             rounded = (None if value is None else round(value, 4) for value in spread)
             read = (*bad, *rounded, found.zero_rows if found else None)
             rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *read))
-    described = {
-        name: facts(store) | zeros.get(k, {}) for k, (name, store) in enumerate(zip(names, stores, strict=True))
-    }
+    described = {name: facts(store, zero) for name, store, zero in zip(names, stores, zeros, strict=True)}
     about = {"inputs": [str(path) for path in paths], "stores": described}
     return Results("inspect", InspectRow, rows, about, ["zero_rows"] if any(row.zero_rows for row in rows) else [])

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.files import quoted
-from contrasim_cli.store.axes import MATRIX
+from contrasim_cli.store.axes import MATRIX, ROWS
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.layout import Layout, lay_out, listing, plain_layout
 from contrasim_cli.store.names import row_names
@@ -61,11 +61,15 @@ def _prepared(path: Path, content: Content, how: Reading) -> Content:
         InputError: nothing in it is what they are said to be.
     """
     arrays = content.arrays
-    if how.read_as is not None and not any(map(is_two_bytes, arrays.values())):
+    bits = {
+        name for name, array in arrays.items() if is_two_bytes(array) and (len(array.shape) > 1 or how.keys == ROWS)
+    }
+    if how.read_as is not None and not bits:
         raise InputError(f"{quoted(path)}: --read-as {how.read_as} is for 16-bit integers; it holds {listing(arrays)}")
     names = list(arrays) if content.ordered else sorted(arrays, key=natural)
     levels = {name: content.levels.get(name) or tuple(name.split("/")) for name in names}
-    return replace(content, arrays={name: read_as(arrays[name], how.read_as) for name in names}, levels=levels)
+    read = {name: read_as(arrays[name], how.read_as) if name in bits else arrays[name] for name in names}
+    return replace(content, arrays=read, levels=levels)
 
 
 def _plain(path: Path, content: Content, how: Reading) -> Layout:

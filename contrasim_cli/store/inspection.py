@@ -4,7 +4,6 @@ Anisotropy decides whether rows should be standardised before they are compared 
 way, or a few neurons hold most of the variance, these decide every similarity. It is that of a seeded sample of rows.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +15,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.align import align
 from contrasim_cli.store.blocks import Floats, iter_blocks
 from contrasim_cli.store.store import Store
-from contrasim_cli.store.unwritten import zero_rows_told
 from contrasim_cli.store.zeros import ZeroRows
-
-log = logging.getLogger(__name__)
 
 SAMPLED_ROWS = 2048
 WIDEST = 3  # neurons
@@ -105,25 +101,20 @@ def count_bad(store: Store, name: str, zeros: ZeroRows | None = None) -> LayerCo
 
 
 def count_all(
-    stores: Sequence[Store], progress: Progress = silent
-) -> tuple[dict[tuple[int, str], LayerCounts], dict[int, dict[str, int]]]:
-    """`count_bad` of every layer, by position of the store and name of the layer, and rows of zeros by position of the store.
+    stores: Sequence[Store], progress: Progress = silent, zeros: Sequence[ZeroRows | None] | None = None
+) -> dict[tuple[int, str], LayerCounts]:
+    """`count_bad` of every layer, by position of the store and name of the layer.
 
-    A row counts as one of zeros if it is zero in every layer, which a warning says.
+    `zeros` take note, store by store, of rows that are zero in every layer.
     """
     total = sum(layer.n_rows for store in stores for layer in store.layers.values())
-    counts, zero_rows = {}, {}
+    counts = {}
     with progress("reading", total, "rows") as advance:
-        for k, store in enumerate(stores):
-            zeros = ZeroRows(store.n_rows)
+        for k, (store, zero) in enumerate(zip(stores, zeros or [None] * len(stores), strict=True)):
             for name in store.layers:
-                counts[k, name] = count_bad(store, name, zeros)
+                counts[k, name] = count_bad(store, name, zero)
                 advance(store.n_rows)
-            zero_rows[k] = {"zero_rows": len(zeros.places)}
-            if len(zeros.places):
-                zero_rows[k]["first_zero_row"] = int(zeros.places[0])
-                log.warning("%s", zero_rows_told(store, zeros.places, store.n_rows))
-    return counts, zero_rows
+    return counts
 
 
 def disagreement(stores: Sequence[Store], how: str) -> ContraSimError | None:
@@ -135,12 +126,14 @@ def disagreement(stores: Sequence[Store], how: str) -> ContraSimError | None:
     return None
 
 
-def facts(store: Store) -> dict[str, Any]:
-    """Where a store comes from."""
+def facts(store: Store, zeros: ZeroRows | None = None) -> dict[str, Any]:
+    """Where a store comes from, how it was read, and which rows `zeros` found to be zero in every layer."""
     ids: dict[str, Any] = {"ids": "none"}
     if store.ids is not None:
         ids = {"ids": "automatic" if store.ids.automatic else "given", "ids_digest": store.ids.digest}
         if store.ids.source:
             ids["ids_source"] = store.ids.source
     told = {"kind": store.kind, "rows": store.n_rows, **store.facts, **ids, **store.attrs}
+    if zeros is not None:
+        told |= {"zero_rows": len(zeros.places), "first_zero_row": int(zeros.places[0]) if len(zeros.places) else None}
     return {**told, "provenance": dict(store.provenance)}

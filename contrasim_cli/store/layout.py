@@ -13,7 +13,7 @@ import numpy as np
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
 from contrasim_cli.files import quoted
-from contrasim_cli.store.axes import LAYERS, MATRIX, ROWS, Arranged, sizes
+from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.joined import Joined
 from contrasim_cli.store.reading import Reading
@@ -142,15 +142,17 @@ def _keys(paths: Sequence[tuple[str, ...]], names: Sequence[str], extra: int, ar
 
 def _layers(path: Path, part: Part, alone: bool) -> dict[str, Array]:
     """The layers that one array has a part in."""
-    if LAYERS not in part.words:
-        return {
-            ".".join(part.layers) or path.stem: part.array if part.words == MATRIX else Arranged(part.array, part.words)
-        }
-    depth = math.prod(sizes(part.array.shape, part.words, LAYERS))
-    if depth > MAX_LAYERS:
-        raise InputError(f"{quoted(path)}: {quoted(part.name)} has {depth} layers along its axis; is that axis rows?")
+    depths, pooled = (sizes(part.array.shape, part.words, word) for word in (LAYERS, POOL))
+    if 0 in (*depths, *pooled) or math.prod(depths) > MAX_LAYERS:
+        shown = f"{quoted(part.name)} {tuple(part.array.shape)}"
+        raise InputError(
+            f"{quoted(path)}: {shown} makes no layers by --axes {','.join(part.words)}; is another axis meant?"
+        )
+    if not depths:
+        matrix = part.array if part.words == MATRIX else Arranged(part.array, part.words)
+        return {".".join(part.layers) or path.stem: matrix}
     before = () if alone else part.layers
-    return {".".join((*before, f"layer_{k}")): Arranged(part.array, part.words, k) for k in range(depth)}
+    return {".".join((*before, f"layer_{k}")): Arranged(part.array, part.words, k) for k in range(depths[0])}
 
 
 def _layer(path: Path, name: str, cell: Sequence[tuple[Part, Array]]) -> Array:

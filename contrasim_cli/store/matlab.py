@@ -4,9 +4,7 @@ Vectors are matrices of one row or column there, and mostly doubles. Cells of te
 matrices are called 0 to n-1.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,73 +16,13 @@ from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.store.hdf5 import check_dataset
 from contrasim_cli.store.store import Ids
+from contrasim_cli.store.turned import Turned, Vector, along
 
-CLASS, EMPTY, SPARSE = "MATLAB_class", "MATLAB_empty", "MATLAB_sparse"
+CLASS, EMPTY, SPARSE, FIELDS = "MATLAB_class", "MATLAB_empty", "MATLAB_sparse", "MATLAB_fields"
 HEADER = b"MATLAB 7.3"
 HIDDEN = ("#refs#/", "#subsystem#/")  # what cells and objects refer to
 NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 LONGEST_TEXT = MOST_MATRICES = 1 << 16
-BLOCK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Turned:
-    """An array with its axes in the other order."""
-
-    whole: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """That of the array, backwards."""
-        return tuple(self.whole.shape[::-1])
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
-        return found
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """What is best read together."""
-        chunks = self.whole.chunks
-        return tuple(chunks[::-1]) if chunks else None
-
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Some of the values."""
-        keys = key if isinstance(key, tuple) else (key,)
-        keys += (slice(None),) * (len(self.shape) - len(keys))
-        found: npt.NDArray[Any] = np.asarray(self.whole[keys[::-1]]).T
-        return found
-
-
-@dataclass(frozen=True)
-class Vector:
-    """A matrix of one row or column as a vector; doubles that are all whole numbers are integers."""
-
-    whole: Any
-
-    @property
-    def shape(self) -> tuple[int]:
-        """(length,)."""
-        return (int(self.whole.size),)
-
-    @cached_property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
-        starts = range(0, self.shape[0], BLOCK)
-        is_whole = found.kind == "f" and all(_are_whole(self._read(start, start + BLOCK)) for start in starts)
-        return np.dtype(np.int64) if is_whole else found
-
-    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
-        """Some of the values."""
-        (rows,) = key if isinstance(key, tuple) else (key,)
-        start, stop, _ = rows.indices(self.shape[0])
-        return self._read(start, stop).astype(self.dtype)
-
-    def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        return np.asarray(self.whole[_along(self.whole, start, stop)]).ravel()
 
 
 def is_followed(file: h5py.File, found: Mapping[str, h5py.Dataset]) -> bool:
@@ -105,7 +43,24 @@ def described(path: Path, file: h5py.File, members: Mapping[str, Any], passed: d
             passed[group.name.lstrip("/")] = "a sparse matrix; save it with full()"
         else:
             shown |= _member(path, file, name, members[name], passed)
-    return {"kind": "MATLAB 7.3", "members": shown}
+    fields = _fields(file, shown)
+    return {"kind": "MATLAB 7.3", "members": fields or shown, "ordered": fields is not None}
+
+
+def _fields(file: h5py.File, members: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The members in the order of the fields of their struct, where all arrays are in one; MATLAB keeps no other order."""
+    groups = {name.rpartition("/")[0] for name, member in members.items() if member is not None}
+    group = groups.pop() if len(groups) == 1 else ""
+    fields = file[group].attrs.get(FIELDS) if group else None
+    if fields is None:
+        return None
+    order = [f"{group}/{b''.join(np.asarray(field).ravel().tolist()).decode('utf-8', 'replace')}" for field in fields]
+    return {name: members[name] for name in sorted(members, key=lambda name: _place(order, name))}
+
+
+def _place(order: Sequence[str], name: str) -> int:
+    found = name if name in order else name.rpartition(".")[0]  # a matrix of a cell
+    return order.index(found) if found in order else len(order)
 
 
 def _member(path: Path, file: h5py.File, name: str, member: Any, passed: dict[str, str]) -> dict[str, Any]:
@@ -140,15 +95,6 @@ def _numbers(dataset: h5py.Dataset) -> Any:
     return Vector(dataset) if is_vector else Turned(dataset)
 
 
-def _are_whole(values: npt.NDArray[Any]) -> bool:
-    return bool((np.abs(values) < 2**53).all() and (values == np.floor(values)).all())
-
-
-def _along(dataset: h5py.Dataset, start: int, stop: int) -> tuple[Any, ...]:
-    """Where a part of a matrix of one row or column lies."""
-    return (slice(None), slice(start, stop)) if dataset.shape[0] == 1 else (slice(start, stop),)
-
-
 def _rows_of_text(dataset: h5py.Dataset) -> Ids:
     """The rows of a matrix of characters, which are padded with spaces."""
 
@@ -168,8 +114,8 @@ def _cell(path: Path, name: str, dataset: h5py.Dataset, passed: dict[str, str]) 
     (first,) = _targets(path, name, dataset, 0, 1)
     if _class(first) == "char":
         return {name: Ids(count, lambda start, stop: _texts(path, name, dataset, start, stop))}
-    if _class(first) in NUMBERS and count <= MOST_MATRICES:
-        targets = _targets(path, name, dataset, 0, count)
+    targets = _targets(path, name, dataset, 0, count) if count <= MOST_MATRICES else []
+    if targets and all(_class(target) in NUMBERS and not target.attrs.get(EMPTY, 0) for target in targets):
         return {f"{name}.{place}": _numbers(target) for place, target in enumerate(targets)}
     passed[name] = "a cell array of neither texts nor matrices"
     return {name: None}
@@ -178,7 +124,7 @@ def _cell(path: Path, name: str, dataset: h5py.Dataset, passed: dict[str, str]) 
 def _targets(path: Path, name: str, cell: h5py.Dataset, start: int, stop: int) -> list[h5py.Dataset]:
     """The datasets that members of a cell refer to."""
     found = []
-    for place, reference in enumerate(cell[_along(cell, start, stop)].ravel(), start):
+    for place, reference in enumerate(cell[along(cell, start, stop)].ravel(), start):
         target = cell.file[reference]
         if not isinstance(target, h5py.Dataset) or target.shape is None or target.dtype.kind not in "biuf":
             raise InputError(

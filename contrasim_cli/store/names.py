@@ -11,7 +11,7 @@ from pathlib import Path
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.store.content import Content
-from contrasim_cli.store.layout import Layout, listing
+from contrasim_cli.store.layout import Layout
 from contrasim_cli.store.store import Array, Ids, first_duplicate
 
 log = logging.getLogger(__name__)
@@ -73,16 +73,12 @@ def _declared(
 ) -> Ids:
     ids = vectors.get(key)
     if ids is None:
-        members = {name: array for name, array in content.arrays.items() if name == key}
-        what = (
-            f"are {content.passed[key]}"
-            if key in content.passed
-            else f"are {listing(members)}"
-            if members
-            else "are missing"
+        array = content.arrays.get(key)
+        found = content.passed.get(key, "not there") if array is None else f"{array.dtype} {tuple(array.shape)}"
+        known = f"; the file has {', '.join(map(quoted, vectors))}" if vectors else ""
+        raise InputError(
+            f"{quoted(path)}: {quoted(key)} cannot name the rows: it is {found}; expected a text or an integer per row{known}"
         )
-        hint = f"; vectors of texts or integers: {', '.join(map(quoted, vectors)) or 'none'}"
-        raise InputError(f"{quoted(path)}: the ids {quoted(key)} {what}; store them as text or integers{hint}")
     if ids.count not in counts:
         raise InputError(f"{quoted(path)}: {quoted(key)} has {ids.count} ids for {counts[0]} rows; mend one of them")
     return _along(ids, counts[0], places)

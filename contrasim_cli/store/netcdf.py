@@ -12,6 +12,7 @@ import h5py
 
 from contrasim_cli.files import quoted
 from contrasim_cli.store.axes import LAYERS, ROWS, WIDTH
+from contrasim_cli.store.hdf5 import check_dataset
 from contrasim_cli.store.store import Ids
 
 BARE = "This is a netCDF dimension but not a netCDF variable"
@@ -47,7 +48,7 @@ def is_followed(file: h5py.File, found: Mapping[str, h5py.Dataset]) -> bool:
 def described(path: Path, file: h5py.File, members: Mapping[str, Any], passed: dict[str, str]) -> dict[str, Any]:
     """The variables, those of them that name rows, and what their axes are."""
     dimensions = {name: _dimensions(file[name]) for name in members}
-    variables = {name: dims for name, dims in dimensions.items() if len(dims) > 1 and not _is_text(members[name])}
+    variables = {name: dims for name, dims in dimensions.items() if len(dims) > 1 and file[name].dtype.kind in "biuf"}
     axes = {name: words for name, dims in variables.items() if (words := _words(dims)) is not None}
     rows = {_rows(dims, axes.get(name)) for name, dims in variables.items()}
     shown: dict[str, Any] = {}
@@ -59,9 +60,14 @@ def described(path: Path, file: h5py.File, members: Mapping[str, Any], passed: d
         elif len(dims) == 1 and dims[0] not in rows:
             passed[name] = f"along {quoted(dims[0])}, which is no axis of rows"
             shown[name] = None
+        elif len(dims) == 2 and file[name].dtype == "S1":
+            passed.pop(name, None)
+            check_dataset(path, name, file[name])
+            shown[name] = _characters(file[name])
         else:
-            shown[name] = _characters(member) if _is_text(member) and len(dims) == 2 else member
-    names = next((name for name in shown if dimensions[name] == (name,) and name in rows), None)
+            shown[name] = member
+    named = [name for name in shown if dimensions[name] == (name,) and name in rows and _can_name(shown[name])]
+    names = named[0] if named else None
     return {"kind": "NetCDF-4", "members": shown, "names": names, "axes": axes}
 
 
@@ -88,8 +94,8 @@ def _rows(dims: tuple[str, ...], words: tuple[str, ...] | None) -> str:
     return dims[(words or (ROWS,)).index(ROWS)]
 
 
-def _is_text(member: Any) -> bool:
-    return isinstance(member, Ids) or (member is not None and member.dtype.kind in "SU")
+def _can_name(member: Any) -> bool:
+    return isinstance(member, Ids) or (member is not None and member.dtype.kind in "iu")
 
 
 def _characters(dataset: h5py.Dataset) -> Ids:

@@ -27,7 +27,7 @@ def read_npy(path: Path) -> Content:
 def read_npz(path: Path, budget: int | None = None) -> Content:
     """A `.npz` archive, in the order of its members; no Python object in it is unpickled."""
     try:
-        found = members(path)
+        found = members(path, objects=True)
         _check_room(path, found, budget)
         arrays = {name: None if member.dtype.hasobject else member.array() for name, member in found.items()}
         if set(found) >= SPARSE:

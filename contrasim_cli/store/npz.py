@@ -89,8 +89,11 @@ def _check_claim(member: Member) -> None:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
 
 
-def members(path: Path) -> dict[str, Member]:
-    """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
+def members(path: Path, objects: bool = False) -> dict[str, Member]:
+    """The arrays of an archive by name, with `objects` also those of Python objects, which nothing here unpickles.
+
+    Whatever zipfile, zlib and NumPy trip over is raised as it is.
+    """
     found: dict[str, Member] = {}
     with zipfile.ZipFile(path) as archive:
         archives.check_packed(path, archive)
@@ -103,4 +106,6 @@ def members(path: Path) -> dict[str, Member]:
                 found[name] = Member(path, info, shape, dtype, fortran, stream.tell())
             if not dtype.hasobject:
                 _check_claim(found[name])
+            elif not objects:
+                raise ValueError(f"{info.filename} holds Python objects")
     return found

@@ -36,7 +36,7 @@ def read_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset], bu
     convention = next((one for one in CONVENTIONS if one.is_followed(file, found)), None)
     if convention is not None:
         more = convention.described(path, file, members, passed)
-    ordered = keeps_order(file, found)
+    ordered = more.pop("ordered", False) or keeps_order(file, found)
     return sorted_out(path, passed=passed, ordered=ordered, close=file.close, **more)
 
 

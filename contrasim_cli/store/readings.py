@@ -78,8 +78,8 @@ def _orders(shapes: Sequence[tuple[int, ...]], keys: str) -> Iterator[tuple[str,
 
 def _outcome(counts: Mapping[tuple[int, ...], int], keys: str, words: tuple[str, ...]) -> Possible | None:
     """What words make of arrays of these shapes, or None where they do not agree, or make one row."""
-    rows, widths, depths = (
-        [math.prod(sizes(shape, words, word)) for shape in counts] for word in (ROWS, WIDTH, LAYERS)
+    rows, widths, depths, pooled = (
+        [math.prod(sizes(shape, words, word)) for shape in counts] for word in (ROWS, WIDTH, LAYERS, POOL)
     )
     if keys == ROWS:
         agree, layers = len(set(widths)) == len(set(depths)) == 1, depths[0]
@@ -87,7 +87,7 @@ def _outcome(counts: Mapping[tuple[int, ...], int], keys: str, words: tuple[str,
     else:
         agree, total = len(set(rows)) == 1, rows[0]
         layers = sum(count * depth for count, depth in zip(counts.values(), depths, strict=True))
-    if not agree or total < 2 or min(widths) < 1 or min(depths) < 1:
+    if not agree or total < 2 or min(*widths, *depths, *pooled) < 1:
         return None
     needed = keys == ROWS or (LAYERS in words and sum(counts.values()) > 1)
     return Possible(keys if needed else None, words, layers, total, (min(widths), max(widths)))

@@ -75,15 +75,7 @@ def _hint(names: Sequence[str], pattern: str) -> str:
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key by which layer 10 comes after layer 2."""
-    parts: list[tuple[int, int, str]] = []
-    digits = ""
-    for character in name + "\0":
-        if character.isascii() and character.isdigit():
-            digits += character
-            continue
-        if digits:
-            parts.append((0, int(digits), ""))
-            digits = ""
-        parts.append((1, 0, character))
-    return parts
+    """Sort key by which layer comes before layer2, and that before layer10."""
+    parts = re.split(r"([0-9]+)", name)
+    numbers = [part.lstrip("0") for part in parts]
+    return [(0, len(numbers[k]), numbers[k]) if k % 2 else (1, 0, part) for k, part in enumerate(parts) if part]

@@ -55,8 +55,8 @@ def is_two_bytes(array: Array) -> bool:
 
 
 def read_as(array: Array, kind: str | None) -> Array:
-    """The values that were asked for, of an array that may be bits."""
-    return Floats(array, kind) if kind in ("bfloat16", "float16") and is_two_bytes(array) else array
+    """The values that were asked for, of an array of two bytes each."""
+    return Floats(array, kind) if kind in ("bfloat16", "float16") else array
 
 
 def refusal(path: Path, name: str, matrix: Array, kind: str | None) -> InputError | None:
