@@ -30,7 +30,7 @@ from contrasim_cli.extraction.source import (
     refuse_duplicates,
 )
 from contrasim_cli.files import first_bytes, quoted
-from contrasim_cli.store.npz import Member, members
+from contrasim_cli.store.npz import Member, arrays, members
 
 NUMERIC = "fiub"
 NPY = b"\x93NUMPY"
@@ -106,7 +106,7 @@ def _load(path: Path) -> Inputs:
         return _whole(path, _mapped(path), None)
     try:
         found = members(path)
-        ids = found.pop("ids").array() if "ids" in found else None
+        ids = arrays(path, {"ids": found.pop("ids")})["ids"] if "ids" in found else None
         if len(found) != 1:
             raise InputError(f"{quoted(path)}: holds {len(found)} arrays; --arrays takes a file with one")
         (member,) = found.values()
@@ -115,7 +115,7 @@ def _load(path: Path) -> Inputs:
         if member.is_packed and not member.fortran:
             return Inputs(member.shape, member.rows(), names)
         _check_room(path, member)
-        return _whole(path, member.array(), names)
+        return _whole(path, arrays(path, {"": member})[""], names)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
 

@@ -103,9 +103,12 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
     alike = {name: array for name, array in unclear.items() if len(array.shape) == dimensions}
     names = content.texts.get("ids") or (content.names and content.texts.get(content.names)) or None
     which = f"{quoted(next(iter(unclear)))} has" if len(unclear) == 1 else f"{len(unclear)} arrays have"
+    others = (
+        "choose others with --layers, or " if any(len(array.shape) == 2 for array in content.arrays.values()) else ""
+    )
     return (
         f"{quoted(path)}: {which} {dimensions} dimensions, and shapes alone do not say which are layers, rows and neurons: "
-        f"{listing(content.arrays)}; choose others with --layers, or {remedy(alike, names.count if names else None)}"
+        f"{listing(content.arrays)}; {others}{remedy(alike, names.count if names else None)}"
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.store.content import Content, check_held, sorted_out, unreadable
-from contrasim_cli.store.npz import Member, members
+from contrasim_cli.store.npz import Member, arrays, members
 from contrasim_cli.store.sparse import OTHER_FORM, sparse_rows
 
 SPARSE = {"data", "indices", "indptr", "shape", "format"}  # what scipy.sparse.save_npz writes of rows or columns
@@ -29,27 +29,24 @@ def read_npz(path: Path, budget: int | None = None) -> Content:
     try:
         found = members(path, objects=True)
         _check_room(path, found, budget)
-        arrays = {name: None if member.dtype.hasobject else member.array() for name, member in found.items()}
+        kept = arrays(path, {name: member for name, member in found.items() if not member.dtype.hasobject})
         if set(found) >= SPARSE:
-            return _sparse(path, arrays)
+            return _sparse(path, kept)
     except InputError:
         raise
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise unreadable(path, ".npz", error) from error
-    objects = {
-        name: "an array of Python objects, which would have to be unpickled; save texts with .astype(str)"
-        for name, array in arrays.items()
-        if array is None
-    }
-    return sorted_out(path, ".npz", arrays, objects, ordered=True)
+    reason = "an array of Python objects, which would have to be unpickled; save texts with .astype(str)"
+    objects = {name: reason for name in found if name not in kept}
+    return sorted_out(path, ".npz", {name: kept.get(name) for name in found}, objects, ordered=True)
 
 
-def _sparse(path: Path, arrays: Mapping[str, Any]) -> Content:
+def _sparse(path: Path, parts: Mapping[str, Any]) -> Content:
     """What `scipy.sparse.save_npz` wrote."""
-    form = np.asarray(arrays["format"]).astype(str).item()
+    form = np.asarray(parts["format"]).astype(str).item()
     if form != "csr":
         return Content("SciPy sparse .npz", {}, passed={path.stem: OTHER_FORM})
-    matrix = sparse_rows(*(arrays[name] for name in ("data", "indices", "indptr", "shape")))
+    matrix = sparse_rows(*(parts[name] for name in ("data", "indices", "indptr", "shape")))
     return Content("SciPy sparse .npz", {path.stem: matrix})
 
 

@@ -3,7 +3,7 @@
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -33,23 +33,19 @@ class Member:
         """Whether it is compressed."""
         return self.info.compress_type != zipfile.ZIP_STORED
 
-    def array(self) -> npt.NDArray[Any]:
+    def array(self, archive: zipfile.ZipFile) -> npt.NDArray[Any]:
         """The whole array: mapped, or unpacked into memory. Its checksum is verified."""
         if self.is_packed or 0 in self.shape:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as stream:
+            with archive.open(self.info) as stream:
                 found: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return found
-        self._verify()
+        archives.verify(archive, self.info)
         order = "F" if self.fortran else "C"
         return np.memmap(self.path, self.dtype, "r", self._offset() + self.header, self.shape, order)  # type: ignore[call-overload,no-any-return]
 
     def rows(self) -> "PackedRows":
         """The rows one after the other, unpacked as they are read (not of an array in Fortran order)."""
         return PackedRows(self)
-
-    def _verify(self) -> None:
-        with zipfile.ZipFile(self.path) as archive:
-            archives.verify(archive, self.info)
 
     def _offset(self) -> int:
         with self.path.open("rb") as stream:
@@ -87,6 +83,12 @@ def _check_claim(member: Member) -> None:
     size, claimed = member.info.file_size - member.header, math.prod(member.shape) * member.dtype.itemsize
     if size != claimed:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
+
+
+def arrays(path: Path, found: Mapping[str, Member]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of some members; the archive is opened once for all of them."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: member.array(archive) for name, member in found.items()}
 
 
 def members(path: Path, objects: bool = False) -> dict[str, Member]:

@@ -394,8 +394,8 @@ def test_the_listing_comes_once_and_names_more_than_one_reading(tmp_path: Path) 
     said = refusal(as_npz(tmp_path, {f"layer_{k}": np.zeros((8, 10, 32), np.float32) for k in range(4)}))
     assert said.startswith(
         "4 arrays have 3 dimensions, and shapes alone do not say which are layers, rows and neurons: layer_0 float32 "
-        "(8, 10, 32), layer_1 float32 (8, 10, 32), layer_2 float32 (8, 10, 32), layer_3 float32 (8, 10, 32); choose others "
-        "with --layers, or convert it with contrasim extract --from FILE, and say which they are: "
+        "(8, 10, 32), layer_1 float32 (8, 10, 32), layer_2 float32 (8, 10, 32), layer_3 float32 (8, 10, 32); "
+        "convert it with contrasim extract --from FILE, and say which they are: "
         "--axes rows,rows,width (4 layers of 80 rows x 32) or "
     )
     for offered in (
