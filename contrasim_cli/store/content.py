@@ -12,6 +12,7 @@ from typing import Any
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.store.store import Array, Ids
+from contrasim_cli.store.values import is_two_bytes
 
 NUMBERS = "biuf"
 
@@ -21,10 +22,12 @@ class Content:
     """What a container holds.
 
     `arrays`: numbers of one dimension or more, in the container's own order. They are sliced as NumPy's are: a matrix by rows
-    (`array[2:5]`), an array of more dimensions also by a tuple with a slice or a number per axis (`array[2:5, 0, :]`).
+    (`array[2:5]`), and an array of any shape by a tuple with a slice or a number per axis (`array[2:5, 0, :]`).
     `ordered`: the container keeps the order in which arrays were written; otherwise they are sorted by name.
     `texts`: vectors of strings, any of which may name the rows. Vectors of integers, which may too, are among the arrays.
     `names`: the text or vector of integers that the container itself says to be the rows' names.
+    `axes`: what the axes of an array are, in the words of `--axes`, where the container itself says it.
+    `levels`: of arrays within groups or nested dicts, the keys from the outermost on; by default the name, cut at slashes.
     `files`: what was read, where that is not the one file that was opened.
     `passed`: what no layer can be made of, and why: {"tokens": "an array of Python objects"}.
     """
@@ -34,6 +37,8 @@ class Content:
     ordered: bool = False
     texts: Mapping[str, Ids] = field(default_factory=dict)
     names: str | None = None
+    axes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     passed: Mapping[str, str] = field(default_factory=dict)
     files: tuple[Path, ...] = ()
     close: Callable[[], None] = lambda: None
@@ -44,13 +49,18 @@ def sorted_out(
 ) -> Content:
     """The content of a container whose members are NumPy arrays, or have a shape and a type and are sliced like them.
 
-    Numbers are told from texts, and from what is neither, which is passed over. `more` are other fields of `Content`.
+    Numbers are told from texts, and from what is neither, which is passed over. Texts may be given as `Ids`, and what is passed
+    over as None, with the reason in `passed`. `more` are other fields of `Content`.
     """
     arrays: dict[str, Array] = {}
     texts: dict[str, Ids] = {}
-    left = dict(passed or {})
+    left = {name: why for name, why in (passed or {}).items() if members.get(name) is None}
     for name, member in members.items():
-        if member.dtype.kind in NUMBERS and member.shape:
+        if member is None:
+            continue
+        if isinstance(member, Ids):
+            texts[name] = member
+        elif (member.dtype.kind in NUMBERS or is_two_bytes(member)) and member.shape:
             arrays[name] = member
         elif member.dtype.kind in "US" and len(member.shape) == 1:
             texts[name] = texts_of(path, name, member)
@@ -80,6 +90,13 @@ def no_layer(array: Any) -> str:
     if array.dtype.kind in "US":
         return "text"
     return f"one value of {array.dtype}" if not array.shape else str(array.dtype)
+
+
+def unreadable(path: Path, kind: str, error: Exception) -> InputError:
+    """The error for a file whose reader tripped over something."""
+    return InputError(
+        f"{quoted(path)}: cannot be read as {kind} ({reason(error)}); the file is damaged or holds Python objects"
+    )
 
 
 def check_held(path: Path, name: str, size: int, budget: int | None) -> None:

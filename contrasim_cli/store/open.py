@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import h5py
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted, readable
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import (
@@ -20,12 +20,16 @@ from contrasim_cli.store import (
     format,
     hdf5,
     neurox,
+    npy,
     packed,
+    plain,
     seal,
     shards,
+    tensors,
     thingsvision,
 )
 from contrasim_cli.store.content import Content
+from contrasim_cli.store.reading import PLAIN, Reading
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
@@ -43,13 +47,13 @@ GUESSES = {
 Opened = TypeVar("Opened", Store, Content)
 
 
-def open_stores(paths: Sequence[Path]) -> list[Store]:
+def open_stores(paths: Sequence[Path], how: Reading = PLAIN) -> list[Store]:
     """Open several stores; the problems of all of them are reported together."""
     stores: list[Store] = []
     problems: list[ContraSimError] = []
     for path in paths:
         try:
-            stores.append(open_store(path))
+            stores.append(open_store(path, how))
         except ContraSimError as problem:
             problems.append(problem)
     if problems:
@@ -64,31 +68,45 @@ def close_stores(stores: Sequence[Store]) -> None:
         store.close()
 
 
-def open_store(path: Path, axes: str | None = None) -> Store:
+def open_store(path: Path, how: Reading = PLAIN) -> Store:
     """Open one store: our own layout, or one of those that `foreign`, `neurox` and `thingsvision` read.
 
-    `axes` says what the dimensions of somebody else's arrays are, where their shapes do not.
+    `how` says what somebody else's file does not: what its axes, keys and values are.
 
     Raises:
-        UsageError: there are no such axes.
+        UsageError: it says something that cannot be, or of a file that needs nothing said.
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
-        MissingError: a .safetensors file without the extra `hf`.
+        MissingError: the extra that a kind of file needs is not there.
     """
-    axes = foreign.check_axes(axes)
+    how.check()
     if os.path.isdir(path) and thingsvision.feature_files(path):
-        return thingsvision.read_thingsvision(path, _arrays)
-    if os.path.isdir(path) and (content := _folder(path)) is not None:
-        return foreign.store_of(path, content, axes)
-    return one_version(path, lambda file: _store(file, axes), lambda store: store.close())
+        return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
+    if os.path.isdir(path) and (content := _folder(path, how.budget)) is not None:
+        return foreign.store_of(path, content, how)
+    return one_version(path, lambda file: _store(file, how), lambda store: store.close())
 
 
-def _store(file: Snapshot, axes: str | None) -> Store:
+def _as_it_is(store: Store, how: Reading) -> Store:
+    """A store whose kind says all there is to say.
+
+    Raises:
+        UsageError: more was said.
+    """
+    if how.says is not None:
+        store.close()
+        raise UsageError(
+            f"{how.says} is for files that do not say it themselves; {quoted(store.path)} is a {store.kind}"
+        )
+    return store
+
+
+def _store(file: Snapshot, how: Reading) -> Store:
     if _is_hdf5(file):
-        return _checked(file, lambda: _read_hdf5(file, axes))
-    return foreign.store_of(file.path, _content(file), axes)
+        return _checked(file, lambda: _read_hdf5(file, how))
+    return foreign.store_of(file.path, _content(file, how.budget), how)
 
 
-def _folder(path: Path, budget: int | None = None) -> Content | None:
+def _folder(path: Path, budget: int | None) -> Content | None:
     """What a folder holds that is a store; None if it is none."""
     with readable(path):
         names = os.listdir(path)
@@ -127,9 +145,9 @@ def _zip(file: Snapshot, budget: int | None) -> Content:
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
     if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(file)
+        return tensors.read_torch(file)
     if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(file)
+        return npy.read_npz(file, budget)
     if any(name.rpartition("/")[2] in ZARR and name.count("/") < 2 for name in names):
         return extras.read_zarr(file, budget)
     raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt nor zarr")
@@ -137,7 +155,7 @@ def _zip(file: Snapshot, budget: int | None) -> Content:
 
 # what a file that is no HDF5 is, by its content, and what reads it; the first that fits
 DETECTION: tuple[tuple[Callable[[Snapshot, bytes], bool], Callable[[Snapshot, int | None], Content]], ...] = (
-    (_starts(b"\x93NUMPY"), lambda file, budget: foreign.read_npy(file)),
+    (_starts(b"\x93NUMPY"), lambda file, budget: npy.read_npy(file)),
     (_starts(b"PK\x03\x04"), _zip),
     (_starts(b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"), extras.read_table),
     (_starts(b"MATLAB 5.0 MAT-file"), extras.read_matlab),
@@ -145,7 +163,7 @@ DETECTION: tuple[tuple[Callable[[Snapshot, bytes], bool], Callable[[Snapshot, in
     (shards.is_index, _shards),
     (
         lambda file, start: start[8:9] == b"{" and b"\0" in start[:8],
-        lambda file, budget: foreign.read_safetensors(file),
+        lambda file, budget: tensors.read_safetensors(file),
     ),
     (lambda file, start: delimited.is_text(file), delimited.read_delimited),
 )
@@ -174,7 +192,7 @@ def _plain_content(file: Snapshot) -> Content:
     """Somebody's HDF5 file."""
     opened = hdf5.open_file(file)
     with _closed_on_error(file.path, opened):
-        return foreign.read_plain_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
+        return plain.read_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
 
 
 def _is_hdf5(file: Snapshot) -> bool:
@@ -209,15 +227,15 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
     return read()
 
 
-def _read_hdf5(file: Snapshot, axes: str | None) -> Store:
+def _read_hdf5(file: Snapshot, how: Reading) -> Store:
     path, opened = file.path, hdf5.open_file(file)
     with _closed_on_error(path, opened):
         if format.is_own(opened):
-            return format.read_store(path, opened)
+            return _as_it_is(format.read_store(path, opened), how)
         found = dict(hdf5.datasets(path, opened))
         if neurox.is_neurox(found):
-            return neurox.read_neurox(path, opened, found)
-        return foreign.store_of(path, foreign.read_plain_hdf5(path, opened, found), axes)
+            return _as_it_is(neurox.read_neurox(path, opened, found), how)
+        return foreign.store_of(path, plain.read_hdf5(path, opened, found, how.budget), how)
 
 
 @contextlib.contextmanager

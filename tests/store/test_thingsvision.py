@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import Reading, align, open_store
 
 ROWS = 11
 A = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
@@ -131,16 +131,17 @@ def test_features_without_names_are_refused(tmp_path: Path) -> None:
     open_store(path / "features.npy").close()
 
 
-def test_parts_without_their_names_are_ambiguous_until_axes_are_said(tmp_path: Path) -> None:
+def test_parts_without_their_names_are_ambiguous_until_keys_are_said(tmp_path: Path) -> None:
     path = folder(tmp_path / "model")
     as_hdf5(path, PARTS)
     file = path / "features.hdf5"
     assert refusal(file) == (
         "are these layers, or parts of the rows of one, as thingsvision writes them? features_01 float32 (5, 3), "
         "features_02 float32 (4, 3), features_03 float32 (2, 3); give the folder with its file_names.txt, or convert it with "
-        "contrasim extract --from FILE --axes parts,rows,width (or layers,rows,width)"
-    ).replace(f"{file}: ", "")
-    store = open_store(file, "parts,rows,width")
+        "contrasim extract --from FILE, and say which they are: --axes width,rows (3 layers of 3 rows x 2-5); "
+        "--keys rows --axes rows,width (1 layer of 11 rows x 3) or pool,width (1 layer of 3 rows x 3)"
+    )
+    store = open_store(file, Reading(keys="rows"))
     assert list(store.layers) == ["features"]
     np.testing.assert_array_equal(store.read("features", 0, ROWS), A)
 
