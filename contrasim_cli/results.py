@@ -132,7 +132,7 @@ class SanityRow:
 
 @dataclass(frozen=True)
 class InspectRow:
-    """One layer of a store; counts are None where the values were not read."""
+    """One layer of a store; counts are None where the values were not read. `zero_rows` are zero in this layer."""
 
     store: str
     layer: str
@@ -145,6 +145,7 @@ class InspectRow:
     mean_cosine: float | None
     widest_share: float | None
     effective_rank: float | None
+    zero_rows: int | None = None
 
 
 @dataclass(frozen=True)

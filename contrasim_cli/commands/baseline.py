@@ -60,6 +60,7 @@ def baseline(
     layers_b: o.LayersB = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     rank_tol: o.RankTol = 1e-6,
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: how many nearest rows.")] = 10,
     rbf_threshold: Annotated[
@@ -121,5 +122,6 @@ def baseline(
         permutations=permutations,
         confidence_rows=confidence_rows,
         standardize_from=standardize_from,
+        zero_rows=zero_rows,
     )
     compare(request, scorers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from contrasim_cli import console
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.commands.inputs import Inputs, at_least
-from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, parse_memory
+from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, ZeroRows, parse_memory
 from contrasim_cli.commands.rows import RowsPlot, draw_rows
 from contrasim_cli.files import distinct_names
 from contrasim_cli.results import Results, ScoreRow
@@ -53,6 +53,7 @@ class Request:
     plot_rows: RowsPlot | None = None
     anchor_stores: Sequence[Path] | None = None
     null: int | None = None
+    zero_rows: ZeroRows | None = None
 
 
 @dataclass
@@ -177,7 +178,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
 
     device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
     scorers = make_scorers()
-    with Inputs(request.stores, request.align, request.nan) as inputs:
+    sides = [request.layers_a, request.layers_b]
+    with Inputs(request.stores, request.align, request.nan, request.zero_rows, sides, asked) as inputs:
         first, second = inputs.select_sides(request.layers_a, request.layers_b)
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
@@ -188,6 +190,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)
             found.add(replace(plan, views=views), members)
+        inputs.check_zero_rows()
         rows = found.rows(distinct_names(request.stores))
         if request.plot_rows:
             last = [(one or other)[-1] for one, other in zip(first, second, strict=True)]

@@ -12,7 +12,7 @@ import typer
 
 from contrasim_cli import console
 from contrasim_cli.commands import extract_options as opt
-from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, parse_memory
+from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, ZeroRowsRule, parse_memory
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.files import check_output, quoted
 from contrasim_cli.written import cell
@@ -36,6 +36,10 @@ GOES_WITH = {
     "--skip-pattern": {"text"},
     "--on-truncate": {"text"},
     "--axes": {"from"},
+    "--keys": {"from"},
+    "--ids-key": {"from"},
+    "--read-as": {"from"},
+    "--zero-rows": {"from"},
     "--unit word": {"text"},
     "--subword": {"text"},
     "--tokenizer": {"text"},
@@ -67,6 +71,10 @@ def extract(
     id_column: opt.IdColumn = None,
     ids: opt.IdsFile = None,
     axes: opt.Axes = None,
+    keys: opt.Keys = None,
+    ids_key: opt.IdsKey = None,
+    read_as: opt.ReadAs = None,
+    zero_rows: ZeroRowsRule = None,
     limit: opt.Limit = None,
     skip: opt.Skip = 0,
     only_ids: opt.OnlyIds = None,
@@ -107,7 +115,8 @@ def extract(
         kind,
         {
             "--model": model, "--column": column, "--image-column": image_column, "--id-column": id_column,
-            "--axes": axes, "--skip-pattern": skip_pattern, "--skip-bad": skip_bad, "--pool": pool,
+            "--axes": axes, "--keys": keys, "--ids-key": ids_key, "--read-as": read_as, "--zero-rows": zero_rows,
+            "--skip-pattern": skip_pattern, "--skip-bad": skip_bad, "--pool": pool,
             "--unit word": unit is opt.Unit.word, "--subword": subword, "--tower": tower, "--tokenizer": tokenizer,
             "--revision": revision, "--dtype": dtype is not opt.Dtype.float32, "--max-length": max_length,
             "--on-truncate": on_truncate, "--random-weights": random_weights, "--list-layers": list_layers,
@@ -134,7 +143,15 @@ def extract(
         "refuse_cut": on_truncate is opt.OnTruncate.error,
     }
     if path is not None and kind == "from":
-        _convert(path, _import_options(chosen, output=outputs[0], layers=layers, axes=axes, **stored), dry_run)
+        said = {
+            "axes": axes,
+            "keys": _value(keys),
+            "ids_key": ids_key,
+            "read_as": _value(read_as),
+            "budget": run["memory"],
+        }
+        taken = {"output": outputs[0], "layers": layers, "zero_rows": _value(zero_rows)}
+        _convert(path, _import_options(chosen, said, **taken, **stored), dry_run)
         return
     sources = _sources(kind, path, chosen, columns=column or [], image_column=image_column, id_column=id_column)
     network, options = _load(
@@ -169,11 +186,12 @@ def _convert(path: Path, options: "ImportOptions", dry_run: bool) -> None:
         import_file(path, options, console.progress)
 
 
-def _import_options(chosen: Mapping[str, Any], **options: Any) -> "ImportOptions":
+def _import_options(chosen: Mapping[str, Any], said: Mapping[str, Any], **options: Any) -> "ImportOptions":
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.inputs import Choice
+    from contrasim_cli.store import Reading
 
-    return ImportOptions(choice=Choice(**chosen), **options)
+    return ImportOptions(choice=Choice(**chosen), reading=Reading(**said), **options)
 
 
 def _sources(kind: str, path: Path | None, chosen: Mapping[str, Any], **columns: Any) -> "list[Source]":

@@ -60,6 +60,21 @@ class StoreDtype(str, Enum):
     float64 = "float64"
 
 
+class KeysAre(str, Enum):
+    """What the keys of a file are."""
+
+    layers = "layers"
+    rows = "rows"
+
+
+class BitsAre(str, Enum):
+    """What 16-bit integers stand for."""
+
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    integers = "integers"
+
+
 class OnTruncate(str, Enum):
     """What a text does that is longer than the model's limit."""
 
@@ -136,8 +151,28 @@ Axes = Annotated[
     str | None,
     typer.Option(
         "--axes",
-        help="With --from, what the dimensions of an array are, or of numbered arrays: layers,rows,width, "
-        "rows,layers,width or parts,rows,width.",
+        help="With --from, a word per axis of the arrays: layers, rows, width or pool (averaged), as in rows,layers,width; "
+        "rows and width may repeat, and are flattened in order.",
+        show_default=False,
+    ),
+]
+Keys = Annotated[
+    KeysAre | None,
+    typer.Option(
+        "--keys",
+        help="With --from, what the keys of the file are: a layer each (default), or rows of one layer.",
+        show_default=False,
+    ),
+]
+IdsKey = Annotated[
+    str | None,
+    typer.Option("--ids-key", help="With --from, the key of the vector that names the rows.", show_default=False),
+]
+ReadAs = Annotated[
+    BitsAre | None,
+    typer.Option(
+        "--read-as",
+        help="With --from, what 16-bit integers stand for: bfloat16, float16 or integers.",
         show_default=False,
     ),
 ]

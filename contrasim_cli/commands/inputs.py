@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import __version__
-from contrasim_cli.commands.options import Align, OnNan
+from contrasim_cli.commands.options import Align, OnNan, ZeroRows
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 
 if TYPE_CHECKING:
@@ -21,17 +21,24 @@ if TYPE_CHECKING:
 
 @dataclass
 class Inputs(AbstractContextManager["Inputs"]):
-    """Stores as views: row r of each is the same example."""
+    """Stores as views: row r of each is the same example.
+
+    `layers` are the patterns by which the sides of a comparison choose their layers, which decide in files whose arrays have
+    different rows; `budget` are the bytes that what is held of a file may take.
+    """
 
     paths: Sequence[Path]
     how: Align
     nan: OnNan
+    zero_rows: ZeroRows | None = None
+    layers: Sequence[Sequence[str] | None] = (None,)
+    budget: int | None = None
 
     def __enter__(self) -> "Inputs":
-        from contrasim_cli.store import align, close_stores, open_stores
+        from contrasim_cli.store import align, close_stores
 
         self._sources: list[Store] = []
-        self.stores: list[Store] = open_stores(self.paths)
+        self.stores: list[Store] = self._open(self.paths)
         try:
             self.views: list[View] = align(self.stores, self.how.value)
         except BaseException:
@@ -44,7 +51,32 @@ class Inputs(AbstractContextManager["Inputs"]):
     ) -> None:
         from contrasim_cli.store import close_stores
 
-        close_stores([*self.stores, *self._sources])
+        try:
+            if kind is None:
+                self.check_zero_rows()
+        finally:
+            close_stores([*self.stores, *self._sources])
+
+    def _open(self, paths: Sequence[Path]) -> "list[Store]":
+        from contrasim_cli.store import Reading, open_stores
+
+        some = [patterns for patterns in self.layers if patterns]
+        patterns = list(itertools.chain(*some)) if len(some) == len(self.layers) else None
+        stores = open_stores(paths, Reading(layers=patterns, budget=self.budget))
+        for store in stores:
+            if self.zero_rows is not None and store.zero_rows is not None:
+                store.zero_rows.settled = True
+        return stores
+
+    def check_zero_rows(self) -> None:
+        """Warn of the rows that were zero in all layers that were read of a store.
+
+        Raises:
+            InputError: they are more than a few, and nobody has said what to do with them.
+        """
+        from contrasim_cli.store.unwritten import check_zero_rows
+
+        check_zero_rows([*self.stores, *self._sources])
 
     def select(self, patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[str]]:
         """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""
@@ -71,18 +103,21 @@ class Inputs(AbstractContextManager["Inputs"]):
                 except ContraSimError as problem:
                     problems[str(problem)] = problem
         raise_all(list(problems.values()))
-        self.drop(chosen)
+        self._drop([list(dict.fromkeys(itertools.chain(*names))) for names in zip(*chosen, strict=True)])
         return chosen
 
-    def drop(self, chosen: Sequence[Sequence[Sequence[str]]]) -> None:
-        """With `--nan drop`, leave out the rows that are bad in any of the chosen layers."""
-        if self.nan is OnNan.drop:
-            from contrasim_cli.store import drop_nonfinite
+    def _drop(self, chosen: Sequence[Sequence[str]]) -> None:
+        """Leave out rows that are bad, or zero, in the chosen layers of any store, where that is asked for."""
+        from contrasim_cli.store import drop_nonfinite, drop_zero_rows
+        from contrasim_cli.store.unwritten import probe_zero_rows
 
-            together = [
-                list(dict.fromkeys(n for names in per_store for n in names)) for per_store in zip(*chosen, strict=True)
-            ]
-            self.views = drop_nonfinite(self.views, together)
+        if self.zero_rows is ZeroRows.drop:
+            self.views = drop_zero_rows(self.views, chosen)
+        elif self.zero_rows is None:
+            for store, names in zip(self.stores, chosen, strict=True):
+                probe_zero_rows(store, names)
+        if self.nan is OnNan.drop:
+            self.views = drop_nonfinite(self.views, chosen)
 
     def standardizer(
         self,
@@ -102,7 +137,7 @@ class Inputs(AbstractContextManager["Inputs"]):
             MismatchError: anchors are missing.
         """
         from contrasim_cli.anchors import Anchoring, Anchors
-        from contrasim_cli.store import View, drop_nonfinite, open_stores
+        from contrasim_cli.store import View, drop_nonfinite
         from contrasim_cli.transforms import Standardization, Standardizer
 
         anchorings = list(dict.fromkeys(how for how in hows if isinstance(how, Anchoring)))
@@ -110,11 +145,11 @@ class Inputs(AbstractContextManager["Inputs"]):
             raise UsageError("--anchor-store goes with an encoder trained on anchored rows (train --inputs anchors)")
         if asked and not any(how for how in hows if how not in anchorings):
             raise UsageError("--standardize-from goes with --standardize, or an encoder trained on standardised rows")
-        sources = open_stores(asked)
+        sources = self._open(asked)
         self._sources += sources
         of = {} if anchor_stores else dict(anchors_of or {})
         paths = list(dict.fromkeys((*anchor_stores, *itertools.chain(*of.values()))))
-        opened = dict(zip(paths, open_stores(paths), strict=True))
+        opened = dict(zip(paths, self._open(paths), strict=True))
         self._sources += opened.values()
         anchors = Anchors(
             self.views,

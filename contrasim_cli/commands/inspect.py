@@ -1,5 +1,6 @@
 """`contrasim inspect`: what is in these files, and would they line up?"""
 
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, astuple
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from contrasim_cli.encoder import Checkpoint
     from contrasim_cli.store import Store
 
+log = logging.getLogger(__name__)
+
 
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Activation files, or one encoder.", show_default=False)],
@@ -27,13 +30,15 @@ def inspect(
     scan: Annotated[
         bool,
         typer.Option(
-            "--scan/--no-scan", help="Read the values, to count NaN, Inf and constant columns, and for anisotropy."
+            "--scan/--no-scan",
+            help="Read the values, to count NaN, Inf, constant columns and rows of zeros, and for anisotropy.",
         ),
     ] = True,
     anchor_ids: Annotated[
         bool,
         typer.Option("--anchor-ids", help="Of an encoder of anchored rows, the anchors' ids alone, one per line."),
     ] = False,
+    memory: o.Memory = None,
     format: o.FormatOption = None,
     output: o.Output = None,
     force: o.Force = False,
@@ -55,10 +60,10 @@ def inspect(
 
         emit(_encoder_results(encoder.load(universal.resolve(files[0]))), format, output, None, force)
         return
-    from contrasim_cli.store import close_stores, open_stores
+    from contrasim_cli.store import Reading, close_stores, open_stores
     from contrasim_cli.store.inspection import disagreement
 
-    stores = open_stores(files)
+    stores = open_stores(files, Reading(budget=o.parse_memory(memory)))
     try:
         emit(_store_results(files, stores, scan), format, output, None, force)
         problem = disagreement(stores, align.value)
@@ -170,8 +175,14 @@ def _text(value: Any) -> str:
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
     from contrasim_cli.store.inspection import count_all, facts
+    from contrasim_cli.store.unwritten import zero_rows_told
+    from contrasim_cli.store.zeros import ZeroRows
 
-    counts = count_all(stores, console.progress) if scan else {}
+    zeros = [ZeroRows(store.n_rows) if scan else None for store in stores]
+    counts = count_all(stores, console.progress, zeros) if scan else {}
+    for store, zero in zip(stores, zeros, strict=True):
+        if zero is not None and len(zero.places):
+            log.warning("%s", zero_rows_told(store, zero.places, store.n_rows))
     names = distinct_names(paths)
     rows = []
     for k, store in enumerate(stores):
@@ -180,6 +191,8 @@ def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool)
             bad = (found.nan, found.inf, found.constant_columns) if found else (None, None, None)
             spread = astuple(found.anisotropy) if found else (None, None, None)
             rounded = (None if value is None else round(value, 4) for value in spread)
-            rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *bad, *rounded))
-    about = {"inputs": [str(path) for path in paths], "stores": dict(zip(names, map(facts, stores), strict=True))}
-    return Results("inspect", InspectRow, rows, about)
+            read = (*bad, *rounded, found.zero_rows if found else None)
+            rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *read))
+    described = {name: facts(store, zero) for name, store, zero in zip(names, stores, zeros, strict=True)}
+    about = {"inputs": [str(path) for path in paths], "stores": described}
+    return Results("inspect", InspectRow, rows, about, ["zero_rows"] if any(row.zero_rows for row in rows) else [])

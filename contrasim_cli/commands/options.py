@@ -49,6 +49,13 @@ class OnNan(str, Enum):
     drop = "drop"
 
 
+class ZeroRows(str, Enum):
+    """What is done with rows that are zero in every layer."""
+
+    keep = "keep"
+    drop = "drop"
+
+
 class PrecisionName(str, Enum):
     """Types of matrix products."""
 
@@ -92,6 +99,14 @@ AlignRows = Annotated[
 ]
 NanRule = Annotated[
     OnNan, typer.Option("--nan", help="error: refuse NaN and Inf; drop: drop such rows from every store.")
+]
+ZeroRowsRule = Annotated[
+    ZeroRows | None,
+    typer.Option(
+        "--zero-rows",
+        help="Rows that are zero in every layer: keep them, or drop them from every store; default: more than 1 % are refused.",
+        show_default=False,
+    ),
 ]
 DeviceOption = Annotated[
     Device | None, typer.Option("--device", help="cuda or cpu; default: cuda if there is one.", show_default=False)

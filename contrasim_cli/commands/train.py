@@ -78,6 +78,7 @@ def train(
     layers_b: o.LayersB = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     device: o.DeviceOption = None,
     seed: o.Seed = 0,
     memory: o.Memory = None,
@@ -157,7 +158,8 @@ def train(
     from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)
-    with Inputs(stores, align, nan) as opened:
+    sides = [layers_a or layers, layers_b or layers]
+    with Inputs(stores, align, nan, zero_rows, sides, budget) as opened:
         data = _data(opened, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
         config = job.configuration(data, task.value, recipe.value, parts)

@@ -31,7 +31,7 @@ from contrasim_cli.extraction.source import (
 from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.snapshot import Snapshot, one_version
-from contrasim_cli.store.npz import Member, members
+from contrasim_cli.store.npz import Member, arrays, members
 
 NUMERIC = "fiub"
 NPY = b"\x93NUMPY"
@@ -111,7 +111,7 @@ def _load(file: Snapshot) -> Inputs:
         return _whole(path, _mapped(file), None)
     try:
         found = members(file)
-        ids = found.pop("ids").array() if "ids" in found else None
+        ids = arrays(file, {"ids": found.pop("ids")})["ids"] if "ids" in found else None
         if len(found) != 1:
             raise InputError(f"{quoted(path)}: holds {len(found)} arrays; --arrays takes a file with one")
         (member,) = found.values()
@@ -120,7 +120,7 @@ def _load(file: Snapshot) -> Inputs:
         if member.is_packed and not member.fortran:
             return Inputs(member.shape, member.rows(), names)
         _check_room(path, member)
-        return _whole(path, member.array(), names)
+        return _whole(path, arrays(path, {"": member})[""], names)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
@@ -160,6 +160,6 @@ def _check_room(path: Path, member: Member) -> None:
 
 
 def _names(path: Path, ids: Array, n_rows: int) -> list[str]:
-    if ids.dtype.kind not in "US" or ids.shape != (n_rows,):
-        raise InputError(f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings")
+    if ids.dtype.kind not in "USiu" or ids.shape != (n_rows,):
+        raise InputError(f"{quoted(path)}: ids are {ids.dtype} {ids.shape}; expected {n_rows} strings or integers")
     return [str(name) for name in ids.astype(str)]

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,23 @@ from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks
 from contrasim_cli.store.format import FLOATS
-from contrasim_cli.store.thingsvision import feature_files
+from contrasim_cli.store.reading import PLAIN, Reading
+from contrasim_cli.store.unwritten import check_zero_rows, zero_rows
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ImportOptions:
-    """What is taken from the file and where it goes; `store_dtype` None keeps the layers' types."""
+    """What is taken from the file and where it goes; `store_dtype` None keeps the layers' types.
+
+    `zero_rows`: keep or drop rows that are zero in every layer; None refuses more than a few.
+    """
 
     output: Path
     layers: Sequence[str] | None = None
-    axes: str | None = None
+    reading: Reading = PLAIN
+    zero_rows: str | None = None
     choice: Choice = ALL
     store_dtype: str | None = None
     attrs: Mapping[str, str] = field(default_factory=dict)
@@ -58,10 +63,9 @@ def import_file(path: Path, options: ImportOptions, progress: Progress = silent)
         OutputExistsError, OutputError: the output exists, or cannot be written.
     """
     check_output(options.output, options.force or options.resume)
-    store = open_store(path, options.axes)
-    names = select_layers(list(store.layers), options.layers, where=path.name)
+    store, names = _opened(path, options)
     digest = _digest(store)
-    rows = _chosen(store, digest, options.choice)
+    rows = _chosen(store, digest, options.choice, names if options.zero_rows == "drop" else ())
     specs = _specs(store, names, options)
     check_room(Estimate(options.output, specs, len(rows.chosen)))
     config = _configuration(path, digest, names, rows, options)
@@ -81,16 +85,23 @@ def import_file(path: Path, options: ImportOptions, progress: Progress = silent)
     with writer, progress(f"extract {options.output.name}", len(rows.chosen) * len(names), "rows") as advance:
         for name, spec in zip(names, specs, strict=True):
             _copy(store, name, rows.chosen, writer, spec, advance)
+        if options.zero_rows is None:
+            check_zero_rows([store], rows.chosen.between(0, store.n_rows))
     note_written(options.output, [spec.width for spec in specs], len(rows.chosen))
 
 
 def planned(path: Path, options: ImportOptions) -> Estimate:
     """What `import_file` would write; nothing is written."""
     check_output(options.output, options.force or options.resume)
-    store = open_store(path, options.axes)
-    names = select_layers(list(store.layers), options.layers, where=path.name)
-    rows = _chosen(store, _digest(store), options.choice)
+    store, names = _opened(path, options)
+    rows = _chosen(store, _digest(store), options.choice, names if options.zero_rows == "drop" else ())
     return Estimate(options.output, _specs(store, names, options), len(rows.chosen))
+
+
+def _opened(path: Path, options: ImportOptions) -> tuple[Store, list[str]]:
+    """The file, and the layers that are taken of it."""
+    store = open_store(path, replace(options.reading, layers=options.layers))
+    return store, select_layers(list(store.layers), options.layers, where=path.name)
 
 
 def _specs(store: Store, names: Sequence[str], options: ImportOptions) -> list[LayerSpec]:
@@ -100,10 +111,10 @@ def _specs(store: Store, names: Sequence[str], options: ImportOptions) -> list[L
 
 
 def _digest(store: Store) -> str:
-    """Digest of the file, or of those of a folder's files that were read."""
-    if not store.path.is_dir():
+    """Digest of the file, or of those that were read in its place."""
+    if not store.files:
         return file_digest(store.path)
-    digests = [(path.name, file_digest(path)) for path in feature_files(store.path)]
+    digests = [(path.name, file_digest(path)) for path in store.files]
     return hashlib.sha256(json.dumps(digests).encode()).hexdigest()
 
 
@@ -117,9 +128,18 @@ class _Rows:
     source: str | None = None
 
 
-def _chosen(store: Store, digest: str, choice: Choice) -> _Rows:
-    """Rows named by the file given for it, by the file of activations, or by their positions."""
+def _chosen(store: Store, digest: str, choice: Choice, zero_in: Sequence[str] = ()) -> _Rows:
+    """Rows named by the file given for it, by the file of activations, or by their positions.
+
+    Those that are zero in all of the layers `zero_in` are left out.
+    """
     chosen = choose(store.path, _named(store, choice), choice).chosen
+    if zero_in:
+        chosen = chosen.without(zero_rows(store, zero_in))
+        if not chosen:
+            raise InputError(
+                f"{quoted(store.path)}: --zero-rows drop leaves no row: all of them are zero in every layer"
+            )
 
     def ids() -> Iterator[str]:
         return (row.id for row in chosen.of(_named(store, choice)))
@@ -128,7 +148,9 @@ def _chosen(store: Store, digest: str, choice: Choice) -> _Rows:
         refuse_duplicates(quoted(choice.ids), ids())
         return _Rows(chosen, ids)
     found = store.ids
-    return _Rows(chosen, ids, True, digest) if found is None else _Rows(chosen, ids, found.automatic, found.source)
+    if found is None:
+        return _Rows(chosen, ids, True, digest)
+    return _Rows(chosen, ids, found.automatic, found.source or (digest if found.automatic else None))
 
 
 def _named(store: Store, choice: Choice) -> Iterator[Row]:
@@ -142,7 +164,8 @@ def _configuration(
     return {
         "input": path.name,
         "input_digest": digest,
-        "axes": options.axes,
+        **{name: getattr(options.reading, name) for name in ("axes", "keys", "ids_key", "read_as")},
+        "zero_rows": options.zero_rows,
         "rows": len(rows.chosen),
         "ids_digest": digest_of_ids(rows.ids()),
         "layers": list(names),

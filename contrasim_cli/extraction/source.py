@@ -128,6 +128,15 @@ class Chosen:
         found = [np.arange(max(a, start), min(b, stop), dtype=np.int64) for a, b in runs]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
+    def without(self, dropped: Positions) -> "Chosen":
+        """The others than these."""
+        left = Chosen()
+        gone = set(dropped.tolist())
+        for position in self:
+            if position not in gone:
+                left.add(position)
+        return left
+
     def batches(self, size: int) -> Iterator[Positions]:
         """The positions [k], `size` at a time."""
         for batch in batched(self, size):

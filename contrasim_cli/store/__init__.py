@@ -1,8 +1,9 @@
 """Activation stores: reading and writing them, lining them up, streaming their rows."""
 
-from contrasim_cli.store.align import View, align, drop_nonfinite, ids_digest
+from contrasim_cli.store.align import View, align, drop_nonfinite, drop_zero_rows, ids_digest
 from contrasim_cli.store.format import LayerSpec, StoreWriter
 from contrasim_cli.store.open import close_stores, open_store, open_stores
+from contrasim_cli.store.reading import Reading
 from contrasim_cli.store.select import select_layers
 from contrasim_cli.store.store import Ids, Layer, Store
 
@@ -10,12 +11,14 @@ __all__ = [
     "Ids",
     "Layer",
     "LayerSpec",
+    "Reading",
     "Store",
     "StoreWriter",
     "View",
     "align",
     "close_stores",
     "drop_nonfinite",
+    "drop_zero_rows",
     "ids_digest",
     "open_store",
     "open_stores",

@@ -12,6 +12,7 @@ from contrasim_cli.errors import ContraSimError, InputError, MismatchError, rais
 from contrasim_cli.files import quoted
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
 from contrasim_cli.store.store import Ids, Store, first_duplicate
+from contrasim_cli.store.unwritten import zero_rows
 
 log = logging.getLogger(__name__)
 
@@ -65,11 +66,12 @@ def align(stores: Sequence[Store], how: str = "order") -> list[View]:
     matched by position in any case, which a note says.
 
     Raises:
-        InputError: an id occurs twice in a store.
+        InputError: an id occurs twice in a store, unless rows are to be matched by position.
         MismatchError: ids or row counts disagree.
     """
     raise_all([InputError(f"{quoted(store.path)}: has no rows") for store in stores if not store.n_rows])
-    raise_all([problem for store in stores for problem in _duplicates(store)])
+    if how != "position":
+        raise_all([problem for store in stores for problem in _duplicates(store)])
     named = [store for store in stores if store.ids is not None]
     if how == "position" or len(named) < len(stores) or _sources_differ(named):
         _match_positions(stores, how, named)
@@ -186,12 +188,26 @@ def drop_nonfinite(views: Sequence[View], layers: Sequence[Sequence[str]]) -> li
                 if not all_finite(block):
                     in_store[start : start + len(block)] |= bad_rows(block)
         bad |= in_store if view.rows is None else in_store[view.rows]
+    return _without(views, bad, "--nan drop", ("holds a NaN or Inf", "hold NaN or Inf"))
+
+
+def _without(views: Sequence[View], bad: npt.NDArray[np.bool_], option: str, what: tuple[str, str]) -> list[View]:
     if not bad.any():
         return list(views)
     if bad.all():
         raise InputError(
-            f"--nan drop leaves no row: every row holds a NaN or Inf in {quoted(views[0].store.path)} or another store"
+            f"{option} leaves no row: every row {what[0]} in {quoted(views[0].store.path)} or another store"
         )
-    log.warning("--nan drop: %d of %d rows hold NaN or Inf and are left out of every store", bad.sum(), len(bad))
+    log.warning("%s: %d of %d rows %s and are left out of every store", option, bad.sum(), len(bad), what[1])
     kept = np.flatnonzero(~bad)
     return [View(view.store, kept if view.rows is None else view.rows[kept]) for view in views]
+
+
+def drop_zero_rows(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[View]:
+    """Leave out, of every view, the rows that are zero in all of some view's chosen layers; say how many."""
+    zero = np.zeros(views[0].n_rows, dtype=bool)
+    for view, names in zip(views, layers, strict=True):
+        in_store = np.zeros(view.store.n_rows, dtype=bool)
+        in_store[zero_rows(view.store, names) if names else []] = True
+        zero |= in_store if view.rows is None else in_store[view.rows]
+    return _without(views, zero, "--zero-rows drop", ("is zero in every layer", "are zero in every layer"))

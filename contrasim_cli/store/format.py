@@ -364,13 +364,16 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
         raise InputError(
             f"{quoted(path)}: ids are {dataset.dtype} {dataset.shape}; expected {n_rows} strings; store them as text"
         )
-    check_dataset(path, "ids", dataset)
     limits.grow(held=ID_BYTES * n_rows)
-    attrs = text_attrs(path, dataset)
+    return text_ids(path, dataset)
+
+
+def text_ids(path: Path, dataset: h5py.Dataset) -> Ids:
+    """The same, however many they are."""
+    check_dataset(path, dataset.name.lstrip("/"), dataset)
+    source = text_attrs(path, dataset).get("source") or None
     automatic = bool(dataset.attrs.get("automatic", False))
-    return Ids(
-        n_rows, lambda start, stop: read_text(path, dataset, start, stop), automatic, attrs.get("source") or None
-    )
+    return Ids(int(dataset.shape[0]), lambda start, stop: read_text(path, dataset, start, stop), automatic, source)
 
 
 def _read_provenance(path: Path, dataset: h5py.Dataset | None, digest: str | None) -> dict[str, Any]:

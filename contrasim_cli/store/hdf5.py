@@ -4,14 +4,14 @@ import io
 import math
 import os
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from contrasim_cli import limits, signals
+from contrasim_cli import archives, limits, signals
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.snapshot import Snapshot
@@ -19,8 +19,7 @@ from contrasim_cli.snapshot import Snapshot
 MAX_DEPTH = 16
 TEXT_BYTES = 24  # that a string counts for at least: each is made, and many are kept somewhere else
 CHECKSUM_BYTES = 4  # of fletcher32, behind every chunk
-BOMB_BYTES = 64 << 20
-BOMB_RATIO = 100  # activations are never packed as small as that
+LARGE_CHUNK = 64 << 20  # bytes, of which there is room anyhow
 
 
 def open_file(file: Snapshot) -> h5py.File:
@@ -143,11 +142,12 @@ def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> 
             yield name, member
 
 
-def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
-    """Refuse a dataset whose values are elsewhere or nowhere, or many times what is stored of them.
+def check_dataset(path: Path, name: str, dataset: h5py.Dataset, budget: int | None = None) -> None:
+    """Refuse a dataset whose values are elsewhere or nowhere, or of which a single chunk does not fit into memory.
 
     Raises:
-        InputError: a virtual or external dataset, one with values that were never written, or one that unpacks to a bomb.
+        InputError: a virtual or external dataset, one with values that were never written, or one with chunks larger than
+            `budget` (None: than half of what is free).
     """
     where = f"{quoted(path)}: {quoted(name)}"
     if dataset.is_virtual or dataset.external:
@@ -158,16 +158,16 @@ def check_dataset(path: Path, name: str, dataset: h5py.Dataset) -> None:
         stored, needed = int(dataset.id.get_storage_size()), int(dataset.size) * int(dataset.id.get_type().get_size())
         whole = stored >= needed
     else:
-        whole = _check_chunks(where, dataset, dataset.file.id.get_filesize())
+        whole = _check_chunks(where, dataset, dataset.file.id.get_filesize(), budget)
     if not whole:
         raise InputError(f"{where}: shape {dataset.shape} is claimed, but not all of its values were ever written")
 
 
-def _check_chunks(where: str, dataset: h5py.Dataset, file_size: int) -> bool:
+def _check_chunks(where: str, dataset: h5py.Dataset, file_size: int, budget: int | None) -> bool:
     """Whether every chunk is there, which HDF5 would invent otherwise; their index must be sound.
 
     Raises:
-        InputError: the index names places that cannot be, or chunks that unpack to far more than is stored.
+        InputError: the index names places or sizes that cannot be, or a chunk is too large to be unpacked.
     """
     survey = _Survey(dataset, file_size)
     if dataset.id.get_num_chunks() < survey.expected:
@@ -175,12 +175,20 @@ def _check_chunks(where: str, dataset: h5py.Dataset, file_size: int) -> bool:
     each_chunk(dataset, survey.add)
     if not survey.is_sound:
         raise InputError(f"{where}: the index of its chunks is damaged; copy or extract the file again")
-    if survey.unpacked > max(BOMB_BYTES, BOMB_RATIO * survey.smallest):
-        raise InputError(
-            f"{where}: chunks of {survey.unpacked} bytes are packed into as few as {survey.smallest}, which no activations are; "
-            "write it in chunks of at most 64 MiB"
-        )
+    if survey.unpacked > LARGE_CHUNK:
+        _check_room(where, survey.unpacked, budget)
     return True
+
+
+def _check_room(where: str, size: int, budget: int | None) -> None:
+    from contrasim_cli.memory import memory_budget
+
+    limit = memory_budget(budget)
+    if size > limit:
+        raise InputError(
+            f"{where}: a single chunk takes {size} bytes of memory once it is unpacked, and there are {limit} for it; "
+            "give --memory, or write it in smaller chunks"
+        )
 
 
 class _Survey:
@@ -193,9 +201,9 @@ class _Survey:
         self.unpacked = math.prod(dataset.chunks) * int(dataset.id.get_type().get_size())
         plain = dataset.compression is None and dataset.fletcher32 and not dataset.scaleoffset
         self._exact = self.unpacked + CHECKSUM_BYTES if plain else None
+        self._least = self.unpacked // archives.MOST_PACKED if _by_deflate(dataset) else 0
         self._places = array("q")
         self._in_place = True
-        self.smallest = self.unpacked
 
     def add(self, chunk: Any) -> None:
         """Look at one: `chunk_offset`, `filter_mask`, `byte_offset` and `size`."""
@@ -209,14 +217,21 @@ class _Survey:
             chunk.size <= 2 * self.unpacked + CHECKSUM_BYTES if self._exact is None else chunk.size == self._exact
         )
         unfiltered = self._exact is not None and chunk.filter_mask  # its checksum would not be looked at
-        self._in_place &= size_fits and not unfiltered and 0 <= chunk.byte_offset <= self._file_size - chunk.size
-        self.smallest = min(self.smallest, chunk.size)
+        self._in_place &= size_fits and not unfiltered and chunk.size >= self._least
+        self._in_place &= 0 <= chunk.byte_offset <= self._file_size - chunk.size
         self._places.append(place)
 
     @property
     def is_sound(self) -> bool:
         """Whether every chunk has a place of its own, in the dataset and in the file, and the size it must have."""
         return self._in_place and len(np.unique(np.frombuffer(self._places, np.int64))) == self.expected
+
+
+def _by_deflate(dataset: h5py.Dataset) -> bool:
+    """Whether nothing but deflate makes chunks smaller, so that there is a bound to it."""
+    filters = dataset.id.get_create_plist()
+    codes = {filters.get_filter(k)[0] for k in range(filters.get_nfilters())}
+    return codes <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
 
 def each_chunk(dataset: h5py.Dataset, look: Callable[[Any], None]) -> None:
@@ -242,6 +257,14 @@ def text_attrs(path: Path, holder: Any) -> dict[str, str]:
         for name, value in raw.items()
         if isinstance(value, (str, bytes))
     }
+
+
+def keeps_order(file: h5py.File, names: Iterable[str]) -> bool:
+    """Whether every group above these datasets that has several members keeps the order in which they were written."""
+    above = {"/", *(name[:at] for name in names for at, character in enumerate(name) if character == "/")}
+    groups = [file[name] for name in above]
+    flags = [group.id.get_create_plist().get_link_creation_order() for group in groups if len(group) > 1]
+    return all(flag & h5py.h5p.CRT_ORDER_TRACKED for flag in flags)
 
 
 def is_text(dataset: h5py.Dataset) -> bool:

@@ -15,6 +15,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.align import align
 from contrasim_cli.store.blocks import Floats, iter_blocks
 from contrasim_cli.store.store import Store
+from contrasim_cli.store.zeros import ZeroRows
 
 SAMPLED_ROWS = 2048
 WIDEST = 3  # neurons
@@ -36,12 +37,13 @@ class Anisotropy:
 
 @dataclass(frozen=True)
 class LayerCounts:
-    """Bad values of one layer, and how its rows are spread."""
+    """Bad values of one layer, how its rows are spread, and how many are all zero."""
 
     nan: int
     inf: int
     constant_columns: int
     anisotropy: Anisotropy = Anisotropy()
+    zero_rows: int = 0
 
 
 def anisotropy(rows: Floats) -> Anisotropy:
@@ -73,9 +75,13 @@ def _mean_cosine(rows: Floats) -> float | None:
     return float((np.square(unit.sum(axis=0)).sum() - n) / (n * (n - 1))) if n > 1 else None
 
 
-def count_bad(store: Store, name: str) -> LayerCounts:
-    """NaN and Inf values, columns in which every row has the same value, and the anisotropy; one pass in blocks."""
+def count_bad(store: Store, name: str, zeros: ZeroRows | None = None) -> LayerCounts:
+    """NaN and Inf values, columns in which every row has the same value, rows of zeros, and the anisotropy; one pass in blocks.
+
+    `zeros` takes note of rows that are zero in every layer.
+    """
     nan = inf = 0
+    own, zeros = ZeroRows(store.n_rows), zeros or ZeroRows(store.n_rows)
     first = None
     constant = np.ones(store.layer(name).width, dtype=bool)
     rng = np.random.default_rng(0)
@@ -86,20 +92,27 @@ def count_bad(store: Store, name: str) -> LayerCounts:
         sample.append(picked[np.isfinite(picked).all(axis=1)])
         nan += int(np.isnan(block).sum())
         inf += int(np.isinf(block).sum())
+        own.look(start, block)
+        zeros.look(start, block)
         first = block[0] if first is None else first
         constant &= (block == first).all(axis=0)
     spread = anisotropy(np.concatenate(sample)) if sample else Anisotropy()
-    return LayerCounts(nan, inf, int(constant.sum()) if store.n_rows else 0, spread)
+    return LayerCounts(nan, inf, int(constant.sum()) if store.n_rows else 0, spread, len(own.places))
 
 
-def count_all(stores: Sequence[Store], progress: Progress = silent) -> dict[tuple[int, str], LayerCounts]:
-    """`count_bad` of every layer, by position of the store and name of the layer."""
+def count_all(
+    stores: Sequence[Store], progress: Progress = silent, zeros: Sequence[ZeroRows | None] | None = None
+) -> dict[tuple[int, str], LayerCounts]:
+    """`count_bad` of every layer, by position of the store and name of the layer.
+
+    `zeros` take note, store by store, of rows that are zero in every layer.
+    """
     total = sum(layer.n_rows for store in stores for layer in store.layers.values())
     counts = {}
     with progress("reading", total, "rows") as advance:
-        for k, store in enumerate(stores):
+        for k, (store, zero) in enumerate(zip(stores, zeros or [None] * len(stores), strict=True)):
             for name in store.layers:
-                counts[k, name] = count_bad(store, name)
+                counts[k, name] = count_bad(store, name, zero)
                 advance(store.n_rows)
     return counts
 
@@ -113,11 +126,14 @@ def disagreement(stores: Sequence[Store], how: str) -> ContraSimError | None:
     return None
 
 
-def facts(store: Store) -> dict[str, Any]:
-    """Where a store comes from."""
+def facts(store: Store, zeros: ZeroRows | None = None) -> dict[str, Any]:
+    """Where a store comes from, how it was read, and which rows `zeros` found to be zero in every layer."""
     ids: dict[str, Any] = {"ids": "none"}
     if store.ids is not None:
         ids = {"ids": "automatic" if store.ids.automatic else "given", "ids_digest": store.ids.digest}
         if store.ids.source:
             ids["ids_source"] = store.ids.source
-    return {"kind": store.kind, "rows": store.n_rows, **ids, **store.attrs, "provenance": dict(store.provenance)}
+    told = {"kind": store.kind, "rows": store.n_rows, **store.facts, **ids, **store.attrs}
+    if zeros is not None:
+        told |= {"zero_rows": len(zeros.places), "first_zero_row": int(zeros.places[0]) if len(zeros.places) else None}
+    return {**told, "provenance": dict(store.provenance)}

@@ -1,4 +1,4 @@
-"""Layers whose rows lie in pieces of other arrays: in a plane of a 3-D array, or in several arrays one after the other."""
+"""Layers whose rows lie in several arrays, one after the other."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,36 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.store.store import Array
-
-
-@dataclass(frozen=True)
-class Slab:
-    """One layer of a 3-D array: a matrix that is read when its rows are asked for."""
-
-    whole: Any
-    layers_axis: int
-    index: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, width)."""
-        return (int(self.whole.shape[1 - self.layers_axis]), int(self.whole.shape[2]))
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
-        return found
-
-    @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Rows that are best read together."""
-        chunks = getattr(self.whole, "chunks", None)
-        return (int(chunks[1 - self.layers_axis]),) if chunks else None
-
-    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
-        """Some rows [k, width]."""
-        return np.asarray(self.whole[self.index, rows] if self.layers_axis == 0 else self.whole[rows, self.index])
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,21 @@ A dataset is [layers, words, width], or [words, width] where there is one layer.
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.files import quoted
+from contrasim_cli.store.axes import LAYERS, ROWS, WIDTH, Arranged
 from contrasim_cli.store.hdf5 import check_dataset, is_text, read_text
-from contrasim_cli.store.joined import Joined, Slab
-from contrasim_cli.store.store import Ids, Layer, Store
+from contrasim_cli.store.joined import Joined
+from contrasim_cli.store.layout import place_names
+from contrasim_cli.store.store import Layer, Store
 
 INDEX = "sentence_to_index"
+AXES = (LAYERS, ROWS, WIDTH)
 
 
 def is_neurox(found: Mapping[str, h5py.Dataset]) -> bool:
@@ -38,15 +42,16 @@ def read_neurox(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset]) 
     if first.ndim == 2:
         layers = [Joined(sentences)]
     else:
-        layers = [Joined([Slab(one, 0, index) for one in sentences]) for index in range(first.shape[0])]
+        layers = [Joined([Arranged(one, AXES, index) for one in sentences]) for index in range(first.shape[0])]
     if not layers or not layers[0].shape[0]:
         raise InputError(f"{quoted(path)}: its {len(sentences)} sentences have no words in any layer")
+    numbers = list(map(str, range(len(sentences))))
     return Store(
         path,
         "NeuroX or ELMo HDF5",
         {f"layer_{index}": Layer(f"layer_{index}", layer) for index, layer in enumerate(layers)},
         # the words of one corpus line up, whatever model they went through
-        Ids(layers[0].shape[0], lambda start, stop: _names(layers[0], start, stop), automatic=True, source=corpus),
+        replace(place_names(numbers, [(one.shape[-2],) for one in sentences]), automatic=True, source=corpus),
         attrs={"unit": "word"},
         close=file.close,
     )
@@ -92,12 +97,3 @@ def _difference(path: Path, name: int, one: h5py.Dataset, first: h5py.Dataset) -
         )
     check_dataset(path, str(name), one)
     return None
-
-
-def _names(words: Joined, start: int, stop: int) -> list[str]:
-    names, sentence = [], words.part_of(start)
-    for row in range(start, stop):
-        while row >= words.starts[sentence + 1]:
-            sentence += 1
-        names.append(f"{sentence}:{row - int(words.starts[sentence])}")
-    return names

@@ -3,7 +3,7 @@
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -33,13 +33,13 @@ class Member:
         """Whether it is compressed."""
         return self.info.compress_type != zipfile.ZIP_STORED
 
-    def array(self) -> npt.NDArray[Any]:
+    def array(self, archive: zipfile.ZipFile) -> npt.NDArray[Any]:
         """The whole array: mapped, or unpacked into memory. Its checksum is verified."""
         if self.is_packed or 0 in self.shape:
-            with zipfile.ZipFile(self.file.reader()) as archive, archive.open(self.info) as stream:
+            with archive.open(self.info) as stream:
                 found: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
                 return found
-        self._verify()
+        archives.verify(archive, self.info)
         start = self._offset() + self.header
         values = self.file.content[start : start + math.prod(self.shape) * self.dtype.itemsize].view(self.dtype)
         return values.reshape(self.shape, order="F" if self.fortran else "C")
@@ -47,10 +47,6 @@ class Member:
     def rows(self) -> "PackedRows":
         """The rows one after the other, unpacked as they are read (not of an array in Fortran order)."""
         return PackedRows(self)
-
-    def _verify(self) -> None:
-        with zipfile.ZipFile(self.file.reader()) as archive:
-            archives.verify(archive, self.info)
 
     def _offset(self) -> int:
         stream = self.file.reader()
@@ -90,16 +86,29 @@ def _check_claim(member: Member) -> None:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
 
 
-def members(file: Snapshot) -> dict[str, Member]:
-    """The arrays of an archive by name; whatever zipfile, zlib and NumPy trip over is raised as it is."""
-    found = {}
+def arrays(file: Snapshot, found: Mapping[str, Member]) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of some members; the archive is opened once for all of them."""
+    with zipfile.ZipFile(file.reader()) as archive:
+        return {name: member.array(archive) for name, member in found.items()}
+
+
+def members(file: Snapshot, objects: bool = False) -> dict[str, Member]:
+    """The arrays of an archive by name, with `objects` also those of Python objects, which nothing here unpickles.
+
+    Whatever zipfile, zlib and NumPy trip over is raised as it is.
+    """
+    found: dict[str, Member] = {}
     with zipfile.ZipFile(file.reader()) as archive:
         archives.check_packed(file, archive)
         for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if name in found:
+                raise ValueError(f"two of its arrays are called {name}")
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-                found[info.filename.removesuffix(".npy")] = Member(file, info, shape, dtype, fortran, stream.tell())
-            if dtype.hasobject:
+                found[name] = Member(file, info, shape, dtype, fortran, stream.tell())
+            if not dtype.hasobject:
+                _check_claim(found[name])
+            elif not objects:
                 raise ValueError(f"{info.filename} holds Python objects")
-            _check_claim(found[info.filename.removesuffix(".npy")])
     return found

@@ -9,25 +9,51 @@ from typing import TypeVar
 
 import h5py
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all, reason
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all, reason
 from contrasim_cli.files import quoted, readable
 from contrasim_cli.snapshot import Snapshot, one_version
-from contrasim_cli.store import foreign, format, hdf5, neurox, seal, thingsvision
+from contrasim_cli.store import (
+    arrayfolder,
+    delimited,
+    extras,
+    foreign,
+    format,
+    hdf5,
+    neurox,
+    npy,
+    packed,
+    plain,
+    seal,
+    shards,
+    tensors,
+    thingsvision,
+)
+from contrasim_cli.store.content import Content
+from contrasim_cli.store.reading import PLAIN, Reading
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+ZARR = {".zarray", ".zgroup", "zarr.json"}
+KINDS = "a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
+GUESSES = {
+    b"version https://git-lfs": "is a Git LFS pointer, fetch the file itself with git lfs pull",
+    b"\x80": "looks like a pickle, which is refused because it can run code",
+    b"\xff\xfe": "is text in UTF-16, convert it first (iconv -f utf-16 -t utf-8)",
+    b"\x1f\x8b": "is packed with gzip, unpack it first",
+    b"FEA1": "is a Feather file of version 1, write it again as version 2",
+}
 
-Opened = TypeVar("Opened", Store, foreign.Content)
+Opened = TypeVar("Opened", Store, Content)
 
 
-def open_stores(paths: Sequence[Path]) -> list[Store]:
+def open_stores(paths: Sequence[Path], how: Reading = PLAIN) -> list[Store]:
     """Open several stores; the problems of all of them are reported together."""
     stores: list[Store] = []
     problems: list[ContraSimError] = []
     for path in paths:
         try:
-            stores.append(open_store(path))
+            stores.append(open_store(path, how))
         except ContraSimError as problem:
             problems.append(problem)
     if problems:
@@ -42,40 +68,114 @@ def close_stores(stores: Sequence[Store]) -> None:
         store.close()
 
 
-def open_store(path: Path, axes: str | None = None) -> Store:
+def open_store(path: Path, how: Reading = PLAIN) -> Store:
     """Open one store: our own layout, or one of those that `foreign`, `neurox` and `thingsvision` read.
 
-    `axes` says what the dimensions of somebody else's arrays are, where their shapes do not.
+    `how` says what somebody else's file does not: what its axes, keys and values are.
 
     Raises:
-        UsageError: there are no such axes.
+        UsageError: it says something that cannot be, or of a file that needs nothing said.
         InputError: the file is missing, of another kind, unfinished, damaged, or leads outside itself.
-        MissingError: a .safetensors file without the extra `hf`.
+        MissingError: the extra that a kind of file needs is not there.
     """
-    axes = foreign.check_axes(axes)
+    how.check()
     if os.path.isdir(path) and thingsvision.feature_files(path):
-        return thingsvision.read_thingsvision(path, _arrays)
-    return one_version(path, lambda file: _store(file, axes), lambda store: store.close())
+        return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
+    if os.path.isdir(path) and (content := _folder(path, how.budget)) is not None:
+        return foreign.store_of(path, content, how)
+    return one_version(path, lambda file: _store(file, how), lambda store: store.close())
 
 
-def _store(file: Snapshot, axes: str | None) -> Store:
+def _as_it_is(store: Store, how: Reading) -> Store:
+    """A store whose kind says all there is to say.
+
+    Raises:
+        UsageError: more was said.
+    """
+    if how.says is not None:
+        store.close()
+        raise UsageError(
+            f"{how.says} is for files that do not say it themselves; {quoted(store.path)} is a {store.kind}"
+        )
+    return store
+
+
+def _store(file: Snapshot, how: Reading) -> Store:
     if _is_hdf5(file):
-        return _checked(file, lambda: _read_hdf5(file, axes))
-    return foreign.store_of(file.path, _content(file), axes)
+        return _checked(file, lambda: _read_hdf5(file, how))
+    return foreign.store_of(file.path, _content(file, how.budget), how)
 
 
-def _content(file: Snapshot) -> foreign.Content:
+def _folder(path: Path, budget: int | None) -> Content | None:
+    """What a folder holds that is a store; None if it is none."""
+    with readable(path):
+        names = os.listdir(path)
+    if not ZARR.isdisjoint(names):
+        return extras.read_zarr(path, budget)
+    if (index := shards.index_of(path)) is not None:
+        return one_version(index, lambda file: _shards(file, budget))
+    files = arrayfolder.array_files(path)
+    return arrayfolder.read_folder(path, files, lambda file: _part(file, budget)) if files else None
+
+
+def _part(path: Path, budget: int | None) -> Content:
+    """What a file of a folder holds, which is no HDF5."""
+    return one_version(path, lambda file: _part_content(file, budget), lambda content: content.close())
+
+
+def _part_content(file: Snapshot, budget: int | None) -> Content:
+    if shards.is_index(file, file.start()):  # which might name itself
+        raise InputError(f"{quoted(file.path)}: is an index of other files, not a file of arrays")
+    return _content(file, budget)
+
+
+def _shards(file: Snapshot, budget: int | None) -> Content:
+    return shards.read_shards(file, lambda path: _part(path, budget))
+
+
+def _starts(*marks: bytes) -> Callable[[Snapshot, bytes], bool]:
+    return lambda file, start: start.startswith(marks)
+
+
+def _zip(file: Snapshot, budget: int | None) -> Content:
+    path = file.path
+    try:
+        with zipfile.ZipFile(file.reader()) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
+    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+        return tensors.read_torch(file)
+    if names and all(name.endswith(".npy") for name in names):
+        return npy.read_npz(file, budget)
+    if any(name.rpartition("/")[2] in ZARR and name.count("/") < 2 for name in names):
+        return extras.read_zarr(file, budget)
+    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt nor zarr")
+
+
+# what a file that is no HDF5 is, by its content, and what reads it; the first that fits
+DETECTION: tuple[tuple[Callable[[Snapshot, bytes], bool], Callable[[Snapshot, int | None], Content]], ...] = (
+    (_starts(b"\x93NUMPY"), lambda file, budget: npy.read_npy(file)),
+    (_starts(b"PK\x03\x04"), _zip),
+    (_starts(b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"), extras.read_table),
+    (_starts(b"MATLAB 5.0 MAT-file"), extras.read_matlab),
+    (lambda file, start: start.startswith(b"\x1f\x8b") and packed.starts_with_npy(file), packed.read_packed),
+    (shards.is_index, _shards),
+    (
+        lambda file, start: start[8:9] == b"{" and b"\0" in start[:8],
+        lambda file, budget: tensors.read_safetensors(file),
+    ),
+    (lambda file, start: delimited.is_text(file), delimited.read_delimited),
+)
+
+
+def _content(file: Snapshot, budget: int | None = None) -> Content:
     """What a file that is no HDF5 holds."""
     start = file.start()
-    if start.startswith(b"\x93NUMPY"):
-        return foreign.read_npy(file)
-    if start.startswith(b"PK\x03\x04"):
-        return _open_zip(file)
-    if start[8:9] == b"{":
-        return foreign.read_safetensors(file)
-    raise InputError(
-        f"{quoted(file.path)}: {_guess(start)}; a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors"
-    )
+    for is_kind, read in DETECTION:
+        if is_kind(file, start):
+            return read(file, budget)
+    raise InputError(f"{quoted(file.path)}: {_guess(start)}; {KINDS}")
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
@@ -84,15 +184,15 @@ def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     return content.arrays, content.close
 
 
-def _any_content(file: Snapshot) -> foreign.Content:
+def _any_content(file: Snapshot) -> Content:
     return _checked(file, lambda: _plain_content(file)) if _is_hdf5(file) else _content(file)
 
 
-def _plain_content(file: Snapshot) -> foreign.Content:
+def _plain_content(file: Snapshot) -> Content:
     """Somebody's HDF5 file."""
     opened = hdf5.open_file(file)
     with _closed_on_error(file.path, opened):
-        return foreign.read_plain_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
+        return plain.read_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
 
 
 def _is_hdf5(file: Snapshot) -> bool:
@@ -127,15 +227,15 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
     return read()
 
 
-def _read_hdf5(file: Snapshot, axes: str | None) -> Store:
+def _read_hdf5(file: Snapshot, how: Reading) -> Store:
     path, opened = file.path, hdf5.open_file(file)
     with _closed_on_error(path, opened):
         if format.is_own(opened):
-            return format.read_store(path, opened)
+            return _as_it_is(format.read_store(path, opened), how)
         found = dict(hdf5.datasets(path, opened))
         if neurox.is_neurox(found):
-            return neurox.read_neurox(path, opened, found)
-        return foreign.store_of(path, foreign.read_plain_hdf5(path, opened, found), axes)
+            return _as_it_is(neurox.read_neurox(path, opened, found), how)
+        return foreign.store_of(path, plain.read_hdf5(path, opened, found, how.budget), how)
 
 
 @contextlib.contextmanager
@@ -150,27 +250,9 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
 
 
-def _open_zip(file: Snapshot) -> foreign.Content:
-    path = file.path
-    try:
-        with zipfile.ZipFile(file.reader()) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
-    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return foreign.read_torch(file)
-    if names and all(name.endswith(".npy") for name in names):
-        return foreign.read_npz(file)
-    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt")
-
-
 def _guess(start: bytes) -> str:
     if not start:
         return "is empty"
     if start.lstrip()[:1] == b"<":
         return "looks like a web page"
-    if start.startswith(b"version https://git-lfs"):
-        return "is a Git LFS pointer, fetch the file itself with git lfs pull"
-    if start[:1] == b"\x80":
-        return "looks like a pickle, which is refused because it can run code"
-    return "is of no kind that is read"
+    return next((said for mark, said in GUESSES.items() if start.startswith(mark)), "is of no kind that is read")

@@ -1,4 +1,4 @@
-"""Trying in a child process what may crash, hang or take all memory: HDF5 does so on some damaged files."""
+"""Trying in a child process what may crash, hang or take all memory: HDF5 and scipy do so on some damaged files."""
 
 import contextlib
 import json
@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
-def rehearse(path: Path, work: Callable[[], object]) -> None:
+def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held: int = 0) -> None:
     """Do the work in a child process first; it is safe here if this returns.
 
-    The child is a fork, so that it costs milliseconds, and has limits of memory and processor time (see `limits`). Errors
-    other than of inputs are left to be met here.
+    The child is a fork, so that it costs milliseconds, and has limits of memory and processor time (see `limits`), which begin with
+    the size of the file and the bytes that are to be held of it. Errors other than of inputs are left to be met here.
 
     Raises:
         InputError: the child met one, or crashed, or reached a limit.
     """
-    size = path.stat().st_size
+    size = path.stat().st_size + held
     receiver, sender = os.pipe()
     try:
         pid = _fork()
@@ -50,7 +50,7 @@ def rehearse(path: Path, work: Callable[[], object]) -> None:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
-    _judge(path, status, seconds, told)
+    _judge(path, status, seconds, told, library)
 
 
 def _fork() -> int:
@@ -68,7 +68,7 @@ def _end(pid: int) -> tuple[int | None, float]:
     return status, used.ru_utime + used.ru_stime
 
 
-def _judge(path: Path, status: int | None, seconds: float, told: bytes) -> None:
+def _judge(path: Path, status: int | None, seconds: float, told: bytes, library: str) -> None:
     if told:  # as by every child that comes to its end
         raise_all([InputError(line) for line in json.loads(told)])
         return
@@ -77,7 +77,7 @@ def _judge(path: Path, status: int | None, seconds: float, told: bytes) -> None:
         raise InputError(limits.reached(path, f"{seconds:.0f} s of processor time"))
     if number is None or number in CRASHES:
         name = f" ({signal.Signals(number).name})" if number else ""
-        raise InputError(f"{quoted(path)}: HDF5 crashes on it{name}; the file is damaged, copy or extract it again")
+        raise InputError(f"{quoted(path)}: {library} crashes on it{name}; the file is damaged, copy or extract it again")
     raise InputError(
         f"{quoted(path)}: the process that tried to open it was ended by signal {number}, as where memory runs out; try again"
     )

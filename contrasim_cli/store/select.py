@@ -9,6 +9,7 @@ from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 
 EMBEDDINGS = "hidden_0"
+NUMBER = re.compile(r"\d{1,9}")
 
 
 def select_layers(
@@ -16,7 +17,8 @@ def select_layers(
 ) -> list[str]:
     """The names that the patterns select, in the order of the patterns, each once.
 
-    A pattern is an exact name, an index (-1 is the last layer), a range of indices `2-5` with both ends, or a glob.
+    A pattern is an exact name, a number, a range of numbers `2-5` with both ends, or a glob. Where the names of layers are numbers,
+    numbers are names, alone and in ranges; otherwise they are positions from 0. -1 is always the last layer.
     Without patterns: every layer, except `hidden_0` where `embeddings` is false.
 
     Raises:
@@ -34,16 +36,34 @@ def select_layers(
     return list(chosen)
 
 
+def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
+    """The names that some of the patterns select, in the order of the names; a pattern may match none."""
+    found = {name for pattern in patterns for name in _matches(names, pattern)}
+    return [name for name in names if name in found]
+
+
+def is_position(pattern: str) -> bool:
+    """Whether a pattern may be a position, or a range of them."""
+    return re.fullmatch(r"-?\d{1,9}|\d{1,9}-\d{1,9}", pattern) is not None
+
+
 def _matches(names: Sequence[str], pattern: str) -> list[str]:
     if pattern in names:
         return [pattern]
-    if re.fullmatch(r"-?\d{1,9}", pattern):
-        index = int(pattern)
-        return [names[index]] if -len(names) <= index < len(names) else []
-    if bounds := re.fullmatch(r"(\d{1,9})-(\d{1,9})", pattern):
-        first, last = int(bounds[1]), int(bounds[2])
-        return list(names[first : last + 1]) if last < len(names) else []
+    if re.fullmatch(r"-\d{1,9}", pattern):
+        return [names[int(pattern)]] if -int(pattern) <= len(names) else []
+    if bounds := re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", pattern):
+        first, last = int(bounds[1]), int(bounds[2] or bounds[1])
+        numbered = _numbered(names, first, last)
+        there = first in numbered and last in numbered
+        return [name for number, name in numbered.items() if first <= number <= last] if there else []
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
+
+
+def _numbered(names: Sequence[str], *wanted: int) -> dict[int, str]:
+    """Names by the numbers that they are, where all are numbers or those wanted are; else by position."""
+    named = {int(name): name for name in names if NUMBER.fullmatch(name)}
+    return named if len(named) == len(names) or set(wanted) <= set(named) else dict(enumerate(names))
 
 
 def _hint(names: Sequence[str], pattern: str) -> str:
@@ -52,3 +72,10 @@ def _hint(names: Sequence[str], pattern: str) -> str:
         return f"did you mean {', '.join(map(quoted, near))}?"
     shown = ", ".join(map(quoted, names[:8])) + (", …" if len(names) > 8 else "")
     return f"it has {len(names)}: {shown}"
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Sort key by which layer comes before layer2, and that before layer10."""
+    parts = re.split(r"([0-9]+)", name)
+    numbers = [part.lstrip("0") for part in parts]
+    return [(0, len(numbers[k]), numbers[k]) if k % 2 else (1, 0, part) for k, part in enumerate(parts) if part]

@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.errors import InputError, reason
+from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.store.zeros import ZeroRows
 
 IDS_PER_BLOCK = 65_536
 IdHashes = npt.NDArray[np.void]
@@ -56,7 +57,7 @@ class Layer:
     def read_dtype(self) -> np.dtype[Any]:
         """The type the values are read as: float64 where float32 would lose digits, else float32."""
         exact = self.dtype.kind == "f" and self.dtype.itemsize <= 4
-        small = self.dtype.kind in "iu" and self.dtype.itemsize <= 2
+        small = self.dtype.kind in "biu" and self.dtype.itemsize <= 2
         return np.dtype(np.float32 if exact or small else np.float64)
 
 
@@ -102,7 +103,11 @@ class Ids:
 
 @dataclass(frozen=True)
 class Store:
-    """One model run over one data set: layers by name in their order, and what is known about them."""
+    """One model run over one data set: layers by name in their order, and what is known about them.
+
+    `files` are those that are read, where it is not the one at `path`. `facts` say how somebody else's file was read; `rows` is
+    the number of rows where not all of its layers agree.
+    """
 
     path: Path
     kind: str
@@ -111,12 +116,20 @@ class Store:
     attrs: Mapping[str, str] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     digest: str | None = None
+    files: Sequence[Path] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    rows: int | None = None
     close: Callable[[], None] = lambda: None
 
     @property
     def n_rows(self) -> int:
-        """Rows of every layer."""
-        return next(iter(self.layers.values())).n_rows
+        """Rows of every layer that was asked for; in a file of somebody else's others may have other rows."""
+        return next(iter(self.layers.values())).n_rows if self.rows is None else self.rows
+
+    @cached_property
+    def zero_rows(self) -> ZeroRows | None:
+        """Which rows that were read are all zero; None in a store of our own, whose writer has seen all of them."""
+        return ZeroRows(self.n_rows) if self.digest is None else None
 
     @property
     def stem(self) -> str:
@@ -129,13 +142,19 @@ class Store:
 
     def read(self, name: str, start: int, stop: int) -> npt.NDArray[Any]:
         """Rows [stop - start, width] as stored; a block that fails its checksum is an InputError."""
+        array = self.layers[name].array
         try:
-            return np.asarray(self.layers[name].array[slice(start, stop)])
-        except (OSError, RuntimeError, ValueError) as error:
+            block = np.asarray(array[slice(start, stop)])
+        except (ContraSimError, MemoryError):
+            raise
+        except Exception as error:  # of whatever reads somebody else's file
             raise InputError(
                 f"{quoted(self.path)}: layer {quoted(name)}: rows {start} to {stop - 1} cannot be read "
                 f"({reason(error)}); the file is damaged, copy or extract it again"
             ) from error
+        if self.zero_rows is not None:
+            self.zero_rows.look(start, block)
+        return block
 
 
 def id_hashes(names: Sequence[str]) -> IdHashes:

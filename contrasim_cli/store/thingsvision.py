@@ -1,21 +1,26 @@
-"""Folders of thingsvision: `features.npy` (or .h5, .hdf5, .pt) and the names of its rows in `file_names.txt`.
+"""Folders of thingsvision: `features.npy` (or .h5, .hdf5, .pt, .txt, .mat) and the names of its rows in `file_names.txt`.
 
-What did not fit into memory lies in parts, `features_01`, `features_02`, …, as files or as datasets of one HDF5 file.
+What did not fit into memory lies in parts, `features_01`, `features_02`, …, as files or as datasets of one HDF5 file. In `.mat`
+files a variable is a row, and has the name of its file.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.store.folders import Watched, check_state, state
 from contrasim_cli.store.joined import Joined
 from contrasim_cli.store.store import Array, Ids, Layer, Store
 
 NAMES = "file_names.txt"
 FEATURES = re.compile(r"features(_\d+)?")
-SUFFIXES = {".npy", ".h5", ".hdf5", ".pt"}
+SUFFIXES = {".npy", ".h5", ".hdf5", ".pt", ".txt", ".mat"}
+IMAGES = re.compile(r"(.eps|.jpg|.jpeg|.png|.PNG|.tif|.tiff)$")  # what is left out in the names of variables
 
 Read = Callable[[Path], tuple[Mapping[str, Array], Callable[[], None]]]  # the arrays of a file, and how to close it
 
@@ -41,12 +46,16 @@ def read_thingsvision(folder: Path, arrays_of: Read) -> Store:
     with ExitStack() as stack:
         arrays: dict[str, Array] = {}
         for path in files:
+            before = state(path)
             found, close = arrays_of(path)
             stack.callback(close)
-            _add(folder, arrays, found)
-        layers = _layers(folder, arrays, len(names))
+            check_state(path, before)
+            _add(folder, arrays, {_part(path, name): Watched(array, path, before) for name, array in found.items()})
+        layers = _layers(folder, _of_variables(folder, arrays, names), len(names))
         ids = Ids(len(names), lambda start, stop: names[start:stop])
-        return Store(folder, "thingsvision", {layer.name: layer for layer in layers}, ids, close=stack.pop_all().close)
+        by_name = {layer.name: layer for layer in layers}
+        kept = (*files, names_file)
+        return Store(folder, "thingsvision", by_name, ids, files=kept, close=stack.pop_all().close)
     raise AssertionError  # ExitStack swallows nothing
 
 
@@ -57,6 +66,33 @@ def _names(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise InputError(f"{quoted(path)}: is not UTF-8; convert the file first (iconv -t utf-8)") from error
     return [line.rstrip("\r") for line in (lines if lines[-1] else lines[:-1])]
+
+
+def _part(path: Path, name: str) -> str:
+    """The name of an array: parts of several files, in which it is always `features`, are named for their files."""
+    return path.stem if name == "features" else name
+
+
+def _of_variables(folder: Path, arrays: Mapping[str, Array], names: Sequence[str]) -> Mapping[str, Array]:
+    """The rows that lie in variables of their own as one matrix, in the order of their names.
+
+    Raises:
+        InputError: some rows are missing, or their lengths differ.
+    """
+    rows = [IMAGES.sub("", name.strip()) for name in names]
+    if not rows or any(FEATURES.fullmatch(name) for name in arrays) or not set(arrays) & set(rows):
+        return arrays
+    lost = sorted(set(rows).symmetric_difference(arrays)) or [name for name in rows if rows.count(name) > 1]
+    if lost:
+        raise InputError(
+            f"{quoted(folder)}: {quoted(lost[0])} is no variable of its own in the .mat files and in {NAMES}; mend one of them"
+        )
+    vectors = [np.asarray(arrays[name][:]) for name in rows]
+    if len({vector.shape for vector in vectors}) > 1 or vectors[0].ndim != 1:
+        raise InputError(
+            f"{quoted(folder)}: {quoted(rows[0])} and other variables are no vectors of the same length; flatten them"
+        )
+    return {"features": np.stack(vectors)}
 
 
 def _add(folder: Path, arrays: dict[str, Array], found: Mapping[str, Array]) -> None:

@@ -22,6 +22,7 @@ from contrasim_cli.encoder import training_bytes
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
+from contrasim_cli.store.unwritten import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.order import BLOCK_ROWS, Group, Order, Rows, block_rows
 
@@ -144,6 +145,7 @@ class Source:
                     start, stop = np.searchsorted(self.held_out.rows, [rows[0], rows[-1] + 1])
                     self.held_out.put(i, int(start), block[self.held_out.rows[start:stop] - rows[0]])
                 advance(1)
+        check_zero_rows(view.store for view in self.data.views)
 
     def _read(self, item: Item, rows: Rows, digest: Any = None) -> npt.NDArray[Any]:
         """Rows of whole blocks in the type they are kept in; the digest is of what the store holds."""

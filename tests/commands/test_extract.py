@@ -332,7 +332,7 @@ OUT = ("-o", "o.h5")
         (
             ("--from", "x.npy", "--axes", "width", *OUT),
             2,
-            "--axes width: write layers,rows,width, rows,layers,width or parts,rows,width",
+            "--axes width: no axis is rows; where each key of the file is a row, add --keys rows",
         ),
         (
             ("--model", "bert", *TEXT, "--skip-pattern", "*", *OUT),
@@ -348,6 +348,11 @@ OUT = ("-o", "o.h5")
             ("--model", "bert", *TEXT, "--only-ids", "ids.txt", *OUT),
             4,
             "ids.txt: 1 id is not in s.tsv: r3; take it out",
+        ),
+        (
+            ("--model", "bert", *TEXT, "--zero-rows", "keep", *OUT),
+            2,
+            "--zero-rows does not go with --text; leave it out",
         ),
         (
             ("--model", "bert", *TEXT, "--axes", "rows,layers,width", *OUT),

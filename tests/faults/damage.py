@@ -8,6 +8,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -20,6 +21,7 @@ from stores import names, values, write
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.errors import ContraSimError
+from contrasim_cli.store import Reading
 
 MEMORY = 500 << 20  # bytes that reading a small file may need
 SECONDS = 10  # of processor time
@@ -128,6 +130,84 @@ def safe(path: Path) -> Path:
     return path
 
 
+def matlab(path: Path) -> Path:
+    """A file of MATLAB, with names of rows in a cell."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        for name, kind, width in (("conv", "single", 5), ("fc", "double", 3)):
+            file.create_dataset(name, data=values(12, width).astype(kind).T).attrs["MATLAB_class"] = np.bytes_(kind)
+        references = []
+        for k, name in enumerate(names(12)):
+            letters = file.create_dataset(f"#refs#/{k}", data=np.frombuffer(name.encode("utf-16-le"), "<u2")[:, None])
+            letters.attrs["MATLAB_class"] = np.bytes_("char")
+            references.append(letters.ref)
+        cell = file.create_dataset("files", (1, 12), h5py.ref_dtype)
+        cell[0] = np.array(references, dtype=h5py.ref_dtype)
+        cell.attrs["MATLAB_class"] = np.bytes_("cell")
+    with path.open("r+b") as stream:
+        stream.write(b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\x00\x02IM")
+    return path
+
+
+def netcdf(path: Path) -> Path:
+    """A file of NetCDF-4 that lies on its side, with a dimension without coordinates and a coordinate that names rows."""
+    with h5py.File(path, "w", track_order=True) as file:
+        file["acts"] = values(12, 5).T
+        file["image_id"] = names(12)
+        for dim, length in (("neuroid", 5), ("presentation", 12)):
+            scale = file.create_dataset(dim, (length,), ">f4")
+            scale.make_scale(f"This is a netCDF dimension but not a netCDF variable.{length:10}")
+        for axis, dim in enumerate(("neuroid", "presentation")):
+            file["acts"].dims[axis].attach_scale(file[dim])
+        file["image_id"].dims[0].attach_scale(file["presentation"])
+    return path
+
+
+def anndata(path: Path) -> Path:
+    """A file of AnnData with a sparse matrix."""
+    thin = np.where(values(12, 5) > 0.5, values(12, 5), 0)
+    rows, columns = np.nonzero(thin)
+    with h5py.File(path, "w") as file:
+        file.attrs["encoding-type"] = "anndata"
+        file["X/data"], file["X/indices"] = thin[rows, columns], columns.astype(np.int32)
+        file["X/indptr"] = np.searchsorted(rows, np.arange(13)).astype(np.int32)
+        file["X"].attrs.update({"encoding-type": "csr_matrix", "shape": (12, 5)})
+        file["obsm/X_pca"], file["obs/_index"], file["var/_index"] = values(12, 2), names(12), names(5)
+        file["obs"].attrs["_index"] = "_index"
+    return path
+
+
+def keyed(path: Path) -> Path:
+    """A vector per key, in a group per sample."""
+    with h5py.File(path, "w", track_order=True) as file:
+        for k in range(8):
+            file[f"P{k}/conv"], file[f"P{k}/fc"] = values(1, 5, seed=k)[0], values(1, 3, seed=k)[0].astype(np.float16)
+    return path
+
+
+def nested(path: Path) -> Path:
+    """Tensors in dicts and lists, with names of rows beside them."""
+    rows = torch.from_numpy(values(12, 5))
+    torch.save({"acts": [rows, {"deep": rows.bfloat16()}], "files": names(12), "epoch": 3}, path)
+    return path
+
+
+def maps(path: Path) -> Path:
+    """Maps of bfloat16 kept as integers."""
+    bits = torch.from_numpy(values(12, 24)).bfloat16().view(torch.int16).numpy()
+    np.savez(path, conv=bits.reshape(12, 4, 3, 2), ids=np.arange(12))
+    return path
+
+
+def sparse(path: Path) -> Path:
+    """What scipy.sparse.save_npz writes, by NumPy."""
+    thin = np.where(values(12, 5) > 0.5, values(12, 5), 0)
+    rows, columns = np.nonzero(thin)
+    ends = np.searchsorted(rows, np.arange(13))
+    parts = {"data": thin[rows, columns], "indices": columns, "indptr": ends, "shape": [12, 5], "format": b"csr"}
+    np.savez_compressed(path, **parts)
+    return path
+
+
 def checkpoint(path: Path) -> Path:
     """An encoder."""
     return made.encoder_file(path, widths=(5,), stores=("a", "b"))
@@ -177,6 +257,13 @@ KINDS = {
     "sentences.h5": Kind(sentences, rows_of, checked=False),
     "array.npy": Kind(array, rows_of, checked=False),
     "safe.safetensors": Kind(safe, rows_of, checked=False),
+    "matlab.mat": Kind(matlab, rows_of, checked=False),
+    "netcdf.nc": Kind(netcdf, rows_of, checked=False),
+    "anndata.h5ad": Kind(anndata, rows_of, checked=False),
+    "keyed.h5": Kind(keyed, partial(rows_of, how=Reading(keys="rows", axes="layers,width")), checked=False),
+    "nested.pt": Kind(nested, rows_of),
+    "maps.npz": Kind(maps, partial(rows_of, how=Reading(axes="rows,width,pool,pool", read_as="bfloat16"))),
+    "sparse.npz": Kind(sparse, rows_of, checked=False),  # its layer is called as the file
 }
 
 

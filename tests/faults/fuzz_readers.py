@@ -15,12 +15,13 @@ CORPUS = HERE / "corpus"
 
 
 def write_corpus() -> None:
-    """A small file of every kind."""
+    """A small file of every kind that has none."""
     from faults.damage import KINDS
 
     for name, kind in KINDS.items():
+        if (CORPUS / name / "whole").exists():
+            continue
         (CORPUS / name).mkdir(parents=True, exist_ok=True)
-        (CORPUS / name / "whole").unlink(missing_ok=True)
         kind.make(CORPUS / name / name).rename(CORPUS / name / "whole")
 
 
@@ -44,7 +45,7 @@ def main() -> None:
         try:
             kind.read(path)
         except ContraSimError as error:
-            if error.exit_code not in {3, 4}:
+            if error.exit_code not in {2, 3, 4}:  # 2: what was said of the file is not about what became of it
                 raise AssertionError("another kind of error") from error
 
     atheris.Setup([sys.argv[0], *sys.argv[2:]], one)

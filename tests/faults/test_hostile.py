@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -82,7 +83,7 @@ def old_torch(path: Path, trace: Path) -> None:
 
 def objects_in_npz(path: Path, trace: Path) -> None:
     with path.open("wb") as stream:
-        np.savez(stream, x=values(), y=np.array([Payload(trace)]))
+        np.savez(stream, y=np.array([[Payload(trace)]]))
 
 
 def objects_as_ids(path: Path, trace: Path) -> None:
@@ -136,6 +137,25 @@ def npz_bomb_of_ids(path: Path, trace: Path) -> None:
         np.savez_compressed(stream, x=np.zeros((4, 3)), ids=np.full(4, "", "U5000000"))
 
 
+def npz_lie(path: Path, trace: Path) -> None:
+    """A kilobyte that says, in every place, that it unpacks to a terabyte."""
+    npy_claim(path, trace, (2**38, 1))
+    content = path.read_bytes()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", content)
+        archive.filelist[0].file_size = len(content) - 64 + 2**40
+
+
+def npz_twice(path: Path, trace: Path) -> None:
+    """Two arrays of one name."""
+    content = io.BytesIO()
+    np.save(content, values())
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("x.npy", content.getvalue())
+
+
 def zip_members_overlap(path: Path, trace: Path) -> None:
     """A thousand entries of the directory name the same bytes."""
     content = io.BytesIO()
@@ -153,6 +173,20 @@ def pt_bomb(path: Path, trace: Path) -> None:
     with zipfile.ZipFile(buffer) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
         for name in source.namelist():
             packed.writestr(name, source.read(name))
+
+
+def pt_in_places(path: Path, trace: Path) -> None:
+    """A tensor in 10^12 places."""
+    below: Any = {"x": torch.ones(20, 3)}
+    for _ in range(12):
+        below = [below] * 10
+    torch.save(below, path)
+
+
+def pt_in_itself(path: Path, trace: Path) -> None:
+    below: list[Any] = [torch.ones(20, 3)]
+    below.append(below)
+    torch.save(below, path)
 
 
 def pt_expanded(path: Path, trace: Path) -> None:
@@ -265,6 +299,61 @@ def groups_in_groups(path: Path, trace: Path) -> None:
             below = above
 
 
+def many_axes(path: Path, trace: Path) -> None:
+    """More readings than could ever be listed."""
+    with h5py.File(path, "w") as file:
+        file["x"] = np.ones((2,) * 18, "i1")
+
+
+def many_vectors(path: Path, trace: Path) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, **{f"{k}": np.ones(1 + k % 977) for k in range(2000)})
+
+
+def matlab_of(fill: Callable[[h5py.File], Any]) -> Make:
+    """A file of MATLAB whose cell `names`, beside a matrix, refers to something."""
+
+    def make(path: Path, trace: Path) -> None:
+        with h5py.File(path, "w") as file:
+            file.create_dataset("x", data=values(20, 3).T).attrs["MATLAB_class"] = np.bytes_("single")
+            target = fill(file)
+            cell = file.create_dataset("ids", (1, 20), h5py.ref_dtype)
+            cell[0] = np.array([target.ref] * 20, dtype=h5py.ref_dtype)
+            cell.attrs["MATLAB_class"] = np.bytes_("cell")
+
+    return make
+
+
+def text_of(file: h5py.File, **options: Any) -> h5py.Dataset:
+    """A text of MATLAB that is not what texts are."""
+    target = file.create_dataset("#refs#/a", dtype="u2", **options)
+    target.attrs["MATLAB_class"] = np.bytes_("char")
+    return target
+
+
+def sparse_of(**parts: Any) -> Make:
+    """An AnnData whose sparse matrix has one part that cannot be."""
+
+    def make(path: Path, trace: Path) -> None:
+        whole = {"data": np.ones(20), "indices": np.arange(20) % 4, "indptr": np.arange(21), "shape": (20, 4)} | parts
+        with h5py.File(path, "w") as file:
+            file.attrs["encoding-type"] = "anndata"
+            for name in ("data", "indices", "indptr"):
+                file[f"X/{name}"] = whole[name]
+            file["X"].attrs.update({"encoding-type": "csr_matrix", "shape": whole["shape"]})
+            file["obs/_index"] = names(20)
+
+    return make
+
+
+def unwritten_dimension(path: Path, trace: Path) -> None:
+    """All there is are dimensions of NetCDF, which are no data."""
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", (2**40, 256), "f4").make_scale(
+            "This is a netCDF dimension but not a netCDF variable.  1"
+        )
+
+
 def sealed_claim(path: Path, trace: Path) -> None:
     """A whole store of ours, made anew by somebody who knows its seal, of rows that were never written."""
     from contrasim_cli.store import seal
@@ -280,11 +369,26 @@ STORES: dict[str, Make] = {
     f.__name__: f
     for f in (
         tensors_and_payload, payload_alone, script, bare_pickle, old_torch, objects_in_npz, objects_as_ids, objects_in_npy,
-        pickle_in_zip, safetensors_header, safetensors_shape, safetensors_nested, npy_claim, npz_claim, npz_bomb,
-        npz_bomb_of_ids, zip_members_overlap, pt_bomb, pt_expanded, many_ids, many_rows_and_ids, fill_values, one_piece,
-        large_chunk, large_chunk_of_ids, groups_in_groups, sealed_claim,
+        pickle_in_zip, safetensors_header, safetensors_shape, safetensors_nested, npy_claim, npz_claim, npz_lie, npz_twice,
+        zip_members_overlap, pt_bomb, pt_in_places, pt_in_itself, pt_expanded, many_ids, many_rows_and_ids, fill_values,
+        one_piece, large_chunk, large_chunk_of_ids, groups_in_groups, many_axes, many_vectors, unwritten_dimension, sealed_claim,
     )
 }  # fmt: skip
+STORES |= {
+    "matlab_cell_of_groups": matlab_of(lambda file: file.create_group("#refs#/a")),
+    "matlab_cell_of_cells": matlab_of(lambda file: file.create_dataset("#refs#/a", (1, 2), h5py.ref_dtype)),
+    "matlab_text_of_terabytes": matlab_of(lambda file: text_of(file, shape=(2**40, 1), chunks=(1024, 1))),
+    "matlab_long_text": matlab_of(lambda file: text_of(file, data=np.ones((2**22, 1)), compression="gzip")),
+    "matlab_text_elsewhere": matlab_of(lambda file: text_of(file, shape=(48, 1), external=[("/etc/passwd", 0, 96)])),
+    "sparse_width": sparse_of(shape=(20, HUGE)),
+    "sparse_rows": sparse_of(shape=(HUGE, 4)),
+    "sparse_negative": sparse_of(shape=(-20, 4)),
+    "sparse_three_axes": sparse_of(shape=(20, 4, 4)),
+    "sparse_columns": sparse_of(indices=np.array([*range(4)] * 4 + [0, 1, 2, HUGE])),
+    "sparse_back": sparse_of(indptr=np.array([*range(19), -2, 20])),
+    "sparse_beyond": sparse_of(indptr=np.array([*range(20), HUGE])),
+    "sparse_text": sparse_of(data=[str(k) for k in range(20)]),
+}
 STORES |= {
     f"{link.__name__}{'_in_ours' * own}": elsewhere(link, own)
     for own in (False, True)
@@ -311,7 +415,8 @@ def test_a_hostile_store_is_refused(warm: Warm, tmp_path: Path, make: Make) -> N
 
 
 @pytest.mark.parametrize(
-    "make", [encoder_payload, encoder_claim, pt_bomb, script, bare_pickle, old_torch, tensors_and_payload, npz_bomb],
+    "make",
+    [encoder_payload, encoder_claim, pt_bomb, script, bare_pickle, old_torch, tensors_and_payload, npz_bomb, npz_lie],
     ids=lambda make: make.__name__,
 )  # fmt: skip
 def test_a_hostile_encoder_is_refused(warm: Warm, tmp_path: Path, make: Make) -> None:
@@ -322,7 +427,7 @@ def test_a_hostile_encoder_is_refused(warm: Warm, tmp_path: Path, make: Make) ->
 
 
 @pytest.mark.parametrize(
-    "make", [bare_pickle, objects_in_npz, objects_in_npy, npz_bomb, npy_claim], ids=lambda make: make.__name__
+    "make", [bare_pickle, objects_in_npz, objects_in_npy, npz_lie, npy_claim], ids=lambda make: make.__name__
 )
 def test_a_hostile_input_of_extract_is_refused(warm: Warm, tmp_path: Path, make: Make) -> None:
     make(tmp_path / "h", tmp_path / "trace")
@@ -342,6 +447,14 @@ def test_the_payload_of_a_program_does_work(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
     torch.jit.load(tmp_path / "h")
     assert (tmp_path / "trace").exists()
+@pytest.mark.parametrize("make", [npz_bomb, npz_bomb_of_ids], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "args", [("baseline", "a.h5", "h"), ("extract", "--from", "h", "-o", "o.h5")], ids=lambda args: args[0]
+)
+def test_a_bomb_is_what_does_not_fit(warm: Warm, tmp_path: Path, make: Make, args: tuple[str, ...]) -> None:
+    write(tmp_path / "a.h5", {"x": values()})
+    make(tmp_path / "h", tmp_path / "trace")
+    check_refused(warm, tmp_path, tmp_path / "trace", *args, "--memory", "60M")
 
 
 def test_the_payload_does_work(tmp_path: Path) -> None:

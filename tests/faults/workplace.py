@@ -12,7 +12,8 @@ import numpy as np
 from stores import values
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store.reading import PLAIN
 
 NETWORK = """
 import torch
@@ -48,9 +49,9 @@ class Command:
         return {name: self.content(folder / name) for name in self.outputs if (folder / name).exists()}
 
 
-def rows_of(path: Path) -> str:
+def rows_of(path: Path, how: Reading = PLAIN) -> str:
     """A digest of the ids and values of a store, all of which are read."""
-    store = open_store(path)
+    store = open_store(path, how)
     try:
         view = align([store])[0]
         digest = hashlib.sha256(store.ids.digest.encode() if store.ids else b"")

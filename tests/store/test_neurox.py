@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import Reading, align, open_store
 
 COUNTS = [3, 0, 1, *range(1, 9), 2]  # words of sentence 0 to 11; "10" sorts before "2" as text
 RNG = np.random.default_rng(0)
@@ -90,12 +90,15 @@ def test_a_gap_between_sentences_is_refused(tmp_path: Path) -> None:
     assert refusal(path) == "has sentence_to_index, and so its datasets are sentences 0 to 10; it holds 11 and lacks 5"
 
 
-def test_sentences_without_their_index_are_ambiguous_until_axes_are_said(tmp_path: Path) -> None:
+def test_sentences_without_their_index_are_ambiguous_until_keys_are_said(tmp_path: Path) -> None:
     path = write(tmp_path / "a.h5", SENTENCES[:3], None)
-    assert refusal(path) == (
-        "3 numbered arrays without sentence_to_index: 0 float32 (2, 3, 4), 1 float32 (2, 0, 4), 2 float32 (2, 1, 4); if each is "
-        "a sentence [layers, words, width], convert it with contrasim extract --from FILE --axes layers,rows,width"
+    said = refusal(path)
+    assert said.startswith(
+        "3 arrays have 3 dimensions, and shapes alone do not say which are layers, rows and neurons: "
     )
-    store = open_store(write(tmp_path / "b.h5", SENTENCES, None), "layers,rows,width")
+    assert said.count("float32 (2, 3, 4)") == 1
+    assert "--keys rows --axes layers,rows,width (2 layers of 4 rows x 4)" in said
+    store = open_store(write(tmp_path / "b.h5", SENTENCES, None), Reading(axes="layers,rows,width", keys="rows"))
     np.testing.assert_array_equal(store.read("layer_1", 0, store.n_rows), np.concatenate(SENTENCES, axis=1)[1])
-    assert store.ids is None
+    assert store.ids is not None
+    assert store.ids.read(1, 4) == open_store(write(tmp_path / "c.h5", SENTENCES)).ids.read(1, 4)

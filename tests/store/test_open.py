@@ -16,7 +16,7 @@ from contrasim_cli.errors import InputError, Problems
 from contrasim_cli.store import close_stores, open_store, open_stores
 
 A = values()
-KINDS = "a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors"
+KINDS = "a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ KINDS = "a store is HDF5, .npy, .npz, .safetensors or a .pt of tensors"
         (b"\n<!DOCTYPE html><html>", f"looks like a web page; {KINDS}"),
         (b"version https://git-lfs.github.com/v1\n", "is a Git LFS pointer, fetch the file itself with git lfs pull; a store"),
         (b"\x80\x04K\x01.", f"looks like a pickle, which is refused because it can run code; {KINDS}"),
-        (b"word,0.1,0.2\n", f"is of no kind that is read; {KINDS}"),
+        (b"\1word,0.1,0.2\n", f"is of no kind that is read; {KINDS}"),
         (b"\x89HDF\r\n\x1a\n", "cannot be read as HDF5 ("),
         (b"PK\x03\x04" + bytes(90), "is a damaged .npz or .pt file"),
         (b"\x93NUMPY", "cannot be read as .npy ("),

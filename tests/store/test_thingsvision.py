@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import Reading, align, open_store
 
 ROWS = 11
 A = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
@@ -39,6 +39,27 @@ def as_hdf5(path: Path, arrays: dict[str, np.ndarray]) -> None:
             file[name] = array
 
 
+def as_txt(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    for name, array in arrays.items():
+        np.savetxt(path / f"{name}.txt", array)
+
+
+def as_matrices(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As older versions write MATLAB files."""
+    io = pytest.importorskip("scipy.io")
+    for name, array in arrays.items():
+        io.savemat(path / f"{name}.mat", {"features": array})
+
+
+def as_variables(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """As newer ones do: a variable per row, named for its file."""
+    io = pytest.importorskip("scipy.io")
+    names = iter((path / "file_names.txt").read_text().split())
+    for name, array in arrays.items():
+        rows = {next(names).removesuffix(".jpg"): row for row in array}
+        io.savemat(path / f"{name}.mat", dict(reversed(rows.items())))
+
+
 def refusal(path: Path) -> str:
     with pytest.raises(InputError) as caught:
         open_store(path)
@@ -46,7 +67,7 @@ def refusal(path: Path) -> str:
 
 
 @pytest.mark.parametrize("arrays", [{"features": A}, PARTS], ids=["whole", "parts"])
-@pytest.mark.parametrize("save", [as_npy, as_pt, as_hdf5])
+@pytest.mark.parametrize("save", [as_npy, as_pt, as_hdf5, as_txt, as_matrices, as_variables])
 def test_features_are_a_layer_and_file_names_its_ids(
     tmp_path: Path, save: Callable[[Path, dict[str, np.ndarray]], None], arrays: dict[str, np.ndarray]
 ) -> None:
@@ -110,19 +131,41 @@ def test_features_without_names_are_refused(tmp_path: Path) -> None:
     open_store(path / "features.npy").close()
 
 
-def test_parts_without_their_names_are_ambiguous_until_axes_are_said(tmp_path: Path) -> None:
+def test_parts_without_their_names_are_ambiguous_until_keys_are_said(tmp_path: Path) -> None:
     path = folder(tmp_path / "model")
     as_hdf5(path, PARTS)
     file = path / "features.hdf5"
     assert refusal(file) == (
         "are these layers, or parts of the rows of one, as thingsvision writes them? features_01 float32 (5, 3), "
         "features_02 float32 (4, 3), features_03 float32 (2, 3); give the folder with its file_names.txt, or convert it with "
-        "contrasim extract --from FILE --axes parts,rows,width (or layers,rows,width)"
-    ).replace(f"{file}: ", "")
-    store = open_store(file, "parts,rows,width")
+        "contrasim extract --from FILE, and say which they are: --axes width,rows (3 layers of 3 rows x 2-5); "
+        "--keys rows --axes rows,width (1 layer of 11 rows x 3) or pool,width (1 layer of 3 rows x 3)"
+    )
+    store = open_store(file, Reading(keys="rows"))
     assert list(store.layers) == ["features"]
     np.testing.assert_array_equal(store.read("features", 0, ROWS), A)
 
 
 def test_a_folder_that_holds_none_is_a_folder(tmp_path: Path) -> None:
     assert refusal(folder(tmp_path / "model")) == "cannot be read: it is a folder"
+
+
+def test_variables_that_are_not_the_rows_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "model")
+    as_variables(path, {"features": A})
+    folder(path, [f"img/{row}.jpg" for row in range(ROWS - 1)])
+    assert refusal(path) == "img/10 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    folder(path, [f"img/{row}.jpg" for row in range(ROWS + 1)])
+    assert refusal(path) == "img/11 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    folder(path, [*(f"img/{row}.jpg" for row in range(ROWS)), "img/3.png"])
+    assert refusal(path) == "img/3 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+
+
+def test_features_that_change_are_refused(tmp_path: Path) -> None:
+    path = folder(tmp_path / "model")
+    as_npy(path, {"features": A})
+    store = open_store(path)
+    store.read("features", 0, 3)
+    as_npy(path, {"features": A + 1})
+    with pytest.raises(InputError, match="has changed while it was read"):
+        store.read("features", 0, 3)

@@ -84,6 +84,7 @@ def layers_benchmark(
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     rank_tol: o.RankTol = 1e-6,
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
@@ -125,7 +126,7 @@ def layers_benchmark(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])),
+        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])), zero_rows,
     )  # fmt: skip
     names, asked = common.check()
     if held_out and not (train or encoder):
@@ -221,7 +222,9 @@ class _Opened:
     ) -> "_Opened":
         from contrasim_cli.commands.inputs import Inputs
 
-        inputs = stack.enter_context(Inputs(paths, common.align, common.nan))
+        inputs = stack.enter_context(
+            Inputs(paths, common.align, common.nan, common.zero_rows, [layers], o.parse_memory(common.memory))
+        )
         return cls(name, paths, inputs, inputs.select(layers, embeddings=False))
 
     @property

@@ -95,6 +95,7 @@ class Common:
     plot_pairs: Path | None = None
     plot_grids: Path | None = None
     criteria: Sequence[Criterion] = (Criterion.argmax,)
+    zero_rows: o.ZeroRows | None = None
 
     def check(self) -> tuple[list[str], int | None]:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""

@@ -96,6 +96,7 @@ def multilingual(
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     rank_tol: o.RankTol = 1e-6,
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
@@ -122,7 +123,7 @@ def multilingual(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options, plot_pairs,
+        trials, options, plot_pairs, zero_rows=zero_rows,
     )  # fmt: skip
     if train and len(stores) < 3:
         raise UsageError(
@@ -170,6 +171,7 @@ def image_caption(
     layers_b: o.LayersB = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     rank_tol: o.RankTol = 1e-6,
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
@@ -193,7 +195,7 @@ def image_caption(
     rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
     common = Common(
         [*stores, *(captions or ())], measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output,
-        plot, force, trials, options, plot_pairs,
+        plot, force, trials, options, plot_pairs, zero_rows=zero_rows,
     )  # fmt: skip
     if captions is None and len(stores) != 2:
         raise UsageError(
@@ -294,7 +296,9 @@ class _Retrieval:
     def _opened(self, stack: ExitStack, paths: Sequence[Path]) -> _Group:
         from contrasim_cli.commands.inputs import Inputs
 
-        inputs = stack.enter_context(Inputs(paths, self.common.align, self.common.nan))
+        common, sides = self.common, [self.layers_a, self.layers_b]
+        budget = o.parse_memory(common.memory)
+        inputs = stack.enter_context(Inputs(paths, common.align, common.nan, common.zero_rows, sides, budget))
         first, second = inputs.select_sides(self.layers_a, self.layers_b, embeddings=False)
         return _Group(paths, inputs, [*first[:1], *second[1:]])
 

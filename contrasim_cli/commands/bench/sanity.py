@@ -51,6 +51,7 @@ def sanity(
         int, typer.Option("--max-rows", min=LEAST_ROWS, help="Rows: a random subset (--seed), if there are more.")
     ] = 2000,
     nan: o.NanRule = o.OnNan.error,
+    zero_rows: o.ZeroRowsRule = None,
     rank_tol: o.RankTol = 1e-6,
     standardize: StandardizeMeasures = None,
     shrinkage: o.Shrinkage = None,
@@ -81,8 +82,9 @@ def sanity(
     where = pick_device(device and device.value)
     how = o.standardization(standardize, shrinkage)
     scorers = [*closed_form(names, Options(rank_tol=rank_tol, seed=seed), how), *learned(encoder or ())]
-    with Inputs([store], o.Align.order, nan) as inputs:
-        (chosen,) = inputs.select(layers or ["-1"])
+    patterns = layers or ["-1"]
+    with Inputs([store], o.Align.order, nan, zero_rows, [patterns], asked) as inputs:
+        (chosen,) = inputs.select(patterns)
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
         rows = _rows(view, chosen, scorers, max_rows, seed, device_budget(memory_budget(asked), where))

@@ -1,0 +1,107 @@
+"""The types of Arrow's columns, and columns of numbers, or of lists of numbers, as arrays of NumPy. Needs pyarrow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import types
+
+Values = npt.NDArray[Any]
+
+
+class RaggedError(Exception):
+    """A row, counted from the start of a batch, whose list has another length than expected: row, length, expected length."""
+
+
+def plain(kind: pa.DataType) -> pa.DataType:
+    """A type as it is stored, which for texts that repeat is that of the texts."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(kind.storage_type)
+    return plain(kind.value_type) if types.is_dictionary(kind) else kind
+
+
+def is_number(kind: pa.DataType) -> bool:
+    """Whether it is one, or a truth value."""
+    return any(test(kind) for test in (types.is_integer, types.is_floating, types.is_boolean, types.is_decimal))
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether it is a string."""
+    return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view))
+
+
+def depth(kind: pa.DataType) -> int:
+    """How many lists of numbers lie in each other; 0 of other types."""
+    if any(test(kind) for test in (types.is_list, types.is_large_list, types.is_fixed_size_list)):
+        inner = plain(kind.value_type)
+        return 1 + depth(inner) if is_number(inner) or depth(inner) else 0
+    return 0
+
+
+def numpy_type(kind: pa.DataType, missing: bool) -> np.dtype[Any]:
+    """What the numbers of a column are as NumPy has them; `missing` ones make them floats."""
+    leaf = kind
+    while depth(leaf):
+        leaf = plain(leaf.value_type)
+    if types.is_decimal(leaf) or (missing and not types.is_floating(leaf)):
+        return np.dtype(np.float64)
+    return np.dtype(leaf.to_pandas_dtype())
+
+
+def stored(values: pa.Array) -> pa.Array:
+    """Values as they are stored, each by itself."""
+    while isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    return values.dictionary_decode() if types.is_dictionary(values.type) else values
+
+
+def has_nulls(values: pa.Array) -> bool:
+    """Whether a value is missing, or one in a list."""
+    values = stored(values)
+    return bool(values.null_count) or (depth(values.type) > 0 and has_nulls(values.flatten()))
+
+
+def lengths_of(values: pa.Array) -> tuple[int, ...] | None:
+    """The lengths of lists in each other, by the first that is not missing; None if all are."""
+    values = stored(values)
+    if not depth(values.type):
+        return ()
+    values = values.drop_null()
+    inner = lengths_of(values.flatten()) if len(values) else None
+    return None if inner is None else (len(values.slice(0, 1).flatten()), *inner)
+
+
+def dense(values: pa.Array, tail: Sequence[int]) -> Values:
+    """The numbers [rows, *tail] in a column; what is missing is NaN.
+
+    Raises:
+        RaggedError: lists are of other lengths.
+    """
+    values = stored(values)
+    if not tail:
+        if types.is_boolean(values.type):
+            values = values.cast(pa.uint8())
+        elif types.is_decimal(values.type):
+            values = values.cast(pa.float64())
+        return np.asarray(values.to_numpy(zero_copy_only=False))
+    missing = np.asarray(values.is_null().to_numpy(zero_copy_only=False))
+    lists = values.drop_null()
+    _check_lengths(lists, missing, tail[0])
+    inner = dense(lists.flatten(), tail[1:]).reshape(len(lists), *tail)
+    if not missing.any():
+        return inner
+    out = np.full((len(values), *tail), np.nan, np.result_type(inner.dtype, np.float16))
+    out[~missing] = inner
+    return out
+
+
+def _check_lengths(lists: pa.Array, missing: Values, expected: int) -> None:
+    if types.is_fixed_size_list(lists.type):
+        found = np.full(len(lists), lists.type.list_size)
+    else:
+        found = np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False))
+    wrong = np.flatnonzero(found != expected)
+    if wrong.size:
+        raise RaggedError(int(np.flatnonzero(~missing)[wrong[0]]), int(found[wrong[0]]), expected)

@@ -1,0 +1,119 @@
+"""Folders of files as stores: which of their files are read, and that these lie in the folder and stay what they were."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted, readable
+
+HUB = ("snapshots", "blobs")  # the hub's cache: files of a snapshot are links to blobs
+
+State = tuple[int, ...]
+
+
+def state(path: Path) -> State:
+    """What changes when a file is replaced or written to."""
+    with readable(path):
+        return state_of(path.stat())
+
+
+def state_of(found: os.stat_result) -> State:
+    """The same, of what the system says of a file."""
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def members(folder: Path) -> list[Path]:
+    """The files of a folder by name, without hidden ones, which systems and editors leave behind.
+
+    Raises:
+        InputError: a link leads out of the folder, or a file is none that can be read.
+    """
+    with readable(folder):
+        names = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if not entry.name.startswith(".") and not os.path.isdir(entry.path)
+        )
+    return [member(folder, name) for name in names]
+
+
+def member(folder: Path, name: str) -> Path:
+    """A file by its name in a folder, or below it.
+
+    Raises:
+        InputError: the name or a link leads out of the folder, there is no such file, or it is no regular file.
+    """
+    path = folder / name
+    try:
+        inside = _is_inside(folder, path)
+        mode = path.stat().st_mode
+    except (OSError, ValueError, RuntimeError) as error:  # of names with NUL, and of links in a circle
+        why = error.strerror if isinstance(error, OSError) else None
+        raise InputError(
+            f"{quoted(folder)}: {quoted(name)} cannot be read: {why or 'it is no name of a file'}"
+        ) from error
+    if not inside:
+        raise InputError(f"{quoted(folder)}: {quoted(name)} leads out of the folder; only files inside it are read")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{quoted(folder)}: {quoted(name)} cannot be read: it is no regular file")
+    return path
+
+
+def _is_inside(folder: Path, path: Path) -> bool:
+    root, target = folder.resolve(strict=True), path.resolve(strict=True)
+    return target.is_relative_to(root) or any(target.is_relative_to(blobs) for blobs in _hub_blobs(root))
+
+
+def _hub_blobs(root: Path) -> list[Path]:
+    snapshots, blobs = HUB
+    return [parent.with_name(blobs) for parent in (root, *root.parents) if parent.name == snapshots]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """An array that is read from a file, and only as long as that is the file that was opened."""
+
+    array: Any
+    path: Path
+    state: State
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The array's."""
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The array's."""
+        found: np.dtype[Any] = self.array.dtype
+        return found
+
+    @property
+    def chunks(self) -> tuple[int, ...] | None:
+        """Rows that are best read together."""
+        chunks: tuple[int, ...] | None = getattr(self.array, "chunks", None)
+        return chunks
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        """Some of it, read now and not when it is used."""
+        block = np.array(self.array[index])
+        check_state(self.path, self.state)
+        return block
+
+
+def check_state(path: Path, before: State, now: State | None = None) -> None:
+    """Refuse a file that has changed; `now` is what it is, by default at its path.
+
+    Raises:
+        InputError: it is another than it was.
+    """
+    if (state(path) if now is None else now) != before:
+        raise InputError(
+            f"{quoted(path)}: has changed while it was read; wait until it has been written, and start again"
+        )

@@ -1,0 +1,196 @@
+"""Which layers and rows the arrays of a file make, given what its axes and keys are.
+
+Where `--axes` has more words than the arrays have axes, the first words are for the keys of groups within a group: a group per
+sample whose members are layers is `--keys rows --axes layers,width`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from contrasim_cli.errors import ContraSimError, InputError, UsageError
+from contrasim_cli.files import quoted
+from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
+from contrasim_cli.store.content import Content
+from contrasim_cli.store.joined import Joined
+from contrasim_cli.store.reading import Reading
+from contrasim_cli.store.store import Array, Ids
+
+MAX_LAYERS = 1 << 16
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Part:
+    """An array with the keys that lead to it, as far as they are rows or layers."""
+
+    name: str
+    array: Array
+    words: tuple[str, ...]
+    rows: tuple[str, ...]
+    layers: tuple[str, ...]
+
+    @property
+    def row_axes(self) -> tuple[int, ...]:
+        return sizes(self.array.shape, self.words, ROWS)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Layers by name, the arrays each is made of, and what was passed over and why."""
+
+    layers: Mapping[str, Array]
+    parts: Mapping[str, Sequence["Part"]]
+    passed: Mapping[str, str]
+
+    def row_axes(self, layer: str) -> tuple[int, ...]:
+        """The lengths of the axes that are rows, in the first array of a layer."""
+        return self.parts[layer][0].row_axes
+
+    def places(self, layer: str) -> Ids | None:
+        """The names of rows by keys, or by their places along several axes; None where rows are one axis of one array."""
+        parts = self.parts[layer]
+        keys = [":".join(part.rows) for part in parts] if parts[0].rows else None
+        return place_names(keys, [part.row_axes for part in parts]) if keys or len(parts[0].row_axes) > 1 else None
+
+    def differences(self, path: Path, layers: Sequence[str]) -> list[ContraSimError]:
+        """The problems of layers whose rows are as many as those of the first, but other ones."""
+        first = _rows(self.parts[layers[0]])
+        return [
+            InputError(
+                f"{quoted(path)}: layer {quoted(name)} has other rows than {quoted(layers[0])}: they are named or cut otherwise; "
+                "choose layers that agree with --layers"
+            )
+            for name in layers[1:]
+            if self.layers[name].shape[0] == self.layers[layers[0]].shape[0] and _rows(self.parts[name]) != first
+        ]
+
+
+def plain_layout(path: Path, content: Content, words: Mapping[str, tuple[str, ...]]) -> Layout:
+    """The layers of arrays whose keys are layers and whose axes are these; all others are passed over."""
+    parts = [_part(name, content.arrays[name], axes, (name,), LAYERS) for name, axes in words.items()]
+    return _assembled(path, content, parts, "axes that nobody has named")
+
+
+def lay_out(path: Path, content: Content, how: Reading) -> Layout:
+    """The layers of arrays as `--axes` and `--keys` say.
+
+    Raises:
+        UsageError: several arrays have an axis of layers, and nothing says whether keys are layers too.
+        InputError: the words fit no array, or arrays disagree on layers, rows or width.
+    """
+    parts = _parts(path, content, how)
+    if LAYERS in how.words and how.keys is None and len(parts) > 1:
+        raise UsageError(
+            f"--axes {quoted(how.axes)}: {quoted(path)} holds {len(parts)} arrays; add --keys rows, where they are rows of the "
+            "same layers, or --keys layers, where each has layers of its own"
+        )
+    return _assembled(path, content, parts, f"and --axes has {len(how.words)} words")
+
+
+def _assembled(path: Path, content: Content, parts: Sequence[Part], why: str) -> Layout:
+    cells: dict[str, list[tuple[Part, Array]]] = {}
+    for part in parts:
+        for name, matrix in _layers(path, part, len(parts) == 1).items():
+            cells.setdefault(name, []).append((part, matrix))
+    used = {part.name for part in parts}
+    passed = {
+        name: "one dimension" if len(array.shape) == 1 else f"{len(array.shape)} dimensions, {why}"
+        for name, array in content.arrays.items()
+        if name not in used
+    }
+    layers = {name: _layer(path, name, cell) for name, cell in cells.items()}
+    return Layout(layers, {name: [part for part, _ in cell] for name, cell in cells.items()}, passed)
+
+
+def _parts(path: Path, content: Content, how: Reading) -> list[Part]:
+    """The arrays that the words fit: those with an axis per word, or else those in groups whose keys make up for the rest."""
+    arrays, levels, words = content.arrays, content.levels, how.words
+    for extra in range(len(words)):
+        names = [
+            name
+            for name, array in arrays.items()
+            if len(array.shape) == len(words) - extra and len(levels[name]) > extra
+        ]
+        if names and set(words[:extra]) <= {LAYERS, ROWS}:
+            keys = _keys([levels[name] for name in names], names, extra, how.keys == ROWS)
+            kind = how.keys or LAYERS
+            return [_part(name, arrays[name], words, key, kind) for name, key in zip(names, keys, strict=True)]
+    raise InputError(f"{quoted(path)}: --axes {','.join(words)} fits no array of it; it holds {listing(arrays)}")
+
+
+def _part(name: str, array: Array, words: tuple[str, ...], keys: Sequence[str], kind: str) -> Part:
+    said = list(zip((kind, *words), keys, strict=False))
+    rows = tuple(key for word, key in said if word == ROWS)
+    return Part(name, array, words[len(keys) - 1 :], rows, tuple(key for word, key in said if word == LAYERS))
+
+
+def _keys(paths: Sequence[tuple[str, ...]], names: Sequence[str], extra: int, are_rows: bool) -> list[tuple[str, ...]]:
+    """The key of each array, and as many more as words are left for; what all keys begin or end with names nothing."""
+    if not extra and not are_rows:
+        return [(name,) for name in names]
+    shortest = min(map(len, paths))
+    while shortest > 1 + extra and len({path[0] for path in paths}) == 1:
+        paths, shortest = [path[1:] for path in paths], shortest - 1
+    while not extra and shortest > 1 and len({path[-1] for path in paths}) == 1:
+        paths, shortest = [path[:-1] for path in paths], shortest - 1
+    return [(*path[:extra], "/".join(path[extra:])) for path in paths]
+
+
+def _layers(path: Path, part: Part, alone: bool) -> dict[str, Array]:
+    """The layers that one array has a part in."""
+    depths, pooled = (sizes(part.array.shape, part.words, word) for word in (LAYERS, POOL))
+    if 0 in (*depths, *pooled) or math.prod(depths) > MAX_LAYERS:
+        shown = f"{quoted(part.name)} {tuple(part.array.shape)}"
+        raise InputError(
+            f"{quoted(path)}: {shown} makes no layers by --axes {','.join(part.words)}; is another axis meant?"
+        )
+    if not depths:
+        matrix = part.array if part.words == MATRIX else Arranged(part.array, part.words)
+        return {".".join(part.layers) or path.stem: matrix}
+    before = () if alone else part.layers
+    return {".".join((*before, f"layer_{k}")): Arranged(part.array, part.words, k) for k in range(depths[0])}
+
+
+def _layer(path: Path, name: str, cell: Sequence[tuple[Part, Array]]) -> Array:
+    """A layer of one array, or of several whose rows follow each other."""
+    found = [matrix for _, matrix in cell]
+    if any(not part.rows for part, _ in cell):
+        if len(cell) > 1:
+            shown = ", ".join(quoted(part.name) for part, _ in cell)
+            raise InputError(f"{quoted(path)}: layer {quoted(name)} would be each of {shown}; rename them")
+        return found[0]
+    if len({matrix.shape[1] for matrix in found}) > 1:
+        shown = listing({part.name: part.array for part, _ in cell})
+        raise InputError(f"{quoted(path)}: rows of one layer have the same width; it holds {shown}")
+    return Joined(found)
+
+
+def _rows(parts: Sequence[Part]) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+    return [(part.rows, part.row_axes) for part in parts]
+
+
+def place_names(keys: Sequence[str] | None, shapes: Sequence[tuple[int, ...]]) -> Ids:
+    """Names `key:i:j` of rows that lie in parts of these shapes; `i:j`, and automatic, where there are no keys."""
+    starts = np.concatenate([[0], np.cumsum([math.prod(shape) for shape in shapes], dtype=np.int64)])
+
+    def read(start: int, stop: int) -> list[str]:
+        names, part = [], int(np.searchsorted(starts, start, side="right")) - 1
+        for row in range(start, stop):
+            while row >= starts[part + 1]:
+                part += 1
+            places = map(str, np.unravel_index(row - starts[part], shapes[part])) if shapes[part] else ()
+            names.append(":".join((*(keys[part : part + 1] if keys else ()), *places)))
+        return names
+
+    return Ids(int(starts[-1]), read, automatic=keys is None)
+
+
+def listing(arrays: Mapping[str, Array]) -> str:
+    """Names, types and shapes in one line."""
+    shown = [f"{quoted(name)} {array.dtype} {tuple(array.shape)}" for name, array in list(arrays.items())[:SHOWN]]
+    more = len(arrays) - len(shown)
+    return (", ".join(shown) or "nothing") + (f", and {more} more" if more > 0 else "")

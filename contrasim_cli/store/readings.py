@@ -1,0 +1,93 @@
+"""Every way to read arrays whose shapes do not say what their axes are, with the layers and rows that would come of it."""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from contrasim_cli.store.axes import LAYERS, POOL, ROWS, WIDTH, WORDS, sizes
+from contrasim_cli.store.store import Array
+
+MOST = 20  # that a message lists; of more, it lists those in the usual orders
+MOST_AXES, MOST_SHAPES = 5, 1000  # for which readings are looked for
+
+
+@dataclass(frozen=True)
+class Possible:
+    """What would come of some options; `keys` None where nothing needs to be said of them."""
+
+    keys: str | None
+    words: tuple[str, ...]
+    layers: int
+    rows: int
+    widths: tuple[int, int]
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether axes that are the same lie beside each other, layers first or behind rows, rows before what they consist of."""
+        groups = [word for word, _ in itertools.groupby(self.words)]
+        first = [word for word in groups if word in (LAYERS, ROWS)]
+        return len(groups) == len(set(groups)) and groups[: len(first)] == first
+
+    def __str__(self) -> str:
+        """The axes and what they make."""
+        width = f"{self.widths[0]}" if len(set(self.widths)) == 1 else f"{self.widths[0]}-{self.widths[1]}"
+        return f"{','.join(self.words)} ({self.layers} layer{'s' * (self.layers > 1)} of {self.rows} rows x {width})"
+
+
+def remedy(arrays: Mapping[str, Array], n_names: int | None = None) -> str:
+    """How to say what the arrays are; `n_names`: for how many rows the file has names."""
+    found = possible([tuple(array.shape) for array in arrays.values()])
+    found = [one for one in found if one.rows == n_names] or found
+    if not found:
+        return (
+            "convert it with contrasim extract --from FILE --axes WORDS, a word per axis: layers, rows, width or pool"
+        )
+    listed = [one for one in found if one.is_usual] if len(found) > MOST else found
+    by_keys = {keys: [one for one in listed if one.keys == keys] for keys in dict.fromkeys(one.keys for one in listed)}
+    shown = "; ".join(
+        f"{f'--keys {keys} ' if keys else ''}--axes {' or '.join(map(str, ways))}" for keys, ways in by_keys.items()
+    )
+    more = "; any other order of the words works as well" if len(listed) < len(found) else ""
+    return f"convert it with contrasim extract --from FILE, and say which they are: {shown}{more}"
+
+
+def possible(shapes: Sequence[tuple[int, ...]]) -> list[Possible]:
+    """All readings of arrays of equally many axes that make two rows or more, the usual ones first."""
+    counts = Counter(shapes)
+    if len(shapes[0]) > MOST_AXES or len(counts) > MOST_SHAPES:
+        return []
+    found = [
+        one
+        for keys in ((LAYERS, ROWS) if len(shapes) > 1 else (LAYERS,))
+        for words in _orders(list(counts), keys)
+        if (one := _outcome(counts, keys, words)) is not None
+    ]
+    return sorted(found, key=lambda one: (one.keys is not None, one.keys == ROWS, not one.is_usual))
+
+
+def _orders(shapes: Sequence[tuple[int, ...]], keys: str) -> Iterator[tuple[str, ...]]:
+    """Words for the axes: one of a single element in many is nothing but averaged, and layers are one axis."""
+    choices = [(POOL,) if set(axis) == {1} and len(shapes[0]) > 2 else WORDS for axis in zip(*shapes, strict=True)]
+    for words in itertools.product(*choices):
+        counts = Counter(words)
+        if counts[LAYERS] <= 1 and counts[WIDTH] and (counts[ROWS] or keys == ROWS):
+            yield words
+
+
+def _outcome(counts: Mapping[tuple[int, ...], int], keys: str, words: tuple[str, ...]) -> Possible | None:
+    """What words make of arrays of these shapes, or None where they do not agree, or make one row."""
+    rows, widths, depths, pooled = (
+        [math.prod(sizes(shape, words, word)) for shape in counts] for word in (ROWS, WIDTH, LAYERS, POOL)
+    )
+    if keys == ROWS:
+        agree, layers = len(set(widths)) == len(set(depths)) == 1, depths[0]
+        total = sum(count * own for count, own in zip(counts.values(), rows, strict=True))
+    else:
+        agree, total = len(set(rows)) == 1, rows[0]
+        layers = sum(count * depth for count, depth in zip(counts.values(), depths, strict=True))
+    if not agree or total < 2 or min(*widths, *depths, *pooled) < 1:
+        return None
+    needed = keys == ROWS or (LAYERS in words and sum(counts.values()) > 1)
+    return Possible(keys if needed else None, words, layers, total, (min(widths), max(widths)))

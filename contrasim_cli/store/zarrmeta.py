@@ -1,0 +1,148 @@
+"""The metadata of an array of zarr, versions 2 and 3."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from contrasim_cli.store.chunked import Layout, Sharding
+from contrasim_cli.store.codecs import UNPACK
+
+TYPE_2 = re.compile(r"[<>|]([biuf]\d|[SU]\d{1,9})")
+TYPE_3 = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")
+SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+FIXED = {"fixed_length_utf32": "<U", "null_terminated_bytes": "S"}
+
+Config = Mapping[str, Any]
+
+
+class StrangeError(ValueError):
+    """What the metadata say is not read; the reason."""
+
+
+def layout_of(said: Mapping[str, Any], prefix: str) -> Layout:
+    """The layout of an array; the names of its files begin with `prefix`.
+
+    Raises:
+        StrangeError: it is sound, and not read.
+        KeyError, TypeError, ValueError, …: it is damaged.
+    """
+    layout = _version_3(said, prefix) if said["zarr_format"] == 3 else _version_2(said, prefix)
+    sizes = (*layout.shape, *(size - 1 for size in (*layout.chunks, *layout.outer)))
+    fits = len(layout.shape) == len(layout.chunks) == len(layout.outer)
+    if not fits or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
+        raise ValueError(f"shape {layout.shape}, chunks {layout.chunks}")
+    if sorted(layout.order) != list(range(len(layout.shape))):
+        raise ValueError(f"order of axes {layout.order}")
+    return layout
+
+
+def _version_2(said: Mapping[str, Any], prefix: str) -> Layout:
+    filters, kind, wide = list(said.get("filters") or ()), said["dtype"], said["dtype"] == "bfloat16"
+    stored: np.dtype[Any] | None = None
+    if kind == "|O" and [config.get("id") for config in filters] == ["vlen-utf8"]:
+        filters = []
+    elif wide or (isinstance(kind, str) and TYPE_2.fullmatch(kind)):
+        stored = np.dtype("<u2" if wide else kind)
+    else:
+        raise StrangeError("an array of Python objects" if kind == "|O" else f"of type {str(kind)[:40]}")
+    axes = range(len(said["shape"]))
+    order = tuple(reversed(axes)) if said["order"] == "F" else tuple(axes)
+    codecs = [*filters, *([said["compressor"]] if said["compressor"] else [])]
+    return Layout(
+        tuple(said["shape"]), tuple(said["chunks"]), stored, _fill(said["fill_value"], stored, wide),
+        order, _known(codecs), prefix, _separator(said.get("dimension_separator", ".")), wide=wide,
+    )  # fmt: skip
+
+
+def _version_3(said: Mapping[str, Any], prefix: str) -> Layout:
+    shape, grid = tuple(said["shape"]), said["chunk_grid"]
+    if grid["name"] != "regular":
+        raise StrangeError(f"in chunks of the kind {str(grid['name'])[:40]}")
+    outer = tuple(grid["configuration"]["chunk_shape"])
+    codecs = said["codecs"]
+    sharding, chunks = None, outer
+    if len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed":
+        how = codecs[0]["configuration"]
+        index = _configs(how["index_codecs"])
+        if index[0] != {"id": "bytes", "endian": "little"}:
+            raise StrangeError("in shards whose index is packed otherwise")
+        sharding = Sharding(outer, _known(index[1:]), how.get("index_location", "end") == "end")
+        chunks, codecs = tuple(how["chunk_shape"]), how["codecs"]
+        if len(chunks) != len(outer) or any(size % inner for size, inner in zip(outer, chunks, strict=True)):
+            raise ValueError(f"shards {outer} of chunks {chunks}")
+    stored, order, rest = _stored_3(said["data_type"], _configs(codecs), len(shape))
+    encoding = said.get("chunk_key_encoding", {"name": "default"})
+    plain = encoding["name"] == "default"
+    separator = _separator((encoding.get("configuration") or {}).get("separator", "/" if plain else "."))
+    wide = said["data_type"] == "bfloat16"
+    return Layout(
+        shape, chunks, stored, _fill(said["fill_value"], stored, wide), order, _known(rest),
+        f"{prefix}c{separator}" if plain else prefix, separator, sharding, wide,
+    )  # fmt: skip
+
+
+def _stored_3(kind: Any, codecs: list[Config], dimensions: int) -> tuple[Any, tuple[int, ...], list[Config]]:
+    """The type of the values as they are stored, the order of the axes, and the codecs that bytes go through."""
+    order = tuple(range(dimensions))
+    while codecs and codecs[0]["id"] == "transpose":
+        said = codecs[0]["order"]
+        axes = {"C": order, "F": order[::-1]}[said] if isinstance(said, str) else tuple(said)
+        order, codecs = tuple(order[axis] for axis in axes), codecs[1:]
+    if not codecs or codecs[0]["id"] not in {"bytes", "vlen-utf8"}:
+        raise StrangeError("packed in a way that is not known")
+    if (codecs[0]["id"] == "vlen-utf8") != (kind == "string"):
+        raise StrangeError(f"of type {str(kind)[:40]}")
+    stored = None if kind == "string" else _type_3(kind, ">" if codecs[0].get("endian") == "big" else "<")
+    return stored, order, codecs[1:]
+
+
+def _type_3(kind: Any, endian: str) -> np.dtype[Any]:
+    if isinstance(kind, Mapping) and kind["name"] in FIXED:
+        size = int(kind["configuration"]["length_bytes"])
+        letter = FIXED[kind["name"]]
+        return np.dtype(f"{letter}{size // (4 if letter == '<U' else 1)}").newbyteorder(endian)  # type: ignore[arg-type]
+    if kind == "bfloat16":
+        return np.dtype(np.uint16).newbyteorder(endian)  # type: ignore[arg-type]
+    if not isinstance(kind, str) or not TYPE_3.fullmatch(kind):
+        raise StrangeError(f"of type {str(kind)[:40]}")
+    return np.dtype(kind).newbyteorder(endian)  # type: ignore[arg-type]
+
+
+def _fill(said: Any, stored: np.dtype[Any] | None, wide: bool) -> Any:
+    """What stands for values that were not written; None if nothing is said."""
+    if said is None or stored is None:
+        return "" if stored is None else None
+    if isinstance(said, str) and stored.kind == "f":
+        return SPECIAL[said] if said in SPECIAL else _bits(said, stored)
+    if stored.kind in "US":
+        return np.zeros((), stored)[()]
+    return float(said) if wide or stored.kind == "f" else np.array(said).astype(stored)[()]
+
+
+def _bits(said: str, stored: np.dtype[Any]) -> Any:
+    return np.frombuffer(int(said, 16).to_bytes(stored.itemsize, "little"), stored.newbyteorder("<"))[0]
+
+
+def _configs(codecs: Sequence[Any]) -> list[Config]:
+    """Codecs of version 3 as those of version 2 are written."""
+    found = []
+    for codec in codecs:
+        name, how = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
+        found.append({**how, "id": str(name).removeprefix("numcodecs.")})
+    return found
+
+
+def _known(codecs: Sequence[Config]) -> list[Config]:
+    unknown = next((str(config.get("id"))[:40] for config in codecs if config.get("id") not in UNPACK), None)
+    if unknown is not None:
+        raise StrangeError(f"packed with {unknown}, which is not undone")
+    return list(codecs)
+
+
+def _separator(said: Any) -> str:
+    if said not in (".", "/"):
+        raise ValueError(f"{said} between the numbers of chunks")
+    return str(said)
