@@ -4,6 +4,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import h5py
 import made
 import numpy as np
 import torch
+from faults import containers
 from faults.warm import Warm
 from faults.workplace import rows_of
 from stores import names, values, write
@@ -158,11 +160,33 @@ def loaded(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed."""
+    """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed.
+
+    A file of a folder is put into its place in one, which is read.
+    """
 
     make: Callable[[Path], Path]
     read: Callable[[Path], str]
     checked: bool = True
+    in_folder: bool = False
+
+
+def part(make: Callable[[Path], Path], name: str) -> Kind:
+    """A file of a folder."""
+
+    def taken(path: Path) -> Path:
+        shutil.rmtree(path.with_suffix(".made"), ignore_errors=True)
+        shutil.copy(make(path.with_suffix(".made")) / name, path)
+        return path
+
+    def read(path: Path) -> str:
+        folder = path.with_suffix(".folder")
+        if not folder.exists():
+            make(folder)
+        shutil.copy(path, folder / name)
+        return rows_of(folder)
+
+    return Kind(taken, read, checked=False, in_folder=True)
 
 
 KINDS = {
@@ -177,6 +201,23 @@ KINDS = {
     "sentences.h5": Kind(sentences, rows_of, checked=False),
     "array.npy": Kind(array, rows_of, checked=False),
     "safe.safetensors": Kind(safe, rows_of, checked=False),
+    "columns.parquet": Kind(containers.parquet, rows_of, checked=False),
+    "lists.parquet": Kind(containers.lists_in_parquet, rows_of, checked=False),
+    "columns.feather": Kind(containers.feather, rows_of, checked=False),
+    "lists.arrow": Kind(containers.stream, rows_of, checked=False),
+    "table.csv": Kind(containers.delimited, rows_of, checked=False),
+    "table.txt.gz": Kind(containers.spaced, rows_of),
+    "array.npy.gz": Kind(containers.packed_npy, rows_of),
+    "plain.mat": Kind(containers.matlab, rows_of, checked=False),
+    "packed.mat": Kind(containers.packed_matlab, rows_of, checked=False),
+    "zarr.zip": Kind(containers.zipped, rows_of, checked=False),
+    "chunk.blosc": part(containers.chunks, "x/1.0"),
+    "chunk.zstd": part(lambda folder: containers.chunks(folder, "zstd"), "x/1.0"),
+    "chunk.lz4": part(lambda folder: containers.chunks(folder, "lz4"), "x/1.0"),
+    "metadata.zarray": part(containers.chunks, "x/.zarray"),
+    "metadata.zarr.json": part(containers.shards, "zarr.json"),
+    "shard.zstd": part(containers.shards, "c/0/0"),
+    "index.json": part(containers.indexed, "model.safetensors.index.json"),
 }
 
 
@@ -193,9 +234,8 @@ def outcome(kind: Kind, path: Path, whole: str) -> str:
     try:
         found = kind.read(path)
     except ContraSimError as error:
-        clear = error.exit_code == 3 and all(
-            line.startswith(f"{path}: ") and line.isprintable() for line in error.lines
-        )
+        begins = str(path.with_suffix(".folder")) if kind.in_folder else f"{path}: "
+        clear = error.exit_code == 3 and all(line.startswith(begins) and line.isprintable() for line in error.lines)
         return "refused" if clear else f"refused with {error.exit_code}: {error}"
     except BaseException as error:
         return f"traceback: {type(error).__name__}: {error}"

@@ -187,7 +187,15 @@ def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(delimited, "MAX_LINE", 1000)
     assert (
         refusal(tmp_path / "a.csv", "1,2\n" + "1," * 500)
-        == "has a line of more than 1000 characters, which is no row of a table"
+        == "has a line of more than 1000 characters, and is no table of numbers"
+    )
+
+
+def test_lines_without_end_are_refused(tmp_path: Path) -> None:
+    """A packed file of a megabyte may hold a thousand million of them."""
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"1,2\n" + b"\n" * (64 << 20)))
+    assert refusal(tmp_path / "a.csv.gz", (tmp_path / "a.csv.gz").read_bytes()) == (
+        "has more than 10000 empty lines, and is no table of numbers"
     )
 
 
