@@ -311,7 +311,7 @@ def struct_of_matlab(path: Path, trace: Path) -> None:
 HOSTILE: dict[str, Make] = {
     f.__name__: f
     for f in (
-        pickle_in_zarr, pickle_as_codec_of_zarr, rows_of_zarr, chunk_of_zarr, bomb_in_zarr, link_in_zarr, fifo_in_zarr,
+        pickle_in_zarr, pickle_as_codec_of_zarr, rows_of_zarr, chunk_of_zarr, link_in_zarr, fifo_in_zarr,
         index_that_leads_out, index_of_fifo, index_nested, link_in_folder, objects_in_folder, objects_in_packed_npy,
         packed_npy_claim, packed_npy_with_more, empty_lines, batch_of_arrow, struct_of_matlab,
     )

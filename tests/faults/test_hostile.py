@@ -297,7 +297,9 @@ def test_a_hostile_encoder_is_refused(warm: Warm, tmp_path: Path, make: Make) ->
 
 
 @pytest.mark.parametrize(
-    "make", [bare_pickle, objects_in_npz, objects_in_npy, npz_bomb, npy_claim], ids=lambda make: make.__name__
+    "make",
+    [bare_pickle, objects_in_npz, objects_in_npy, npz_bomb, npy_claim, containers.bomb_in_zarr],
+    ids=lambda make: make.__name__,
 )
 def test_a_hostile_input_of_extract_is_refused(warm: Warm, tmp_path: Path, make: Make) -> None:
     make(tmp_path / "h", tmp_path / "trace")
