@@ -1,5 +1,6 @@
 """Damaged files, and a process that reads them one after the other: what it believes, refuses, or dies of."""
 
+import hashlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from stores import names, values, write
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.errors import ContraSimError
+from contrasim_cli.store import align, open_store
 
 MEMORY = 500 << 20  # bytes that reading a small file may need
 SECONDS = 10  # of processor time
@@ -158,6 +160,12 @@ def loaded(path: Path) -> str:
     return encoders.weights_digest(found.encoder.state_dict()) + str((found.config, found.training, found.provenance))
 
 
+def values_of(path: Path) -> str:
+    """A digest of the values of a store whose layer is named for the file."""
+    store = open_store(path)
+    return hashlib.sha256(b"".join(align([store])[0].read(name).tobytes() for name in store.layers)).hexdigest()
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed.
@@ -206,8 +214,8 @@ KINDS = {
     "columns.feather": Kind(containers.feather, rows_of, checked=False),
     "lists.arrow": Kind(containers.stream, rows_of, checked=False),
     "table.csv": Kind(containers.delimited, rows_of, checked=False),
-    "table.txt.gz": Kind(containers.spaced, rows_of),
-    "array.npy.gz": Kind(containers.packed_npy, rows_of),
+    "table.txt.gz": Kind(containers.spaced, values_of),
+    "array.npy.gz": Kind(containers.packed_npy, values_of),
     "plain.mat": Kind(containers.matlab, rows_of, checked=False),
     "packed.mat": Kind(containers.packed_matlab, rows_of, checked=False),
     "zarr.zip": Kind(containers.zipped, rows_of, checked=False),

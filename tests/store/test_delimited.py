@@ -149,6 +149,7 @@ def test_tables_of_texts_are_refused(tmp_path: Path, text: str) -> None:
     [
         ("x0,x1\n1,2\n3\n", "line 3 has 1 cells, and those before it 2; the file is no table of numbers, or is damaged"),
         ("x0,x1\n1,2\n\n3,4,5\n", "line 4 has 3 cells, and those before it 2; the file is no table of numbers, or is damaged"),
+        ("x,y,z\n1,2\n", "names 3 columns, and its first row has 2 cells; the file is no table of numbers, or is damaged"),
         ("x0,x1\n1,2\n3,4\n5,x\n", "line 4: x in column 2 is no number"),
         ("x0,x1\n1,2\n3,4\n5,1_000\n", "line 4: 1_000 in column 2 is no number"),
         ("x0,x1\n1,2\n3,0x10\n5,6\n", "line 3: 0x10 in column 2 is no number"),
