@@ -124,7 +124,7 @@ def noted(
 
     Neurons are those of one store; what anchors say of rows is of all stores, and kept once for all, with the first.
     """
-    kept = []
+    kept: list[dict[str, Any]] = []
     for view, names in zip(views, layers, strict=True):
         texts = {} if anchored else {name: moments(view, name).text for name in names}
         kept.append({"model_digest": model_digest(view.store), "layers": texts})

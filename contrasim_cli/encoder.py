@@ -83,7 +83,7 @@ class Config:
     copies: int = 0
     members: int = 1
     measures: tuple[str, ...] = ()  # that an encoder of measures looks at
-    steps: int = 0  # of an epoch of its training
+    epoch_steps: int = 0  # of its training
     start: str = "random"  # of the first layers: random, or whitened, by the rows that are trained on
 
     @property
@@ -196,8 +196,9 @@ class Encoder(nn.Module):
     def fold(self, width: int, mean: np.ndarray[Any, Any], factor: np.ndarray[Any, Any]) -> None:
         """Let the MLP's first layer of this width take (rows - mean [p]) · factor [p, p] in place of rows."""
         first = self.first[_key(0, width)]
+        assert isinstance(first, nn.Linear)
         weight = first.weight.double().cpu() @ torch.from_numpy(factor).T
-        first.bias -= (weight @ torch.from_numpy(mean)).to(first.bias)
+        first.bias.sub_((weight @ torch.from_numpy(mean)).to(first.bias))
         first.weight.copy_(weight)
 
     def keep(self, maps: Within) -> None:

@@ -99,7 +99,14 @@ def _flatten(problem: ContraSimError) -> list[ContraSimError]:
     return problem.problems if isinstance(problem, Problems) else [problem]
 
 
-NO_MEMORY = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "alloc_failed")
+NO_MEMORY = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "alloc_failed",
+    "memory allocation failed",
+)
 
 
 def out_of_memory(error: BaseException | None) -> bool:
@@ -107,7 +114,7 @@ def out_of_memory(error: BaseException | None) -> bool:
     while error is not None:
         if isinstance(error, MemoryError):
             return True
-        if isinstance(error, RuntimeError) and any(words in str(error).lower() for words in NO_MEMORY):
+        if isinstance(error, (RuntimeError, OSError)) and any(words in str(error).lower() for words in NO_MEMORY):
             return True
         error = error.__cause__
     return False

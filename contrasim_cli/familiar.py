@@ -30,7 +30,7 @@ def check_familiar(
         how = scorer.standardize if isinstance(scorer.standardize, Anchoring) else None
         if how not in found and any(store.layers for store in trained):
             found[how] = _moments(views if how is None else standardizer.views(how, layers, budget), layers)
-        seen = found.get(how, [{} for _ in views]) if trained else []
+        seen: list[dict[str, Moments]] = found.get(how, [{} for _ in views]) if trained else []
         if seen and how is None:
             strangers[s] = _strangers(trained, views, seen)
             _warn_strangers(scorer, [views[v].store for v in sorted(strangers[s])])

@@ -91,6 +91,7 @@ def check_output(path: Path, force: bool) -> None:
 def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     """Yield the path of a temporary file that becomes `path` when the block ends without an error.
 
+    What replaces a file gets its owner, group and mode, as far as this process may give them, and nobody else reads it before.
     The temporary file is locked while it is in use, so that a later run can tell a leftover from work in progress.
 
     Raises:
@@ -102,10 +103,10 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     made: list[tuple[Path, int]] = []
     try:
         with writing(path), signals.deferred():
-            made.append(_create_locked(target))
+            made.append(_create_locked(target, 0o600 if target.exists() else 0o666))
         yield made[0][0]
         with writing(path):
-            _publish(made[0][0], target, force)
+            _publish(*made[0], target, force)
     finally:
         with signals.deferred():
             for temporary, descriptor in made:
@@ -114,10 +115,10 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
                     temporary.unlink()
 
 
-def _create_locked(target: Path) -> tuple[Path, int]:
+def _create_locked(target: Path, mode: int) -> tuple[Path, int]:
     while True:
         temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         with contextlib.suppress(OSError):  # a file system without locks: leftovers there are kept
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if temporary.exists():
@@ -140,14 +141,29 @@ def writing(path: Path) -> Iterator[None]:
         raise OutputError(f"{quoted(path)}: cannot be written: {error.strerror or error}") from error
 
 
-def _publish(temporary: Path, target: Path, force: bool) -> None:
+def _publish(temporary: Path, descriptor: int, target: Path, force: bool) -> None:
     sync(temporary)
     if force:
+        _take_after(descriptor, target)
         os.replace(temporary, target)
     else:
         _rename_new(temporary, target)
     with contextlib.suppress(OSError):  # some network file systems cannot sync a folder; the output is whole
         sync(target.parent)
+
+
+def _take_after(descriptor: int, target: Path) -> None:
+    """Give a file the owner, group and mode of the one that it replaces; where its group is another, that gets what others do."""
+    with contextlib.suppress(OSError):  # there is none, or a file system without owners
+        old = target.stat()
+        mode = old.st_mode & 0o777
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, -1, old.st_gid)
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, old.st_uid, -1)
+        if os.fstat(descriptor).st_gid != old.st_gid:
+            mode = mode & ~0o070 | (mode & 0o007) << 3
+        os.fchmod(descriptor, mode)
 
 
 def _rename_new(temporary: Path, target: Path) -> None:

@@ -80,7 +80,7 @@ MEASURED: dict[str, Any] = {
     "patience": 0,
     "batch_size": 32,
     "epochs": 10,
-    "steps": 100,
+    "epoch_steps": 100,
     "members": 3,
 }
 

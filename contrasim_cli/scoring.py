@@ -95,9 +95,9 @@ class Scorer:
             )
 
     def _check_within(self, store: Store, layer: str) -> None:
-        maps = self.standardize.within if isinstance(self.standardize, Standardization) else None
-        by_maps = maps is not None and self.standardize.of(layer).kind == "within"
-        problem = maps.misfit(layer, store.layer(layer).width) if maps and by_maps else ""
+        how = self.standardize
+        maps = how.within if isinstance(how, Standardization) and how.of(layer).kind == "within" else None
+        problem = maps.misfit(layer, store.layer(layer).width) if maps else ""
         if problem and self.checkpoint:
             raise MismatchError(
                 f"{quoted(store.path)}: layer {quoted(layer)} cannot be standardised as the encoder "

@@ -378,5 +378,6 @@ def plain(how: RowsAs) -> dict[str, Any]:
             "components": how.components,
             "features": list(how.features),
         }
-    way = {"kind": how.kind} | ({"shrinkage": how.shrinkage} if how.kind in SHRUNK else {})
+    way: dict[str, Any] = {"kind": how.kind}
+    way |= {"shrinkage": how.shrinkage} if how.kind in SHRUNK else {}
     return way | ({"layers": {name: plain(own) for name, own in how.by_layer}} if how.by_layer else {})

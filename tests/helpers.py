@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from unittest import mock
 
+from contrasim_cli import limits
 from contrasim_cli.cli import main
 
 
@@ -37,8 +38,10 @@ def _settings_kept() -> Iterator[None]:
     handler = signal.getsignal(signal.SIGTERM)
     logger = logging.getLogger("contrasim_cli")
     before = logger.handlers[:], logger.level, logger.propagate
+    times = limits.times
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
         logger.handlers[:], logger.level, logger.propagate = before
+        limits.times = times

@@ -107,6 +107,68 @@ def test_a_symbolic_link_is_written_through(tmp_path: Path) -> None:
         check_output(link, False)
 
 
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode & 0o7777 for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o002])
+def test_new_files_have_the_mode_of_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomic(tmp_path / "a", b"", False)
+        write_atomic(tmp_path / "b", b"", True)
+    finally:
+        os.umask(before)
+    assert modes(tmp_path) == {"a": 0o666 & ~umask, "b": 0o666 & ~umask}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o666, 0o755])
+def test_what_replaces_a_file_has_its_mode_and_nobody_reads_it_before(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(mode)
+    inode = path.stat().st_ino
+    with atomic_output(path, True) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_bytes(b"new")
+    assert modes(tmp_path) == {"a": mode}
+    assert path.stat().st_ino != inode  # it was replaced, and not written to
+    (tmp_path / "link").symlink_to(path)
+    write_atomic(tmp_path / "link", b"newer", True)
+    assert path.stat().st_mode & 0o777 == mode
+    assert path.read_bytes() == b"newer"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_what_replaces_a_file_has_its_owner_and_group(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    os.chown(path, 1234, 4321)
+    write_atomic(path, b"new", True)
+    assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+
+
+@pytest.mark.parametrize(("mode", "left"), [(0o660, 0o600), (0o664, 0o644), (0o640, 0o600)])
+def test_where_the_group_cannot_be_kept_it_may_do_what_others_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, left: int
+) -> None:
+    path = tmp_path / "a"
+    path.touch()
+    path.chmod(mode)
+    old = path.stat()
+    replaced = os.stat_result([*old[:4], old.st_uid, old.st_gid + 1, *old[6:10]])
+
+    def refused(*args: int) -> None:
+        raise PermissionError
+
+    plain = Path.stat
+    monkeypatch.setattr(Path, "stat", lambda self, **more: replaced if self == path else plain(self, **more))
+    monkeypatch.setattr(files.os, "fchown", refused)
+    write_atomic(path, b"new", True)
+    monkeypatch.undo()
+    assert path.stat().st_mode & 0o777 == left
+
+
 def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, limits
 from contrasim_cli.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -208,12 +208,24 @@ _COMMON = {
 }
 
 
+OpenLimit = Annotated[
+    float,
+    typer.Option(
+        "--open-limit",
+        min=1,
+        max=1e6,
+        help="Times the usual processor time and memory for trying HDF5 files that have no seal.",
+    ),
+]
+
+
 def common(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that every command has, and set stderr up before it runs."""
+    """Give a command the options that every command has, and set stderr and limits up before it runs."""
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
         console.configure(**{name: options.pop(name) for name in _COMMON})
+        limits.times = options.pop("open_limit")
         try:
             function(**options)
         except KeyboardInterrupt as stop:
@@ -228,6 +240,7 @@ def common(function: Callable[..., None]) -> Callable[..., None]:
         )
         for name, (flags, text) in _COMMON.items()
     ]
+    extra.append(inspect.Parameter("open_limit", inspect.Parameter.KEYWORD_ONLY, default=1.0, annotation=OpenLimit))
     signature = inspect.signature(function)
     run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
     return run

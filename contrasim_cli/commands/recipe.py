@@ -87,7 +87,7 @@ class RowsIn(str, Enum):
 class Match(str, Enum):
     """Which layers of two models correspond."""
 
-    index = "index"
+    order = "order"
     depth = "depth"
 
 
@@ -274,7 +274,7 @@ MatchOption = Annotated[
     Match,
     typer.Option(
         "--match",
-        help="--inputs measures: layers correspond by their index, or by relative depth where models differ in depth.",
+        help="--inputs measures: layers correspond by their order, or by relative depth where models differ in depth.",
     ),
 ]
 StartOption = Annotated[

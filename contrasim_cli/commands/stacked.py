@@ -50,7 +50,11 @@ def train(
     start = _start(asked.start, names)
     if start is not None:
         parts = parts | {"hidden": start.config.hidden, "members": start.config.members}
-    kept = {name: value for name, value in parts.items() if name not in ("n_anchors", "features", "components")}
+    kept = {
+        name: value
+        for name, value in parts.items()
+        if name not in ("n_anchors", "features", "components", "least_steps")
+    }
     config = Config(task="layers", widths=(), measures=names, **kept)
     with ExitStack() as stack:
         groups = _groups(asked, stack)

@@ -59,7 +59,7 @@ def train(
     copies: r.Copies = None,
     members: r.Members = None,
     measures: r.MeasuresOption = None,
-    match: r.MatchOption = r.Match.index,
+    match: r.MatchOption = r.Match.order,
     start: r.StartOption = None,
     standardize: r.StandardizeOption = None,
     shrinkage: o.Shrinkage = None,
@@ -166,7 +166,7 @@ def train(
         if task is r.Task.layers and inputs is r.RowsIn.raw:
             log.warning(
                 "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid for them alone; "
-                "--inputs anchors makes one for others",
+                "--inputs measures or anchors makes one for others",
                 len(data.views),
             )
         sources = standardize_from or ()
@@ -208,7 +208,7 @@ def _check_stacked(
         "--copies": given["copies"] is not None,
         "--path": given["path"],
         "--dim": given["output"] is not None,
-        "--similarity": given["similarity"] != "dot",
+        "--similarity": given["similarity"] not in (None, "dot"),
         "--anchor-side": given["anchor_side"] != "both",
         "--encoder-per-view": given["encoder_per_view"],
         "--precision": given["precision"] != "float32",

@@ -183,9 +183,8 @@ class Resampling:
         for a, b in plan.pairs:
             shape = len(plan.first[a]), len(plan.second[b])
             own = slice(start, start := start + shape[0] * shape[1])
-            known = {"level": level, "observed": observed}
-            parts = {name: None if values is None else values[own].reshape(shape) for name, values in known.items()}
-            self.grid.nulls[s, a, b] = Null(shuffled[:, own].reshape(-1, *shape), **parts)
+            of_level, of_rows = (None if v is None else v[own].reshape(shape) for v in (level, observed))
+            self.grid.nulls[s, a, b] = Null(shuffled[:, own].reshape(-1, *shape), level=of_level, observed=of_rows)
 
     def set_significance(self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values) -> None:
         """P-value and z-score of a cell that has a score."""

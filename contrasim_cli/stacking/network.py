@@ -5,6 +5,8 @@ it is the only cell). Weights are positive and sum to 1, so that the mean, the *
 unrelated rows and 1 for a layer with itself, whatever the other layers are.
 """
 
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -26,11 +28,11 @@ class GridNetwork(nn.Module):
 
     def __init__(self, measures: int, hidden: tuple[int, ...], members: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.members = nn.ModuleList(_Member(measures, hidden, dropout) for _ in range(members))
+        self.members: Iterable[_Member] = nn.ModuleList(_Member(measures, hidden, dropout) for _ in range(members))  # type: ignore[assignment]
 
     @torch.inference_mode()
     def judge(self, values: Tensor, shuffled: Tensor, identity: Tensor) -> Judged:
-        """What a pair of stores comes to: values [K, L, M], the same of shuffled rows [1 + N, K, L, M], the first being the level."""
+        """What a pair of stores comes to: values [K, L, M], and of shuffled rows [1 + N, K, L, M], the first being the level."""
         u = advantages(values, shuffled[0], identity).to(self.dtype)
         nulls = advantages(shuffled[1:], shuffled[0], identity).to(self.dtype)
         calibrated = self.calibrated(u)
@@ -62,7 +64,7 @@ class _Member(nn.Module):
         self.gain = nn.Parameter(torch.ones(()))
         self.own, self.of_grid = nn.Linear(measures, first), nn.Linear(PER_GRID * measures, first, bias=False)
         self.of_line = nn.Linear(PER_LINE * measures, first, bias=False)
-        self.mixing = nn.ModuleList(_Mixing(a, b) for a, b in zip(hidden, hidden[1:], strict=False))
+        self.mixing = nn.ModuleList(_Mixing(a, b) for a, b in pairwise(hidden))
         self.dropout, self.out = nn.Dropout(dropout), nn.Linear(hidden[-1], 1, bias=False)
 
     def mean(self, advantages: Tensor) -> Tensor:

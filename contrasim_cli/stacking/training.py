@@ -16,7 +16,6 @@ from torch import Tensor
 from contrasim_cli import losses
 from contrasim_cli.stacking.features import advantages
 
-STEPS = 100  # of an epoch
 LEFT_OUT, MOVED = 0.1, 0.02  # part of the measures, and standard deviation of what is added to advantages
 MATCHED = 0.8  # part of the cuts whose layers correspond
 
@@ -98,13 +97,13 @@ class _Shape:
     def cut(self, rng: np.random.Generator, size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Some layers of some examples: values, levels and values of shuffled rows [size, K, l, m], positives [size, l, m]."""
         first, second = self.positives.shape[1:]
-        l, m = int(rng.integers(min(2, first), first + 1)), int(rng.integers(min(2, second), second + 1))
+        down, across = (int(rng.integers(min(2, layers), layers + 1)) for layers in (first, second))
         chosen = np.array([rng.choice(self.groups[g]) for g in rng.integers(len(self.groups), size=size)])
-        rows = np.sort(rng.random((size, first)).argsort(axis=1)[:, :l], axis=1)
+        rows = np.sort(rng.random((size, first)).argsort(axis=1)[:, :down], axis=1)
         # mostly the layers that correspond, so that small cuts have positives
         matched = np.take_along_axis(self.positives[chosen].numpy(), rows[:, :, None], axis=1).any(axis=1)
         keys = rng.random((size, second)) + ~matched * (rng.random((size, 1)) < MATCHED)
-        columns = np.sort(keys.argsort(axis=1)[:, :m], axis=1)
+        columns = np.sort(keys.argsort(axis=1)[:, :across], axis=1)
         at, i, j = chosen[:, None, None], rows[:, :, None], columns[:, None, :]
         one, other = rng.permutation(self.shuffled.shape[1])[[0, -1]]
         grids = (self.values, self.shuffled[:, one], self.shuffled[:, other])

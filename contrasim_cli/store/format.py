@@ -11,6 +11,7 @@ behind the end  the seal, see `seal`
 import contextlib
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import __version__, signals
+from contrasim_cli import __version__, limits, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.files import atomic_output, quoted, writing
 from contrasim_cli.store import seal
@@ -33,6 +34,7 @@ FORMAT = "contrasim-activations"
 FORMAT_VERSION = 1
 CHUNK_BYTES = 1 << 20
 IDS_CHUNK = 4096
+ID_BYTES = 64  # of memory for each id while all of them are hashed, at most
 PROVENANCE_DIGEST = "provenance_digest"
 FLOATS = ("float16", "float32", "float64")
 
@@ -100,7 +102,7 @@ class StoreWriter:
         for spec in self.layers:
             _check_spec(spec)
         names = [spec.name for spec in self.layers]
-        repeated = next((name for name in names if names.count(name) > 1), None)
+        repeated = next((name for name, count in Counter(names).items() if count > 1), None)
         if repeated is not None:
             raise InputError(f"layer name {quoted(repeated)} is given to more than one layer; names must be unique")
         if not names or self.n_rows < 1:
@@ -362,6 +364,7 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
         raise InputError(
             f"{quoted(path)}: ids are {dataset.dtype} {dataset.shape}; expected {n_rows} strings; store them as text"
         )
+    limits.grow(held=ID_BYTES * n_rows)
     return text_ids(path, dataset)
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 
-from contrasim_cli import archives, signals
+from contrasim_cli import archives, limits, signals
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.snapshot import Snapshot
 
 MAX_DEPTH = 16
+TEXT_BYTES = 24  # that a string counts for at least: each is made, and many are kept somewhere else
 CHECKSUM_BYTES = 4  # of fletcher32, behind every chunk
 LARGE_CHUNK = 64 << 20  # bytes, of which there is room anyhow
 
@@ -128,6 +129,7 @@ def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> 
         )
     seen[address] = prefix or "/"
     for key in group:
+        limits.grow(objects=1)
         name = f"{prefix}{key}"
         link = group.get(key, getlink=True)
         if not isinstance(link, h5py.HardLink):
@@ -272,6 +274,7 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 def read_text(path: Path, dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
     """Strings [stop - start] of a one-dimensional dataset."""
+    limits.grow(read=_bytes_to_read(dataset, start, stop))
     try:
         values = dataset[start:stop]
         return [
@@ -281,3 +284,9 @@ def read_text(path: Path, dataset: h5py.Dataset, start: int, stop: int) -> list[
         raise InputError(
             f"{quoted(path)}: the ids of rows {start} to {stop - 1} cannot be read; the file is damaged"
         ) from error
+
+
+def _bytes_to_read(dataset: h5py.Dataset, start: int, stop: int) -> int:
+    """Bytes unpacked for some values of a one-dimensional dataset of text: those of whole chunks."""
+    chunk = dataset.chunks[0] if dataset.chunks else 1
+    return (stop - start + 2 * chunk) * max(TEXT_BYTES, int(dataset.id.get_type().get_size()))

@@ -242,7 +242,7 @@ def _read_hdf5(file: Snapshot, how: Reading) -> Store:
 def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
     try:
         yield
-    except ContraSimError:
+    except (ContraSimError, MemoryError):
         file.close()
         raise
     except Exception as error:  # h5py raises whatever it trips over in a damaged file

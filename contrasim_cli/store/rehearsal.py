@@ -4,7 +4,6 @@ import contextlib
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import warnings
@@ -12,24 +11,23 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli import limits
+from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, raise_all
 from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)
 
-MEMORY = 256 << 20  # bytes for a small file, and as many more as four times a large one
-SECONDS = 2  # of processor time for a small file, and one more for every 4 MB of a large one
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
 def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held: int = 0) -> None:
     """Do the work in a child process first; it is safe here if this returns.
 
-    The child is a fork, so that it costs milliseconds, and has limits of memory and processor time that follow from the size of
-    the file and from the bytes that are to be held of it. Errors other than of inputs are left to be met here.
+    The child is a fork, so that it costs milliseconds, and has limits of memory and processor time (see `limits`), which begin with
+    the size of the file and the bytes that are to be held of it. Errors other than of inputs are left to be met here.
 
     Raises:
-        InputError: the child met one, or crashed, hung or needed more memory than the file can be in need of.
+        InputError: the child met one, or crashed, or reached a limit.
     """
     size = path.stat().st_size + held
     receiver, sender = os.pipe()
@@ -46,13 +44,13 @@ def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held
     try:
         with open(receiver, "rb") as stream:
             told = stream.read()
-        status = _status(pid)
+        status, seconds = _end(pid)
     except BaseException:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
-    _judge(path, status, told, library)
+    _judge(path, status, seconds, told, library)
 
 
 def _fork() -> int:
@@ -61,63 +59,55 @@ def _fork() -> int:
         return os.fork()
 
 
-def _status(pid: int) -> int | None:
-    """How the child ended; None where this process was started so that it is not told."""
+def _end(pid: int) -> tuple[int | None, float]:
+    """How the child ended, and the processor time it took; None and 0 where this process was started so that it is not told."""
     try:
-        return os.waitpid(pid, 0)[1]
+        _, status, used = os.wait4(pid, 0)
     except ChildProcessError:
-        return None
+        return None, 0
+    return status, used.ru_utime + used.ru_stime
 
 
-def _judge(path: Path, status: int | None, told: bytes, library: str) -> None:
-    if not told:  # a child that comes to its end tells something
-        crashed = status is None or not os.WIFSIGNALED(status)
-        cause = f"{library} crashes on it" if crashed else _cause(os.WTERMSIG(status or 0), library)
-        raise InputError(f"{quoted(path)}: {cause}; the file is damaged, copy or extract it again")
-    raise_all([InputError(line) for line in json.loads(told)])
-
-
-def _cause(number: int, library: str) -> str:
-    if number in CRASHES:
-        return f"{library} crashes on it ({signal.Signals(number).name})"
+def _judge(path: Path, status: int | None, seconds: float, told: bytes, library: str) -> None:
+    if told:  # as by every child that comes to its end
+        raise_all([InputError(line) for line in json.loads(told)])
+        return
+    number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
     if number == signal.SIGXCPU:
-        return f"{library} hangs on it"
-    return f"the process that tried to open it was ended by signal {number}"
+        raise InputError(limits.reached(path, f"{seconds:.0f} s of processor time"))
+    if number is None or number in CRASHES:
+        name = f" ({signal.Signals(number).name})" if number else ""
+        raise InputError(f"{quoted(path)}: {library} crashes on it{name}; the file is damaged, copy or extract it again")
+    raise InputError(
+        f"{quoted(path)}: the process that tried to open it was ended by signal {number}, as where memory runs out; try again"
+    )
 
 
 def _child(path: Path, work: Callable[[], object], size: int, sender: int) -> NoReturn:
     """Work within the limits; the lines of an error of inputs go to the parent."""
     problems: list[str] = []
     try:
-        _limit(size)
+        _prepare()
+        limits.begin(size)
         work()
-    except MemoryError:
-        problems = [f"{quoted(path)}: needs more memory than a file of its size can hold; the file is damaged"]
-    except ContraSimError as error:
-        problems = list(error.lines) if error.exit_code == InputError.exit_code else []
-    except BaseException:  # met again by the parent
-        problems = []
+    except BaseException as error:  # others than of inputs are met again by the parent
+        problems = _told(path, error)
     with contextlib.suppress(OSError):
         os.write(sender, json.dumps(problems).encode())
     os._exit(0)
 
 
-def _limit(size: int) -> None:
-    """Of memory, processor time and core files; and nothing is said by the child."""
+def _told(path: Path, error: BaseException) -> list[str]:
+    if out_of_memory(error):
+        return [limits.reached(path, "the memory that a file of its size is given")]
+    is_of_inputs = isinstance(error, ContraSimError) and error.exit_code == InputError.exit_code
+    return list(error.lines) if is_of_inputs else []
+
+
+def _prepare() -> None:
+    """Die of signals, and say nothing."""
     logging.disable(logging.CRITICAL)
     if "faulthandler" in sys.modules:
         sys.modules["faulthandler"].disable()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
-    seconds = SECONDS + size // (4 << 20)
-    _lower(resource.RLIMIT_CORE, 0)
-    _lower(resource.RLIMIT_CPU, seconds)
-    with contextlib.suppress(OSError, ValueError):  # where there is no /proc
-        pages = int(Path("/proc/self/statm").read_text("ascii").split()[0])
-        _lower(resource.RLIMIT_AS, pages * resource.getpagesize() + max(MEMORY, 4 * size))
-
-
-def _lower(what: int, limit: int) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        hard = resource.getrlimit(what)[1]
-        resource.setrlimit(what, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -196,7 +196,7 @@ def _by_differences(
     for way in WITHIN:
         maps = [factor(of, variance, way.shrinkage) for of in left]
         parts = [
-            margins(_unit(centred @ made), [of[fold] for of in near], fold)
+            margins(_unit(centred @ made), [of[torch.from_numpy(fold)] for of in near], fold)
             for made, fold in zip(maps, folds, strict=True)
         ]
         found.append(torch.cat(parts, dim=1))

@@ -28,7 +28,7 @@ def nearest(rows: Doubles, which: Rows | None = None) -> Tensor:
     -1 where no unequal ones are left.
     """
     values = torch.from_numpy(rows)
-    queries = values if which is None else values[which]
+    queries = values if which is None else values[torch.from_numpy(which)]
     squares = values.square().sum(dim=1)
     proposed = min(len(values), NEIGHBOURS + _most_equal(rows))
     found = []

@@ -135,13 +135,15 @@ class Run:
             TrainingError: the loss is not finite.
             Terminated, KeyboardInterrupt: a signal, after the epoch at hand; the state is saved.
         """
-        total = self.config.epochs * self.config.steps
+        total = self.config.epochs * self.config.epoch_steps
         with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
-            advance(self.state.epoch * self.config.steps, earlier=True)
+            advance(self.state.epoch * self.config.epoch_steps, earlier=True)
+            if not self.state.epoch:
+                self.save(self.state, False)
             while self.state.epoch < self.config.epochs:
                 losses = []
-                for k in range(self.config.steps):
-                    losses.append(self.step(self.state.epoch * self.config.steps + k))
+                for k in range(self.config.epoch_steps):
+                    losses.append(self.step(self.state.epoch * self.config.epoch_steps + k))
                     advance(1, f"epoch {self.state.epoch + 1}, loss {losses[-1]:.4g}")
                     if stop.received:
                         break
@@ -150,13 +152,13 @@ class Run:
                     self.state.epoch += 1
                     self.save(self.state, self.state.epoch == self.config.epochs)
                     continue
-                stop.act(self.state, lambda _state, _finished: None)
+                stop.act(self.state, lambda _finished: None)  # the state is that of the last epoch
 
     def step(self, number: int) -> float:
         """One step; its loss."""
         state, config = self.state, self.config
         for group in state.optimizer.param_groups:
-            group["lr"] = learning_rate(config, number, config.epochs * config.steps)
+            group["lr"] = learning_rate(config, number, config.epochs * config.epoch_steps)
         network = state.encoder.grids.train()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(hash((config.seed, number)) % 2**63)  # of what is dropped
@@ -208,7 +210,7 @@ def train_encoder(
         path = files.encoder if finished else partial
         encoders.save(path, state.checkpoint(about, finished), force=files.force or not finished)
 
-    with Journal(files.log, state.epoch * config.steps) as journal:
+    with Journal(files.log, state.epoch * config.epoch_steps) as journal:
         Run(config, batches, state, save, journal, progress).train()
     discard(partial)
     log.info(

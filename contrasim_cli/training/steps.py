@@ -80,7 +80,8 @@ def _fold(
     except (Terminated, KeyboardInterrupt) as stop:
         raise type(stop)("stopped while trying steps; nothing is kept of that, --resume starts over") from stop
     whole = replace(part, views=[_some(view, rows) for view in data.views])
-    return [_layer(whole, encoder, k, np.searchsorted(rows, fold), device) for k in range(data.n_layers)]
+    which = np.searchsorted(rows, fold).astype(np.int64)
+    return [_layer(whole, encoder, k, which, device) for k in range(data.n_layers)]
 
 
 def _some(view: View, rows: Rows) -> View:

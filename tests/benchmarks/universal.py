@@ -190,9 +190,8 @@ def _signed(name: str, values: Any) -> Any:
 def table(grids: Grids, closed: Mapping[str, Grids], zoos: Iterable[str], seeds: int) -> list[dict[str, Any]]:
     """A line per zoo, data set and kind of pairs, printed as it comes."""
     lines = []
-    print(
-        "| zoo | data | pairs | universal | scale free | shuffled | best closed form | lead, 95 % |\n|---|---|---|---|---|---|---|---|"
-    )
+    print("| zoo | data | pairs | universal | scale free | shuffled | best closed form | lead, 95 % |")
+    print("|---" * 8 + "|")
     for zoo in zoos:
         others = {key: grid for key, grid in grids.items() if key[0] != zoo}
         made = {

@@ -15,6 +15,7 @@ left as it is.
 
 import argparse
 import csv
+import itertools
 import json
 import math
 import time
@@ -397,20 +398,20 @@ def _vgg(sources: Sources, m: Member) -> nn.Module:
 
 def _mlp(sources: Sources, m: Member) -> nn.Module:
     sizes = [64, *[m.width] * m.depth]
-    blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in zip(sizes, sizes[1:], strict=False)]
+    blocks = [nn.Sequential(nn.Linear(a, b), nn.ReLU()) for a, b in itertools.pairwise(sizes)]
     return Stack(blocks, nn.Linear(m.width, 10), nn.Flatten())
 
 
 def _pyramid(sources: Sources, m: Member) -> nn.Module:
     sizes = [784, *_spread(m.width, m.width // 6, m.depth)]
-    blocks = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in zip(sizes, sizes[1:], strict=False)]
+    blocks = [nn.Sequential(nn.Linear(a, b), nn.Tanh()) for a, b in itertools.pairwise(sizes)]
     return Stack(blocks, nn.Linear(sizes[-1], 10), nn.Flatten())
 
 
 def _autoencoder(sources: Sources, m: Member) -> nn.Module:
     half = _spread(m.width, m.width // 8, m.depth // 2)
     sizes = [784, *half, *reversed(half)]
-    blocks = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(0.1)) for a, b in zip(sizes, sizes[1:], strict=False)]
+    blocks = [nn.Sequential(nn.Linear(a, b), nn.LeakyReLU(0.1)) for a, b in itertools.pairwise(sizes)]
     return Stack(blocks, nn.Linear(sizes[-1], 784), nn.Flatten())
 
 

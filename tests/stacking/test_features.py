@@ -110,5 +110,5 @@ def test_measures_that_cannot_be_taken_are_refused_with_the_reason(name, reason)
 def test_sets_of_measures_have_names():
     assert check_measures(["scale_free", "cka"]) == SCALE_FREE
     assert check_measures(["scaled"]) == SCALED
-    with pytest.raises(UsageError, match="--measures 'ckka' is unknown|--measures ckka is unknown"):
+    with pytest.raises(UsageError, match="--measures ckka is unknown"):
         check_measures(["ckka"])

@@ -38,9 +38,9 @@ def test_scores_of_a_batch_are_those_of_each():
 def test_a_cell_alone_scores_the_weighted_mean_of_its_advantages():
     made, u = network(1), grids(K, 1, 1)
     (member,) = made.members
-    expected = float((member.weights.softmax(0) * u.flatten()).sum())
-    assert float(made.calibrated(u)) == pytest.approx(expected)
-    assert float(made(u)) == pytest.approx(float(member.gain) * expected)
+    expected = float((member.weights.softmax(0) * u.flatten()).sum().detach())
+    assert made.calibrated(u).item() == pytest.approx(expected)
+    assert made(u).item() == pytest.approx(member.gain.item() * expected)
 
 
 def test_a_cell_among_others_scores_otherwise():

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import resource
 import signal
 import time
 from pathlib import Path
@@ -91,21 +90,11 @@ def refusal(path: Path, work) -> str:
     return str(caught.value).removeprefix(f"{path}: ")
 
 
-def busy() -> None:
-    while True:
-        pass
-
-
 def test_what_the_child_dies_of_is_told(path: Path) -> None:
     end = "; the file is damaged, copy or extract it again"
     assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)) == f"HDF5 crashes on it (SIGSEGV){end}"
-    assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGXCPU)) == f"HDF5 hangs on it{end}"
     assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGKILL)) == (
-        f"the process that tried to open it was ended by signal 9{end}"
-    )
-    assert (
-        refusal(path, lambda: bytes(1 << 30))
-        == "needs more memory than a file of its size can hold; the file is damaged"
+        "the process that tried to open it was ended by signal 9, as where memory runs out; try again"
     )
 
 
@@ -117,13 +106,6 @@ def test_a_process_that_is_not_told_how_its_children_end(path: Path) -> None:
         assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)).startswith("HDF5 crashes on it;")
     finally:
         signal.signal(signal.SIGCHLD, before)
-
-
-def test_a_child_that_hangs_is_ended(tmp_path: Path) -> None:
-    (tmp_path / "small").touch()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-    assert refusal(tmp_path / "small", busy).startswith("HDF5 hangs on it")
-    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < rehearsal.SECONDS + 1.5
 
 
 def test_errors_of_inputs_are_those_of_the_child(path: Path) -> None:
