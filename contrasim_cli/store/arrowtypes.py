@@ -47,7 +47,8 @@ def numpy_type(kind: pa.DataType, missing: bool) -> np.dtype[Any]:
         leaf = plain(leaf.value_type)
     if types.is_decimal(leaf) or (missing and not types.is_floating(leaf)):
         return np.dtype(np.float64)
-    return np.dtype(leaf.to_pandas_dtype())
+    found: np.dtype[Any] = np.dtype(leaf.to_pandas_dtype())
+    return found
 
 
 def stored(values: pa.Array) -> pa.Array:

@@ -94,9 +94,11 @@ def _filter(data: bytes, limit: int, config: Config) -> bytes:
     return bytes(numcodecs.get_codec(dict(config)).decode(data))
 
 
+FILTERS = ("shuffle", "delta", "bitround", "quantize", "fixedscaleoffset")
 UNPACK: dict[str, Callable[[bytes, int, Config], bytes]] = {
     "gzip": _gzip, "zlib": _gzip, "bz2": _bz2, "lzma": _lzma, "blosc": _blosc, "lz4": _lz4, "zstd": _zstd, "crc32c": _crc32c,
-} | dict.fromkeys(("shuffle", "delta", "bitround", "quantize", "fixedscaleoffset"), _filter)  # fmt: skip
+    **dict.fromkeys(FILTERS, _filter),
+}  # fmt: skip
 WIDENING = 8  # times that a filter makes values larger
 
 
@@ -106,6 +108,7 @@ def unpack(data: bytes, limit: int, codecs: list[Config]) -> bytes:
     Raises:
         UnpackError, and whatever the codecs trip over: the bytes are damaged, or unpack to more.
     """
+    limit *= WIDENING if any(config["id"] in FILTERS for config in codecs) else 1
     for config in reversed(codecs):
-        data = UNPACK[config["id"]](data, WIDENING * limit + CHECKSUM.size, config)
+        data = UNPACK[config["id"]](data, limit + CHECKSUM.size, config)
     return data

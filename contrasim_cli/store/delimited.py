@@ -35,6 +35,7 @@ NO_TABLE = (
 GZIP = b"\x1f\x8b"
 START, SLICE = 64 << 10, 4096  # bytes that tell whether a file is text, and that are read at once
 MAX_LINE = 64 << 20  # characters
+MAX_EMPTY = 10_000  # lines, one after the other
 SAMPLE_LINES, SAMPLE_SIZE = 200, 4 << 20  # lines, and characters, that tell what the columns are
 BLOCK = 1 << 18  # cells that are turned into numbers at once
 TEXT_BYTES = 64  # that a text takes beside its characters
@@ -82,11 +83,16 @@ def _opened(file: Snapshot) -> Iterator[IO[bytes]]:
 
 
 def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
+    empty = 0
     while line := stream.readline(MAX_LINE):
-        if len(line) == MAX_LINE:
-            raise InputError(
-                f"{quoted(path)}: has a line of more than {MAX_LINE} characters, which is no row of a table"
+        empty = 0 if line.strip() else empty + 1
+        if len(line) == MAX_LINE or empty > MAX_EMPTY:
+            what = (
+                f"a line of more than {MAX_LINE} characters"
+                if empty <= MAX_EMPTY
+                else f"more than {MAX_EMPTY} empty lines"
             )
+            raise InputError(f"{quoted(path)}: has {what}, and is no table of numbers")
         yield line
 
 

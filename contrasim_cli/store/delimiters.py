@@ -71,6 +71,11 @@ def layout_of(path: Path, table: str, comment: str | None, lines: Sequence[str])
     width = len(body[0])
     if names is None and comment is not None:
         names = next((cells for _, cells in records([comment], delimiter) if len(cells) == width), None)
+    if names is not None and len(names) != width:
+        raise InputError(
+            f"{quoted(path)}: names {len(names)} columns, and its first row has {width} cells; the file is no table of numbers, "
+            "or is damaged"
+        )
     columns = list(zip(*(cells for cells in body if len(cells) == width), strict=True))
     numeric = _numeric(columns, names)
     first = int(width > 1 and _names_rows(columns[0]))

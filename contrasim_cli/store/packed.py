@@ -9,7 +9,7 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.errors import InputError, reason
+from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.files import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held, sorted_out
@@ -29,7 +29,9 @@ def read_packed(file: Snapshot, budget: int | None = None) -> Content:
     try:
         with gzip.open(file.reader()) as stream:
             return sorted_out(path, ".npy.gz", {_stem(path): _array(path, stream, budget)})
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except ContraSimError:
+        raise
+    except Exception as error:  # NumPy raises whatever its parser of headers trips over
         raise InputError(f"{quoted(path)}: cannot be read as .npy.gz ({reason(error)}); the file is damaged") from error
 
 

@@ -1,9 +1,11 @@
 """Damaged files, and a process that reads them one after the other: what it believes, refuses, or dies of."""
 
+import hashlib
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -15,13 +17,14 @@ import h5py
 import made
 import numpy as np
 import torch
+from faults import containers
 from faults.warm import Warm
 from faults.workplace import rows_of
 from stores import names, values, write
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.errors import ContraSimError
-from contrasim_cli.store import Reading
+from contrasim_cli.store import Reading, align, open_store
 
 MEMORY = 500 << 20  # bytes that reading a small file may need
 SECONDS = 10  # of processor time
@@ -236,13 +239,41 @@ def loaded(path: Path) -> str:
     return encoders.weights_digest(found.encoder.state_dict()) + str((found.config, found.training, found.provenance))
 
 
+def values_of(path: Path) -> str:
+    """A digest of the values of a store whose layer is named for the file."""
+    store = open_store(path)
+    return hashlib.sha256(b"".join(align([store])[0].read(name).tobytes() for name in store.layers)).hexdigest()
+
+
 @dataclass(frozen=True)
 class Kind:
-    """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed."""
+    """A kind of file: how one is made and read; `checked` if it has checksums, so that nothing wrong may be believed.
+
+    A file of a folder is put into its place in one, which is read.
+    """
 
     make: Callable[[Path], Path]
     read: Callable[[Path], str]
     checked: bool = True
+    in_folder: bool = False
+
+
+def part(make: Callable[[Path], Path], name: str) -> Kind:
+    """A file of a folder."""
+
+    def taken(path: Path) -> Path:
+        shutil.rmtree(path.with_suffix(".made"), ignore_errors=True)
+        shutil.copy(make(path.with_suffix(".made")) / name, path)
+        return path
+
+    def read(path: Path) -> str:
+        folder = path.with_suffix(".folder")
+        if not folder.exists():
+            make(folder)
+        shutil.copy(path, folder / name)
+        return rows_of(folder)
+
+    return Kind(taken, read, checked=False, in_folder=True)
 
 
 KINDS = {
@@ -264,6 +295,23 @@ KINDS = {
     "nested.pt": Kind(nested, rows_of),
     "maps.npz": Kind(maps, partial(rows_of, how=Reading(axes="rows,width,pool,pool", read_as="bfloat16"))),
     "sparse.npz": Kind(sparse, rows_of, checked=False),  # its layer is called as the file
+    "columns.parquet": Kind(containers.parquet, rows_of, checked=False),
+    "lists.parquet": Kind(containers.lists_in_parquet, rows_of, checked=False),
+    "columns.feather": Kind(containers.feather, rows_of, checked=False),
+    "lists.arrow": Kind(containers.stream, rows_of, checked=False),
+    "table.csv": Kind(containers.delimited, rows_of, checked=False),
+    "table.txt.gz": Kind(containers.spaced, values_of),
+    "array.npy.gz": Kind(containers.packed_npy, values_of),
+    "plain.mat": Kind(containers.matlab, rows_of, checked=False),
+    "packed.mat": Kind(containers.packed_matlab, rows_of, checked=False),
+    "zarr.zip": Kind(containers.zipped, rows_of, checked=False),
+    "chunk.blosc": part(containers.chunks, "x/1.0"),
+    "chunk.zstd": part(lambda folder: containers.chunks(folder, "zstd"), "x/1.0"),
+    "chunk.lz4": part(lambda folder: containers.chunks(folder, "lz4"), "x/1.0"),
+    "metadata.zarray": part(containers.chunks, "x/.zarray"),
+    "metadata.zarr.json": part(containers.shards, "zarr.json"),
+    "shard.zstd": part(containers.shards, "c/0/0"),
+    "index.json": part(containers.indexed, "model.safetensors.index.json"),
 }
 
 
@@ -280,9 +328,8 @@ def outcome(kind: Kind, path: Path, whole: str) -> str:
     try:
         found = kind.read(path)
     except ContraSimError as error:
-        clear = error.exit_code == 3 and all(
-            line.startswith(f"{path}: ") and line.isprintable() for line in error.lines
-        )
+        begins = str(path.with_suffix(".folder")) if kind.in_folder else f"{path}: "
+        clear = error.exit_code == 3 and all(line.startswith(begins) and line.isprintable() for line in error.lines)
         return "refused" if clear else f"refused with {error.exit_code}: {error}"
     except BaseException as error:
         return f"traceback: {type(error).__name__}: {error}"

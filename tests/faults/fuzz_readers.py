@@ -6,6 +6,7 @@ KIND is that of `damage.KINDS` (plain.h5, archive.npz, …). A crash of HDF5 in 
 in this process is, and so is an error that is none of contrasim's. Without KIND the corpus is written: a small file of each kind.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,7 +23,8 @@ def write_corpus() -> None:
         if (CORPUS / name / "whole").exists():
             continue
         (CORPUS / name).mkdir(parents=True, exist_ok=True)
-        kind.make(CORPUS / name / name).rename(CORPUS / name / "whole")
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(kind.make(Path(folder) / name), CORPUS / name / "whole")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Run as a program it is that process: it reads a JSON object per line, and answer
 import contextlib
 import fcntl
 import gc
+import importlib
 import json
 import os
 import resource
@@ -271,6 +272,9 @@ def _import() -> None:
     import contrasim_cli.report
     import contrasim_cli.training  # noqa: F401
 
+    for extra in ("table", "zarrs", "matlab5"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"contrasim_cli.store.{extra}")
     torch.set_num_threads(1)
 
 

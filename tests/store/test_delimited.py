@@ -150,6 +150,7 @@ def test_tables_of_texts_are_refused(tmp_path: Path, text: str) -> None:
     [
         ("x0,x1\n1,2\n3\n", "line 3 has 1 cells, and those before it 2; the file is no table of numbers, or is damaged"),
         ("x0,x1\n1,2\n\n3,4,5\n", "line 4 has 3 cells, and those before it 2; the file is no table of numbers, or is damaged"),
+        ("x,y,z\n1,2\n", "names 3 columns, and its first row has 2 cells; the file is no table of numbers, or is damaged"),
         ("x0,x1\n1,2\n3,4\n5,x\n", "line 4: x in column 2 is no number"),
         ("x0,x1\n1,2\n3,4\n5,1_000\n", "line 4: 1_000 in column 2 is no number"),
         ("x0,x1\n1,2\n3,0x10\n5,6\n", "line 3: 0x10 in column 2 is no number"),
@@ -188,7 +189,15 @@ def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(delimited, "MAX_LINE", 1000)
     assert (
         refusal(tmp_path / "a.csv", "1,2\n" + "1," * 500)
-        == "has a line of more than 1000 characters, which is no row of a table"
+        == "has a line of more than 1000 characters, and is no table of numbers"
+    )
+
+
+def test_lines_without_end_are_refused(tmp_path: Path) -> None:
+    """A packed file of a megabyte may hold a thousand million of them."""
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"1,2\n" + b"\n" * (64 << 20)))
+    assert refusal(tmp_path / "a.csv.gz", (tmp_path / "a.csv.gz").read_bytes()) == (
+        "has more than 10000 empty lines, and is no table of numbers"
     )
 
 
