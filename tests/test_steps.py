@@ -125,7 +125,7 @@ def test_a_layer_that_was_not_trained_on_is_centred_and_told_of(tmp_path: Path) 
     encoder = tmp_path / "e.pt"
     assert run("train", *stores, *TRAIN, "--layers", "l", "-o", encoder, "-q").code == 0
     done = run("score", *stores, "--encoder", encoder, "--layers", "m", "--format", "value")
-    assert done.stderr.splitlines() == [
+    assert [line for line in done.stderr.splitlines() if "was not trained on" in line] == [
         f"contrasim: warning: {store}: the encoder e.pt was not trained on m; rows of such layers are centred and "
         "compared untrained"
         for store in stores

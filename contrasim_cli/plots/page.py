@@ -86,7 +86,7 @@ def bar_style(k: int) -> dict[str, Any]:
 
 def shortened(name: str, letters: int) -> str:
     """A name of no more letters than these, all printable; what it begins and ends with is kept."""
-    name = quoted(name)
+    name = "\n".join(map(quoted, name.split("\n")))
     head = (letters - 1) // 2
     return name if len(name) <= letters else f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
 
