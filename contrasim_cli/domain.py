@@ -166,10 +166,11 @@ def model_digest(store: Store) -> str:
     return str(config.get("model_digest") or "") if isinstance(config, Mapping) else ""
 
 
-def is_of(store: Store, trained: Trained, found: Mapping[str, Moments]) -> bool:
+def is_of(store: Store, trained: Trained, found: Mapping[str, Moments], files_are_models: bool = True) -> bool:
     """Whether a store, of which some layers' moments were found, is of the model of a training store.
 
-    Digests of weights decide, else names of models, else those of files; and where they differ or are missing, the neurons.
+    Digests of weights decide, else names of models, else those of files (unless these are of views, such as languages); and where
+    they differ or are missing, the neurons.
     """
     digest, model = model_digest(store), store.attrs.get("model", "")
     if digest and trained.model_digest:
@@ -177,7 +178,7 @@ def is_of(store: Store, trained: Trained, found: Mapping[str, Moments]) -> bool:
     elif model and trained.model:
         named = model == trained.model
     else:
-        named = store.stem == trained.name
+        named = store.stem == trained.name or not files_are_models
     return named or _same_neurons(found, trained.layers)
 
 

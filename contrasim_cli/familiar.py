@@ -32,7 +32,7 @@ def check_familiar(
             found[how] = _moments(views if how is None else standardizer.views(how, layers, budget), layers)
         seen: list[dict[str, Moments]] = found.get(how, [{} for _ in views]) if trained else []
         if seen and how is None:
-            strangers[s] = _strangers(trained, views, seen)
+            strangers[s] = _strangers(trained, views, seen, scorer)
             _warn_strangers(scorer, [views[v].store for v in sorted(strangers[s])])
         for v in sorted(set(range(len(seen))) - strangers.get(s, frozenset())):
             far.setdefault(quoted(views[v].store.path), []).extend(name for name, _ in outside(seen[v], trained))
@@ -53,9 +53,11 @@ def _moments(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[dic
 
 
 def _strangers(
-    trained: Sequence[Trained], views: Sequence[View], seen: Sequence[Mapping[str, Moments]]
+    trained: Sequence[Trained], views: Sequence[View], seen: Sequence[Mapping[str, Moments]], scorer: Scorer
 ) -> frozenset[int]:
-    known = (any(is_of(view.store, one, found) for one in trained) for view, found in zip(views, seen, strict=True))
+    models = scorer.encoder is not None and scorer.encoder.config.task == "layers"
+    pairs = zip(views, seen, strict=True)
+    known = (any(is_of(view.store, one, found, models) for one in trained) for view, found in pairs)
     return frozenset(v for v, one in enumerate(known) if not one)
 
 

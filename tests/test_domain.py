@@ -47,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stores(folder, "test", range(5), inputs(1))
     stores(folder, "shifted", range(3), inputs(2, shift=3.0))
     small = ["--epochs", 1, "--hidden", 8, "--dim", 4, "-q"]
-    assert run("train", *train, "--task", "layers", "-o", folder / "raw.pt", *small).code == 0
+    assert run("train", *train, "--task", "layers", "--recipe", "paper", "-o", folder / "raw.pt", *small).code == 0
     anchored = ["--inputs", "anchors", "--anchors", 20, "--copies", 0, "--members", 1]
     assert run("train", *train, "--task", "layers", *anchored, "-o", folder / "any.pt", *small).code == 0
     return folder

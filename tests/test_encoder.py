@@ -158,6 +158,9 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "components": 0,
         "copies": 0,
         "members": 1,
+        "measures": [],
+        "epoch_steps": 0,
+        "start": "random",
         "within": [],
         "by_layer": [],
     }

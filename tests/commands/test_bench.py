@@ -15,6 +15,7 @@ from helpers import run
 
 from contrasim_cli import __version__
 
+CKA = ("--measure", "cka")  # alone: without the encoder of the package beside it
 COLUMNS = [
     "benchmark",
     "measure",
@@ -92,7 +93,7 @@ def test_layers(models: list[Path]) -> None:
 
 
 def test_every_ordered_pair_of_models(models: list[Path]) -> None:
-    rows = table(run("bench", "layers", *models[:3], "--pairs", "all").stdout)
+    rows = table(run("bench", "layers", *models[:3], "--pairs", "all", "--measure", "cka").stdout)
     assert [r["pair"] for r in rows if r["layer"] == "all"] == [
         "m0-m1", "m0-m2", "m1-m0", "m1-m2", "m2-m0", "m2-m1", "all"
     ]  # fmt: skip
@@ -110,21 +111,23 @@ def test_an_odd_number_of_models_is_refused(models: list[Path]) -> None:
 def test_embeddings_take_part_only_if_asked_for(tmp_path: Path) -> None:
     layers = [{f"hidden_{k}": x for k, x in enumerate(s.values())} for s in made.related(2, 3, 40, (7,))]
     stores = written(tmp_path, ["a", "b"], layers)
-    rows = table(run("bench", "layers", *stores).stdout)
+    rows = table(run("bench", "layers", *stores, "--measure", "cka").stdout)
     assert [r["layer"] for r in rows] == ["hidden_1", "hidden_2", "all"]
     assert rows[0]["chance"] == "0.5"
-    rows = table(run("bench", "layers", *stores, "--layers", "*").stdout)
+    rows = table(run("bench", "layers", *stores, "--layers", "*", "--measure", "cka").stdout)
     assert [r["layer"] for r in rows] == ["hidden_0", "hidden_1", "hidden_2", "all"]
 
 
 def test_encoders_of_several_seeds_are_summed_up(models: list[Path], tmp_path: Path) -> None:
-    arguments = ["--task", "layers", "--epochs", "3", "--hidden", "16", "--dim", "8"]
+    arguments = ["--task", "layers", "--recipe", "paper", "--epochs", "3", "--hidden", "16", "--dim", "8"]
     for seed in range(3):
         path = tmp_path / f"e{seed}.pt"
         assert run("train", *models, *arguments, "--seed", str(seed), "-o", path).code == 0
     encoders = [option for seed in range(3) for option in ("--encoder", tmp_path / f"e{seed}.pt")]
     rows = table(run("bench", "layers", *models, *encoders).stdout)
-    assert list(dict.fromkeys(r["measure"] for r in rows)) == ["e0.pt", "e1.pt", "e2.pt", "contrasim (3 encoders)"]
+    assert list(dict.fromkeys(r["measure"] for r in rows)) == [
+        "e0.pt", "e1.pt", "e2.pt", "universal", "contrasim (3 encoders)"
+    ]  # fmt: skip
     overall = {r["measure"]: r for r in rows if r["pair"] == r["layer"] == "all"}
     means = [float(overall[f"e{seed}.pt"]["accuracy"]) for seed in range(3)]
     assert float(overall["contrasim (3 encoders)"]["accuracy"]) == pytest.approx(np.mean(means))
@@ -315,13 +318,13 @@ def test_few_distinct_rows_have_no_neighbours(tmp_path: Path) -> None:
 
 
 def test_monotonicity_is_a_benchmark_of_its_own(models: list[Path]) -> None:
-    both = run("bench", "layers", *models, "--criterion", "argmax", "--criterion", "monotonicity")
+    both = run("bench", "layers", *models, *CKA, "--criterion", "argmax", "--criterion", "monotonicity")
     assert (both.code, both.stderr) == (0, "")
     rows = table(both.stdout)
     assert list(rows[0]) == COLUMNS
-    alone = run("bench", "layers", *models, "--criterion", "monotonicity")
+    alone = run("bench", "layers", *models, *CKA, "--criterion", "monotonicity")
     assert table(alone.stdout) == rows[7:]
-    assert table(run("bench", "layers", *models).stdout) == rows[:7]
+    assert table(run("bench", "layers", *models, *CKA).stdout) == rows[:7]
     assert {r["benchmark"] for r in rows[7:]} == {"layers-monotonicity"}
     stores = made.related(4, 4, 40, (7,), noise=2.0)
     wanted = [
@@ -332,7 +335,7 @@ def test_monotonicity_is_a_benchmark_of_its_own(models: list[Path]) -> None:
     assert found == pytest.approx(np.mean(wanted, axis=0), abs=1e-9)
     assert [float(rows[k]["accuracy"]) for k in (11, 12)] == pytest.approx(np.mean(wanted, axis=1), abs=1e-9)
     assert (rows[13]["chance"], rows[13]["trials"], rows[13]["mrr"], rows[13]["margin"]) == ("0.0", "8", "", "")
-    shown = run("bench", "layers", *models, "--criterion", "monotonicity", "--format", "table").stdout
+    shown = run("bench", "layers", *models, *CKA, "--criterion", "monotonicity", "--format", "table").stdout
     assert "rank correlation of similarity with closeness of layers ± std; chance is 0\n" in shown
     assert f"{found[0]:.3f} ± " in shown
 

@@ -34,12 +34,12 @@ def test_learned_similarity_of_every_pair_of_layers(tmp_path: Path) -> None:
         assert float(row["score"]) == pytest.approx(similarity(row["measure"][:3], x, y), rel=1e-5)
 
 
-def test_without_an_encoder_there_is_no_score(tmp_path: Path) -> None:
+def test_one_row_has_no_universal_score(tmp_path: Path) -> None:
     store = made.store(tmp_path / "a.h5", {"l": [[1.0]]})
-    done = run("score", store, store)
-    assert (done.code, done.stdout) == (2, "")
-    assert "--encoder" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    done = run("score", store, store, "--format", "value")
+    assert (done.code, done.stdout) == (0, "\n")
+    assert "no --encoder given: universal" in done.stderr
+    assert "universal is undefined" in done.stderr
 
 
 def test_the_problems_of_all_encoders_are_told_at_once(tmp_path: Path) -> None:

@@ -165,9 +165,12 @@ def test_bench_layers(stores: list[Path], layers: list[dict[str, Any]], tmp_path
     options = ["--pairs", "all", "--measure", "cka", "--measure", "cosine", "-q"]
     done = run("bench", "layers", *stores, *options, "--standardize", "whiten", "--encoder", tmp_path / "e.pt")
     assert done.code == 0
-    assert_same(
-        done.stdout, run("bench", "layers", *standard, *options, "--encoder", tmp_path / "plain" / "e.pt").stdout
+    other = run("bench", "layers", *standard, *options, "--encoder", tmp_path / "plain" / "e.pt")
+    own, others = (
+        "".join(line for line in found.stdout.splitlines(keepends=True) if "\tuniversal\t" not in line)  # of rows as given
+        for found in (done, other)
     )
+    assert_same(own, others)
 
 
 @pytest.mark.parametrize("how", ["zscore", "whiten"])

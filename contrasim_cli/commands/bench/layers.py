@@ -114,6 +114,10 @@ def layers_benchmark(
     Unless --measure alone is given, or --train, the encoder of the package, universal, is shown beside all others.
     Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
+    if hold_out_models and not (train or encoder):
+        raise UsageError(
+            "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
+        )
     if encoder or not (measure or train):
         measure = measure or ([] if encoder else ["cka"])
         encoder = list(dict.fromkeys([*(encoder or ()), Path(universal.NAME)]))
@@ -129,10 +133,6 @@ def layers_benchmark(
         trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])), zero_rows,
     )  # fmt: skip
     names, asked = common.check()
-    if held_out and not (train or encoder):
-        raise UsageError(
-            "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
-        )
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.device import pick_device
     from contrasim_cli.familiar import check_familiar
