@@ -120,7 +120,7 @@ def _load(file: Snapshot) -> Inputs:
         if member.is_packed and not member.fortran:
             return Inputs(member.shape, member.rows(), names)
         _check_room(path, member)
-        return _whole(path, arrays(path, {"": member})[""], names)
+        return _whole(path, arrays(file, {"": member})[""], names)
     except UNREADABLE as error:
         raise _unreadable(path, error) from error
 

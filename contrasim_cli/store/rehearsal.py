@@ -77,7 +77,9 @@ def _judge(path: Path, status: int | None, seconds: float, told: bytes, library:
         raise InputError(limits.reached(path, f"{seconds:.0f} s of processor time"))
     if number is None or number in CRASHES:
         name = f" ({signal.Signals(number).name})" if number else ""
-        raise InputError(f"{quoted(path)}: {library} crashes on it{name}; the file is damaged, copy or extract it again")
+        raise InputError(
+            f"{quoted(path)}: {library} crashes on it{name}; the file is damaged, copy or extract it again"
+        )
     raise InputError(
         f"{quoted(path)}: the process that tried to open it was ended by signal {number}, as where memory runs out; try again"
     )

@@ -453,6 +453,8 @@ def test_the_payload_of_a_program_does_work(tmp_path: Path) -> None:
     assert not (tmp_path / "trace").exists()
     torch.jit.load(tmp_path / "h")
     assert (tmp_path / "trace").exists()
+
+
 @pytest.mark.parametrize("make", [npz_bomb, npz_bomb_of_ids], ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
     "args", [("baseline", "a.h5", "h"), ("extract", "--from", "h", "-o", "o.h5")], ids=lambda args: args[0]
