@@ -99,7 +99,8 @@ def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
 
 def _read(path: Path, stream: IO[str], budget: int | None) -> Content:
     name = path.name.removesuffix(".gz")
-    lines, head, size = _lines(path, stream), [], 0
+    lines, size = _lines(path, stream), 0
+    head: list[str] = []
     while len(head) < SAMPLE_LINES and size < SAMPLE_SIZE and (line := next(lines, "")):
         head.append(line)
         size += len(line)
