@@ -174,7 +174,7 @@ def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.
                 row[k] = "nan"
             elif not NUMBER.fullmatch(cell):
                 raise InputError(
-                    f"{quoted(path)}: line {line}: {quoted(cell[:40])} in column {columns[k] + 1} is no number"
+                    f"{quoted(path)}: line {line}, column {columns[k] + 1}: {quoted(cell[:40])} is not a number"
                 )
     return _parsed(cells)
 
