@@ -123,8 +123,8 @@ From = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        help="Convert existing activations: .npz .npy .safetensors .pt, HDF5 (NeuroX and ELMo too), or a folder of "
-        "thingsvision.",
+        help="Convert existing activations: .npz .npy .safetensors .pt, HDF5 (of NeuroX, MATLAB, NetCDF, AnnData too), or a "
+        "folder of thingsvision.",
         show_default=False,
     ),
 ]
