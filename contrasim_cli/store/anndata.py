@@ -43,9 +43,9 @@ def _matrix(path: Path, name: str, member: Any, members: Mapping[str, Any], pass
     form = _text(member.attrs.get("encoding-type", member.attrs.get("h5sparse_format")))
     if form in ROWS:
         shape = member.attrs.get("shape", member.attrs.get("h5sparse_shape"))
-        parts = [members.get(f"{name}/{part}") for part in ("data", "indices", "indptr")]
+        data, indices, indptr = (members.get(f"{name}/{part}") for part in ("data", "indices", "indptr"))
         try:
-            return sparse_rows(*parts, shape)
+            return sparse_rows(data, indices, indptr, shape)
         except (ValueError, TypeError, AttributeError) as error:
             raise InputError(f"{quoted(path)}: {quoted(name)}: {reason(error)}; the file is damaged") from error
     passed[name] = OTHER_FORM if form in COLUMNS else "a table, not a matrix"

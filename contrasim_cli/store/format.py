@@ -27,7 +27,9 @@ from contrasim_cli import __version__, limits, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.files import atomic_output, quoted, writing
 from contrasim_cli.store import seal
-from contrasim_cli.store.hdf5 import Sink, check_dataset, datasets, each_chunk, is_text, read_text, text_attrs
+from contrasim_cli.store.chunks import each_chunk
+from contrasim_cli.store.hdf5 import check_dataset, datasets, is_text, read_text, text_attrs
+from contrasim_cli.store.sink import Sink
 from contrasim_cli.store.store import Ids, Layer, Store
 
 FORMAT = "contrasim-activations"

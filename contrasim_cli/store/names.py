@@ -30,7 +30,7 @@ def row_names(
     """
     places, axes = layout.places(layer), layout.row_axes(layer)
     n_rows = layout.layers[layer].shape[0]
-    if places is not None and not places.automatic:
+    if places is not None and not places.automatic and key is None:
         return None, places
     vectors = _vectors(content)
     declared = key or content.names or (IDS if IDS in {*vectors, *content.arrays, *content.passed} else None)

@@ -25,7 +25,7 @@ def read_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset], bu
     Raises:
         InputError: it holds the weights of a model, or a dataset that cannot be read.
     """
-    refuse_weights(path, found, set(file.attrs))
+    refuse_weights(path, found, file.attrs)
     passed: dict[str, str] = {}
     members = {
         name: _member(path, name, dataset, passed, budget)

@@ -102,8 +102,9 @@ def _child(path: Path, work: Callable[[], object], size: int, sender: int) -> No
 def _told(path: Path, error: BaseException) -> list[str]:
     if out_of_memory(error):
         return [limits.reached(path, "the memory that a file of its size is given")]
-    is_of_inputs = isinstance(error, ContraSimError) and error.exit_code == InputError.exit_code
-    return list(error.lines) if is_of_inputs else []
+    if isinstance(error, ContraSimError) and error.exit_code == InputError.exit_code:
+        return list(error.lines)
+    return []
 
 
 def _prepare() -> None:

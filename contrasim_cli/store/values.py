@@ -75,8 +75,8 @@ def refusal(path: Path, name: str, matrix: Array, kind: str | None) -> InputErro
 def looks_like_bfloat16(matrix: Array) -> bool:
     """Whether nearly all of a sample of a matrix of 16-bit integers are plausible as bfloat16, and of many magnitudes."""
     n_rows, width = matrix.shape
-    places = np.unique(np.linspace(0, max(n_rows - 1, 0), SAMPLED_ROWS).astype(np.int64)) if n_rows else []
-    rows = [_bits(matrix[slice(int(row), int(row) + 1)])[:, :SAMPLED_COLUMNS] for row in places]
+    places = np.unique(np.linspace(0, max(n_rows - 1, 0), SAMPLED_ROWS).astype(np.int64)).tolist()
+    rows = [_bits(matrix[row : row + 1])[:, :SAMPLED_COLUMNS] for row in places] if n_rows else []
     bits = np.concatenate(rows).ravel() if rows and width else np.empty(0, np.uint16)
     bits = bits[(bits & 0x7FFF) != 0]
     exponents = (bits >> 7) & 0xFF

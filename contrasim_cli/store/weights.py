@@ -1,8 +1,7 @@
 """Files of weights, which are matrices too, told apart from activations: of Keras and TensorFlow, and state dicts of torch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
@@ -14,14 +13,14 @@ PARAMETERS = {
 }  # fmt: skip
 
 
-def refuse_weights(path: Path, names: Iterable[str], attributes: Mapping[str, Any] | None = None) -> None:
+def refuse_weights(path: Path, names: Iterable[str], attributes: Iterable[str] = ()) -> None:
     """Refuse a file whose attributes, or at least half of whose arrays, are those of a model's parameters.
 
     Raises:
         InputError: it is one.
     """
     known = [_is_parameter(name) for name in names]
-    if KERAS & set(attributes or {}) or (known and 2 * sum(known) >= len(known)):
+    if KERAS & set(attributes) or (known and 2 * sum(known) >= len(known)):
         raise InputError(
             f"{quoted(path)}: holds the weights of a model, not activations; run the model, and save what its layers return "
             "(contrasim extract --model does so)"

@@ -167,7 +167,9 @@ def test_bench_layers(stores: list[Path], layers: list[dict[str, Any]], tmp_path
     assert done.code == 0
     other = run("bench", "layers", *standard, *options, "--encoder", tmp_path / "plain" / "e.pt")
     own, others = (
-        "".join(line for line in found.stdout.splitlines(keepends=True) if "\tuniversal\t" not in line)  # of rows as given
+        "".join(
+            line for line in found.stdout.splitlines(keepends=True) if "\tuniversal\t" not in line
+        )  # of rows as given
         for found in (done, other)
     )
     assert_same(own, others)

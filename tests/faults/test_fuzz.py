@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import torch
 from faults.bad_inputs import furnish
 from faults.conftest import Figures
 from helpers import run
@@ -18,7 +19,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from contrasim_cli.errors import ContraSimError
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import Reading, align, open_store
 
 MINUTES = 30  # of each, in the long run
 SHORT = 40  # examples
@@ -159,6 +160,146 @@ def test_stores_of_any_structure(tmp_path: Path, long: bool, figures: Figures) -
     fuzz(one, [st.booleans(), ATTRS, MEMBERS], long, figures, "hypothesis: stores")
 
 
+# files of others, and what is said of them
+
+WORDS_OF_AXES = st.lists(st.sampled_from(["layers", "rows", "width", "pool"]), min_size=1, max_size=4).map(",".join)
+READINGS = st.builds(
+    Reading,
+    axes=st.one_of(st.none(), st.sampled_from(["rows,width", "width,rows", "width", "layers,width"]), WORDS_OF_AXES),
+    keys=st.sampled_from([None, "rows", "layers"]),
+    ids_key=st.sampled_from([None, None, "names", "x", "none"]),
+    read_as=st.sampled_from([None, None, "bfloat16", "integers"]),
+    layers=st.sampled_from([None, ["x"], ["*"], ["-1"], ["0-1"]]),
+)
+PLACES = st.sampled_from(
+    ["x", "y", "names", "ids", "s/a", "s/b", "t/a", "t/b", "#refs#/a", "X", "X/data", "X/indices", "X/indptr", "obsm/x",
+     "obs/_index", "obs", "var", "d0", "d1", "10", "9"]
+)  # fmt: skip
+MARKS = st.dictionaries(
+    st.sampled_from(["MATLAB_class", "MATLAB_empty", "MATLAB_sparse", "MATLAB_fields", "encoding-type", "shape", "_index",
+                     "_NCProperties", "CLASS", "NAME", "scale_factor", "keras_version"]),
+    st.one_of(VALUES, st.sampled_from(["double", "char", "cell", "logical", "csr_matrix", "anndata", "DIMENSION_SCALE", b"cell",
+                                       "This is a netCDF dimension but not a netCDF variable.", [3, 4], "names"])),
+    max_size=3,
+)  # fmt: skip
+THINGS = st.dictionaries(
+    PLACES,
+    st.tuples(st.one_of(TYPES, st.sampled_from(["u2", "i2", "?", "ref", "S1"])), SHAPES, OPTIONS, st.just(True), MARKS),
+    max_size=6,
+)  # fmt: skip
+
+
+def create_any(
+    file: h5py.File, name: str, kind: str, shape: Any, options: dict[str, Any], filled: bool
+) -> h5py.Dataset:
+    """One dataset, which may be of references to a dataset, to a group, or to nothing."""
+    if kind != "ref" or shape is None:
+        return create(file, name, "f4" if kind == "ref" else kind, shape, options, filled)
+    targets = [file.ref, *(file[key].ref for key in file), h5py.Reference()]
+    dataset = file.create_dataset(name, shape, h5py.ref_dtype)
+    flat = np.array([targets[k % len(targets)] for k in range(int(np.prod(shape)))], dtype=h5py.ref_dtype)
+    dataset[...] = flat.reshape(shape)
+    return dataset
+
+
+def build_any(path: Path, ordered: bool, attrs: dict[str, Any], members: dict[str, Any]) -> None:
+    """A file with the marks of other people's conventions, where they belong or not."""
+    with h5py.File(path, "w", track_order=ordered) as file:
+        for name, value in attrs.items():
+            set_attribute(file, name, value)
+        for name, (kind, shape, options, filled, marks) in members.items():
+            try:
+                dataset = create_any(file, name, kind, shape, options, filled)
+            except (TypeError, ValueError, OSError, KeyError, RuntimeError, AttributeError):
+                continue
+            for holder in (dataset, dataset.parent):
+                for key, value in marks.items():
+                    set_attribute(holder, key, value)
+
+
+def check_reading(path: Path, how: Reading) -> None:
+    """All is read that is promised, or there is an error of usage or of inputs."""
+    try:
+        with bounded():
+            store = open_store(path, how)
+            try:
+                view = align([store], "position")[0]
+                chosen = [name for name, layer in store.layers.items() if layer.n_rows == store.n_rows]
+                shapes = [view.read(name).shape for name in chosen]
+                names = [name for block in store.ids.blocks() for name in block] if store.ids else []
+            finally:
+                store.close()
+    except ContraSimError as error:
+        if error.exit_code not in {2, 3, 4} or not all(line.isprintable() for line in error.lines):
+            raise AssertionError("another kind of error") from error
+        return
+    assert shapes
+    assert all(rows == store.n_rows for rows, _ in shapes)
+    assert not names or len(names) == store.n_rows
+
+
+def test_files_of_others_however_they_are_read(tmp_path: Path, long: bool, figures: Figures) -> None:
+    def one(ordered: bool, attrs: dict[str, Any], members: dict[str, Any], how: Reading) -> None:
+        build_any(tmp_path / "a.h5", ordered, attrs, members)
+        check_reading(tmp_path / "a.h5", how)
+
+    fuzz(one, [st.booleans(), MARKS, THINGS, READINGS], long, figures, "hypothesis: files of others")
+
+
+NESTED = st.recursive(
+    st.one_of(
+        st.tuples(TYPES.filter(lambda kind: kind[0] not in "SO>"), SHAPES), st.none(), st.integers(), st.floats(),
+        st.text(max_size=3), st.lists(st.text(max_size=3), max_size=4), st.lists(st.integers(), max_size=4),
+    ),
+    lambda inner: st.one_of(
+        st.dictionaries(st.one_of(st.text(max_size=3), st.integers(0, 3)), inner, max_size=3),
+        st.lists(inner, max_size=3), st.lists(inner, max_size=3).map(tuple),
+    ),
+    max_leaves=8,
+)  # fmt: skip
+
+
+def tensors_in(content: Any) -> Any:
+    """The same, with tensors for types and shapes."""
+    if isinstance(content, dict):
+        return {key: tensors_in(value) for key, value in content.items()}
+    if (
+        isinstance(content, tuple)
+        and len(content) == 2
+        and isinstance(content[0], str)
+        and not isinstance(content[1], str)
+    ):
+        kind, shape = content
+        return torch.from_numpy(np.asarray(np.arange(np.prod(shape or ())).reshape(shape or ()) % 7).astype(kind))
+    if isinstance(content, (list, tuple)):
+        return type(content)(map(tensors_in, content))
+    return content
+
+
+def test_torch_files_however_they_are_nested_and_read(tmp_path: Path, long: bool, figures: Figures) -> None:
+    def one(content: Any, how: Reading) -> None:
+        torch.save(tensors_in(content), tmp_path / "a.pt")
+        check_reading(tmp_path / "a.pt", how)
+
+    fuzz(one, [NESTED, READINGS], long, figures, "hypothesis: nested tensors")
+
+
+def test_archives_however_they_are_read(tmp_path: Path, long: bool, figures: Figures) -> None:
+    def one(members: dict[str, tuple[str, Any]], how: Reading, packed: bool) -> None:
+        arrays = {}
+        for name, (kind, shape) in members.items():
+            dtype = object if kind == "O" else np.dtype(kind)
+            arrays[name] = np.asarray(np.arange(np.prod(shape or ())).reshape(shape or ()) % 7).astype(dtype)
+        (np.savez_compressed if packed else np.savez)(tmp_path / "a.npz", **arrays)
+        check_reading(tmp_path / "a.npz", how)
+
+    members = st.dictionaries(
+        st.one_of(PLACES, st.sampled_from(["data", "indices", "indptr", "shape", "format"])),
+        st.tuples(st.one_of(TYPES, st.sampled_from(["u2", "V2", "?"])), SHAPES), max_size=6,
+    )  # fmt: skip
+    fuzz(one, [members, READINGS, st.booleans()], long, figures, "hypothesis: archives")
+
+
 # command lines
 
 ODD = [
@@ -194,7 +335,8 @@ OPTIONS_OF = {
     "bench layers": ["--measure", "--encoder", "--pairs", "--layers", "--output"],
     "bench multilingual": ["--measure", "--negatives", "--batch-size", "--layers", "--seed"],
     "inspect": ["--align", "--format", "--output"],
-    "extract": ["--from", "--axes", "--layers", "-o", "--limit", "--skip", "--store-dtype", "--text", "--model"],
+    "extract": ["--from", "--axes", "--keys", "--ids-key", "--read-as", "--zero-rows", "--layers", "-o", "--limit", "--skip",
+                "--store-dtype", "--text", "--model"],
 }  # fmt: skip
 GOOD = {
     "--measure": ["cka", "cosine"], "--layers": ["x", "0", "-1", "0-1"], "--encoder": ["e.pt"], "--align": ["ids", "position"],
