@@ -122,8 +122,8 @@ From = Annotated[
     Path | None,
     typer.Option(
         "--from",
-        help="Convert existing activations: .npz .npy .safetensors .pt, HDF5 (NeuroX and ELMo too), or a folder of "
-        "thingsvision.",
+        help="Convert existing activations: .npz .npy .safetensors .pt .mat .csv .tsv, HDF5, Parquet, Arrow, zarr, or a folder "
+        "of such files.",
         show_default=False,
     ),
 ]

@@ -35,7 +35,7 @@ class Parquet:
         self.schema: pa.Schema = self._file.schema_arrow
         metadata = self._file.metadata
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
-        self._starts = list(itertools.accumulate((group.num_rows for group in groups), initial=0))
+        self._starts: list[int] = list(itertools.accumulate((group.num_rows for group in groups), initial=0))
         self.n_rows = self._starts[-1]
         if self.n_rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
             raise ValueError(f"it claims {metadata.num_rows} rows, and its parts {self.n_rows}")

@@ -48,6 +48,6 @@ def refuse_texts(path: Path, texts: Sequence[str], neurons: int) -> None:
     if len(texts) >= neurons:
         shown = ", ".join(map(quoted, texts[:8])) + (", …" if len(texts) > 8 else "")
         raise InputError(
-            f"{quoted(path)}: is a table of texts ({shown}), not of numbers; a model makes activations of texts: "
+            f"{quoted(path)}: holds texts ({shown}), not activations; run a model on them: "
             "contrasim extract --model MODEL --text FILE --column NAME"
         )

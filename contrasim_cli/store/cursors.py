@@ -84,7 +84,7 @@ class _Reader:
                     self._current = next(self._batches, None)
 
     def _is_far(self, row: int, first: int, batch: pa.RecordBatch) -> bool:
-        return self.table.source.begins(row) > first + batch.num_rows
+        return self.table.source.begins(row) > first + int(batch.num_rows)
 
 
 @dataclass(eq=False)

@@ -98,7 +98,8 @@ def _lines(path: Path, stream: IO[str]) -> Iterator[str]:
 
 def _read(path: Path, stream: IO[str], budget: int | None) -> Content:
     name = path.name.removesuffix(".gz")
-    lines, head, size = _lines(path, stream), [], 0
+    lines, size = _lines(path, stream), 0
+    head: list[str] = []
     while len(head) < SAMPLE_LINES and size < SAMPLE_SIZE and (line := next(lines, "")):
         head.append(line)
         size += len(line)
@@ -174,7 +175,7 @@ def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.
                 row[k] = "nan"
             elif not NUMBER.fullmatch(cell):
                 raise InputError(
-                    f"{quoted(path)}: line {line}: {quoted(cell[:40])} in column {columns[k] + 1} is no number"
+                    f"{quoted(path)}: line {line}, column {columns[k] + 1}: {quoted(cell[:40])} is not a number"
                 )
     return _parsed(cells)
 

@@ -119,8 +119,7 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str | None:
     if not best[2]:
         _refuse_lists(path, [cell for _, cells in records(lines, ",") for cell in cells])
         raise InputError(
-            f"{quoted(path)}: is text without numbers; a model makes activations of texts: "
-            "contrasim extract --model MODEL --text FILE"
+            f"{quoted(path)}: holds text and no numbers; run a model on it: contrasim extract --model MODEL --text FILE"
         )
     return chosen
 

@@ -4,7 +4,7 @@ import gzip
 import math
 import zlib
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ def _stem(path: Path) -> str:
     return quoted(path.name.removesuffix(".gz").removesuffix(".npy") or path.name)
 
 
-def _array(path: Path, stream: IO[bytes], budget: int | None) -> npt.NDArray[Any]:
+def _array(path: Path, stream: gzip.GzipFile, budget: int | None) -> npt.NDArray[Any]:
     with np.errstate(over="ignore"):  # of sizes that a damaged header claims
         shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
     if dtype.hasobject:
@@ -61,7 +61,7 @@ def _array(path: Path, stream: IO[bytes], budget: int | None) -> npt.NDArray[Any
     return content.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _exactly(stream: IO[bytes], size: int) -> npt.NDArray[np.uint8]:
+def _exactly(stream: gzip.GzipFile, size: int) -> npt.NDArray[np.uint8]:
     """So many bytes, behind which the stream ends, where its checksum is compared. No room is made for what is only claimed."""
     content = bytearray()
     while len(content) < size:

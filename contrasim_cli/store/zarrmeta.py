@@ -128,7 +128,7 @@ def _bits(said: str, stored: np.dtype[Any]) -> Any:
 
 def _configs(codecs: Sequence[Any]) -> list[Config]:
     """Codecs of version 3 as those of version 2 are written."""
-    found = []
+    found: list[Config] = []
     for codec in codecs:
         name, how = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
         found.append({**how, "id": str(name).removeprefix("numcodecs.")})

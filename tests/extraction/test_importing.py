@@ -239,3 +239,23 @@ def test_a_full_disk_is_seen_before(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         f"{tmp_path / 'out.h5'}: needs 140 B of disk (2 layers x 7 rows x 3-4, 140 B), and 100 B are free; choose fewer "
         "--layers, --store-dtype float16, or another disk"
     )
+
+
+def test_a_folder_is_known_by_all_that_was_read_of_it(tmp_path: Path) -> None:
+    (tmp_path / "acts").mkdir()
+    for name in ("a", "b"):
+        np.save(tmp_path / "acts" / f"{name}.npy", A)
+    first = converted(tmp_path / "acts")
+    np.testing.assert_array_equal(first.read("b", 0, 7), A)
+    assert first.attrs["data"] == "acts"
+    (tmp_path / "acts/notes.txt").write_text("not read")
+    assert converted(tmp_path / "acts").ids.source == first.ids.source
+    np.save(tmp_path / "acts/b.npy", A + 1)
+    assert converted(tmp_path / "acts").ids.source != first.ids.source
+
+
+def test_a_table_of_text_becomes_a_store(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("ids,f0,f1\nx,0.1,2\ny,3,4e-3\n")
+    store = converted(tmp_path / "a.csv")
+    assert (ids(store), store.layer("a").dtype) == (["x", "y"], np.float64)
+    np.testing.assert_array_equal(store.read("a", 0, 2), [[0.1, 2], [3, 4e-3]])

@@ -1,5 +1,7 @@
 """Inputs that are no use, each with the command line that is given them; what it says is in `bad_inputs.txt`."""
 
+import gzip
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ import h5py
 import made
 import numpy as np
 import torch
+from faults import containers
 from stores import names, values, write, write_by_hand
 
 A, B = values(), values(width=5, seed=1)
@@ -148,6 +151,28 @@ def saved(array: np.ndarray) -> Callable[[], object]:
     return make
 
 
+def index(place: str) -> Callable[[], object]:
+    """A folder with an index of tensors."""
+
+    def make() -> None:
+        Path("bad").mkdir()
+        Path("x.safetensors").write_bytes(b"")
+        Path("bad/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": place}}))
+
+    return make
+
+
+def link_out() -> None:
+    Path("bad").mkdir()
+    np.save("x.npy", A)
+    Path("bad/x.npy").symlink_to("../x.npy")
+
+
+def no_chunks() -> None:
+    containers.chunks(Path("bad"))
+    Path("bad/x/1.0").unlink()
+
+
 def one_row() -> None:
     for name in ("a.h5", "bad"):
         write(Path(name), {"x": values(1)}, force=True)
@@ -159,7 +184,20 @@ CASES = {
     "an empty file": Case(put(b"")),
     "a web page": Case(put(b"<!DOCTYPE html>\n<html><body>404</body></html>")),
     "a pointer of git lfs": Case(put(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
-    "text": Case(put(b"word 0.1 0.2 0.3\n")),
+    "text": Case(put(b"some words\nand more\n")),
+    "bytes of no kind": Case(put(b"\1word 0.1 0.2 0.3\n")),
+    "a table of texts": Case(put(b"id\ten\tar\n1\ta word\ta\n2\tanother\tb\n")),
+    "a table cut short": Case(put(b"x0,x1,x2\n1,2,3\n4,5\n")),
+    "a table with a word among its numbers": Case(put(b"x0,x1\n1,2\n3,4\n5,six\n")),
+    "numbers with commas": Case(put(b"0,5;1,5\n2,5;3,5\n")),
+    "half a Parquet file": Case(put(b"PAR1" + bytes(100))),
+    "half an Arrow file": Case(put(b"ARROW1\0\0" + bytes(100))),
+    "half a MATLAB file": Case(put(b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\1IM" + bytes(10))),
+    "half a packed array": Case(put(gzip.compress(b"\x93NUMPY\1\0" + bytes(100))[:40])),
+    "an index that leads out": Case(index("../x.safetensors")),
+    "an index of nothing": Case(index("none.safetensors")),
+    "a folder with a link that leads out": Case(link_out),
+    "zarr without its rows": Case(no_chunks),
     "a pickle": Case(put(b"\x80\x04K\x01.")),
     "a folder": Case(lambda: Path("bad").mkdir()),
     "a FIFO": Case(lambda: os.mkfifo("bad")),

@@ -142,7 +142,7 @@ def test_what_is_missing_is_nan(tmp_path: Path) -> None:
 def test_tables_of_texts_are_refused(tmp_path: Path, text: str) -> None:
     message = refusal(tmp_path / "a.tsv", text)
     assert "contrasim extract --model MODEL --text FILE" in message
-    assert message.startswith(("is a table of texts (", "is text without numbers"))
+    assert message.startswith(("holds texts (", "holds text and no numbers"))
 
 
 @pytest.mark.parametrize(
@@ -151,9 +151,9 @@ def test_tables_of_texts_are_refused(tmp_path: Path, text: str) -> None:
         ("x0,x1\n1,2\n3\n", "line 3 has 1 cells, and those before it 2; the file is no table of numbers, or is damaged"),
         ("x0,x1\n1,2\n\n3,4,5\n", "line 4 has 3 cells, and those before it 2; the file is no table of numbers, or is damaged"),
         ("x,y,z\n1,2\n", "names 3 columns, and its first row has 2 cells; the file is no table of numbers, or is damaged"),
-        ("x0,x1\n1,2\n3,4\n5,x\n", "line 4: x in column 2 is no number"),
-        ("x0,x1\n1,2\n3,4\n5,1_000\n", "line 4: 1_000 in column 2 is no number"),
-        ("x0,x1\n1,2\n3,0x10\n5,6\n", "line 3: 0x10 in column 2 is no number"),
+        ("x0,x1\n1,2\n3,4\n5,x\n", "line 4, column 2: x is not a number"),
+        ("x0,x1\n1,2\n3,4\n5,1_000\n", "line 4, column 2: 1_000 is not a number"),
+        ("x0,x1\n1,2\n3,0x10\n5,6\n", "line 3, column 2: 0x10 is not a number"),
         ("0,5;1,5\n2,5;3,25\n", "has numbers with commas, such as 2,5; write decimals with a point"),
         ("id;x\na;0,5\nb;1,25\n", "has numbers with commas, such as 0,5; write decimals with a point"),
         ('id,v\na,"[1.0, 2.0]"\nb,"[3.0, 4.0]"\n', "holds lists that are written as text, such as [1.0, 2.0]; write a col"),
@@ -170,7 +170,7 @@ def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, text: str | byte
 
 def test_a_broken_number_behind_the_sample_is_refused(tmp_path: Path) -> None:
     text = "x0,x1\n" + "1,2\n" * 500
-    assert refusal(tmp_path / "a.csv", text + "1,two\n") == "line 502: two in column 2 is no number"
+    assert refusal(tmp_path / "a.csv", text + "1,two\n") == "line 502, column 2: two is not a number"
     (tmp_path / "a.csv").write_text(text + "1,\xff\n", encoding="latin-1")
     many = b"x0,x1\n" + b"1,2\n" * 40000 + b"1,\xff\n"
     assert refusal(tmp_path / "a.csv", many).startswith("is not UTF-8 (")

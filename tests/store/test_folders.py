@@ -90,7 +90,7 @@ def test_folders_that_are_no_store_or_an_unclear_one(tmp_path: Path) -> None:
     (folder / "x.npy.gz").write_bytes(gzip.compress((folder / "x.npy").read_bytes()))
     assert refusal(folder) == "two files are named x; keep one of them"
     (folder / "x.npy.gz").write_bytes(gzip.compress(b"hello"))
-    assert refusal(folder / "x.npy.gz").startswith("is text without numbers")
+    assert refusal(folder / "x.npy.gz").startswith("holds text and no numbers")
     several = tmp_path / "several"
     several.mkdir()
     torch.save({"a": torch.ones(2, 2), "b": torch.ones(2, 2)}, several / "m.pt")

@@ -203,11 +203,11 @@ def test_what_is_no_table_of_numbers_is_refused(tmp_path: Path, save: Save) -> N
         ({"x": ragged}, "x has 1 values in row 9, and 2 in the first; lists of one layer have the same length"),
         (
             {"en": IDS, "ar": IDS, "score": A[:, 0]},
-            "is a table of texts (en, ar), not of numbers; a model makes activations",
+            "holds texts (en, ar), not activations; run a model on them",
         ),
         (
             {"en": IDS},
-            "is a table of texts (en), not of numbers; a model makes activations of texts: contrasim extract",
+            "holds texts (en), not activations; run a model on them: contrasim extract",
         ),
     ]:
         save(path, pa.table(columns))
