@@ -141,6 +141,7 @@ def train(
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import memory_budget, pick_device
+    from contrasim_cli.locks import only_writer
     from contrasim_cli.training import job
 
     where, room = pick_device(device and device.value), memory_budget(budget)
@@ -160,7 +161,9 @@ def train(
         picks_lr = lr is None and recipe is r.Recipe.default
         files = job.Files(output, log_file, save_every, resume, force)
         made = job.Job(data, config, standardizer, by, picks_lr)
-        curves = job.train_encoder(made, files, where, room, console.progress)
+        with only_writer(output):
+            files.check_stopped()
+            curves = job.train_encoder(made, files, where, room, console.progress)
     if plot is not None:
         from contrasim_cli.plots import draw_training
 
