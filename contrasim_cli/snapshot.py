@@ -35,7 +35,8 @@ def one_version(
         InputError: `read` raised it, and the file did not change; or the file changes again and again.
     """
     for attempt in range(ATTEMPTS):
-        time.sleep(attempt * PAUSE)
+        if attempt:
+            time.sleep(attempt * PAUSE)
         file = Snapshot(path)
         before = file.identity()
         try:

@@ -1,10 +1,12 @@
 """The encoders that a benchmark trains: their names, their cache, what is reused and what is not."""
 
+import contextlib
 import dataclasses
 import os
 import signal
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import made
 import numpy as np
@@ -16,6 +18,7 @@ from contrasim_cli.benchmarks import encoders
 from contrasim_cli.benchmarks.encoders import Training, TrainingSet, obtain, plan, wanted
 from contrasim_cli.benchmarks.sets import by_stem, data_sets, expanded
 from contrasim_cli.errors import InputError, Terminated, UsageError
+from contrasim_cli.locks import only_writer
 from contrasim_cli.store import open_store
 from contrasim_cli.store.align import View
 from contrasim_cli.training import Data, partial_path
@@ -180,6 +183,62 @@ def test_one_that_another_run_finished_meanwhile_is_taken(
 
     monkeypatch.setattr(Run, "train", overtaken)
     assert obtain(needed, asked)[0].checkpoint is not None
+
+
+def test_what_another_run_trains_is_put_off_and_what_it_leaves_is_trained(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = training(tmp_path, seeds=[0, 1, 2])
+    needed = wanted([TrainingSet("set", data)], asked)
+    asked.folder.mkdir()
+    others = contextlib.ExitStack()
+    for one in needed[:2]:
+        others.enter_context(only_writer(one.path))
+    trained, looks, real = [], [], encoders.train_encoder
+    monkeypatch.setattr(
+        encoders, "train_encoder", lambda job, *more: trained.append(job.config.seed) or real(job, *more)
+    )
+
+    def look(seconds: float) -> None:
+        """The other run finishes its first encoder, and is killed while it trains the second."""
+        looks.append(list(trained))
+        if len(looks) == 2:
+            made.encoder_file(needed[0].path, widths=(7,), task="layers", objective="contrasim")
+            others.close()
+
+    monkeypatch.setattr(encoders.time, "sleep", look)
+    with caplog.at_level("INFO", "contrasim_cli"):
+        scorers = obtain(needed, asked)
+    assert looks == [[2], [2]]  # the one that nobody else was at came first
+    assert trained == [2, 1]
+    assert [scorer.checkpoint is not None for scorer in scorers] == [True] * 3
+    assert caplog.messages.count(f"waiting for 2 encoders that other runs are training in {asked.folder}") == 1
+    assert sorted(path.name for path in asked.folder.iterdir()) == sorted(one.path.name for one in needed)
+
+
+def test_runs_that_share_a_folder_train_each_encoder_once(data: Data, tmp_path: Path) -> None:
+    """In processes of their own; a fork each, as threads share the main thread's signals."""
+    asked = training(tmp_path, seeds=[0, 1, 2, 3])
+    needed = wanted([TrainingSet("set", data)], asked)
+    torch.set_num_threads(1)
+    log, children = tmp_path / "log", []
+    for _ in range(3):
+        if not (child := os.fork()):
+            code = 1
+            with contextlib.suppress(BaseException), mock.patch.object(encoders, "PAUSE", 0.05):
+                real = encoders.train_encoder
+
+                def counted(job: Any, *more: Any, real: Any = real) -> Any:
+                    with log.open("a") as stream:
+                        stream.write(f"{job.config.seed}\n")
+                    return real(job, *more)
+
+                with mock.patch.object(encoders, "train_encoder", counted):
+                    code = int(len(obtain(needed, asked)) != 4)
+            os._exit(code)
+        children.append(child)
+    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0, 0, 0]
+    assert sorted(log.read_text().split()) == ["0", "1", "2", "3"]
 
 
 # --- which stores make a data set -------------------------------------------------------------------------------------

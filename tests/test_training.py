@@ -636,7 +636,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch(data: Data, tmp_path: Path) ->
 def test_other_options_are_not_resumed(data: Data, tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     interrupted(data, config(), path, lambda at: os.kill(os.getpid(), signal.SIGTERM), resume=False)
-    with pytest.raises(UsageError, match=r"these differ: temperature, lr; start over without --resume"):
+    with pytest.raises(UsageError, match=r"these differ: temperature, lr; leave it out and give --force to start over"):
         training.resumed_state(encoders.load(path), config(lr=1e-4, temperature=0.1), CPU)
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from contrasim_cli import __version__, encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.files import quoted, sweep, writing
+from contrasim_cli.locks import BusyError, only_writer
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
 from contrasim_cli.results import PlanRow
@@ -31,6 +33,8 @@ from contrasim_cli.training.rows import content_digest
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
+
+PAUSE = 2.0  # seconds between two looks at what other runs are training
 
 
 @dataclass(frozen=True)
@@ -146,19 +150,39 @@ def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = si
     if missing:
         there = len(needed) - len(missing)
         log.info("training %d of %d encoders, %d are there, in %s", len(missing), len(needed), there, training.folder)
-    for one in missing:
-        log.info("training %s", one.name)
-        _train(one, training, progress)
+    _obtain(missing, training, progress)
     return [learned_scorer(one.name, _load(one)) for one in needed]
 
 
+def _obtain(missing: Sequence[Wanted], training: Training, progress: Progress) -> None:
+    """Train them; one that another run is training is put off, and waited for once no others are left."""
+    told = False
+    while missing:
+        busy = []
+        for one in missing:
+            try:
+                with only_writer(one.path):
+                    _train(one, training, progress)
+            except BusyError:
+                busy.append(one)
+        if busy and len(busy) == len(missing):
+            if not told:
+                log.info("waiting for %d encoders that other runs are training in %s", len(busy), training.folder)
+            told = True
+            time.sleep(PAUSE)
+        missing = busy
+
+
 def _train(one: Wanted, training: Training, progress: Progress) -> None:
+    if one.path.exists():  # another run has trained it meanwhile
+        return
+    log.info("training %s", one.name)
     data, asked = one.trained_on.data, standardization_asked(one.config)
     standardizer = Standardizer(data.views, whitens="whiten" in asked.kinds)
     job = Job(data, one.config, standardizer, picks_lr=one.picks_lr)
     try:
         train_encoder(job, Files(one.path, resume=True), training.device, training.budget, progress)
-    except OutputExistsError:
+    except OutputExistsError:  # on a file system without locks
         if not one.path.exists():
             raise
         log.info("%s: another run has trained it meanwhile", quoted(one.path))

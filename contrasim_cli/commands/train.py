@@ -154,6 +154,7 @@ def train(
     from contrasim_cli import training
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import pick_device
+    from contrasim_cli.locks import only_writer
     from contrasim_cli.memory import memory_budget
     from contrasim_cli.training import job
 
@@ -175,7 +176,9 @@ def train(
         picks_lr = lr is None and recipe is r.Recipe.default
         files = job.Files(output, log_file, save_every, resume, force)
         made = job.Job(data, config, standardizer, by, picks_lr)
-        curves = job.train_encoder(made, files, where, room, console.progress)
+        with only_writer(output):
+            files.check_stopped()
+            curves = job.train_encoder(made, files, where, room, console.progress)
     _draw(curves, plot, force or resume)
 
 

@@ -4,7 +4,7 @@ A shard holds some rows of every layer and appears by rename; the manifest says 
 """
 
 import contextlib
-import fcntl
+import errno
 import json
 import os
 import re
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import locks
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, OutputExistsError, UsageError, reason
 from contrasim_cli.files import atomic_output, quoted, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
-ATTEMPTS = 100  # at a lock that another process removes at the same moment
 SHARD = re.compile(r"\d{12}-\d{12}\.npz")
 OURS = re.compile(rf"manifest\.json|lock|{SHARD.pattern}|\..*\.tmp")
 
@@ -132,14 +132,17 @@ def folder_of(output: Path) -> Path:
 
 
 @contextlib.contextmanager
-def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, resume: bool) -> Iterator[Parts]:
+def opened(
+    output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, resume: bool, force: bool = False
+) -> Iterator[Parts]:
     """The parts of an output, locked against a second run: new ones, or with `resume` those of the same configuration.
 
     They outlive an error only if one of them is done, and a run that was stopped always.
 
     Raises:
         UsageError: the parts to resume were made otherwise.
-        OutputExistsError: something else is in the place of the parts.
+        OutputExistsError: something else is in the place of the parts, or rows of a stopped run, and nothing says what becomes
+            of them.
         OutputError: another process is at work there, or it cannot be written.
     """
     folder = folder_of(output)
@@ -147,13 +150,15 @@ def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, 
     with _locked(folder):
         manifest = _read_manifest(folder) if resume else None
         if manifest is None:
+            _check_stopped(Parts(folder, layers, sizes), resume or force)
             _empty(folder)
             manifest = {"config": dict(config), "sizes": asdict(sizes)}
             write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode(), force=True)
         elif manifest["config"] != json.loads(json.dumps(dict(config))):
             raise UsageError(
                 f"{quoted(folder)}: --resume cannot go on, the rows there were made otherwise: "
-                f"{difference(manifest['config'], config)}; give the same options, or leave out --resume to start again"
+                f"{difference(manifest['config'], config)}; give the same options, or leave out --resume and give --force to "
+                "start again"
             )
         found = Parts(folder, layers, Sizes(**manifest["sizes"]))
         try:
@@ -163,6 +168,14 @@ def opened(output: Path, layers: tuple[str, ...], sizes: Sizes, config: Config, 
                 if not found.done():
                     found.remove()
             raise
+
+
+def _check_stopped(there: Parts, may_go: bool) -> None:
+    if there.done() and not may_go:
+        raise OutputExistsError(
+            f"{quoted(there.folder)}: holds rows of a run that was stopped; give --resume to go on with them, or --force to "
+            "start over"
+        )
 
 
 def remove(output: Path) -> None:
@@ -217,9 +230,10 @@ def _remove(folder: Path) -> None:
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is made if need be, and again where another process is just removing it."""
-    descriptor = next(filter(None, (_lock(folder) for _ in range(ATTEMPTS))), None)
+    with writing(folder):
+        descriptor = _lock(folder)
     if descriptor is None:
-        raise OutputError(f"{quoted(folder)}: cannot be locked: it goes away again and again")
+        raise OutputError(f"{quoted(folder)}: another process is writing this output; wait until it has finished")
     try:
         yield
     finally:
@@ -227,30 +241,12 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(folder: Path) -> int | None:
-    """A descriptor that holds the lock; None where the folder or the lock went away meanwhile."""
-    with writing(folder):
+    for _ in range(locks.ATTEMPTS):
         with contextlib.suppress(FileExistsError):
             folder.mkdir()
-        try:
-            descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        except FileNotFoundError:
-            return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise OutputError(
-            f"{quoted(folder)}: another process is writing this output; wait until it has finished"
-        ) from error
-    except OSError:  # a file system without locks
-        pass
-    try:
-        if os.path.samestat(os.fstat(descriptor), os.stat(folder / LOCK)):
-            return descriptor
-    except OSError:
-        pass
-    os.close(descriptor)
-    return None
+        with contextlib.suppress(FileNotFoundError):
+            return locks.take(folder / LOCK)
+    raise OSError(errno.EBUSY, "it goes away again and again")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -261,8 +257,10 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     except (OSError, ValueError) as error:
         raise InputError(
-            f"{quoted(folder / MANIFEST)}: cannot be read ({error}); leave out --resume to start again"
+            f"{quoted(folder / MANIFEST)}: cannot be read ({error}); leave out --resume and give --force to start again"
         ) from error
     if not isinstance(content, dict) or not {"config", "sizes"} <= content.keys():
-        raise InputError(f"{quoted(folder / MANIFEST)}: is no manifest; leave out --resume to start again")
+        raise InputError(
+            f"{quoted(folder / MANIFEST)}: is no manifest; leave out --resume and give --force to start again"
+        )
     return content

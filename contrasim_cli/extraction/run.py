@@ -69,7 +69,8 @@ def extract(
             return
         if run.refuse_cut:
             _refuse_cut(network, source, run, expected)
-        with parts.opened(run.output, tuple(expected.widths), expected.sizes, config, run.resume) as shards:
+        names = tuple(expected.widths)
+        with parts.opened(run.output, names, expected.sizes, config, run.resume, run.force) as shards:
             check_room(expected, shards.size())
             size = BatchSize(run.batch_size or AUTOMATIC[model.device.type], automatic=run.batch_size is None)
             _Filling(network, source, run, expected, shards, size, progressed).fill(progress)

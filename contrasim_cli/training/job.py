@@ -106,6 +106,19 @@ class Files:
     resume: bool = False
     force: bool = False
 
+    def check_stopped(self) -> None:
+        """Refuse to write over the state of a stopped run, unless that was said.
+
+        Raises:
+            OutputExistsError: it is there.
+        """
+        partial = partial_path(self.encoder)
+        if partial.exists() and not (self.resume or self.force):
+            raise OutputExistsError(
+                f"{quoted(partial)}: holds the state of a run that was stopped; give --resume to go on with it, or --force to "
+                "start over"
+            )
+
     def earlier_choice(self) -> Choice | None:
         """What the run that is resumed chose, if there is one and it did."""
         partial = partial_path(self.encoder)

@@ -113,7 +113,7 @@ def resumed_state(checkpoint: Checkpoint, config: Config, device: torch.device) 
         names = [name for name in vars(config) if getattr(config, name) != getattr(checkpoint.config, name)]
         raise UsageError(
             f"{quoted(checkpoint.path)}: --resume needs the options of the run it resumes; these differ: {', '.join(names)}; "
-            "start over without --resume"
+            "leave it out and give --force to start over"
         )
     done = checkpoint.training
     state = _state(checkpoint.encoder.to(device), config, device)
@@ -179,7 +179,9 @@ def check_resumable(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
     if any(checkpoint.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")):
         raise UsageError(
             f"{quoted(checkpoint.path)}: --resume needs the stores, rows and layers of the run it resumes, these differ; "
-            "start over without --resume"
+            "leave it out and give --force to start over"
         )
     if checkpoint.training.get("finished", True):
-        raise UsageError(f"{quoted(checkpoint.path)}: holds no unfinished run; start over without --resume")
+        raise UsageError(
+            f"{quoted(checkpoint.path)}: holds no unfinished run; leave it out and give --force to start over"
+        )

@@ -574,5 +574,5 @@ def test_resume_of_other_options_is_refused(tmp_path: Path) -> None:
         2,
         "",
         f"contrasim: error: {output}.parts: --resume cannot go on, the rows there were made otherwise: rows was 60 and is 7; "
-        "give the same options, or leave out --resume to start again\n",
+        "give the same options, or leave out --resume and give --force to start again\n",
     )

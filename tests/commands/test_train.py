@@ -18,6 +18,7 @@ from helpers import run
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.errors import TrainingError
+from contrasim_cli.locks import only_writer
 from contrasim_cli.recipes import PAPER, RECIPES
 
 SMALL = ["--recipe", "paper", "--task", "pairs", "--hidden", "16", "--dim", "8", "--batch-size", "16"]
@@ -247,14 +248,48 @@ def test_other_options_and_other_data_are_not_resumed(
     assert done.code == 2
     assert done.stderr == (
         f"contrasim: error: {output}.partial: --resume needs the options of the run it resumes; these differ: lr; "
-        "start over without --resume\n"
+        "leave it out and give --force to start over\n"
     )
     done = run("train", *stores[::-1], *SMALL, "-o", output, "--resume")
     assert done.code == 2
     assert done.stderr == (
         f"contrasim: error: {output}.partial: --resume needs the stores, rows and layers of the run it resumes, these differ; "
-        "start over without --resume\n"
+        "leave it out and give --force to start over\n"
     )
+
+
+def test_the_state_of_a_stopped_run_is_not_written_over_unasked(
+    stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, whole = tmp_path / "e.pt", tmp_path / "whole.pt"
+    arguments = ["train", *stores, *SMALL, "--epochs", "2"]
+    with monkeypatch.context() as patch:
+        stopped(patch, 3)
+        assert run(*arguments, "-o", output).code == 143
+    state = (tmp_path / "e.pt.partial").read_bytes()
+    done = run(*arguments, "-o", output)
+    assert (done.code, done.stdout) == (5, "")
+    assert done.stderr == (
+        f"contrasim: error: {output}.partial: holds the state of a run that was stopped; give --resume to go on with it, or "
+        "--force to start over\n"
+    )
+    assert (tmp_path / "e.pt.partial").read_bytes() == state
+    again = run(*arguments, "-o", output, "--force")
+    assert again.code == 0
+    assert "going on" not in again.stderr
+    assert run(*arguments, "-o", whole).code == 0
+    assert digest(output) == digest(whole)
+    assert not (tmp_path / "e.pt.partial").exists()
+
+
+def test_two_runs_do_not_write_one_encoder(stores: list[Path], tmp_path: Path) -> None:
+    with only_writer(tmp_path / "e.pt"):
+        done = run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt")
+    assert (done.code, done.stderr) == (
+        7,
+        f"contrasim: error: {tmp_path / 'e.pt'}: another process is writing this output; wait until it has finished\n",
+    )
+    assert run("train", *stores, *SMALL, "--epochs", "1", "-o", tmp_path / "e.pt").code == 0
 
 
 def test_a_damaged_state_is_refused(stores: list[Path], tmp_path: Path) -> None:

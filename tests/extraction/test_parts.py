@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contrasim_cli.errors import InputError, OutputError, UsageError
+from contrasim_cli.errors import InputError, OutputError, OutputExistsError, UsageError
 from contrasim_cli.extraction import parts
 from contrasim_cli.extraction.parts import Shard, Sizes
 
@@ -52,8 +52,19 @@ def test_a_shard_comes_back_as_it_was_written(tmp_path: Path) -> None:
         parts.opened(output, ("b", "a"), SIZES, {"x": 2}, True),
     ):
         pass
-    with parts.opened(output, ("b", "a"), SIZES, {"x": 2}, False) as new:
+    with (
+        pytest.raises(
+            OutputExistsError, match="holds rows of a run that was stopped; give --resume to go on with them, or"
+        ),
+        parts.opened(output, ("b", "a"), SIZES, {"x": 2}, False),
+    ):
+        pass
+    with parts.opened(output, ("b", "a"), SIZES, {"x": 1}, True) as kept:
+        assert kept.done() == {0: 4, 4: 7}
+    with parts.opened(output, ("b", "a"), SIZES, {"x": 2}, False, True) as new:
         assert new.done() == {}
+    with parts.opened(output, ("b", "a"), SIZES, {"x": 3}, False) as none:  # nothing is lost
+        assert none.done() == {}
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"config": {}}'])
@@ -62,7 +73,7 @@ def test_a_manifest_that_is_none_is_refused(tmp_path: Path, content: str) -> Non
     with parts.opened(output, ("a",), SIZES, {}, False) as found:
         (found.folder / "manifest.json").write_text(content)
     with (
-        pytest.raises(InputError, match=r"manifest\.json: .*; leave out --resume to start again"),
+        pytest.raises(InputError, match=r"manifest\.json: .*; leave out --resume and give --force to start again"),
         parts.opened(output, ("a",), SIZES, {}, True),
     ):
         pass

@@ -144,10 +144,17 @@ def test_ctrl_c_says_how_to_go_on(source: Source, run: RunOptions, caplog: pytes
     assert caplog.messages == [f"{run.output}: stopped after 10 of 23 rows; --resume goes on"]
 
 
-def test_without_resume_a_run_starts_again(source: Source, run: RunOptions) -> None:
+def test_rows_of_a_stopped_run_are_not_thrown_away_unasked(source: Source, run: RunOptions) -> None:
     stopped(source, run, Fake(8))
+    before = sorted(path.name for path in parts.folder_of(run.output).iterdir())
+    error = stopped(source, run, Fake())
+    assert isinstance(error, OutputExistsError)
+    assert str(error) == (
+        f"{run.output}.parts: holds rows of a run that was stopped; give --resume to go on with them, or --force to start over"
+    )
+    assert sorted(path.name for path in parts.folder_of(run.output).iterdir()) == before
     again = Fake()
-    extract(again, source, MODEL, run)
+    extract(again, source, MODEL, replace(run, force=True))
     assert again.calls == 14
 
 
@@ -157,7 +164,7 @@ def test_other_options_do_not_resume_what_is_there(source: Source, run: RunOptio
     assert isinstance(error, UsageError)
     assert str(error) == (
         f"{run.output}.parts: --resume cannot go on, the rows there were made otherwise: pool was none and is cls; "
-        "give the same options, or leave out --resume to start again"
+        "give the same options, or leave out --resume and give --force to start again"
     )
     extract(Fake(), source, MODEL, replace(run, resume=True, batch_size=7))
 
