@@ -220,7 +220,7 @@ def test_the_reason_of_somebody_elses_error_is_short() -> None:
 def test_whatever_happens_is_one_line(
     store: Path, monkeypatch: pytest.MonkeyPatch, problem: BaseException, code: int, line: str
 ) -> None:
-    def fail(paths: Sequence[Path]) -> None:
+    def fail(paths: Sequence[Path], how: object) -> None:
         raise problem
 
     monkeypatch.setattr("contrasim_cli.store.open_stores", fail)
@@ -244,7 +244,7 @@ WAITING = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a background job of a shell does not have
 import contrasim_cli.store
-def wait(paths):
+def wait(paths, how):
     print("go", flush=True)
     time.sleep(60)
 contrasim_cli.store.open_stores = wait

@@ -43,8 +43,10 @@ def train(
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
     from contrasim_cli.device import pick_device
     from contrasim_cli.encoder import Config
+    from contrasim_cli.locks import only_writer
     from contrasim_cli.memory import memory_budget
     from contrasim_cli.training import stacked
+    from contrasim_cli.training.job import Files
 
     where, room = pick_device(device and device.value), memory_budget(budget)
     start = _start(asked.start, names)
@@ -59,8 +61,10 @@ def train(
     with ExitStack() as stack:
         groups = _groups(asked, stack)
         stacked.check_groups(groups, asked.by_depth)
-        files = stacked.Files(asked.output, asked.log, resume, force)
-        return stacked.train_encoder(groups, config, start, files, where, room, console.progress)
+        files = Files(asked.output, asked.log, resume=resume, force=force)
+        with only_writer(asked.output):
+            files.check_stopped()
+            return stacked.train_encoder(groups, config, start, files, where, room, console.progress)
 
 
 def _groups(asked: Asked, stack: ExitStack) -> "list[Group]":

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.stacking.measures import identity
 from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
 from contrasim_cli.store import View
+from contrasim_cli.training.job import Files
 from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.rows import content_digest
 from contrasim_cli.training.state import (
@@ -51,16 +51,6 @@ class Group:
     views: Sequence[View]
     layers: Sequence[Sequence[str]]
     name: str = ""
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where the encoder goes, and a JSON line per step."""
-
-    encoder: Path
-    log: Path | None = None
-    resume: bool = False
-    force: bool = False
 
 
 def check_groups(groups: Sequence[Group], by_depth: bool) -> None:
