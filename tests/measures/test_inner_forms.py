@@ -62,7 +62,7 @@ def test_vectors_of_rows_near_the_origin_are_the_same_or_told_to_be_lost(kind: s
     vectors, lost = near_kernels(x - x.mean(dim=(0, 1)))
     exact = torch.stack([unit_kernels(y.double()) for y in x])
     found, expected = (v[~lost] @ exact.mT for v in (vectors, exact))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=4e-7)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=6e-7)  # ten times the rounding of float32
     if kind in ("plain", "float16", "offset"):
         assert not lost.any()
     if kind == "tight clusters":
