@@ -307,7 +307,7 @@ def test_cuda_that_is_not_there_is_never_replaced(views: list[Path], kind: str) 
 
 
 def test_few_distinct_rows_have_no_neighbours(tmp_path: Path) -> None:
-    rows = np.arange(10.0)[[0] * 30 + list(range(1, 10)), None] ** np.arange(1, 4)
+    rows = np.arange(1.0, 11.0)[[0] * 30 + list(range(1, 10)), None] ** np.arange(1, 4)
     stores = written(tmp_path, ["en", "ar"], [{"l": rows}, {"l": rows}])
     done = run("bench", "multilingual", *stores, "--negatives", "faiss", "--batch-size", "4")
     assert (done.code, done.stdout) == (3, "")
