@@ -166,14 +166,14 @@ class _Table:
 def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.NDArray[np.float64]:
     """Some columns [rows, columns], each number the nearest to what is written."""
     cells = [[cells[column] for column in columns] for _, cells in rows]
-    if len(columns) > 1:  # NumPy passes over lines that are empty
+    if len(columns) > 1:  # NumPy passes over lines that are empty, and ends them within cells that hold an end of line
         with contextlib.suppress(ValueError):
-            return _parsed(cells)
+            if (block := _parsed(cells)).shape == (len(rows), len(columns)):
+                return block
     for (line, _), row in zip(rows, cells, strict=True):
         for k, cell in enumerate(row):
-            if is_missing(cell):
-                row[k] = "nan"
-            elif not NUMBER.fullmatch(cell):
+            row[k] = "nan" if is_missing(cell) else cell.strip()
+            if not is_missing(cell) and not NUMBER.fullmatch(cell):
                 raise InputError(
                     f"{quoted(path)}: line {line}, column {columns[k] + 1}: {quoted(cell[:40])} is not a number"
                 )
