@@ -308,7 +308,7 @@ def many_axes(path: Path, trace: Path) -> None:
 
 def many_vectors(path: Path, trace: Path) -> None:
     with path.open("wb") as stream:
-        np.savez(stream, **{f"{k}": np.ones(1 + k % 977) for k in range(2000)})
+        np.savez(stream, **{f"{k}": np.ones(1 + k % 977) for k in range(500)})
 
 
 def matlab_of(fill: Callable[[h5py.File], Any]) -> Make:
