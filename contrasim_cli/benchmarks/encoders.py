@@ -26,7 +26,9 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
 from contrasim_cli.results import PlanRow
 from contrasim_cli.scoring import Scorer, learned_scorer
+from contrasim_cli.stacking.measures import SCALED
 from contrasim_cli.training import Data, Order, check_data, partial_path
+from contrasim_cli.training import stacked
 from contrasim_cli.training.estimate import step_seconds
 from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, train_encoder
 from contrasim_cli.training.rows import content_digest
@@ -43,6 +45,11 @@ class TrainingSet:
 
     name: str
     data: Data
+
+    @property
+    def group(self) -> stacked.Group:
+        """As an encoder of measures takes them."""
+        return stacked.Group(self.data.views, self.data.layers, self.name)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,8 @@ class Wanted:
     @property
     def steps(self) -> int:
         """Of the whole run."""
+        if self.config.stacked:
+            return self.config.epochs * self.config.epoch_steps
         return self.config.epochs * Order.of(self.trained_on.data, self.config).n_steps
 
 
@@ -89,6 +98,8 @@ def wanted(sets: Sequence[TrainingSet], training: Training) -> list[Wanted]:
     """
     for one in sets:
         check_data(one.data, training.task)
+        if training.given.get("inputs") == "measures":
+            stacked.check_groups([one.group], by_depth=False)
     digests: dict[tuple[int, tuple[str, ...]], str] = {}  # views are parts of several sets
     found: list[Wanted] = []
     for one in sets:
@@ -120,14 +131,20 @@ def _wanted(
     if objective is not None:
         given["objective"], given["similarity"] = OBJECTIVES[objective]
     parts = chosen(training.recipe, training.task, given)
-    config = configuration(one.data, training.task, training.recipe, parts)
-    picks_lr = training.recipe == "default" and given.get("lr") is None
+    config = _configuration(one, training, parts)
+    picks_lr = training.recipe == "default" and given.get("lr") is None and not config.stacked
     versions = [encoder.FORMAT_VERSION, __version__, str(torch.__version__), np.__version__]
     depends = [dataclasses.asdict(config), picks_lr, list(stores), versions, training.device.type]
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
     name = objective or _paper_name(config)
     path = training.folder / f"{name}-{training.task}-seed{seed}-{digest[:20]}.pt"
     return Wanted(name, one, config, picks_lr, path)
+
+
+def _configuration(one: TrainingSet, training: Training, parts: Mapping[str, Any]) -> Config:
+    if parts.get("inputs") != "measures":
+        return configuration(one.data, training.task, training.recipe, parts)
+    return stacked.configuration(parts, SCALED, stacked.starting(None, SCALED))
 
 
 def _paper_name(config: Config) -> str:
@@ -177,11 +194,8 @@ def _train(one: Wanted, training: Training, progress: Progress) -> None:
     if one.path.exists():  # another run has trained it meanwhile
         return
     log.info("training %s", one.name)
-    data, asked = one.trained_on.data, standardization_asked(one.config)
-    standardizer = Standardizer(data.views, whitens="whiten" in asked.kinds)
-    job = Job(data, one.config, standardizer, picks_lr=one.picks_lr)
     try:
-        train_encoder(job, Files(one.path, resume=True), training.device, training.budget, progress)
+        _train_one(one, Files(one.path, resume=True), training, progress)
     except OutputExistsError:  # on a file system without locks
         if not one.path.exists():
             raise
@@ -189,6 +203,16 @@ def _train(one: Wanted, training: Training, progress: Progress) -> None:
     except (Terminated, KeyboardInterrupt) as stop:
         text = f"stopped while training {one.name}; what is done is kept, and the same command goes on with it"
         raise type(stop)(text) from stop
+
+
+def _train_one(one: Wanted, files: Files, training: Training, progress: Progress) -> None:
+    device, budget, data = training.device, training.budget, one.trained_on.data
+    if one.config.stacked:
+        groups, start = [one.trained_on.group], stacked.starting(None, one.config.measures)
+        stacked.train_encoder(groups, one.config, start, files, device, budget, progress)
+        return
+    standardizer = Standardizer(data.views, whitens="whiten" in standardization_asked(one.config).kinds)
+    train_encoder(Job(data, one.config, standardizer, picks_lr=one.picks_lr), files, device, budget, progress)
 
 
 def _load(one: Wanted) -> Checkpoint:
@@ -211,7 +235,7 @@ def plan(needed: Sequence[Wanted], training: Training) -> list[PlanRow]:
         if left:
             kind = (one.trained_on.name, dataclasses.replace(one.config, seed=0))
             if kind not in seconds:
-                seconds[kind] = step_seconds(one.trained_on.data, one.config, training.device, training.budget)
+                seconds[kind] = _step_seconds(one, training)
             left *= seconds[kind]
         data, config = one.trained_on.data, one.config
         rows.append(
@@ -227,6 +251,12 @@ def plan(needed: Sequence[Wanted], training: Training) -> list[PlanRow]:
             )
         )
     return rows
+
+
+def _step_seconds(one: Wanted, training: Training) -> float:
+    if one.config.stacked:
+        return stacked.step_seconds(one.trained_on.group, one.config, training.device, training.budget)
+    return step_seconds(one.trained_on.data, one.config, training.device, training.budget)
 
 
 def _state(one: Wanted) -> tuple[str, float]:

@@ -1,9 +1,12 @@
 """The options of `train` that make a recipe; those that are not given are the chosen recipe's."""
 
+from collections.abc import Iterable
 from enum import Enum
 from typing import Annotated
 
 import typer
+
+from contrasim_cli.errors import UsageError
 
 
 class Task(str, Enum):
@@ -295,3 +298,17 @@ StandardizeOption = Annotated[
         show_default=False,
     ),
 ]
+
+
+def check_measured(recipe: Recipe, objectives: Iterable[str | None]) -> None:
+    """Refuse what an encoder of measures cannot be trained by.
+
+    Raises:
+        UsageError: such a recipe or objective.
+    """
+    if recipe is Recipe.paper:
+        raise UsageError("--recipe paper is about rows; --inputs measures goes with --recipe default")
+    if wrong := [name for name in objectives if name not in (None, "supcon", "contrasim")]:
+        raise UsageError(
+            f"--objective {wrong[0]} does not go with --inputs measures, which learns from negatives; give supcon or contrasim"
+        )

@@ -13,7 +13,6 @@ from contrasim_cli.errors import UsageError
 from contrasim_cli.stacking.measures import SCALED, check_measures
 
 if TYPE_CHECKING:
-    from contrasim_cli.encoder import Checkpoint
     from contrasim_cli.training.stacked import Group
 
 log = logging.getLogger(__name__)
@@ -42,22 +41,14 @@ def train(
     if len(asked.stores) < 2:
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
     from contrasim_cli.device import pick_device
-    from contrasim_cli.encoder import Config
     from contrasim_cli.locks import only_writer
     from contrasim_cli.memory import memory_budget
     from contrasim_cli.training import stacked
     from contrasim_cli.training.job import Files
 
     where, room = pick_device(device and device.value), memory_budget(budget)
-    start = _start(asked.start, names)
-    if start is not None:
-        parts = parts | {"hidden": start.config.hidden, "members": start.config.members}
-    kept = {
-        name: value
-        for name, value in parts.items()
-        if name not in ("n_anchors", "features", "components", "least_steps")
-    }
-    config = Config(task="layers", widths=(), measures=names, **kept)
+    start = stacked.starting(asked.start, names)
+    config = stacked.configuration(parts, names, start)
     with ExitStack() as stack:
         groups = _groups(asked, stack)
         stacked.check_groups(groups, asked.by_depth)
@@ -92,19 +83,3 @@ def _alike(paths: Sequence[Path]) -> dict[Any, list[Path]]:
     finally:
         close_stores(stores)
     return found
-
-
-def _start(asked: str | None, names: tuple[str, ...]) -> "Checkpoint | None":
-    """The encoder to begin with."""
-    from contrasim_cli import encoder
-    from contrasim_cli.files import quoted
-    from contrasim_cli.stacking import universal
-
-    if asked == "none":
-        return None
-    paths = [universal.resolve(Path(asked))] if asked else list(universal.SHIPPED.values())
-    found = (encoder.load(path) for path in paths)
-    start = next((one for one in found if one.config.stacked and one.config.measures == names), None)
-    if start is None and asked:
-        raise UsageError(f"--start {quoted(asked)}: is no encoder of the measures {' '.join(names)}")
-    return start

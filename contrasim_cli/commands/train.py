@@ -200,10 +200,7 @@ def _check_stacked(
     """Refuse what an encoder of measures does not have."""
     if task is not r.Task.layers:
         raise UsageError("--inputs measures compares whole layers; it goes with --task layers")
-    if recipe is r.Recipe.paper:
-        raise UsageError("--recipe paper is about rows; --inputs measures goes with --recipe default")
-    if given["objective"] in ("deepdot", "deepcka"):
-        raise UsageError("--inputs measures learns from negatives; give --objective supcon or contrasim")
+    r.check_measured(recipe, [given["objective"]])
     asked = {
         "--anchors": given["n_anchors"],
         "--anchor-components": given["components"] is not None,

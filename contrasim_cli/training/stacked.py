@@ -5,9 +5,11 @@ come out the same, and goes on with its steps.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,13 @@ import torch
 from contrasim_cli import __version__
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
-from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError
+from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
 from contrasim_cli.files import discard, quoted, sweep
 from contrasim_cli.grid import Grid
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.grid.stacked import stacks
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import identity
 from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
 from contrasim_cli.store import View
@@ -41,6 +44,7 @@ from contrasim_cli.training.stopping import deferred_signals
 
 log = logging.getLogger(__name__)
 
+_OF_ROWS = ("n_anchors", "features", "components", "least_steps")
 SHUFFLES = 2  # one is the level, the other tells what unrelated rows come to
 
 
@@ -51,6 +55,31 @@ class Group:
     views: Sequence[View]
     layers: Sequence[Sequence[str]]
     name: str = ""
+
+
+def starting(asked: str | None, measures: tuple[str, ...]) -> Checkpoint | None:
+    """The encoder to begin with: the one asked for, or (None) the package's of these measures; None for `none` or no such.
+
+    Raises:
+        UsageError: the one asked for is of other measures.
+        InputError: it cannot be read.
+    """
+    if asked == "none":
+        return None
+    paths = [universal.resolve(Path(asked))] if asked else list(universal.SHIPPED.values())
+    found = (encoders.load(path) for path in paths)
+    start = next((one for one in found if one.config.stacked and one.config.measures == measures), None)
+    if start is None and asked:
+        raise UsageError(f"--start {quoted(asked)}: is no encoder of the measures {' '.join(measures)}")
+    return start
+
+
+def configuration(parts: Mapping[str, Any], measures: tuple[str, ...], start: Checkpoint | None) -> Config:
+    """The configuration of an encoder of measures; `parts` is a recipe with what was given instead."""
+    kept = {name: value for name, value in parts.items() if name not in _OF_ROWS}
+    if start is not None:
+        kept |= {"hidden": start.config.hidden, "members": start.config.members}
+    return Config(task="layers", widths=(), measures=measures, **kept)
 
 
 def check_groups(groups: Sequence[Group], by_depth: bool) -> None:
@@ -227,3 +256,18 @@ def _state(files: Files, config: Config, start: Checkpoint | None, about: dict[s
     if start is not None:
         state.encoder.load_state_dict(start.encoder.state_dict())
     return state
+
+
+def step_seconds(group: Group, config: Config, device: torch.device, budget: int) -> float:
+    """Seconds of one step, with its share of the grids of all pairs, from one pair of stores and one epoch of one step."""
+    before = time.perf_counter()
+    one = replace(group, views=group.views[:2], layers=group.layers[:2])
+    examples = examples_of(one, config, device, budget, silent)
+    pairs = len(group.views) * (len(group.views) - 1) // 2
+    grids = (time.perf_counter() - before) * pairs
+    once = replace(config, epochs=1, epoch_steps=1)
+    of = torch.tensor(identity(config.measures), dtype=torch.float64)
+    batches = Batches(examples, of, config.batch_size, config.seed)
+    before = time.perf_counter()
+    Run(once, batches, new_state(once, torch.device("cpu")), lambda _state, _finished: None).train()
+    return grids / (config.epochs * config.epoch_steps) + time.perf_counter() - before

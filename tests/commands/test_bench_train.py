@@ -22,7 +22,9 @@ def table(text: str) -> list[dict[str, str]]:
 
 
 def overall(text: str, **where: str) -> list[dict[str, str]]:
+    """The lines of all layers, but for the package's encoder, which stands beside them in `bench layers`."""
     rows = [row for row in table(text) if row["layer"] == "all" and row["pair"] in ("all", where.get("pair", "all"))]
+    rows = [row for row in rows if row["measure"] != "universal"]
     return [row for row in rows if all(row[name] == value for name, value in where.items())]
 
 
@@ -90,6 +92,9 @@ def test_layers_trains_what_is_missing_once(models: tuple[list[Path], str], tmp_
         ("deepcka", "ptb", "ptb", "", "2", "72"),
     ]
     assert list(table(done.stdout)[0])[-4:] == ["test_data", "train_data", "models", "encoders"]
+    of_package = [row for row in table(done.stdout) if row["measure"] == "universal"]
+    (ours,) = (row for row in of_package if row["layer"] == row["pair"] == "all")
+    assert (ours["test_data"], ours["train_data"], ours["encoders"], ours["trials"]) == ("ptb", "", "1", "36")
     files = sorted((tmp_path / "enc").iterdir())
     assert [file.name.rsplit("-", 1)[0] for file in files] == [
         "contrasim-layers-seed0", "contrasim-layers-seed1", "deepcka-layers-seed0", "deepcka-layers-seed1"
@@ -135,7 +140,7 @@ def test_every_training_set_is_tested_on_every_test_set(models: tuple[list[Path]
     done = bench("layers", [*models[0], *wiki], f"{tmp_path}/*/train/*.h5", tmp_path, *options)
     assert done.code == 0
     content = json.loads(done.stdout)
-    rows = [row for row in content["results"] if row["layer"] == row["pair"] == "all"]
+    rows = [row for row in content["results"] if row["layer"] == row["pair"] == "all" and row["measure"] != "universal"]
     assert [(r["measure"], r["train_data"], r["test_data"]) for r in rows] == [
         ("cka", "", "ptb"), ("contrasim_norm", "ptb", "ptb"), ("contrasim_norm", "wiki", "ptb"),
         ("cka", "", "wiki"), ("contrasim_norm", "ptb", "wiki"), ("contrasim_norm", "wiki", "wiki"),
@@ -159,7 +164,7 @@ def test_models_that_are_held_out_are_tested_beside_the_others(models: tuple[lis
     unseen = run("bench", "layers", *models[0][2:], "--measure", "cka")
     assert overall(unseen.stdout)[0]["accuracy"] == rows[2]["accuracy"]
     given = run("bench", "layers", *models[0], "--encoder", kept, "--hold-out-models", "2")
-    of_encoder = [r["accuracy"] for r in overall(given.stdout) if r["measure"] != "universal"]
+    of_encoder = [r["accuracy"] for r in overall(given.stdout)]
     assert of_encoder == [rows[1]["accuracy"], rows[3]["accuracy"]]
     wrong = run("bench", "layers", *models[0][1:], models[0][0], "--encoder", kept, "--hold-out-models", "2")
     assert (wrong.code, wrong.stdout) == (2, "")
@@ -183,7 +188,7 @@ def test_anchors_of_the_tested_rows_come_from_the_training_stores(
     assert set(found.config.anchors) <= {f"t{k}" for k in range(48)}  # no row that is tested
     stores = [word for path in sorted(Path(pattern).parent.glob("*.h5")) for word in ("--anchor-store", path)]
     given = run("bench", "layers", *tested, "--encoder", kept, *options, *stores)
-    of_encoder = [r["accuracy"] for r in overall(given.stdout) if r["measure"] != "universal"]
+    of_encoder = [r["accuracy"] for r in overall(given.stdout)]
     assert of_encoder == [r["accuracy"] for r in rows]
     without = run("bench", "layers", *tested, "--encoder", kept, *options)
     assert (without.code, without.stderr.count("36 of the encoder's 36 anchor rows are missing")) == (4, 4)

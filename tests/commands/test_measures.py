@@ -255,3 +255,47 @@ def test_universal_is_sane(name):
     assert run.code == 0
     assert "fails" not in run.stdout
     assert "\tok" in run.stdout
+
+
+def test_bench_trains_encoders_of_measures(stores, tmp_path):
+    folder, out = tmp_path / "enc", tmp_path / "over.pt"
+    trains = [word for store in stores[:2] for word in ("--train", store)]
+    options = ["--inputs", "measures", "--epochs", "1", "--encoder-dir", folder]
+    plan = contrasim("bench", "layers", *stores, *trains, *options, "--dry-run")
+    assert plan.code == 0
+    assert plan.stdout.split("\n")[1].split("\t")[1:6] == ["supcon", stores[0].parent.name, "0", str(ROWS), "100"]
+    done = contrasim("bench", "layers", *stores, *trains, *options)
+    assert done.code == 0
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    named = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+    assert [row["measure"] for row in named if row["layer"] == row["pair"] == "all"] == ["universal", "supcon"]
+    assert train_of_package(out, stores[:2]).code == 0
+    (kept,) = folder.glob("*.pt")
+    ours, theirs = encoders.load(kept), encoders.load(out)
+    assert ours.config == theirs.config
+    assert ours.training["loss_curve"] == theirs.training["loss_curve"]
+    again = contrasim("bench", "layers", *stores, *trains, *options)
+    assert (again.code, again.stdout) == (0, done.stdout)
+    assert "training" not in again.stderr
+
+
+def train_of_package(path, stores):
+    """What train makes of them, beginning with the encoder of the package."""
+    return contrasim("train", *stores, "--task", "layers", "--inputs", "measures", "--epochs", "1", "-o", path)
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options", "says"),
+    [
+        ("layers", ["--recipe", "paper"], "--recipe paper is about rows"),
+        ("layers", ["--objective", "deepcka"], "--objective deepcka does not go with --inputs measures"),
+        ("layers", ["--anchors", "4"], "--anchors goes with --inputs anchors"),
+        ("multilingual", [], "compares whole layers; it goes with bench layers"),
+    ],
+)
+def test_what_encoders_of_measures_do_not_have_is_refused(stores, tmp_path, benchmark, options, says):
+    trains = [word for store in stores for word in ("--train", store)]
+    more = ["--inputs", "measures", "--encoder-dir", tmp_path, *options]
+    done = contrasim("bench", benchmark, *stores, *trains, *more)
+    assert (done.code, done.stdout) == (2, "")
+    assert says in done.stderr

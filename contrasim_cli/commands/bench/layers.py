@@ -111,15 +111,15 @@ def layers_benchmark(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    Unless --measure alone is given, or --train, the encoder of the package, universal, is shown beside all others.
+    Unless --measure alone is given, the encoder of the package, universal, is shown beside all others.
     Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
     if hold_out_models and not (train or encoder):
         raise UsageError(
             "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
         )
-    if encoder or not (measure or train):
-        measure = measure or ([] if encoder else ["cka"])
+    if encoder or train or not measure:
+        measure = measure or ([] if encoder or train else ["cka"])
         encoder = list(dict.fromkeys([*(encoder or ()), Path(universal.NAME)]))
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():

@@ -74,7 +74,8 @@ InputsOption = Annotated[
     r.RowsIn,
     typer.Option(
         "--inputs",
-        help="What encoders are trained on: rows as they are, or by their likeness to anchor rows, for any model.",
+        help="What encoders are trained on: rows as they are; by their likeness to anchor rows, for any model; or closed-form "
+        "measures of whole layers (bench layers), for any model.",
     ),
 ]
 AnchorSide = Annotated[
@@ -141,8 +142,10 @@ class TrainOptions:
         alone = [name for name, given in asked.items() if given]
         if alone and not self.train:
             raise UsageError(f"{alone[0]} is about training; give --train STORE with it")
-        if self.anchors and self.inputs is r.RowsIn.raw:
+        if self.anchors and self.inputs is not r.RowsIn.anchors:
             raise UsageError("--anchors goes with --inputs anchors")
+        if self.inputs is r.RowsIn.measures:
+            r.check_measured(self.recipe, [objective.value for objective in self.objective or ()])
         if self.lr is not None and not self.lr > 0:
             raise UsageError(f"--lr {self.lr:g}: must be greater than 0")
         names = [objective.value for objective in self.objective or ()]
@@ -154,6 +157,8 @@ class TrainOptions:
         """How encoders are trained."""
         from contrasim_cli.benchmarks.encoders import Training
 
+        if task != "layers" and self.inputs is r.RowsIn.measures:
+            raise UsageError("--inputs measures compares whole layers; it goes with bench layers")
         first = seed if self.train_seed is None else self.train_seed
         given: dict[str, Any] = {
             "epochs": self.epochs,
