@@ -27,8 +27,7 @@ from contrasim_cli.recipes import OBJECTIVES, chosen
 from contrasim_cli.results import PlanRow
 from contrasim_cli.scoring import Scorer, learned_scorer
 from contrasim_cli.stacking.measures import SCALED
-from contrasim_cli.training import Data, Order, check_data, partial_path
-from contrasim_cli.training import stacked
+from contrasim_cli.training import Data, Order, check_data, partial_path, stacked
 from contrasim_cli.training.estimate import step_seconds
 from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, train_encoder
 from contrasim_cli.training.rows import content_digest
