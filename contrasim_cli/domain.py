@@ -15,10 +15,10 @@ or of one that began as it.
 """
 
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,10 +26,8 @@ import numpy.typing as npt
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex
 
-if TYPE_CHECKING:
-    from contrasim_cli.anchors import Anchored
-
 Doubles = npt.NDArray[np.float64]
+Anchored = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]  # rows [n, p] as anchors describe them [n, features]
 
 # of 300 layers of 14 kinds of networks, test rows of the trained model lie at 0.05 at most, also 50 rows alone; mean-pooled rows
 # lie at 0.23 or further from [CLS] rows
@@ -104,7 +102,7 @@ def sampled_rows(n_rows: int) -> RowIndex:
     return np.unique(starts[:, None] + np.arange(SAMPLED // RUNS))
 
 
-def moments(view: View, layer: str, anchored: "Anchored | None" = None) -> Moments:
+def moments(view: View, layer: str, anchored: Anchored | None = None) -> Moments:
     """Of a sample of one layer's rows, as the view has them, or as anchors describe them."""
     rows = view.read(layer, sampled_rows(view.n_rows))
     return Moments.of(rows if anchored is None else anchored(rows))
@@ -118,7 +116,7 @@ def pooled(parts: Sequence[Moments]) -> Moments:
 
 
 def noted(
-    views: Sequence[View], layers: Sequence[Sequence[str]], anchored: "Mapping[tuple[int, str], Anchored] | None" = None
+    views: Sequence[View], layers: Sequence[Sequence[str]], anchored: Mapping[tuple[int, str], Anchored] | None = None
 ) -> list[dict[str, Any]]:
     """What a checkpoint keeps of its training stores: for `trained_stores`.
 

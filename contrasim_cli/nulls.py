@@ -24,8 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-TIE = 1e-9  # scores closer than this part of them differ by rounding
-SINGLE_TIE = 1e-7  # those of rows that are encoded in float32
+from contrasim_cli.ties import SINGLE_TIE, TIE
 
 Values = npt.NDArray[np.float64]
 

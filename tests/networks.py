@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli.extraction.inputs import array_source, text_source
-from contrasim_cli.extraction.models import ModelOptions, Network, load
+from contrasim_cli.extraction.networks.load import load
+from contrasim_cli.extraction.networks.network import ModelOptions, Network
+from contrasim_cli.extraction.sources.open import array_source, text_source
 
 Rows = Mapping[str, np.ndarray[Any, Any]]
 

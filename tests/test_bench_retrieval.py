@@ -20,7 +20,7 @@ from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, train
 from contrasim_cli.benchmarks.rows import Room
 from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import View
 from contrasim_cli.transforms import Standardization

@@ -14,7 +14,8 @@ from test_cli import imported
 
 from contrasim_cli.benchmarks import sanity
 from contrasim_cli.measures import INVARIANCES, MEASURES, Options
-from contrasim_cli.measures.protocol import Measure, similarity
+from contrasim_cli.measures.load import similarity
+from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.results import SanityRow
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import Store, open_store

@@ -11,12 +11,13 @@ import pytest
 import torch
 from helpers import run
 
+from contrasim_cli import confidence
 from contrasim_cli.confidence import DRAW, SHUFFLE, SUBSET, Asked, Confidence, Resampling, interval, significance
 from contrasim_cli.errors import InputError
-from contrasim_cli.grid import Grid
+from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.measures import MEASURES, Options
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 from contrasim_cli.report import render
 from contrasim_cli.results import Results, ScoreRow
 from contrasim_cli.scoring import Scorer, closed_form
@@ -37,7 +38,7 @@ def grid(folder: Path, stores: list[dict[str, Matrix]], scorers: list[Scorer], b
 
 def resampled(computed: Grid, **asked: int) -> dict[str, list[Confidence]]:
     """What is found, by measure, in the order of the cells."""
-    found = Resampling(computed, Asked(**asked)).compute()
+    found = confidence.compute(Resampling(computed, Asked(**asked)))
     return {
         scorer.name: [found[s, one, other] for one, other in computed.plan.cells()]
         for s, scorer in enumerate(computed.scorers)
@@ -56,7 +57,7 @@ def pair(seed: int, rows: int, signal: float = 1.0, width: int = 3) -> tuple[Mat
 def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tuple[int, int], budget: int) -> None:
     stores = made.related(2, 2, rows, widths)
     computed = grid(tmp_path, stores, closed_form(list(MEASURES), OPTIONS), budget)
-    computed.compute()
+    compute(computed)
     found = resampled(computed, bootstrap=7, permutations=9, seed=5)
     half, scale = rows // 2, (rows // 2 / (rows - rows // 2)) ** 0.5
     cells = [(x, y) for x in stores[0].values() for y in stores[1].values()]
@@ -85,7 +86,7 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
 def test_row_wise_intervals_equal_those_of_row_values(tmp_path: Path) -> None:
     x, y = pair(0, 3000)
     computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(["dot"]))
-    computed.compute()
+    compute(computed)
     (cell,) = resampled(computed, bootstrap=2000)["dot"]
     values = (x * y).sum(axis=1)
     error = 1.96 * values.std() / 3000**0.5
@@ -104,7 +105,7 @@ def test_intervals_hold_the_truth_of_many_rows_about_as_often_as_promised(tmp_pa
         x = rng.normal(size=(400, 3))
         y = x + spread**0.5 * rng.normal(size=(400, 3))
         computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(list(truth)))
-        computed.compute()
+        compute(computed)
         for name, (cell,) in resampled(computed, bootstrap=100, rows=rows, seed=seed).items():
             assert cell.ci_low is not None
             assert cell.ci_high is not None
@@ -125,14 +126,14 @@ def test_p_values_are_even_without_a_relation_and_small_with_one(tmp_path: Path)
         rng = np.random.default_rng([9, seed])
         stores = [{"l": rng.normal(size=(30, 3))} for _ in range(2)]
         computed = grid(tmp_path, stores, closed_form(names, OPTIONS))
-        computed.compute()
+        compute(computed)
         for name, (cell,) in resampled(computed, permutations=39, seed=seed).items():
             assert cell.p_value is not None
             even[name].append(cell.p_value)
     assert all(0.35 < np.mean(values) < 0.65 for values in even.values()), even
     x, y = pair(1, 60, signal=2.0)
     related = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(names, OPTIONS))
-    related.compute()
+    compute(related)
     for name, (cell,) in resampled(related, permutations=99).items():
         assert cell.p_value == 0.01, name
         assert cell.z_score is not None
@@ -143,7 +144,7 @@ def test_p_values_are_even_without_a_relation_and_small_with_one(tmp_path: Path)
 def test_a_layer_and_itself_are_significantly_similar_in_each_measures_own_direction(tmp_path: Path, name: str) -> None:
     x, _ = pair(2, 30)
     computed = grid(tmp_path, [{"l": x}, {"l": x}], closed_form([name], OPTIONS))
-    computed.compute()
+    compute(computed)
     (cell,) = resampled(computed, permutations=19)[name]
     assert cell.p_value == 0.05
     assert cell.z_score is not None
@@ -156,7 +157,7 @@ def test_measures_that_do_not_see_pairing_have_p_1_and_no_z(
 ) -> None:
     x, y = pair(2, 30)
     computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form([name, "cka"]))
-    computed.compute()
+    compute(computed)
     with caplog.at_level("INFO", "contrasim_cli"):
         assert resampled(computed, permutations=19)[name] == [Confidence(p_value=1.0)]
     told = "every shuffle of rows scores the same for 1 pair(s) of layers, so that p is 1 and there is no z-score"
@@ -165,7 +166,7 @@ def test_measures_that_do_not_see_pairing_have_p_1_and_no_z(
 
 def test_a_seed_repeats(tmp_path: Path) -> None:
     computed = grid(tmp_path, made.related(2, 2, 100, (6,)), closed_form(["cka", "dot", "pwcca", "rsa", "jaccard_knn"]))
-    computed.compute()
+    compute(computed)
     first, again, other = (resampled(computed, bootstrap=9, permutations=9, rows=50, seed=s) for s in (3, 3, 4))
     assert again == first
     assert all(one != two for name in first for one, two in zip(first[name], other[name], strict=True))
@@ -176,7 +177,7 @@ def test_rows_that_are_streamed_give_the_same(tmp_path: Path) -> None:
     found = []
     for budget in (LARGE, 300_000):
         computed = grid(tmp_path, stores, closed_form(["cka", "pwcca", "dot"]), budget)
-        computed.compute()
+        compute(computed)
         assert computed.reader.in_memory == (budget == LARGE)
         found.append(resampled(computed, bootstrap=20, permutations=20, rows=50))
     for name in ("cka", "pwcca"):
@@ -187,7 +188,7 @@ def test_rows_that_are_streamed_give_the_same(tmp_path: Path) -> None:
 def test_a_subset_is_drawn_from_all_rows_and_the_spread_scaled_to_them(tmp_path: Path) -> None:
     x, y = pair(4, 800)
     computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(["cka"]))
-    computed.compute()
+    compute(computed)
     (all_rows,) = resampled(computed, bootstrap=200, rows=800)["cka"]
     (some,) = resampled(computed, bootstrap=200, rows=200)["cka"]
     widths = [cell.ci_high - cell.ci_low for cell in (all_rows, some)]  # type: ignore[operator]
@@ -208,7 +209,7 @@ def test_where_a_score_is_undefined_everything_is(tmp_path: Path) -> None:
     x, y = pair(5, 30)
     stores = [{"l": x, "constant": np.ones((30, 3))}, {"l": y}]
     computed = grid(tmp_path, stores, closed_form(["cka", "cca", "cosine", "mutual_knn"]))
-    computed.compute()
+    compute(computed)
     for name, cells in resampled(computed, bootstrap=10, permutations=10).items():
         assert None not in cells[0], name
         if name != "cosine":

@@ -21,7 +21,7 @@ from contrasim_cli.grid import Grid, energies, kernels, layer_grids
 from contrasim_cli.grid import plan as plan_module
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.measures import MEASURES, Options, cca, statistics
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 from contrasim_cli.scoring import Scorer, closed_form
 from contrasim_cli.store import View, open_store
 

@@ -18,7 +18,7 @@ from stores import values, write
 
 from contrasim_cli import encoder, snapshot
 from contrasim_cli.errors import InputError
-from contrasim_cli.extraction.arrays import array_source
+from contrasim_cli.extraction.sources.arrays import array_source
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import align, open_store
 

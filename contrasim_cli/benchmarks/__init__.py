@@ -4,8 +4,6 @@ from itertools import permutations
 
 from contrasim_cli.errors import UsageError
 
-STRICTLY = 1e-6  # relative; by less than this nothing is greater, so that rounding wins nothing
-
 
 def model_pairs(n_models: int, every: bool) -> list[tuple[int, int]]:
     """(0, 1), (2, 3), …, or every ordered pair.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import STRICTLY, model_pairs
+from contrasim_cli.benchmarks import model_pairs
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.errors import MismatchError, raise_all
 from contrasim_cli.files import quoted
@@ -24,6 +24,7 @@ from contrasim_cli.grid.plan import Plan
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer, by_standardization
 from contrasim_cli.store import View
+from contrasim_cli.ties import STRICTLY
 from contrasim_cli.transforms import Standardizer
 
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, defined_mean, mean, spread
 from contrasim_cli.results import ALL, BenchRow
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.ties import STRICTLY
 
 
 class Judged(NamedTuple):

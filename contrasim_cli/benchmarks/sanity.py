@@ -28,7 +28,6 @@ import numpy.typing as npt
 import torch
 
 from contrasim_cli.anchors import Anchoring
-from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import INVARIANCES
@@ -36,6 +35,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.results import SanityRow
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store
+from contrasim_cli.ties import STRICTLY
 from contrasim_cli.transforms import Standardization, Statistics, transform
 
 log = logging.getLogger(__name__)

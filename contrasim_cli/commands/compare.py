@@ -97,7 +97,7 @@ class Found:
         """Work off the scorers at these positions, on the rows of this plan's views."""
         import torch
 
-        from contrasim_cli.confidence import Resampling
+        from contrasim_cli.confidence import Resampling, compute
         from contrasim_cli.grid import Grid, layer_grids
 
         request, scorers = self.request, [self.scorers[s] for s in members]
@@ -117,7 +117,7 @@ class Found:
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
         self.about["max_rows"] = self.about.get("max_rows") or grid.rows_of_subset
         if resampling:
-            found = resampling.compute()
+            found = compute(resampling)
             self.confidence |= {(members[s], one, other): sure for (s, one, other), sure in found.items()}
             _merge(self.about, resampling.about)
             resampling.note()

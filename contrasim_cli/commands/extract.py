@@ -20,9 +20,9 @@ from contrasim_cli.written import cell
 if TYPE_CHECKING:
     from contrasim_cli.extraction.estimate import Estimate
     from contrasim_cli.extraction.importing import ImportOptions
-    from contrasim_cli.extraction.inputs import Source
-    from contrasim_cli.extraction.models import ModelOptions, Network
+    from contrasim_cli.extraction.networks.network import ModelOptions, Network
     from contrasim_cli.extraction.run import RunOptions
+    from contrasim_cli.extraction.sources.open import Source
 
 log = logging.getLogger(__name__)
 
@@ -188,21 +188,22 @@ def _convert(path: Path, options: "ImportOptions", dry_run: bool) -> None:
 
 def _import_options(chosen: Mapping[str, Any], said: Mapping[str, Any], **options: Any) -> "ImportOptions":
     from contrasim_cli.extraction.importing import ImportOptions
-    from contrasim_cli.extraction.inputs import Choice
+    from contrasim_cli.extraction.sources.open import Choice
     from contrasim_cli.store import Reading
 
     return ImportOptions(choice=Choice(**chosen), reading=Reading(**said), **options)
 
 
 def _sources(kind: str, path: Path | None, chosen: Mapping[str, Any], **columns: Any) -> "list[Source]":
-    from contrasim_cli.extraction.inputs import Choice, InputOptions, open_sources
+    from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sources
 
     return [] if path is None else open_sources(InputOptions(kind, path, choice=Choice(**chosen), **columns))
 
 
 def _load(source: "Source | None", device: Device | None, **options: Any) -> "tuple[Network, ModelOptions]":
     from contrasim_cli.device import pick_device
-    from contrasim_cli.extraction.models import ModelOptions, load
+    from contrasim_cli.extraction.networks.load import load
+    from contrasim_cli.extraction.networks.network import ModelOptions
 
     how = ModelOptions(device=pick_device(_value(device)), **options)
     with _without_stdout():
@@ -219,7 +220,7 @@ def _run_options(network: "Network", model: "ModelOptions", source: "Source", **
 
 def _unit(model: "ModelOptions", source: "Source") -> str:
     """What a row is, unless the user names it."""
-    from contrasim_cli.extraction.models import is_factory
+    from contrasim_cli.extraction.networks.load import is_factory
 
     if source.kind == "text":
         return "word" if model.unit == "word" else "token" if model.pool == "none" else "sentence"
@@ -240,7 +241,7 @@ def _run(network: "Network", model: "ModelOptions", source: "Source", run: "RunO
 
 def _print_layers(network: "Network", sources: "Sequence[Source]") -> None:
     from contrasim_cli.extraction.estimate import layer_table
-    from contrasim_cli.extraction.models import layer_widths
+    from contrasim_cli.extraction.networks.load import layer_widths
 
     with _without_stdout():
         if not sources:

@@ -28,7 +28,8 @@ Nothing is factored anew for a shuffle: a shuffled layer is the prepared one wit
 shuffle has a seed of its own, so that no result depends on how many are worked off at once; blocks apart.
 """
 
+from contrasim_cli.confidence.compute import compute
 from contrasim_cli.confidence.estimates import Asked, Confidence, interval, significance
 from contrasim_cli.confidence.resampling import DRAW, SHUFFLE, SUBSET, Resampling
 
-__all__ = ["DRAW", "SHUFFLE", "SUBSET", "Asked", "Confidence", "Resampling", "interval", "significance"]
+__all__ = ["DRAW", "SHUFFLE", "SUBSET", "Asked", "Confidence", "Resampling", "compute", "interval", "significance"]

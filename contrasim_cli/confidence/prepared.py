@@ -3,21 +3,19 @@
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from contrasim_cli.confidence.estimates import Use, Values
+from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Layer, whole
 from contrasim_cli.grid.plan import Kept, size, spans
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
 from contrasim_cli.scoring import Scorer
-
-if TYPE_CHECKING:
-    from contrasim_cli.confidence.resampling import Resampling
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +32,7 @@ GROWTH = {
 }  # θ ∝ rows to this power
 
 
-def _subset_rows(sampling: "Resampling", scorer: Scorer, layer: Layer) -> Tensor:
+def _subset_rows(sampling: Resampling, scorer: Scorer, layer: Layer) -> Tensor:
     """The subset [n, p], read and encoded once."""
     key = (id(scorer.checkpoint), layer)
     if key not in sampling._encoded:
@@ -42,7 +40,7 @@ def _subset_rows(sampling: "Resampling", scorer: Scorer, layer: Layer) -> Tensor
     return sampling._encoded[key]
 
 
-def compute(sampling: "Resampling", members: Sequence[int]) -> None:
+def compute(sampling: Resampling, members: Sequence[int]) -> None:
     """Intervals from halves of the subset, p-values from its shuffled rows; of measures that share prepared layers."""
     if sampling.asked.bootstrap:
         _draw_halves(sampling, members)
@@ -51,20 +49,20 @@ def compute(sampling: "Resampling", members: Sequence[int]) -> None:
         _shuffle_prepared(sampling, members)
 
 
-def _scored_rows(sampling: "Resampling", scorer: Scorer) -> int:
+def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
     """Rows that the score is of."""
     limited = sampling.grid.rows_of_subset if scorer.entry.quadratic else None
     return limited or sampling.grid.plan.n_rows
 
 
-def _scale(sampling: "Resampling", scorer: Scorer) -> float:
+def _scale(sampling: Resampling, scorer: Scorer) -> float:
     """What takes the spread of scores on m of n rows to that of the score on all N."""
     rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
     growth = (rows / sampling.half) ** GROWTH.get(scorer.entry.name, 0.0)
     return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
 
 
-def _draw_halves(sampling: "Resampling", members: Sequence[int]) -> None:
+def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     replicates, count = sampling.asked.bootstrap, len(sampling.subset)
     scorers = [sampling.grid.scorers[s] for s in members]
     for scorer in scorers:
@@ -94,7 +92,7 @@ def _draw_halves(sampling: "Resampling", members: Sequence[int]) -> None:
         sampling.set_intervals(s, cells, _scale(sampling, sampling.grid.scorers[s]))
 
 
-def _warn_narrow(sampling: "Resampling", scorer: Scorer) -> None:
+def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
     widest = max(
         sampling.width(scorer, one) + sampling.width(scorer, other) for one, other in sampling.grid.plan.cells()
     )
@@ -108,12 +106,12 @@ def _warn_narrow(sampling: "Resampling", scorer: Scorer) -> None:
         )
 
 
-def _together(sampling: "Resampling", each: int) -> int:
+def _together(sampling: Resampling, each: int) -> int:
     """Replicates worked off at once, of so many bytes each."""
     return max(1, min(CHUNK_BYTES, sampling.room // 4) // max(1, each))
 
 
-def _prepare(sampling: "Resampling", scorer: Scorer, rows: Tensor) -> Any:
+def _prepare(sampling: Resampling, scorer: Scorer, rows: Tensor) -> Any:
     """Rows [n, p], or [c, m, p] of draws, as the measure prepares them; CKA's as Gram matrices where those cost less."""
     prepared = scorer.measure.prepare(rows)
     if isinstance(prepared, Centred | Debiased) and _gram_is_cheaper(sampling, scorer, rows.shape[-2], rows.ndim > 2):
@@ -121,7 +119,7 @@ def _prepare(sampling: "Resampling", scorer: Scorer, rows: Tensor) -> Any:
     return prepared
 
 
-def _gram_is_cheaper(sampling: "Resampling", scorer: Scorer, count: int, drawn: bool) -> bool:
+def _gram_is_cheaper(sampling: Resampling, scorer: Scorer, count: int, drawn: bool) -> bool:
     """Count operations of a replicate: cross products of features, or of Gram matrices, made for a draw or shuffled."""
     plan = sampling.grid.plan
     cells = [(sampling.width(scorer, one), sampling.width(scorer, other)) for one, other in plan.cells()]
@@ -130,7 +128,7 @@ def _gram_is_cheaper(sampling: "Resampling", scorer: Scorer, count: int, drawn: 
 
 
 def _compared(
-    sampling: "Resampling", members: Sequence[int], kept: "Kept", ones: Sequence[Layer], others: Sequence[Layer]
+    sampling: Resampling, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], others: Sequence[Layer]
 ) -> Iterator[tuple[int, tuple[Layer, Layer], Tensor]]:
     """Scores [c] of all layers of one side with all of the other, both with a leading dimension c."""
     compares = {s: sampling.grid.scorers[s].measure.compare for s in members}
@@ -146,7 +144,7 @@ def _compared(
                 yield s, (one, other), OF_INNER_PRODUCT[compare](products[:, i, j]).cpu()
 
 
-def _shuffle_prepared(sampling: "Resampling", members: Sequence[int]) -> None:
+def _shuffle_prepared(sampling: Resampling, members: Sequence[int]) -> None:
     """Shuffles of the subset, for scorers that take as many: those of one measure, or of one encoder."""
     scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
     kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), sampling.room)
@@ -164,7 +162,7 @@ def _shuffle_prepared(sampling: "Resampling", members: Sequence[int]) -> None:
         sampling.set_shuffled(s, Use(count, f"{count} rows of Y"), observed, shuffled, _level(sampling, s))
 
 
-def _level(sampling: "Resampling", s: int) -> Values | None:
+def _level(sampling: Resampling, s: int) -> Values | None:
     """[cells] the mean of CKA over all shuffles of all rows: tr K tr L / (n - 1), K and L its centred kernels of norm 1.
 
     None of what has no null.
@@ -180,7 +178,7 @@ def _level(sampling: "Resampling", s: int) -> Values | None:
 
 
 def _shuffle_layer(
-    sampling: "Resampling",
+    sampling: Resampling,
     members: Sequence[int],
     kept: "Kept",
     ones: Sequence[Layer],
@@ -208,7 +206,7 @@ def _shuffle_layer(
 
 
 def _against(
-    sampling: "Resampling", members: Sequence[int], kept: "Kept", ones: Sequence[Layer], shuffled: Any
+    sampling: Resampling, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], shuffled: Any
 ) -> Iterator[tuple[int, Layer, Tensor]]:
     """Scores [c] of layers with a shuffled one."""
     values = flat(shuffled)
@@ -224,7 +222,7 @@ def _against(
                     yield s, one, OF_INNER_PRODUCT[compare](products[i])
 
 
-def _fitting(sampling: "Resampling", layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
+def _fitting(sampling: Resampling, layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
     """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
     step = max(1, min(CHUNK_BYTES, sampling.room // 4) // (8 * each)) if each else len(layers)
     for start in range(0, len(layers), step):

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrasim_cli.confidence import prepared, rowwise, stacked
 from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
@@ -50,38 +49,14 @@ class Resampling:
     def _check_memory(self, count: int) -> None:
         widths = [self.grid.plan.width(layer) for layer in self.grid.plan.layers]
         need = 8 * count * (sum(widths) + 4 * max(count, *widths))
-        if self._wholes and need > self.grid.reader.free:
+        if self.wholes and need > self.grid.reader.free:
             raise InputError(
                 f"--confidence-rows {count} needs about {need / 2**20:.0f} MiB besides what is kept, --memory leaves "
                 f"{self.grid.reader.free / 2**20:.0f}; raise --memory or ask for fewer rows"
             )
 
-    def compute(self) -> dict[Cell, Confidence]:
-        """Everything asked for; `intervals` and `shuffles` then say how."""
-        self.found = {
-            (s, *cell): Confidence() for s in range(len(self.grid.scorers)) for cell in self.grid.plan.cells()
-        }
-        rowwise_scorers = [s for s, scorer in enumerate(self.grid.scorers) if scorer.measure.rowwise is not None]
-        if rowwise_scorers:
-            rowwise.compute(self, rowwise_scorers)
-        if together := [s for s, scorer in enumerate(self.grid.scorers) if scorer.stacked]:
-            stacked.compute(self, together)
-        for members in self._wholes:
-            prepared.compute(self, members)
-        self._note_blind()
-        return self.found
-
-    def _note_blind(self) -> None:
-        """Say where shuffles tell nothing."""
-        for s, scorer in enumerate(self.grid.scorers):
-            cells = [self.found[(s, *cell)] for cell in self.grid.plan.cells()]
-            blind = sum(cell.p_value == 1.0 and cell.z_score is None for cell in cells)
-            if blind and self.asked.permutations > 1:
-                text = "%s: every shuffle of rows scores the same for %d pair(s) of layers, so that p is 1 and there is no z-score"
-                log.info(text, scorer.name, blind)
-
     @property
-    def _wholes(self) -> list[list[int]]:
+    def wholes(self) -> list[list[int]]:
         """Scorers whose cells are compared one by one, those together that share prepared layers."""
         groups: dict[Any, list[int]] = {}
         for s, scorer in enumerate(self.grid.scorers):

@@ -1,7 +1,6 @@
 """Confidence of row-wise measures and learned scores, from their values per row."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -9,11 +8,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.confidence.estimates import Use, Values
+from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.plan import spans
-
-if TYPE_CHECKING:
-    from contrasim_cli.confidence.resampling import Resampling
 
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
 DRAWN_TOGETHER = 256  # replicates whose weights are drawn together
@@ -23,7 +20,7 @@ ROLLS = 8  # of rows that do not fit in memory, which are read and encoded once 
 LINEAR = ("dot", "cosine")
 
 
-def compute(sampling: "Resampling", members: Sequence[int]) -> None:
+def compute(sampling: Resampling, members: Sequence[int]) -> None:
     """Intervals from weighted sums over all rows, p-values from shuffled pairs of rows."""
     plan, cells = sampling.grid.plan, list(sampling.grid.plan.cells())
     if sampling.asked.bootstrap:
@@ -39,7 +36,7 @@ def compute(sampling: "Resampling", members: Sequence[int]) -> None:
             _shuffle(sampling, s)
 
 
-def _shuffle(sampling: "Resampling", s: int) -> None:
+def _shuffle(sampling: Resampling, s: int) -> None:
     """Shuffles of all rows: in memory where these fit there as the measure takes them, else block by block."""
     grid = sampling.grid
     n_rows = grid.plan.n_rows
@@ -52,12 +49,12 @@ def _shuffle(sampling: "Resampling", s: int) -> None:
     sampling.set_shuffled(s, Use(n_rows, how), observed.numpy(), shuffled.numpy(), level)
 
 
-def _mapped_bytes(sampling: "Resampling", s: int) -> int:
+def _mapped_bytes(sampling: Resampling, s: int) -> int:
     widths = [sampling.width(sampling.grid.scorers[s], layer) for layer in sampling.grid.plan.layers]
     return 8 * sampling.grid.plan.n_rows * sum(widths)
 
 
-def _bootstrap_means(sampling: "Resampling", members: Sequence[int]) -> Values:
+def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
     """[B, scorers · cells] means over rows drawn with replacement, as weighted sums over blocks of rows."""
     plan = sampling.grid.plan
     rows, replicates = plan.n_rows, sampling.asked.bootstrap
@@ -75,7 +72,7 @@ def _bootstrap_means(sampling: "Resampling", members: Sequence[int]) -> Values:
     return (total / rows).numpy()
 
 
-def _row_values(sampling: "Resampling", members: Sequence[int], start: int, stop: int) -> Tensor:
+def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: int) -> Tensor:
     """f(x_r, y_r) [rows, scorers · cells] of a block, in smaller ones where that does not fit."""
     grid = sampling.grid
     encoded = max(grid.scorers[s].encoded for s in members)
@@ -89,7 +86,7 @@ def _row_values(sampling: "Resampling", members: Sequence[int], start: int, stop
     return torch.cat(found)
 
 
-def _values_of(sampling: "Resampling", s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
+def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
     scorer = sampling.grid.scorers[s]
     form = scorer.measure.rowwise
     assert form is not None
@@ -99,7 +96,7 @@ def _values_of(sampling: "Resampling", s: int, raw: Mapping[Layer, Tensor], coun
 
 
 def _pairs(
-    sampling: "Resampling",
+    sampling: Resampling,
     first: Mapping[Layer, Tensor],
     second: Mapping[Layer, Tensor],
     function: Callable[[Tensor, Tensor], Tensor],
@@ -117,14 +114,14 @@ def _pairs(
         yield out
 
 
-def _cells(sampling: "Resampling", s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
+def _cells(sampling: Resampling, s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
     """[cells] Σ_r f(x_r, y_r) of mapped rows."""
     form = sampling.grid.scorers[s].measure.rowwise
     assert form is not None
     return torch.cat([values.flatten() for values in _pairs(sampling, first, second, form.sums)])
 
 
-def _shuffle_pairs(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
+def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
     """Mean of f(x_r, y_r) [cells], that of f(x_r, y_π(r)) for every shuffle π [B, cells], and mean rows [1, p]; mapped once."""
     scorer, plan = sampling.grid.scorers[s], sampling.grid.plan
     form = scorer.measure.rowwise
@@ -150,7 +147,7 @@ def _shuffle_pairs(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dict
     return observed, torch.stack(found), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
 
 
-def _shuffle_blocks(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
+def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
     """The same of rows that do not fit, mapped once and again for each roll.
 
     The rows of Y are rolled by a seeded offset, which reads them in order, and shuffled within each block: so that what
@@ -177,7 +174,7 @@ def _shuffle_blocks(sampling: "Resampling", s: int) -> tuple[Tensor, Tensor, dic
     return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
 
 
-def _mapped(sampling: "Resampling", s: int, start: int, stop: int) -> dict[Layer, Tensor]:
+def _mapped(sampling: Resampling, s: int, start: int, stop: int) -> dict[Layer, Tensor]:
     """Rows of all layers as the measure takes them; behind the last row comes the first."""
     grid, n_rows = sampling.grid, sampling.grid.plan.n_rows
     form = grid.scorers[s].measure.rowwise

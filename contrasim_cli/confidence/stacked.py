@@ -6,22 +6,20 @@ which the second store's rows are shuffled.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.confidence.estimates import Use
+from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli.grid import Cell, Grid
+from contrasim_cli.grid.compute import compute as compute_grid
 from contrasim_cli.grid.stacked import taken
-
-if TYPE_CHECKING:
-    from contrasim_cli.confidence.resampling import Resampling
-    from contrasim_cli.grid.grid import Cell
 
 Rows = npt.NDArray[np.int64]
 
 
-def compute(sampling: "Resampling", members: Sequence[int]) -> None:
+def compute(sampling: Resampling, members: Sequence[int]) -> None:
     """Both kinds of replicates, of all these scorers together."""
     if sampling.asked.bootstrap:
         _halves(sampling, members)
@@ -29,7 +27,7 @@ def compute(sampling: "Resampling", members: Sequence[int]) -> None:
         _shuffles(sampling, members)
 
 
-def _halves(sampling: "Resampling", members: Sequence[int]) -> None:
+def _halves(sampling: Resampling, members: Sequence[int]) -> None:
     subset, count, rows = sampling.subset.numpy(), len(sampling.subset), sampling.grid.scored_rows
     found = []
     with sampling.grid.progress("subsampling", sampling.asked.bootstrap, "draws") as advance:
@@ -45,7 +43,7 @@ def _halves(sampling: "Resampling", members: Sequence[int]) -> None:
         sampling.intervals[sampling.grid.scorers[s].name] = Use(count, method)
 
 
-def _shuffles(sampling: "Resampling", members: Sequence[int]) -> None:
+def _shuffles(sampling: Resampling, members: Sequence[int]) -> None:
     subset, count = sampling.subset.numpy(), len(sampling.subset)
     observed = _scores(sampling, members, subset, None)
     found = []
@@ -61,10 +59,8 @@ def _shuffles(sampling: "Resampling", members: Sequence[int]) -> None:
         sampling.shuffles[sampling.grid.scorers[s].name] = Use(count, f"{count} rows of Y")
 
 
-def _scores(sampling: "Resampling", members: Sequence[int], rows: Rows, order: Rows | None) -> "dict[Cell, float]":
+def _scores(sampling: Resampling, members: Sequence[int], rows: Rows, order: Rows | None) -> dict[Cell, float]:
     """Scores on these rows of every pair of stores, those of the second store in another order where one is given."""
-    from contrasim_cli.grid import Grid
-
     grid = sampling.grid
     found: dict[Cell, float] = {}
     scorers = [grid.scorers[s] for s in members]
@@ -72,5 +68,5 @@ def _scores(sampling: "Resampling", members: Sequence[int], rows: Rows, order: R
         views = list(grid.plan.views)
         views[a], views[b] = taken(views[a], rows), taken(views[b], rows if order is None else rows[order])
         inner = Grid(replace(grid.plan, views=views, pairs=[(a, b)]), scorers, grid.device, grid.budget, seed=grid.seed)
-        found |= inner.compute()
+        found |= compute_grid(inner)
     return found

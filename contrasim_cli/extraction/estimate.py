@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from contrasim_cli.errors import InputError, OutputError
-from contrasim_cli.extraction.models import Network
-from contrasim_cli.extraction.parts import Sizes
-from contrasim_cli.extraction.source import BadItem, Source
+from contrasim_cli.extraction.networks.network import Network
+from contrasim_cli.extraction.shards import Sizes
+from contrasim_cli.extraction.sources.source import BadItem, Source
 from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.store import LayerSpec

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.extraction.configuration import digest_of_ids, finished, provenance_of, versions
 from contrasim_cli.extraction.estimate import Estimate, check_room
+from contrasim_cli.extraction.provenance import digest_of_ids, finished, provenance_of, versions
 from contrasim_cli.extraction.run import note_written
-from contrasim_cli.extraction.source import (
+from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
     Chosen,

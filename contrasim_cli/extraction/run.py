@@ -17,13 +17,13 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import ContraSimError, InputError, Terminated, out_of_memory
-from contrasim_cli.extraction import parts
-from contrasim_cli.extraction.configuration import configuration, finished, provenance_of
+from contrasim_cli.extraction import shards as parts
+from contrasim_cli.extraction.batching import Ahead, Batch, BatchSize, Done, Piece, Reader
 from contrasim_cli.extraction.estimate import Estimate, check_room, estimate, layer_table, shape
-from contrasim_cli.extraction.models import Inputs, ModelOptions, Network
-from contrasim_cli.extraction.parts import Parts, Rows
-from contrasim_cli.extraction.reading import Ahead, Batch, BatchSize, Done, Piece, Reader
-from contrasim_cli.extraction.source import SHOWN, Source, note_left_out, shown
+from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, Network
+from contrasim_cli.extraction.provenance import configuration, finished, provenance_of
+from contrasim_cli.extraction.shards import Parts, Rows
+from contrasim_cli.extraction.sources.source import SHOWN, Source, note_left_out, shown
 from contrasim_cli.files import check_output, quoted
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import StoreWriter

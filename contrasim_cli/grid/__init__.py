@@ -14,7 +14,8 @@ Each layer is read in blocks of rows and factored once. Which way a measure goes
 Memory is bounded by a budget: what does not fit is worked off in tiles of layers, each with a pass of its own.
 """
 
-from contrasim_cli.grid.grid import Cell, Grid, layer_grids
+from contrasim_cli.grid.compute import compute, layer_grids
+from contrasim_cli.grid.grid import Cell, Grid
 from contrasim_cli.grid.plan import Layer, Plan
 
-__all__ = ["Cell", "Grid", "Layer", "Plan", "layer_grids"]
+__all__ = ["Cell", "Grid", "Layer", "Plan", "compute", "layer_grids"]

@@ -1,17 +1,13 @@
 """Measures that are sums over batches of consecutive rows, each of which is read once."""
 
-from typing import TYPE_CHECKING
-
 import torch
 
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import spans
 from contrasim_cli.measures.protocol import BatchForm
 
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
-
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """The kernels of a batch of all layers at once, whose inner products are added up."""
     layers = grid.plan.layers
     place = {layer: k for k, layer in enumerate(layers)}
@@ -24,7 +20,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
             grid.scores[s, one, other] = float(form.score(total[i, j], total[i, i], total[j, j]))
 
 
-def _sums(grid: "Grid", form: BatchForm) -> torch.Tensor:
+def _sums(grid: Grid, form: BatchForm) -> torch.Tensor:
     """[layers, layers] inner products of kernels, summed over batches."""
     layers, n_rows = grid.plan.layers, grid.plan.n_rows
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)

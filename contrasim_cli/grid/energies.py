@@ -10,18 +10,15 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.moments import passes
 from contrasim_cli.grid.plan import Layer, Rows, spans
 from contrasim_cli.measures.distances import sum_of
 from contrasim_cli.measures.protocol import Energies
-
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +61,7 @@ class KernelEnergies:
         )
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
     for precision in dict.fromkeys([grid.precision, torch.float64]):
         if members:
@@ -73,7 +70,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
             members = [s for s in members if not _resolved(grid, s, found)]
 
 
-def _resolved(grid: "Grid", s: int, found: KernelEnergies) -> bool:
+def _resolved(grid: Grid, s: int, found: KernelEnergies) -> bool:
     """Score all pairs of layers; whether the energies are fine enough wherever both sides vary."""
     energy, enough = grid.scorers[s].measure.energy, True
     assert energy is not None
@@ -85,7 +82,7 @@ def _resolved(grid: "Grid", s: int, found: KernelEnergies) -> bool:
     return enough
 
 
-def kernel_energies(grid: "Grid", precision: torch.dtype, diagonals: bool) -> KernelEnergies:
+def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> KernelEnergies:
     """The energies of all pairs of layers of a grid, of products in the given precision; diagonals where asked for, else 0."""
     rounding = EXACT if precision == torch.float64 else ROUNDED
     gram = gram_is_cheaper(grid)
@@ -107,7 +104,7 @@ def kernel_energies(grid: "Grid", precision: torch.dtype, diagonals: bool) -> Ke
     )
 
 
-def gram_is_cheaper(grid: "Grid") -> bool:
+def gram_is_cheaper(grid: Grid) -> bool:
     """Count the operations of both ways, and what Gram tiles have to read again."""
     n, plan = grid.plan.n_rows, grid.plan
     features = sum(2 * n * plan.width(one) * plan.width(other) for one, other in plan.cells())
@@ -124,7 +121,7 @@ def _nothing(layer: Layer, start: int, stop: int) -> Tensor:
     raise AssertionError("rows are read where Gram matrices or their diagonals are needed")
 
 
-def _streamed(grid: "Grid", precision: torch.dtype, scaled: bool) -> Rows:
+def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
     """Centred rows, with values near 1 where they are scaled, read from disk when asked for; their means take a pass."""
     layers, plan, reader = grid.plan.layers, grid.plan, grid.reader
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
@@ -144,7 +141,7 @@ def _streamed(grid: "Grid", precision: torch.dtype, scaled: bool) -> Rows:
     return centred
 
 
-def _diagonals(grid: "Grid", rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
+def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
     """Σ_r K_rr L_rr for every pair of layers, and the traces."""
     layers = grid.plan.layers
     products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
@@ -158,7 +155,7 @@ def _diagonals(grid: "Grid", rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer
     return pairs, dict(zip(layers, traces, strict=True))
 
 
-def _centred_views(grid: "Grid", precision: torch.dtype) -> dict[Layer, Tensor]:
+def _centred_views(grid: Grid, precision: torch.dtype) -> dict[Layer, Tensor]:
     """Centred rows of every layer with values near 1, those of one view side by side in one matrix."""
     centred: dict[Layer, Tensor] = {}
     for view in dict.fromkeys(view for view, _ in grid.plan.layers):
@@ -171,7 +168,7 @@ def _centred_views(grid: "Grid", precision: torch.dtype) -> dict[Layer, Tensor]:
     return centred
 
 
-def _centre_into(part: Tensor, grid: "Grid", layer: Layer) -> None:
+def _centre_into(part: Tensor, grid: Grid, layer: Layer) -> None:
     """Write the rows less their mean, times a power of two; in place, as a copy more costs a tenth of the products."""
     rows, first = grid.reader.rows(layer, 0, grid.plan.n_rows), grid.reader.first(layer)
     dtype = torch.promote_types(part.dtype, rows.dtype)
@@ -191,7 +188,7 @@ def _power_of_two(largest: float, dtype: torch.dtype) -> float:
     return 2.0 ** -max(-limit, min(limit, math.frexp(largest)[1]))
 
 
-def _feature_products(grid: "Grid", centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
+def _feature_products(grid: Grid, centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F: each layer against all layers of the other view in one product."""
     found: dict[Pair, Tensor] = {
         (layer, layer): _cross_energies(rows, rows, [rows.shape[1]])[0] for layer, rows in centred.items()
@@ -231,7 +228,7 @@ def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
     return [part.sum() for part in torch.split(columns, widths)]
 
 
-def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tensor]:
+def _streamed_products(grid: Grid, precision: torch.dtype) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F of moments that are added up over blocks of rows."""
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     found: dict[Pair, Tensor] = {}
@@ -245,7 +242,7 @@ def _streamed_products(grid: "Grid", precision: torch.dtype) -> dict[Pair, Tenso
     return found
 
 
-def _gram_products(grid: "Grid", rows: Rows, precision: torch.dtype) -> dict[Pair, Tensor]:
+def _gram_products(grid: Grid, rows: Rows, precision: torch.dtype) -> dict[Pair, Tensor]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
     layers, tiles = grid.plan.layers, _gram_tiles(grid)
     largest = max((bottom - top) * (right - left) for top, bottom, left, right in tiles)
@@ -263,13 +260,13 @@ def _gram_products(grid: "Grid", rows: Rows, precision: torch.dtype) -> dict[Pai
     return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
 
 
-def _gram_tiles(grid: "Grid") -> list[tuple[int, int, int, int]]:
+def _gram_tiles(grid: Grid) -> list[tuple[int, int, int, int]]:
     """Top, bottom, left, right of tiles that cover the upper half of an n × n matrix."""
     side = _tile_side(grid)
     return list(_upper_half(0, grid.plan.n_rows, side, min(LEAF_SIDE, side)))
 
 
-def _tile_side(grid: "Grid") -> int:
+def _tile_side(grid: Grid) -> int:
     """Rows of the largest tiles, as memory allows."""
     limit = min(TILE_BYTES, grid.reader.free // 4) / (4 * len(grid.plan.layers))
     side = int(limit**0.5)

@@ -1,18 +1,15 @@
 """Measures of two n × n matrices that are made of the distances between rows: worked off in tiles of all layers at once."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Layer
 from contrasim_cli.measures.protocol import PairForm
 from contrasim_cli.measures.tiles import Tile, Tiles
-
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
-    from contrasim_cli.scoring import Scorer
+from contrasim_cli.scoring import Scorer
 
 FEWEST_ROWS, TILE_SIDE = 256, 1024  # of a tile
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
@@ -20,7 +17,7 @@ TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
 Make = Callable[[Tile], Tensor]
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Each layer's matrix is fitted, then compared with all others tile by tile; distances are kept while there is room."""
     by_mapping: dict[object, list[int]] = {}
     for s in members:
@@ -35,7 +32,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
             _score(grid, s, tiles)
 
 
-def _tiles(grid: "Grid", scorer: "Scorer", form: PairForm, layer: Layer) -> Tiles:
+def _tiles(grid: Grid, scorer: "Scorer", form: PairForm, layer: Layer) -> Tiles:
     blocks = grid.blocks(scorer, layer)
     mapping = form.mapping(blocks)
     layers = len(grid.plan.layers)
@@ -55,7 +52,7 @@ def _even(n_rows: int, most: int) -> int:
     return -(-n_rows // -(-n_rows // most))
 
 
-def _score(grid: "Grid", s: int, tiles: Mapping[Layer, Tiles]) -> None:
+def _score(grid: Grid, s: int, tiles: Mapping[Layer, Tiles]) -> None:
     form = grid.scorers[s].measure.pairs
     assert form is not None
     layers = grid.plan.layers
@@ -72,7 +69,7 @@ def _score(grid: "Grid", s: int, tiles: Mapping[Layer, Tiles]) -> None:
         grid.scores[s, one, other] = float(form.score(total[i, j], total[i, i], total[j, j]))
 
 
-def _sums(grid: "Grid", form: PairForm, tiles: Mapping[Layer, Tiles], makes: Mapping[Layer, Make]) -> Tensor:
+def _sums(grid: Grid, form: PairForm, tiles: Mapping[Layer, Tiles], makes: Mapping[Layer, Make]) -> Tensor:
     """[layers, layers] inner products of the matrices; or squared norms of the differences that cells need."""
     plan, layers = grid.plan, grid.plan.layers
     place = {layer: k for k, layer in enumerate(layers)}

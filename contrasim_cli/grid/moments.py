@@ -3,16 +3,14 @@
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Layer, Plan, Rows, spans
 from contrasim_cli.measures.protocol import Moments
-
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +18,7 @@ log = logging.getLogger(__name__)
 SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Every layer's own part and every pair of one read of the rows, or of a few where the sums do not fit."""
     forms = {s: grid.scorers[s].measure.moments for s in members}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
@@ -39,13 +37,13 @@ def compute(grid: "Grid", members: list[int]) -> None:
                 grid.scores[s, one, other] = float(value)
 
 
-def doubled(grid: "Grid") -> Rows:
+def doubled(grid: Grid) -> Rows:
     """Rows less the first one, in float64."""
     return lambda layer, start, stop: grid.reader.shifted(layer, start, stop, torch.float64)
 
 
 def passes(
-    grid: "Grid", widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, held: int = 0
+    grid: Grid, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, held: int = 0
 ) -> "Iterator[MomentSums]":
     """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
     found = tile_passes(grid.plan, widths, max(1, (grid.reader.free - held) // 4))

@@ -1,18 +1,16 @@
 """Row-wise measures and learned scores: means over rows, added up over blocks of rows."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Layer, spans
 
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
-
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Σ_r f(x_r, y_r) over blocks, for all pairs of layers of two views in one product."""
     plan, layers = grid.plan, grid.plan.layers
     sums = {
@@ -33,7 +31,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
                 grid.scores[s, (a, one), (b, other)] = float(total[i, j]) / plan.n_rows
 
 
-def _add(grid: "Grid", members: list[int], raw: Mapping[Layer, Tensor], sums: dict[Any, Tensor]) -> None:
+def _add(grid: Grid, members: list[int], raw: Mapping[Layer, Tensor], sums: dict[Any, Tensor]) -> None:
     by_map: dict[Any, list[int]] = {}
     for s in members:
         form = grid.scorers[s].measure.rowwise
@@ -47,7 +45,7 @@ def _add(grid: "Grid", members: list[int], raw: Mapping[Layer, Tensor], sums: di
                 sums[s, (a, b)] += _pair_sums(grid, s, mapped, a, b)
 
 
-def _pair_sums(grid: "Grid", s: int, mapped: Mapping[Layer, Tensor], a: int, b: int) -> Tensor:
+def _pair_sums(grid: Grid, s: int, mapped: Mapping[Layer, Tensor], a: int, b: int) -> Tensor:
     """[layers of a, layers of b] sums over a block; NaN where widths differ."""
     form = grid.scorers[s].measure.rowwise
     assert form is not None

@@ -8,20 +8,19 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from contrasim_cli.files import quoted
+from contrasim_cli.grid import forms
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Plan, Reader
 from contrasim_cli.nulls import Null
+from contrasim_cli.scoring import closed_form
 from contrasim_cli.stacking.measures import identity
 from contrasim_cli.store import View
-
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ class Stack:
     shuffled: Floats
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Scores of every cell, and what lies between chance and identity, of all encoders of measures."""
     by_measures: dict[tuple[str, ...], list[int]] = {}
     for s in members:
@@ -53,7 +52,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
                 _score(grid, s, (a, b), stack)
 
 
-def _shuffles(grid: "Grid") -> int:
+def _shuffles(grid: Grid) -> int:
     """How many shuffles scores are held against: as many as asked for, or enough for a hundred cells."""
     if grid.shuffles is not None:
         return grid.shuffles
@@ -61,7 +60,7 @@ def _shuffles(grid: "Grid") -> int:
     return max(1, min(MOST_SHUFFLES, math.ceil(POOLED / cells)))
 
 
-def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
+def _score(grid: Grid, s: int, pair: Pair, stack: Stack) -> None:
     (a, b), checkpoint = pair, grid.scorers[s].checkpoint
     assert checkpoint is not None
     values, shuffled = (torch.from_numpy(grids) for grids in (stack.values, stack.shuffled))
@@ -76,7 +75,7 @@ def _score(grid: "Grid", s: int, pair: Pair, stack: Stack) -> None:
             grid.scores[s, (a, one), (b, other)] = float(judged.scores[i, j])
 
 
-def _warn_unrelated(grid: "Grid", s: int, pair: Pair, calibrated: Floats, nulls: Floats) -> None:
+def _warn_unrelated(grid: Grid, s: int, pair: Pair, calibrated: Floats, nulls: Floats) -> None:
     """Say where no two layers are more alike than shuffled rows are."""
     if np.isfinite(calibrated).any() and np.nanmax(calibrated) < CLEAR * np.nanstd(nulls):
         first, second = (quoted(grid.plan.views[v].store.path) for v in pair)
@@ -84,11 +83,8 @@ def _warn_unrelated(grid: "Grid", s: int, pair: Pair, calibrated: Floats, nulls:
         log.warning(text, grid.scorers[s].name, first, second)
 
 
-def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stack]:
+def stacks(grid: Grid, names: Sequence[str], shuffles: int) -> dict[Pair, Stack]:
     """The closed forms of every pair of stores of a grid, in one grid of their own that factors every layer once."""
-    from contrasim_cli.grid.grid import Grid, layer_grids
-    from contrasim_cli.scoring import closed_form
-
     plan = grid.plan
     seconds = list(dict.fromkeys(b for _, b in plan.pairs))
     rows = _rows(grid)
@@ -101,10 +97,11 @@ def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stac
     pairs = [(a, c) for a, b in plan.pairs for c in (b, *(place[b, k] for k in range(shuffles)))]
     scorers = closed_form(names)
     inner = Grid(Plan(views, pairs, first, second), scorers, grid.device, grid.budget, progress=grid.progress)
-    found = layer_grids(inner, warn=False)
+    inner.reader.load(grid.progress)
+    forms.compute(inner, range(len(names)))
 
     def together(a: int, b: int) -> Floats:
-        return np.stack([found[s, a, b] for s in range(len(names))])
+        return np.stack([inner.scores_of(s, a, b) for s in range(len(names))])
 
     return {
         (a, b): Stack(together(a, b), np.stack([together(a, place[b, k]) for k in range(shuffles)]))
@@ -112,7 +109,7 @@ def stacks(grid: "Grid", names: Sequence[str], shuffles: int) -> dict[Pair, Stac
     }
 
 
-def _rows(grid: "Grid") -> npt.NDArray[np.int64] | None:
+def _rows(grid: Grid) -> npt.NDArray[np.int64] | None:
     """The seeded subset of rows, where no more are to be taken; None: all."""
     if grid.max_rows is None or grid.max_rows >= grid.plan.n_rows:
         return None
@@ -120,7 +117,7 @@ def _rows(grid: "Grid") -> npt.NDArray[np.int64] | None:
     return np.sort(rng.choice(grid.plan.n_rows, grid.max_rows, replace=False))
 
 
-def _order(grid: "Grid", rows: npt.NDArray[np.int64] | None, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
+def _order(grid: Grid, rows: npt.NDArray[np.int64] | None, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
     """One order of the rows in which none keeps its place on disk; a permutation where all fit into memory."""
     rng = np.random.default_rng([grid.seed, SHUFFLE, shuffle])
     kept = np.arange(grid.plan.n_rows) if rows is None else rows

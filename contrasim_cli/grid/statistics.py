@@ -1,12 +1,11 @@
 """Measures that compare one number per layer, which comes from a few reads of its rows."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
+from contrasim_cli.grid.grid import Grid
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Every layer's number once, then every pair."""
     layers = grid.plan.layers
     with grid.progress("comparing", len(members) * len(layers), "layers") as advance:

@@ -4,24 +4,22 @@ Moments of the rows give whitening maps; moments of the whitened rows, which are
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from contrasim_cli.grid import whole
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.moments import MomentSums, chunks, doubled, passes
 from contrasim_cli.grid.plan import Layer, size, spans
 from contrasim_cli.measures.cca import from_whitened
 from contrasim_cli.measures.protocol import Moments
 
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
-
 NEARLY = 1e-2  # by which whitened rows may be off orthonormal
 
 
-def compute(grid: "Grid", members: list[int]) -> None:
+def compute(grid: Grid, members: list[int]) -> None:
     """Moments of the rows give whitening maps; moments of the whitened rows, which are nearly orthonormal, the rest."""
     for whiten in dict.fromkeys(grid.scorers[s].measure.whiten for s in members):
         assert whiten is not None
@@ -39,7 +37,7 @@ def compute(grid: "Grid", members: list[int]) -> None:
             whole.compute(grid, same, left)
 
 
-def _whitenings(grid: "Grid", whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
+def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
     """Means of the shifted rows and factors of every layer, as many layers at once as fit."""
     shifted = doubled(grid)
     means: dict[Layer, Tensor] = {}
@@ -55,7 +53,7 @@ def _whitenings(grid: "Grid", whiten: Callable[[Moments], Any]) -> tuple[dict[La
 
 
 def _whitened_products(
-    grid: "Grid", means: Mapping[Layer, Tensor], maps: Mapping[Layer, Any]
+    grid: Grid, means: Mapping[Layer, Tensor], maps: Mapping[Layer, Any]
 ) -> Iterator[tuple[Layer, Layer, Tensor | None]]:
     """UᵀU' [r, s] for every pair of layers; None where moments did not resolve a layer's directions.
 

@@ -3,25 +3,23 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
+from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Kept, Layer, size, spans
 from contrasim_cli.scoring import Scorer
-
-if TYPE_CHECKING:
-    from contrasim_cli.grid.grid import Grid
 
 log = logging.getLogger(__name__)
 
 Pairs = Sequence[tuple[Layer, Layer]]
 
 
-def compute(grid: "Grid", members: list[int], cells: Pairs | None = None) -> None:
+def compute(grid: Grid, members: list[int], cells: Pairs | None = None) -> None:
     """Prepare every layer once, where they fit, and compare pair by pair."""
     cells = cells or list(grid.plan.cells())
     by_preparation: dict[Any, list[int]] = {}
@@ -35,7 +33,7 @@ def compute(grid: "Grid", members: list[int], cells: Pairs | None = None) -> Non
                 advance(1)
 
 
-def _compare(grid: "Grid", members: list[int], prepared: "Prepared", one: Layer, other: Layer) -> None:
+def _compare(grid: Grid, members: list[int], prepared: "Prepared", one: Layer, other: Layer) -> None:
     """One cell of measures that prepare layers alike."""
     mismatch = prepared.scorer.mismatch(grid.plan.width(one), grid.plan.width(other))
     sides = None if mismatch else (prepared.first(one), prepared.second(other))
@@ -44,7 +42,7 @@ def _compare(grid: "Grid", members: list[int], prepared: "Prepared", one: Layer,
         grid.scores[s, one, other] = score
 
 
-def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
+def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
     """All rows of a layer as the scorer's measure takes them, or the seeded subset where the measure costs n².
 
     Raises:
@@ -76,7 +74,7 @@ def rows_of(grid: "Grid", scorer: Scorer, layer: Layer) -> Tensor:
 class Prepared:
     """Layers as a measure prepares them; keeps what fits, and prepares the rest as few times as that allows."""
 
-    grid: "Grid"
+    grid: Grid
     scorer: Scorer
     _pinned: dict[Layer, Any] = field(default_factory=dict)
     _last: tuple[Layer, Any] | None = None

@@ -8,13 +8,9 @@ import difflib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
-
-if TYPE_CHECKING:
-    from contrasim_cli.measures.protocol import Measure
 
 NO_VARIANCE = "a side has no variance"
 NO_NEIGHBOURS = "a row is zero, a side's rows have all one direction, or there are fewer than k + 1 rows"
@@ -454,13 +450,3 @@ def _expand(asked: str, option: str) -> list[str]:
         hint = f"did you mean {', '.join(near)}?" if near else "contrasim baseline --list shows what there is"
         raise UsageError(f"{option} {quoted(asked)} is unknown; {hint}")
     return [asked]
-
-
-def load(name: str, options: Options = Options()) -> "Measure":
-    """The measure of that name, ready to compute."""
-    from importlib import import_module
-
-    entry = MEASURES[name]
-    module = import_module(f"contrasim_cli.measures.{entry.module or entry.family}")
-    measure: Measure = module.MEASURES[name](options)
-    return measure

@@ -5,17 +5,13 @@ leading dimensions of its two sides, so that a grid factors each layer once and 
 matrices in one call. Scores are float64 and NaN where the measure is undefined.
 """
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures import MEASURES, Options, load
 from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
 
@@ -191,19 +187,3 @@ def centred(x: Tensor) -> Tensor:
     """
     shifted = x.double() - x[..., :1, :].double()
     return shifted - shifted.mean(dim=-2, keepdim=True)
-
-
-def similarity(name: str, x: Tensor | npt.ArrayLike, y: Tensor | npt.ArrayLike, options: Options = Options()) -> float:
-    """One measure of X [n, p] and Y [n, q]: a number, NaN where the measure is undefined.
-
-    Raises:
-        ValueError: the matrices disagree on rows, or on widths where the measure needs equal ones.
-    """
-    a, b = (side if isinstance(side, Tensor) else torch.as_tensor(np.array(side)) for side in (x, y))
-    if a.ndim != 2 or b.ndim != 2 or len(a) != len(b):
-        raise ValueError(f"expected two matrices of equal rows, found {tuple(a.shape)} and {tuple(b.shape)}")
-    if MEASURES[name].needs_equal_widths and a.shape[1] != b.shape[1]:
-        raise ValueError(f"{name} needs equal widths, found {a.shape[1]} and {b.shape[1]}")
-    measure = load(name, options)
-    score = float(measure.compare(measure.prepare(a), measure.prepare(b)))
-    return score if math.isfinite(score) else math.nan

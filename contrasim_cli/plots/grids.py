@@ -10,10 +10,10 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from contrasim_cli.benchmarks import STRICTLY
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.plots import page
 from contrasim_cli.results import ScoreRow
+from contrasim_cli.ties import STRICTLY
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials

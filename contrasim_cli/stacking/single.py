@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures import Options, load
+from contrasim_cli.measures import Options
+from contrasim_cli.measures.load import load
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.stacking.measures import identity
 from contrasim_cli.stacking.network import GridNetwork

@@ -5,7 +5,7 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-from contrasim_cli.benchmarks import STRICTLY
+from contrasim_cli.ties import STRICTLY
 
 TILE_ROWS = 256  # compared at once
 

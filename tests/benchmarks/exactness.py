@@ -16,7 +16,7 @@ from every_oracle import ORACLES
 from oracles import Array
 
 from contrasim_cli.measures import MEASURES
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 
 AnyArray = npt.NDArray[Any]
 AT_ZERO = 1e-9  # scores of the oracle that are smaller are 0 but for rounding

@@ -21,9 +21,10 @@ import numpy as np
 import torch
 import transformers
 
-from contrasim_cli.extraction.inputs import text_source
-from contrasim_cli.extraction.models import ModelOptions, load
+from contrasim_cli.extraction.networks.load import load
+from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract
+from contrasim_cli.extraction.sources.open import text_source
 
 BATCH = 64
 LONGEST = 60  # words of a made-up sentence
@@ -95,8 +96,9 @@ def time_both(folder: Path, model_folder: Path, texts: Sequence[str], repeats: i
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from contrasim_cli.extraction.inputs import text_source
-from contrasim_cli.extraction.models import ModelOptions, load
+from contrasim_cli.extraction.sources.open import text_source
+from contrasim_cli.extraction.networks.network import ModelOptions
+from contrasim_cli.extraction.networks.load import load
 from contrasim_cli.extraction.run import RunOptions, extract
 path, model, output = sys.argv[1:]
 source, options = text_source(Path(path)), ModelOptions(model, pool="mean")

@@ -14,7 +14,7 @@ from helpers import run
 
 from contrasim_cli import __version__
 from contrasim_cli.measures import MEASURES
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 
 N = 30
 

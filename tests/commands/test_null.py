@@ -14,7 +14,7 @@ from helpers import run
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.confidence import SHUFFLE
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 
 COLUMNS = ["calibrated", "null_z", "null_p"]
 

@@ -10,7 +10,7 @@ import torch
 from helpers import run
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 
 
 def test_learned_similarity_of_every_pair_of_layers(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ import transformers
 from networks import assert_same, pooled, reading, rows, seeing
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.hooks import first_tensor, matches, select
-from contrasim_cli.extraction.models import ModelOptions, layer_widths, load
+from contrasim_cli.extraction.networks.hooks import first_tensor, matches, select
+from contrasim_cli.extraction.networks.load import layer_widths, load
+from contrasim_cli.extraction.networks.network import ModelOptions
 
 TEXTS = tiny.sentences(9)
 OUTPUT = "encoder.layer.*.attention.output"

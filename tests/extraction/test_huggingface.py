@@ -15,9 +15,10 @@ from networks import reading as network
 from PIL import Image
 
 from contrasim_cli.errors import InputError, MismatchError, UsageError
-from contrasim_cli.extraction.inputs import array_source, image_source, text_source
-from contrasim_cli.extraction.models import ModelOptions, load
+from contrasim_cli.extraction.networks.load import load
+from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract
+from contrasim_cli.extraction.sources.open import array_source, image_source, text_source
 from contrasim_cli.store import open_store
 
 TEXTS = tiny.sentences(23)

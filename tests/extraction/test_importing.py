@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from contrasim_cli.errors import InputError, MismatchError, OutputError, UsageError
 from contrasim_cli.extraction.importing import ImportOptions, import_file, planned
-from contrasim_cli.extraction.inputs import Choice, file_digest
+from contrasim_cli.extraction.sources.open import Choice, file_digest
 from contrasim_cli.store import Reading, Store, align, blocks, open_store
 
 RNG = np.random.default_rng(0)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
-from contrasim_cli.extraction.inputs import (
+from contrasim_cli.extraction.sources.open import (
     Choice,
     InputOptions,
     Source,
@@ -20,7 +20,7 @@ from contrasim_cli.extraction.inputs import (
     text_source,
     text_sources,
 )
-from contrasim_cli.extraction.source import BadItem, Chosen
+from contrasim_cli.extraction.sources.source import BadItem, Chosen
 
 TABLE = 'id\ten\tde\na\tsay "hi\thallo\nb\t\tja\nc\ttwo words\tzwei Worte\n'
 

@@ -9,10 +9,11 @@ from networks import seeing
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
-from contrasim_cli.extraction.hooks import first_tensor, matches
-from contrasim_cli.extraction.inputs import array_source, text_source
-from contrasim_cli.extraction.models import ModelOptions, is_factory, layer_widths, load
-from contrasim_cli.extraction.modules import ModuleNetwork, default_layers
+from contrasim_cli.extraction.networks.factory import ModuleNetwork, default_layers
+from contrasim_cli.extraction.networks.hooks import first_tensor, matches
+from contrasim_cli.extraction.networks.load import is_factory, layer_widths, load
+from contrasim_cli.extraction.networks.network import ModelOptions
+from contrasim_cli.extraction.sources.open import array_source, text_source
 
 NETS = """
 import torch

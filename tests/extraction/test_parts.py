@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from contrasim_cli.errors import InputError, OutputError, OutputExistsError, UsageError
-from contrasim_cli.extraction import parts
-from contrasim_cli.extraction.parts import Shard, Sizes
+from contrasim_cli.extraction import shards as parts
+from contrasim_cli.extraction.shards import Shard, Sizes
 
 SIZES = Sizes(4, 4)
 ROWS = {"a": np.arange(6, dtype=np.float32).reshape(3, 2), "b": np.zeros((3, 1), np.float16)}

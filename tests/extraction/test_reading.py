@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from contrasim_cli.extraction.inputs import array_source
-from contrasim_cli.extraction.parts import Sizes
-from contrasim_cli.extraction.reading import Ahead, BatchSize, Done, Piece, Reader, by_length
+from contrasim_cli.extraction.batching import Ahead, BatchSize, Done, Piece, Reader, by_length
+from contrasim_cli.extraction.shards import Sizes
+from contrasim_cli.extraction.sources.open import array_source
 
 
 def readers() -> list[threading.Thread]:

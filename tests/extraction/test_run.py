@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, OutputExistsError, Terminated, UsageError
-from contrasim_cli.extraction import parts
+from contrasim_cli.extraction import shards as parts
+from contrasim_cli.extraction.batching import BatchSize, by_length
 from contrasim_cli.extraction.estimate import shard_size, size
-from contrasim_cli.extraction.inputs import BadItem, Choice, Source, array_source
-from contrasim_cli.extraction.models import ModelOptions
-from contrasim_cli.extraction.reading import BatchSize, by_length
+from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract, plan
+from contrasim_cli.extraction.sources.open import BadItem, Choice, Source, array_source
 from contrasim_cli.store import open_store
 
 ROWS, WIDTH = 23, 3

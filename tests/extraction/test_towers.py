@@ -12,8 +12,9 @@ from networks import assert_same, pooled, reading, rows, seeing
 from PIL import Image
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.images import image_source
-from contrasim_cli.extraction.models import ModelOptions, layer_widths, load
+from contrasim_cli.extraction.networks.load import layer_widths, load
+from contrasim_cli.extraction.networks.network import ModelOptions
+from contrasim_cli.extraction.sources.images import image_source
 
 TEXTS = ["the unbelievable winter", "talking", "a winter's tale"]
 POSITIONS = 20

@@ -13,7 +13,7 @@ import transformers
 from networks import reading, rows
 
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.extraction.words import owners_by_offset, owners_by_word, split, whole_words
+from contrasim_cli.extraction.networks.words import owners_by_offset, owners_by_word, split, whole_words
 
 TEXTS = [
     "the unbelievable winter", "  talking,\tand  walked ", "", "a winter's tale — of the talkers", "\u00a0", "é walking 漢字 ok",

@@ -12,8 +12,9 @@ import torch
 from oracles import Array
 
 from contrasim_cli.errors import MissingError
-from contrasim_cli.measures import MEASURES, Options, alignment, cca, load
-from contrasim_cli.measures.protocol import Moments, centred, similarity
+from contrasim_cli.measures import MEASURES, Options, alignment, cca
+from contrasim_cli.measures.load import load, similarity
+from contrasim_cli.measures.protocol import Moments, centred
 
 AnyArray = npt.NDArray[Any]
 Pair = tuple[AnyArray, AnyArray]

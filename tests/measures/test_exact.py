@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import Array
 
-from contrasim_cli.measures import MEASURES, cca, load
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures import MEASURES, cca
+from contrasim_cli.measures.load import load, similarity
 
 AnyArray = npt.NDArray[Any]
 Pair = tuple[AnyArray, AnyArray]

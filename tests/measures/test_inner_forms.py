@@ -7,8 +7,9 @@ import oracles
 import pytest
 import torch
 
-from contrasim_cli.measures import MEASURES, load
+from contrasim_cli.measures import MEASURES
 from contrasim_cli.measures.cka import near_kernels, unit_kernels
+from contrasim_cli.measures.load import load
 
 SIZES = [(2, 5), (3, 40), (8, 768), (8, 5), (16, 30), (20, 12), (64, 96)]
 WITH_INNER = [name for name in MEASURES if load(name).inner is not None]

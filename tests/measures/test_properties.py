@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from oracles import Array
 
-from contrasim_cli.measures import INVARIANCES, MEASURES, load
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures import INVARIANCES, MEASURES
+from contrasim_cli.measures.load import load, similarity
 
 N, WIDTH = 30, 5
 SEEDS = range(4)

@@ -6,7 +6,7 @@ import torch
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import MEASURES
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures.load import similarity
 from contrasim_cli.stacking.features import STEADY, advantages, describe
 from contrasim_cli.stacking.measures import SCALE_FREE, SCALED, check_measures, eligible, entry, identity
 

@@ -15,12 +15,12 @@ from typing import Any
 from torch import nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError, reason
-from contrasim_cli.extraction.language import TextNetwork
-from contrasim_cli.extraction.models import ModelOptions, Network, choose_pool
+from contrasim_cli.extraction.networks.network import ModelOptions, Network, choose_pool
+from contrasim_cli.extraction.networks.text import TextNetwork
+from contrasim_cli.extraction.networks.towers import Tower, choose_tower, take_tower
+from contrasim_cli.extraction.networks.vision import VisionNetwork
 from contrasim_cli.extraction.pooling import IMAGE_POOLS, SUBWORDS, TEXT_POOLS
-from contrasim_cli.extraction.source import Source, file_digest
-from contrasim_cli.extraction.towers import Tower, choose_tower, take_tower
-from contrasim_cli.extraction.vision import VisionNetwork
+from contrasim_cli.extraction.sources.source import Source, file_digest
 from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.arrays import array_source
-from contrasim_cli.extraction.images import image_source, image_table, open_image
-from contrasim_cli.extraction.source import ALL, BadItem, Choice, Items, Source, file_digest
-from contrasim_cli.extraction.texts import is_table, text_source, text_sources
+from contrasim_cli.extraction.sources.arrays import array_source
+from contrasim_cli.extraction.sources.images import image_source, image_table, open_image
+from contrasim_cli.extraction.sources.source import ALL, BadItem, Choice, Items, Source, file_digest
+from contrasim_cli.extraction.sources.texts import is_table, text_source, text_sources
 from contrasim_cli.files import quoted
 
 __all__ = [

@@ -13,9 +13,9 @@ import torch
 
 from contrasim_cli import __version__
 from contrasim_cli.errors import ContraSimError, OutputExistsError
-from contrasim_cli.extraction import parts
-from contrasim_cli.extraction.models import ModelOptions, Network, short_name
-from contrasim_cli.extraction.source import Source
+from contrasim_cli.extraction import shards as parts
+from contrasim_cli.extraction.networks.network import ModelOptions, Network, short_name
+from contrasim_cli.extraction.sources.source import Source
 from contrasim_cli.files import quoted, sweep
 from contrasim_cli.store import open_store
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.extraction.models import Inputs
+from contrasim_cli.extraction.networks.network import Inputs
+from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
+from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
 from contrasim_cli.extraction.pooling import pool_tokens, span_rows
-from contrasim_cli.extraction.pretrained import SPANS, Pretrained
-from contrasim_cli.extraction.source import BadItem
-from contrasim_cli.extraction.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
+from contrasim_cli.extraction.sources.source import BadItem
 from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.extraction.source import (
+from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
     Row,

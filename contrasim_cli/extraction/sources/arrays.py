@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.extraction.source import (
+from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
     Chosen,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import InputError, MissingError, reason
-from contrasim_cli.extraction.source import (
+from contrasim_cli.extraction.sources.source import (
     ALL,
     BadItem,
     Choice,
@@ -26,7 +26,7 @@ from contrasim_cli.extraction.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.extraction.texts import Records, check_columns, is_utf8
+from contrasim_cli.extraction.sources.texts import Records, check_columns, is_utf8
 from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.extraction.models import Inputs, Network, Prepared
-from contrasim_cli.extraction.parts import Shard, Sizes
-from contrasim_cli.extraction.source import BadItem, Items, Source, raise_bad
+from contrasim_cli.extraction.networks.network import Inputs, Network, Prepared
+from contrasim_cli.extraction.shards import Shard, Sizes
+from contrasim_cli.extraction.sources.source import BadItem, Items, Source, raise_bad
 from contrasim_cli.files import quoted
 
 ROW = re.compile(r"^row \d+:? ")  # what a network calls an item; its id says it better

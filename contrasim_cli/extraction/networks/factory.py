@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
-from contrasim_cli.extraction.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.images import open_image
-from contrasim_cli.extraction.models import Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
+from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, autocast, choose_pool, shapes
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
-from contrasim_cli.extraction.source import BadItem, Items, Source, file_digest
+from contrasim_cli.extraction.sources.images import open_image
+from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
 from contrasim_cli.files import quoted
 
 NUMERIC = "fiub"

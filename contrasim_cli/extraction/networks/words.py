@@ -10,7 +10,7 @@ from itertools import accumulate
 from typing import Any
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.source import BadItem
+from contrasim_cli.extraction.sources.source import BadItem
 from contrasim_cli.files import quoted
 
 Owners = list[int | None]  # for every token the number of its word, None for special tokens

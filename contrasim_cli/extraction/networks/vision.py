@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import InputError, MismatchError, UsageError, reason
-from contrasim_cli.extraction.images import open_image
-from contrasim_cli.extraction.models import Inputs, shapes
+from contrasim_cli.extraction.networks.network import Inputs, shapes
+from contrasim_cli.extraction.networks.pretrained import Pretrained
 from contrasim_cli.extraction.pooling import pool_maps, pool_patches
-from contrasim_cli.extraction.pretrained import Pretrained
-from contrasim_cli.extraction.source import Items, Source
+from contrasim_cli.extraction.sources.images import open_image
+from contrasim_cli.extraction.sources.source import Items, Source
 from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)
