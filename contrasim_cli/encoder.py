@@ -83,6 +83,7 @@ class Config:
     copies: int = 0
     members: int = 1
     measures: tuple[str, ...] = ()  # that an encoder of measures looks at
+    blind: tuple[str, ...] = ()  # those that every second of its members does not see
     epoch_steps: int = 0  # of its training
     start: str = "random"  # of the first layers: random, or whitened, by the rows that are trained on
 
@@ -90,6 +91,11 @@ class Config:
     def stacked(self) -> bool:
         """Whether it looks at grids of closed-form measures, and at no rows."""
         return self.inputs == "measures"
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """Positions of the measures that every second member does not see."""
+        return tuple(k for k, name in enumerate(self.measures) if name in self.blind)
 
     @property
     def encoded(self) -> int:
@@ -149,7 +155,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         if config.stacked:
-            self.grids = GridNetwork(len(config.measures), config.hidden, config.members)
+            self.grids = GridNetwork(len(config.measures), config.hidden, config.members, blind=config.unseen)
             return
         for k, (_, width) in enumerate(config.within):  # what rows are standardised by, kept with the weights
             self.register_buffer(f"within_{k}", torch.zeros(width, width))
@@ -385,6 +391,8 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
     if config.stacked:
         if not set(config.measures) <= set(eligible()):
             raise ValueError(f"its measures are {' '.join(config.measures)}")
+        if len(config.unseen) != len(config.blind) or len(config.blind) >= len(config.measures):
+            raise ValueError(f"its members are blind to {' '.join(config.blind)}")
         if not config.hidden or config.members * len(config.hidden) > len(state):
             raise ValueError("there are fewer weights than layers")
     elif config.members * (len(hidden) + sum(map(len, firsts))) + len(config.within) > len(state):

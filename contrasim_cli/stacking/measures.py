@@ -24,6 +24,12 @@ SCALE_FREE = (
 SCALED = (*SCALE_FREE, "procrustes_size_shape")  # with the lengths of rows, which models of one kind share
 
 
+def blind(names: Sequence[str]) -> tuple[str, ...]:
+    """Those that half of an encoder's members do not see, as they mind the lengths of rows; none where all do."""
+    found = tuple(name for name in names if name not in SCALE_FREE and "scale" not in MEASURES[name].invariances)
+    return found if len(found) < len(names) else ()
+
+
 def identity(names: Sequence[str]) -> list[float]:
     """What each measure gives to a layer and itself: 1 if higher is more similar, else 0."""
     return [1.0 if MEASURES[name].higher_is_more_similar else 0.0 for name in names]

@@ -5,7 +5,7 @@ it is the only cell). Weights are positive and sum to 1, so that the mean, the *
 unrelated rows and 1 for a layer with itself, whatever the other layers are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -24,10 +24,24 @@ class Judged(NamedTuple):
 
 
 class GridNetwork(nn.Module):
-    """Members side by side, whose scores are averaged."""
+    """Members side by side, whose scores are averaged; every second one does not see the measures `blind`, given by position.
 
-    def __init__(self, measures: int, hidden: tuple[int, ...], members: int, dropout: float = 0.0) -> None:
+    What helps on most models and misleads on some, as the lengths of rows do, then has half a voice.
+    """
+
+    def __init__(
+        self,
+        measures: int,
+        hidden: tuple[int, ...],
+        members: int,
+        dropout: float = 0.0,
+        blind: Sequence[int] = (),
+    ) -> None:
         super().__init__()
+        hidden_from = torch.zeros(members, measures, dtype=torch.bool)
+        hidden_from[1::2, list(blind)] = True
+        self.register_buffer("hidden_from", hidden_from, persistent=False)
+        self.hidden_from: Tensor
         self.members: Iterable[_Member] = nn.ModuleList(_Member(measures, hidden, dropout) for _ in range(members))  # type: ignore[assignment]
 
     @torch.inference_mode()
@@ -46,12 +60,23 @@ class GridNetwork(nn.Module):
 
     def forward(self, advantages: Tensor) -> Tensor:
         """Scores [members, ..., L, M] of advantages [..., K, L, M]."""
-        described = describe(advantages)
-        return torch.stack([member(described) + member.gain * member.mean(advantages) for member in self.members])
+        views = self._views(advantages)
+        described = [describe(view) for view in views[:2]]
+        return torch.stack(
+            [
+                member(described[k % len(described)]) + member.gain * member.mean(view)
+                for k, (member, view) in enumerate(zip(self.members, views, strict=True))
+            ]
+        )
 
     def calibrated(self, advantages: Tensor) -> Tensor:
         """The mean of the members' weighted means of advantages [..., L, M]; NaN where no measure is defined."""
-        return torch.stack([member.mean(advantages) for member in self.members]).mean(dim=0)
+        views = self._views(advantages)
+        return torch.stack([member.mean(view) for member, view in zip(self.members, views, strict=True)]).mean(dim=0)
+
+    def _views(self, advantages: Tensor) -> list[Tensor]:
+        """The advantages as each member sees them: what is hidden from it is undefined."""
+        return [advantages.masked_fill(hidden[:, None, None], torch.nan) for hidden in self.hidden_from]
 
 
 class _Member(nn.Module):

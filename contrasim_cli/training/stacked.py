@@ -25,7 +25,7 @@ from contrasim_cli.grid.plan import Plan
 from contrasim_cli.grid.stacked import stacks
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.stacking import universal
-from contrasim_cli.stacking.measures import identity
+from contrasim_cli.stacking.measures import blind, identity
 from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
 from contrasim_cli.store import View
 from contrasim_cli.training.job import Files
@@ -76,9 +76,9 @@ def starting(asked: str | None, measures: tuple[str, ...]) -> Checkpoint | None:
 
 def configuration(parts: Mapping[str, Any], measures: tuple[str, ...], start: Checkpoint | None) -> Config:
     """The configuration of an encoder of measures; `parts` is a recipe with what was given instead."""
-    kept = {name: value for name, value in parts.items() if name not in _OF_ROWS}
+    kept = {name: value for name, value in parts.items() if name not in _OF_ROWS} | {"blind": blind(measures)}
     if start is not None:
-        kept |= {"hidden": start.config.hidden, "members": start.config.members}
+        kept |= {name: getattr(start.config, name) for name in ("hidden", "members", "blind")}
     return Config(task="layers", widths=(), measures=measures, **kept)
 
 

@@ -32,7 +32,7 @@ from contrasim_cli.measures import MEASURES
 from contrasim_cli.recipes import MEASURED
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.stacking import universal
-from contrasim_cli.stacking.measures import SCALE_FREE, SCALED, identity
+from contrasim_cli.stacking.measures import SCALE_FREE, SCALED, blind, identity
 from contrasim_cli.stacking.training import Batches, Example, same_depth
 from contrasim_cli.store import View, open_stores
 from contrasim_cli.training.stacked import Run
@@ -93,8 +93,10 @@ def kind(key: Key) -> str:
 
 def configuration(names: Sequence[str], seed: int, **changed: Any) -> Config:
     """The recipe of `train --inputs measures`, with more steps."""
-    parts = MEASURED | {"epochs": 6, "members": 1} | changed
-    return Config(task="layers", widths=(), inputs="measures", measures=tuple(names), seed=seed, **parts)
+    parts = MEASURED | {"epochs": 6, "members": 2} | changed
+    return Config(
+        task="layers", widths=(), inputs="measures", measures=tuple(names), blind=blind(names), seed=seed, **parts
+    )
 
 
 def train(grids: Grids, config: Config) -> Checkpoint:

@@ -1,7 +1,7 @@
 """Zoos: small networks of many kinds, trained on real data, and what every layer of them makes of the same rows.
 
 Run: python tests/benchmarks/zoos.py --text FILE [--text FILE] --digits FOLDER --bert FOLDER --diamonds FILE.csv [--folder zoos]
-     [--only ZOO …] [--seeds K]
+     [--only ZOO …] [--seeds K] [--untrained]
 
 A zoo is a kind of network: its members differ in their seed, and a few in width or depth. Every member has one store for each of
 three data sets of 2,000 rows: `train` and `test`, other rows of what it was trained on, and `other`, another data set. Rows of a
@@ -20,7 +20,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -643,7 +643,7 @@ def learn(zoo: Zoo, member: Member, sources: Sources) -> tuple[nn.Module, float]
         optimizer.step()
         schedule.step()
         losses.append(float(loss.detach()))
-    return model.eval(), float(np.mean(losses[-max(1, zoo.steps // 10) :]))
+    return model.eval(), float(np.mean(losses[-max(1, zoo.steps // 10) :])) if losses else math.nan
 
 
 @torch.no_grad()
@@ -701,12 +701,13 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("zoos"))
     parser.add_argument("--only", nargs="+", choices=ZOOS, default=list(ZOOS))
     parser.add_argument("--seeds", type=int)
+    parser.add_argument("--untrained", action="store_true", help="networks as they are drawn: a control")
     parser.add_argument(
         "--part", type=int, nargs=2, default=(0, 1), metavar=("I", "N"), help="of the members, every Nth from I"
     )
     options = parser.parse_args()
     sources = Sources(options.text, options.digits, options.bert, options.diamonds)
-    zoos = [ZOOS[name] for name in options.only]
+    zoos = [replace(ZOOS[name], steps=0) if options.untrained else ZOOS[name] for name in options.only]
     rounds = max(len(zoo.members(options.seeds)) for zoo in zoos)
     work = [(z, z.members(options.seeds)[k]) for k in range(rounds) for z in zoos if k < len(z.members(options.seeds))]
     for zoo, member in work[options.part[0] :: options.part[1]]:

@@ -136,3 +136,19 @@ def test_draws_are_cuts_of_the_examples():
         if bool(positives.any()) and bool((~positives).any()):
             lead.append(float(of_first[positives].nanmean() - of_first[~positives].nanmean()))
     assert np.nanmean(lead) > 0.02
+
+
+def test_every_second_member_is_blind_to_some_measures() -> None:
+    torch.manual_seed(0)
+    made = GridNetwork(K, (8, 8), 3, blind=(1,)).double().eval()
+    u = torch.rand(K, 4, 5, dtype=torch.float64)
+    other = u.clone()
+    other[1] = torch.rand(4, 5, dtype=torch.float64)
+    before, after = made(u), made(other)
+    assert torch.equal(before[1], after[1])
+    assert not torch.isclose(before[0], after[0]).any()
+    assert not torch.isclose(before[2], after[2]).any()
+    seen = u.masked_fill(torch.arange(K)[:, None, None] == 1, torch.nan)
+    assert torch.equal(before[1], made(seen)[1])
+    means = torch.stack([member.mean(x) for member, x in zip(made.members, (u, seen, u), strict=True)])
+    assert torch.allclose(made.calibrated(u), means.mean(dim=0))
