@@ -16,7 +16,7 @@ from contrasim_cli.benchmarks.sides import Side, caveat, check_same_trials, sele
 from contrasim_cli.benchmarks.significance import exchanges, holm, mcnemar, sign_flips
 from contrasim_cli.benchmarks.trials import Facts, Recorded, SetFacts, TrialsFile
 from contrasim_cli.errors import MismatchError, Problems, UsageError
-from contrasim_cli.results import CompareRow
+from contrasim_cli.report.results import CompareRow
 
 FACTS = Facts("multilingual", [SetFacts("", 400, "ids", ["en", "ar", "zh"])], batch_size=8, seed=0)
 MODELS = [f"m{k}" for k in range(6)]

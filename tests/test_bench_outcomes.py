@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 
 from contrasim_cli.benchmarks import intervals
 from contrasim_cli.benchmarks.outcomes import Trials, judge, tabulate
-from contrasim_cli.results import BenchRow
+from contrasim_cli.report.results import BenchRow
 from contrasim_cli.scoring import Scorer, closed_form
 
 

@@ -16,7 +16,7 @@ from contrasim_cli.benchmarks import sanity
 from contrasim_cli.measures import INVARIANCES, MEASURES, Options
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.measures.protocol import Measure
-from contrasim_cli.results import SanityRow
+from contrasim_cli.report.results import SanityRow
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import Store, open_store
 from contrasim_cli.transforms import Standardization

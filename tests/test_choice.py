@@ -14,8 +14,10 @@ from helpers import run
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.encoder import Config
-from contrasim_cli.training import Choice, Data, choice, choose, margins
-from contrasim_cli.training.order import held_out_rows
+from contrasim_cli.training import Choice, Data, choose
+from contrasim_cli.training import hard_negatives as margins
+from contrasim_cli.training import standardization as choice
+from contrasim_cli.training.shuffle import held_out_rows
 from contrasim_cli.transforms import Standardizer
 
 ROWS = 120

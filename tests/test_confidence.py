@@ -18,8 +18,8 @@ from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.measures.load import similarity
-from contrasim_cli.report import render
-from contrasim_cli.results import Results, ScoreRow
+from contrasim_cli.report.results import Results, ScoreRow
+from contrasim_cli.report.text import render
 from contrasim_cli.scoring import Scorer, closed_form
 
 Matrix = npt.NDArray[Any]

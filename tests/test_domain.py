@@ -11,7 +11,7 @@ import pytest
 from helpers import Result, run
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.domain import FAR, Moments, pooled, sampled_rows, trained_stores
+from contrasim_cli.neuron_moments import FAR, Moments, pooled, sampled_rows, trained_stores
 
 WIDTH, ROWS = 24, 300
 

@@ -17,8 +17,10 @@ import torch
 
 from contrasim_cli import scoring
 from contrasim_cli.errors import ContraSimError, InputError
-from contrasim_cli.grid import Grid, energies, kernels, layer_grids
+from contrasim_cli.grid import Grid, layer_grids
+from contrasim_cli.grid import gram_products as energies
 from contrasim_cli.grid import plan as plan_module
+from contrasim_cli.grid import row_pairs as kernels
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.measures import MEASURES, Options, cca, statistics
 from contrasim_cli.measures.load import similarity

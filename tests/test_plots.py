@@ -18,7 +18,7 @@ from matplotlib.text import Text
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
 from contrasim_cli.plots import accuracy, grids, page, pairs, training
-from contrasim_cli.results import BenchRow, InspectRow, Results, ScoreRow
+from contrasim_cli.report.results import BenchRow, InspectRow, Results, ScoreRow
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli import report, shading
 from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.results import BenchRow, InspectRow, Results, SanityRow, ScoreRow
+from contrasim_cli.report import text as report
+from contrasim_cli.report.results import BenchRow, InspectRow, Results, SanityRow, ScoreRow
+from contrasim_cli.report import score_tables
 
 GRID = Results(
     "baseline",
@@ -207,7 +208,7 @@ def test_best_matches_keep_their_intervals_and_leave_out_what_is_undefined() -> 
     ],
 )
 def test_what_all_names_share_is_left_out(names: list[str], short: list[str]) -> None:
-    assert shading.short_names(names) == short
+    assert score_tables.short_names(names) == short
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,7 @@ def test_what_all_names_share_is_left_out(names: list[str], short: list[str]) ->
      (-2.5e11, "-2e11"), (None, ""), (math.nan, "")],
 )  # fmt: skip
 def test_a_narrow_score_has_five_letters(score: float | None, shown: str) -> None:
-    assert shading.two_decimals(score) == shown
+    assert score_tables.two_decimals(score) == shown
     assert len(shown) <= 5
 
 
@@ -251,8 +252,8 @@ def test_letters_can_be_read_on_every_shade() -> None:
         linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
         return float(0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2])
 
-    for step in range(len(shading.SHADES)):
-        style = shading._style(step)
+    for step in range(len(score_tables.SHADES)):
+        style = score_tables._style(step)
         dark, light = sorted(map(luminance, (style.color, style.bgcolor)))
         assert (light + 0.05) / (dark + 0.05) > 4.5
 

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from contrasim_cli import report
-from contrasim_cli.results import SEVERAL, BenchRow, CompareRow, Results
+from contrasim_cli.report import text as report
+from contrasim_cli.report.results import SEVERAL, BenchRow, CompareRow, Results
 
 CHANCE = {"layers": 1 / 6}
 

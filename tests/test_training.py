@@ -25,8 +25,8 @@ from contrasim_cli import training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, Terminated, TrainingError, UsageError
 from contrasim_cli.training import Data, Order, Run, Source, State, Step, encoding, loop
-from contrasim_cli.training import order as ordering
 from contrasim_cli.training import rows as rows_module
+from contrasim_cli.training import shuffle as ordering
 from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.loop import nothing_saved
 from contrasim_cli.training.rows import Held

@@ -14,10 +14,11 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import ContraSimError, MismatchError, UsageError
-from contrasim_cli.training import Data, choice, choose
-from contrasim_cli.training import margins as margins_module
-from contrasim_cli.training.margins import NEIGHBOURS, clearness, margins, nearest, weakest
-from contrasim_cli.training.order import held_out_rows
+from contrasim_cli.training import Data, choose
+from contrasim_cli.training import hard_negatives as margins_module
+from contrasim_cli.training import standardization as choice
+from contrasim_cli.training.hard_negatives import NEIGHBOURS, clearness, margins, nearest, weakest
+from contrasim_cli.training.shuffle import held_out_rows
 from contrasim_cli.training.within import within
 from contrasim_cli.transforms import Standardizer
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from contrasim_cli.domain import Moments, model_digest
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.files import quoted
+from contrasim_cli.neuron_moments import Moments, model_digest
 from contrasim_cli.store import Store
 
 CLEARLY = 0.3  # more like a store's neurons; those of the same rows of other seeds are 0.8 less, of other languages 0.5

@@ -28,7 +28,7 @@ from contrasim_cli.benchmarks.significance import exchanges, holm, mcnemar, sign
 from contrasim_cli.benchmarks.trials import Recorded, TrialsFile
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.files import quoted
-from contrasim_cli.results import ALL, CompareRow
+from contrasim_cli.report.results import ALL, CompareRow
 
 LEVEL = 0.05
 RESAMPLES = 10_000

@@ -24,7 +24,7 @@ from contrasim_cli.files import quoted, sweep, writing
 from contrasim_cli.locks import BusyError, only_writer
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
-from contrasim_cli.results import PlanRow
+from contrasim_cli.report.results import PlanRow
 from contrasim_cli.scoring import Scorer, learned_scorer
 from contrasim_cli.stacking.measures import SCALED
 from contrasim_cli.training import Data, Order, check_data, partial_path, stacked

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, defined_mean, mean, spread
-from contrasim_cli.results import ALL, BenchRow
+from contrasim_cli.report.results import ALL, BenchRow
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.ties import STRICTLY
 

@@ -32,7 +32,7 @@ from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import INVARIANCES
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.results import SanityRow
+from contrasim_cli.report.results import SanityRow
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store
 from contrasim_cli.ties import STRICTLY

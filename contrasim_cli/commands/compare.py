@@ -13,7 +13,7 @@ from contrasim_cli.commands.inputs import Inputs, at_least
 from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, ZeroRows, parse_memory
 from contrasim_cli.commands.rows import RowsPlot, draw_rows
 from contrasim_cli.files import distinct_names
-from contrasim_cli.results import Results, ScoreRow
+from contrasim_cli.report.results import Results, ScoreRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -170,7 +170,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     asked = parse_memory(request.memory)
     from contrasim_cli.device import pick_device
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.familiar import check_familiar
+    from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.grid.plan import Plan
     from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import by_standardization

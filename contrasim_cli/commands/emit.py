@@ -7,7 +7,7 @@ from contrasim_cli import console
 from contrasim_cli.commands.options import Format
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.files import check_output, quoted
-from contrasim_cli.results import Results
+from contrasim_cli.report.results import Results
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -21,7 +21,7 @@ def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
         MissingError: a plot is asked for without the extra `plot`.
     """
     if output is not None:
-        from contrasim_cli.report import file_format
+        from contrasim_cli.report.text import file_format
 
         file_format(output)
         check_output(output, force)
@@ -49,7 +49,7 @@ def check_plot(plot: Path, option: str = "--plot") -> None:
 
 def emit(results: Results, form: Format | None, output: Path | None, plot: Path | None, force: bool) -> None:
     """Print the results and write the files asked for."""
-    from contrasim_cli import report
+    from contrasim_cli.report import text as report
 
     terminal = sys.stdout.isatty()
     chosen = form.value if form else "table" if terminal else "tsv"

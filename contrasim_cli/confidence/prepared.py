@@ -11,7 +11,8 @@ from torch import Tensor
 
 from contrasim_cli.confidence.estimates import Use, Values
 from contrasim_cli.confidence.resampling import Resampling
-from contrasim_cli.grid import Layer, whole
+from contrasim_cli.grid import Layer
+from contrasim_cli.grid import in_memory as whole
 from contrasim_cli.grid.plan import Kept, size, spans
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows

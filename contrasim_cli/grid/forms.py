@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Sequence
 
-from contrasim_cli.grid import batches, energies, kernels, moments, rowwise, statistics, whitened, whole
+from contrasim_cli.grid import batches, moments, rowwise, statistics, whitened
+from contrasim_cli.grid import gram_products as energies
+from contrasim_cli.grid import in_memory as whole
+from contrasim_cli.grid import row_pairs as kernels
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.scoring import Scorer

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrasim_cli.grid import whole
+from contrasim_cli.grid import in_memory as whole
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.moments import MomentSums, chunks, doubled, passes
 from contrasim_cli.grid.plan import Layer, size, spans

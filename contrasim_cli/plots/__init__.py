@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.plots import accuracy, grids, page, pairs, rows, training
-from contrasim_cli.results import BenchRow, Results, ScoreRow
+from contrasim_cli.report.results import BenchRow, Results, ScoreRow
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from contrasim_cli.plots import page
-from contrasim_cli.results import ALL, MONOTONICITY, BenchRow
+from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow
 
 MOST_TICKS = 24
 NAME = 22

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.plots import page
-from contrasim_cli.results import ScoreRow
+from contrasim_cli.report.results import ScoreRow
 from contrasim_cli.ties import STRICTLY
 
 if TYPE_CHECKING:

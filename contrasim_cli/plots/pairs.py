@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from contrasim_cli.plots import page
 from contrasim_cli.plots.accuracy import INTERVAL, Panel, label_axis, labels, scale
-from contrasim_cli.results import ALL, BenchRow
+from contrasim_cli.report.results import ALL, BenchRow
 
 NAME = 20
 BAR = 0.13  # inches

@@ -11,11 +11,11 @@ views differ, `steps` how far each layer goes towards the trained map, `order` w
 What a step sees depends on seed, epoch and step alone, so that a run can be taken up at any step.
 """
 
-from contrasim_cli.training.choice import Choice, choose
 from contrasim_cli.training.data import Data, check_data
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.order import Order, Step
 from contrasim_cli.training.rows import Source
+from contrasim_cli.training.shuffle import Order, Step
+from contrasim_cli.training.standardization import Choice, choose
 from contrasim_cli.training.state import (
     State,
     check_resumable,

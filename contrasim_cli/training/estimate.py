@@ -8,11 +8,11 @@ import torch
 
 from contrasim_cli.encoder import Config
 from contrasim_cli.store import View
-from contrasim_cli.training.anchored import anchored
+from contrasim_cli.training.anchored_rows import anchored
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.order import Order, Step
 from contrasim_cli.training.rows import Held, Source
+from contrasim_cli.training.shuffle import Order, Step
 from contrasim_cli.training.state import new_state
 
 

@@ -19,13 +19,13 @@ from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputError, OutputExistsError
 from contrasim_cli.files import check_output, discard, quoted, sweep
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.training.anchored import anchored
-from contrasim_cli.training.choice import Choice, choose
+from contrasim_cli.training.anchored_rows import anchored
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.order import Order
 from contrasim_cli.training.rows import Source
+from contrasim_cli.training.shuffle import Order
+from contrasim_cli.training.standardization import Choice, choose
 from contrasim_cli.training.start import warm
 from contrasim_cli.training.state import (
     State,

@@ -15,8 +15,8 @@ from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.training.encoding import encode_parts
 from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.objective import WITH_NEGATIVES, Objective
-from contrasim_cli.training.order import Step
 from contrasim_cli.training.rows import Held, Source
+from contrasim_cli.training.shuffle import Step
 from contrasim_cli.training.state import State, learning_rate
 from contrasim_cli.training.stopping import Stop, deferred_signals
 from contrasim_cli.training.validation import layer_accuracy, mean_row_accuracy

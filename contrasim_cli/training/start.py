@@ -12,7 +12,7 @@ import numpy as np
 
 from contrasim_cli.encoder import Config, Encoder
 from contrasim_cli.training.data import Data, Item
-from contrasim_cli.training.order import START, Rows, held_out_rows
+from contrasim_cli.training.shuffle import START, Rows, held_out_rows
 from contrasim_cli.transforms import Doubles, shrunk_inverse_root
 
 SHRINKAGE = 0.1

@@ -8,15 +8,16 @@ from typing import Any
 
 import torch
 
-from contrasim_cli import __version__, domain
+from contrasim_cli import __version__
+from contrasim_cli import neuron_moments as domain
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
 from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
-from contrasim_cli.training.choice import Choice
 from contrasim_cli.training.rows import Source
+from contrasim_cli.training.standardization import Choice
 
 FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
 

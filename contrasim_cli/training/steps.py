@@ -17,12 +17,12 @@ from contrasim_cli.encoder import Config, Encoder
 from contrasim_cli.errors import Terminated
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
-from contrasim_cli.training.choice import Choice, sample
 from contrasim_cli.training.data import Data
+from contrasim_cli.training.hard_negatives import clearness, margins, nearest, weakest
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.margins import clearness, margins, nearest, weakest
-from contrasim_cli.training.order import Order, Rows
 from contrasim_cli.training.rows import Source
+from contrasim_cli.training.shuffle import Order, Rows
+from contrasim_cli.training.standardization import Choice, sample
 from contrasim_cli.training.state import new_state
 from contrasim_cli.training.within import within
 from contrasim_cli.transforms import Standardizer

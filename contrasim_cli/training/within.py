@@ -18,7 +18,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.blocks import block_rows
 from contrasim_cli.training.data import Data
-from contrasim_cli.training.order import Rows, held_out_rows
+from contrasim_cli.training.shuffle import Rows, held_out_rows
 from contrasim_cli.transforms import Doubles, Standardizer, Within, shrunk_inverse_root
 
 

@@ -28,7 +28,7 @@ from text_views import NEW, VIEWS, near_words, run, sentences
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.store import View, open_store
-from contrasim_cli.training.margins import nearest
+from contrasim_cli.training.hard_negatives import nearest
 from contrasim_cli.transforms import Standardization, Standardizer
 
 POOL, TEST_ROWS, DISTRACT, BATCH = 4000, 800, 0.15, 8

@@ -131,9 +131,8 @@ def main() -> None:
             f"| {kind} | {len(values)} | {np.mean(means[kind]):+.3f} | {min(zoos):+.3f} to {max(zoos):+.3f} | {uniform:.2f} |"
         )
     every = np.concatenate([np.array(values) for values in own.values()])
-    print(
-        f"same layer: z of {CLEAR:g} or more in {100 * np.mean(every >= CLEAR):.1f} % of {len(every)} cells, least {every.min():.1f}"
-    )
+    share = 100 * np.mean(every >= CLEAR)
+    print(f"same layer: z of {CLEAR:g} or more in {share:.1f} % of {len(every)} cells, least {every.min():.1f}")
 
 
 if __name__ == "__main__":

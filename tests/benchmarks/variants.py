@@ -23,10 +23,10 @@ from torch import Tensor
 
 from contrasim_cli.training import job
 from contrasim_cli.training.encoding import encode_parts
+from contrasim_cli.training.hard_negatives import nearest
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.margins import nearest
-from contrasim_cli.training.order import Step
 from contrasim_cli.training.rows import Held, Part
+from contrasim_cli.training.shuffle import Step
 
 
 @dataclass

@@ -631,7 +631,7 @@ def learn(zoo: Zoo, member: Member, sources: Sources) -> tuple[nn.Module, float]
     model = zoo.make(sources, member)
     optimizer = torch.optim.AdamW(model.parameters(), lr=zoo.lr, betas=(0.9, 0.98), weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda t: min(1, (t + 1) / 50) * max(0.02, 0.5 * (1 + math.cos(math.pi * t / zoo.steps)))
+        optimizer, lambda t: min(1, (t + 1) / 50) * max(0.02, 0.5 * (1 + math.cos(math.pi * t / max(1, zoo.steps))))
     )
     generator = torch.Generator().manual_seed(member.seed)
     losses = []

@@ -269,7 +269,7 @@ def _import() -> None:
     import contrasim_cli.commands.compare
     import contrasim_cli.extraction.run
     import contrasim_cli.plots
-    import contrasim_cli.report
+    import contrasim_cli.report.text
     import contrasim_cli.training  # noqa: F401
 
     for extra in ("table", "zarrs", "matlab5"):

@@ -9,7 +9,7 @@ import typer
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.results import CompareRow, Results
+from contrasim_cli.report.results import CompareRow, Results
 
 log = logging.getLogger(__name__)
 

@@ -135,7 +135,7 @@ def layers_benchmark(
     names, asked = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.device import pick_device
-    from contrasim_cli.familiar import check_familiar
+    from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.memory import memory_budget
 
     where, budget = pick_device(device and device.value), memory_budget(asked)

@@ -14,7 +14,7 @@ from contrasim_cli.commands.emit import check_outputs, check_plot, emit
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import check_output, quoted
 from contrasim_cli.measures import MEASURES, Options, check_names
-from contrasim_cli.results import MONOTONICITY, SEVERAL, BenchRow, Results
+from contrasim_cli.report.results import MONOTONICITY, SEVERAL, BenchRow, Results
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials

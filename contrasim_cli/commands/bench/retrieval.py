@@ -268,7 +268,7 @@ class _Retrieval:
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
         from contrasim_cli.device import pick_device
-        from contrasim_cli.familiar import check_familiar
+        from contrasim_cli.familiarity import check_familiar
         from contrasim_cli.memory import memory_budget
 
         where, budget = pick_device(common.device and common.device.value), memory_budget(asked)

@@ -14,7 +14,7 @@ from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.measures import Options, check_names
-from contrasim_cli.results import Results, SanityRow
+from contrasim_cli.report.results import Results, SanityRow
 
 if TYPE_CHECKING:
     import numpy as np

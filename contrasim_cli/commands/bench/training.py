@@ -15,7 +15,7 @@ from contrasim_cli.benchmarks.sets import expanded
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.errors import UsageError
 from contrasim_cli.recipes import OBJECTIVES
-from contrasim_cli.results import PlanRow, Results
+from contrasim_cli.report.results import PlanRow, Results
 
 if TYPE_CHECKING:
     import torch

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contrasim_cli.training.order import Rows
+from contrasim_cli.training.shuffle import Rows
 from contrasim_cli.transforms import Doubles
 
 NEIGHBOURS = 10

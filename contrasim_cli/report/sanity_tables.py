@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from contrasim_cli.results import SanityRow
+from contrasim_cli.report.results import SanityRow
 
 MARKS = {"ok": " ✓", "fails": " ✗", "": ""}
 LADDERS = ("noise", "shuffle", "width")  # a rule is drawn before each

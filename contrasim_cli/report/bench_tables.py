@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from rich.table import Table
 
-from contrasim_cli.results import ALL, MONOTONICITY, BenchRow, CompareRow
+from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, CompareRow
 
 Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
 INTERVAL, TRIALS, MRR, MARGIN, RECALL = "95 % interval", "trials", "MRR", "margin", "recall@10"

@@ -24,8 +24,8 @@ from torch.nn import functional
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
-from contrasim_cli.training.margins import clearness, margins, nearest, weakest
-from contrasim_cli.training.order import CHOICE, HELD_OUT_ROWS, Rows, held_out_rows
+from contrasim_cli.training.hard_negatives import clearness, margins, nearest, weakest
+from contrasim_cli.training.shuffle import CHOICE, HELD_OUT_ROWS, Rows, held_out_rows
 from contrasim_cli.training.validation import row_accuracy
 from contrasim_cli.training.within import centred_rows, factor, level, misfit, scatter, spectrum, trained_scatter
 from contrasim_cli.transforms import Doubles, Standardization, Standardizer, Transform, each_transform, transform
