@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrasim_cli.errors import OutputExistsError, UsageError
+from contrasim_cli.report import score_tables
 from contrasim_cli.report import text as report
 from contrasim_cli.report.results import BenchRow, InspectRow, Results, SanityRow, ScoreRow
-from contrasim_cli.report import score_tables
 
 GRID = Results(
     "baseline",
