@@ -159,6 +159,7 @@ def test_the_checkpoint_is_laid_out_as_designed(tmp_path: Path) -> None:
         "copies": 0,
         "members": 1,
         "measures": [],
+        "blind": [],
         "epoch_steps": 0,
         "start": "random",
         "within": [],
