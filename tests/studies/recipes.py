@@ -1,6 +1,6 @@
 """What training adds to closed forms: held-out views of real text and the three sample benchmarks, each recipe, several seeds.
 
-Run: python tests/benchmarks/recipes.py --model DIR_OF_A_BERT --text FILE [--train-rows 4000] [--test-rows 1600]
+Run: python tests/studies/recipes.py --model DIR_OF_A_BERT --text FILE [--train-rows 4000] [--test-rows 1600]
      [--seeds 2] [--epochs N] [--folder recipes_study] [--distract 0.3] [--only views|samples] [--no-closed-forms]
      [--with parts] [--with objectives] [--with widths]
 

@@ -3,7 +3,7 @@
 What may break a repetition takes part: float16 and its scaler, a falling learning rate, early stopping, rows that are read
 ahead. Compared are the weights, the curves and every line of the log but for its speed.
 
-Run: python tests/benchmarks/killed_train.py [--kills 10] [--rows 40000] [--epochs 4] [--seed 0] [TRAIN OPTIONS...]
+Run: python tests/studies/killed_train.py [--kills 10] [--rows 40000] [--epochs 4] [--seed 0] [TRAIN OPTIONS...]
 """
 
 import argparse

@@ -4,7 +4,7 @@ The pool is a generated float16 store with ids, in which the queries themselves 
 equal them under other ids. The command runs in a process of its own, so that its peak memory is its own. Rates are told
 by the clock and by processor time, which other processes on the machine disturb less.
 
-Run: python tests/benchmarks/search.py [--rows 3300000] [--queries 5000] [--width 768] [--memory 2G] [--index exact]
+Run: python tests/studies/search.py [--rows 3300000] [--queries 5000] [--width 768] [--memory 2G] [--index exact]
 """
 
 import argparse

@@ -7,7 +7,7 @@ batch it is compared with once per comparison; `encoder, rows encoded before` ta
 on the first batches of one pair of one layer and scaled. Candidates are given to both; the search has a line of its own.
 Every time is told by the clock and by processor time, which other processes on the machine disturb less.
 
-Run: python tests/benchmarks/retrieval.py [--views 5] [--layers 12] [--rows 5000] [--width 768] [--batch-size 8]
+Run: python tests/studies/retrieval.py [--views 5] [--layers 12] [--rows 5000] [--width 768] [--batch-size 8]
 """
 
 import argparse

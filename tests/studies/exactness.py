@@ -1,6 +1,6 @@
 """Largest relative error of every measure against its oracle, on nasty input.
 
-    PYTHONPATH=tests python tests/benchmarks/exactness.py [NAME ...]
+    PYTHONPATH=tests python tests/studies/exactness.py [NAME ...]
 
 A cell is the larger error of s(X, Y) and s(Y, X); of scores that the oracle puts at 0, the absolute error. `undefined` is
 where measure and oracle agree that there is no value, `?` where only one of them does.

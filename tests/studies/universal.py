@@ -1,8 +1,8 @@
 """The encoder that comes with the package: its grids, how it does on kinds of networks it was not trained on, and its file.
 
-Run: python tests/benchmarks/universal.py grids --zoos FOLDER [--zoo NAME …]    closed forms of every pair of the zoos of `zoos.py`
-     python tests/benchmarks/universal.py table [--seeds 3] [--zoo NAME …]      leave one zoo out
-     python tests/benchmarks/universal.py make                                  the files of the package, of all zoos
+Run: python tests/studies/universal.py grids --zoos FOLDER [--zoo NAME …]    closed forms of every pair of the zoos of `zoos.py`
+     python tests/studies/universal.py table [--seeds 3] [--zoo NAME …]      leave one zoo out
+     python tests/studies/universal.py make                                  the files of the package, of all zoos
 
 Grids are kept in `universal_grids.npz` beside this script: of every zoo, data set and pair of members [3, measures, L, M] (rows as
 they are, and under two shuffles), in float32. From them the files come out bit for bit on one machine and one build of torch.

@@ -1,6 +1,6 @@
 """Kill an extraction at random moments with SIGKILL, resume it, and compare every dataset byte for byte.
 
-Run: python tests/benchmarks/killed.py [--kills 20] [--unit word|item]
+Run: python tests/studies/killed.py [--kills 20] [--unit word|item]
 """
 
 import argparse

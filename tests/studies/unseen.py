@@ -1,6 +1,6 @@
 """What a learned measure says of models that it was not trained on: layer prediction, retrieval and controls, on a zoo.
 
-Run: python tests/benchmarks/unseen.py --text FILE [--text FILE] [--models 12] [--train 6] [--steps 700] [--folder unseen_study]
+Run: python tests/studies/unseen.py --text FILE [--text FILE] [--models 12] [--train 6] [--steps 700] [--folder unseen_study]
      [--architecture bert|gpt2] [--setups …] [--kinds …] [--measures …] [--seeds 1] [--jobs 1] [--device cpu|cuda]
      [--only zoo|layers|closed|controls|retrieval]
 

@@ -1,6 +1,6 @@
 """Steps per second of training beside the machine's matrix-product rate and a plain loop, and time to accuracy, in one run.
 
-Run: python tests/benchmarks/train.py [--models 10] [--layers 12] [--width 768] [--batch 1024] [--steps 5] [--threads 2]
+Run: python tests/studies/train.py [--models 10] [--layers 12] [--width 768] [--batch 1024] [--steps 5] [--threads 2]
      [--precisions float32 bfloat16] [--cpu-time] [--only steps|accuracy] [--samples layers multilingual image-caption]
      [--device cpu|cuda]
 

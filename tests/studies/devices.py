@@ -1,6 +1,6 @@
 """Seconds of whole commands on a CUDA device beside the processor, on the same stores, in one run.
 
-Run: python tests/benchmarks/devices.py [--models 4] [--layers 12] [--rows 5000] [--width 768] [--only WORD]
+Run: python tests/studies/devices.py [--models 4] [--layers 12] [--rows 5000] [--width 768] [--only WORD]
      [--model FOLDER --text FILE]
 
 Reading and writing are in the times, and so is what a command does on the processor whatever the device. What torch does once

@@ -1,6 +1,6 @@
 """Seconds per measure for grids of layers, beside the machine's matrix-product rate and a naive loop, all in one run.
 
-Run: python tests/benchmarks/measures.py [--rows 5000] [--width 768] [--layers 12] [--models 10] [--no-memory]
+Run: python tests/studies/measures.py [--rows 5000] [--width 768] [--layers 12] [--models 10] [--no-memory]
 """
 
 import argparse

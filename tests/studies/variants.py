@@ -1,6 +1,6 @@
 """What the default recipe for pairs might be given besides, each tried alone: held-out views of real text.
 
-Run: python tests/benchmarks/variants.py --model DIR_OF_A_BERT --text FILE [--train-rows 4000] [--test-rows 1600]
+Run: python tests/studies/variants.py --model DIR_OF_A_BERT --text FILE [--train-rows 4000] [--test-rows 1600]
      [--seeds 2] [--folder recipes_study] [--distract 0.05] [--only NAME …]
 
 Views and judgement are those of `recipes.py`, whose folder serves here too. Variants that are no options of `contrasim train`

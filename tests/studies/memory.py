@@ -3,7 +3,7 @@
 Two stores of float16 rows are written to disk, trained on until so many steps are done, and deleted. The peak is the process's
 resident set as the kernel accounts it, interpreter and libraries included; what these take alone is printed beside it.
 
-Run: python tests/benchmarks/memory.py [--gigabytes 20] [--memory 2G] [--steps 300] [--layers 12] [--width 768]
+Run: python tests/studies/memory.py [--gigabytes 20] [--memory 2G] [--steps 300] [--layers 12] [--width 768]
      [--recipe paper|default] [--folder DIR] [TRAIN OPTIONS...]
 """
 

@@ -1,6 +1,6 @@
 """Learned similarity of pairs against every untrained way, layer by layer: sentences told in several ways, few rows and many.
 
-Run: python tests/benchmarks/captions.py --model DIR_OF_A_BERT --text FILE --own-text FILE [--folder captions_study]
+Run: python tests/studies/captions.py --model DIR_OF_A_BERT --text FILE --own-text FILE [--folder captions_study]
      [--rows 200 500 1000 4000] [--seeds 5] [--only NAME …]
 
 Two encoders, the BERT given and a small one that is trained here on `--own-text` (small_bert.py), by their [CLS] rows and by the
