@@ -223,7 +223,7 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
             "damaged, copy or extract it again"
         )
     if sealed is None:
-        rehearse(file.path, rehearsal)
+        rehearse(file, rehearsal)
     return read()
 
 
