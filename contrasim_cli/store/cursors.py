@@ -53,6 +53,11 @@ class Table:
         """Of the file."""
         return self.file.path
 
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+        self.file.close()
+
     def use(self, reader: "_Reader") -> None:
         """Make room for a reader among those that are read on."""
         if reader in self.active:

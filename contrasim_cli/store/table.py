@@ -87,7 +87,7 @@ def _content(table: Table) -> Content:
         texts={name: Ids(source.n_rows, Texts(table, name).read) for name in texts},
         names=index if index in {*texts, *numbers} - taken else None,
         passed={name: f"of type {reason(ValueError(str(kind)))}" for name, kind in kinds.items() if name not in known},
-        close=source.close,
+        close=table.close,
     )
 
 
