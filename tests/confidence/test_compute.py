@@ -307,7 +307,7 @@ def test_the_number_of_threads_changes_no_digit_that_is_promised(tmp_path: Path)
         for threads in (1, 2):
             torch.set_num_threads(threads)
             computed = grid(tmp_path, stores, closed_form(names, OPTIONS))
-            computed.compute()
+            compute(computed)
             found.append(
                 [
                     tuple(cell)[:3]
