@@ -1,5 +1,6 @@
 """The Typer app and the one error boundary."""
 
+import errno
 import io
 import os
 import signal
@@ -18,6 +19,7 @@ from contrasim_cli.commands.options import common
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
 from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
+from contrasim_cli.files import said
 
 app = typer.Typer(
     name="contrasim",
@@ -83,6 +85,8 @@ def _unexpected(error: Exception) -> str:
         on_device = any(name in str(error).lower() for name in ("cuda", "cublas", "cusolver", "cudnn"))
         where = "the CUDA device's memory" if on_device else "memory"
         return f"{where} ran out; ask for less at once: fewer layers, fewer rows, or a smaller batch"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return said(error)
     return f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"
 
 

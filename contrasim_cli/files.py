@@ -1,9 +1,11 @@
 """Outputs that are whole or absent: temporary file in the same folder, fsync, rename."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
+import resource
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
@@ -57,7 +59,15 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
+        raise InputError(f"{quoted(path)}: cannot be read: {said(error)}") from error
+
+
+def said(error: OSError) -> str:
+    """What the system says; where a limit of this process is reached, which one, and what raises it."""
+    if error.errno == errno.EMFILE:
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return f"this process may have {limit} files open, and has; raise the limit with ulimit -n {2 * limit}"
+    return error.strerror or str(error)
 
 
 def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
@@ -146,7 +156,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise OutputError(f"{quoted(path)}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{quoted(path)}: cannot be written: {said(error)}") from error
 
 
 def _publish(temporary: Path, descriptor: int, target: Path, force: bool) -> None:

@@ -43,7 +43,7 @@ def one_version(
             result = read(file)
         except InputError:
             file.close()  # which the traceback keeps alive
-            if _identity(path) == before:
+            if identity_of(path) == before:
                 raise
             continue
         if file.identity() == before:
@@ -52,7 +52,8 @@ def one_version(
     raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
 
 
-def _identity(path: Path) -> tuple[int, ...]:
+def identity_of(path: Path) -> tuple[int, ...]:
+    """Differs once the path leads to other content."""
     with readable(path):
         found = path.stat()
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
@@ -87,7 +88,7 @@ class Snapshot:
 
     def identity(self) -> tuple[int, ...]:
         """Differs once `name` leads to other content."""
-        return _identity(self.name)
+        return identity_of(self.name)
 
     def start(self, size: int = 64) -> bytes:
         """The first bytes, by which its kind is known."""

@@ -13,6 +13,7 @@ from stores import names, values, write_by_hand
 
 from contrasim_cli import limits
 from contrasim_cli.errors import InputError
+from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store import open_store
 from contrasim_cli.store.rehearsal import rehearse
 
@@ -29,7 +30,7 @@ def of_size(path: Path, size: int) -> Path:
 def told(path: Path, work: Callable[[], object]) -> str:
     """What the child fails with."""
     with pytest.raises(InputError) as caught:
-        rehearse(path, work)
+        rehearse(Snapshot(path), work)
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -128,7 +129,7 @@ def test_memory_is_a_limit_too_and_no_damage(tmp_path: Path, monkeypatch: pytest
 
     assert told(path, hidden) == line
     assert told(path, by_hdf5) == line
-    rehearse(path, lambda: bytearray(100 * MIB))
+    rehearse(Snapshot(path), lambda: bytearray(100 * MIB))
 
 
 def test_commands_take_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +140,7 @@ def test_commands_take_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     times: list[float] = []
     begin = limits.begin
     monkeypatch.setattr(
-        "contrasim_cli.store.rehearsal._prepare", lambda: times.append(limits.times) or begin(0) or busy()
+        "contrasim_cli.store.rehearsal._prepare", lambda: times.append(limits.times) or begin(limits.Start(0)) or busy()
     )
     done = run("inspect", path, "--open-limit", "1.5")
     assert (done.code, done.stdout) == (3, "")

@@ -134,7 +134,7 @@ def test_every_moment_of_a_replacement_gives_one_version(tmp_path: Path, kind: s
 def test_opened_by_name_versions_are_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the test above could not fail: NumPy opens a `.npy` for its header, and again for its values."""
     monkeypatch.setattr(Snapshot, "name", property(lambda file: file.path))
-    monkeypatch.setattr(snapshot, "_identity", lambda path: (0,))
+    monkeypatch.setattr(snapshot, "identity_of", lambda path: (0,))
     strange = 0
     for number in range(1, 8):
         save(tmp_path / "a", "npy", 0)

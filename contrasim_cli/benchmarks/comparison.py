@@ -11,8 +11,6 @@ tests that both must agree, because either is too easily satisfied where the oth
 - a 95 % interval of the difference, by resampling clusters and, independently, the encoders of either side, where there are
   several (Owen 2007's pigeonhole bootstrap): what another training would have given counts as noise too. Where models occur
   in several pairs, the models are resampled, not the pairs.
-
-McNemar's exact test, which takes trials for independent, is there for comparison alone.
 """
 
 import itertools
@@ -24,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.benchmarks.sides import Context, Side, context_of
-from contrasim_cli.benchmarks.significance import exchanges, holm, mcnemar, sign_flips
+from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
 from contrasim_cli.benchmarks.trials import Recorded, SetFacts, TrialsFile
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.files import quoted
@@ -59,7 +57,7 @@ def compare(file: TrialsFile, a: Side, b: Side, seed: int) -> list[CompareRow]:
 
 @dataclass(frozen=True)
 class _Common:
-    """The trials that both sides have: sums and counts [encoders, clusters, layers] of either, what clusters are, and McNemar's.
+    """The trials that both sides have: sums and counts [encoders, clusters, layers] of either, and what clusters are.
 
     `trainings` say how each encoder was trained. `nodes` [clusters, 2] are the models of each cluster where clusters are
     pairs of models that share them.
@@ -71,7 +69,6 @@ class _Common:
     paired: bool
     trainings: tuple[list[str], list[str]]
     nodes: npt.NDArray[np.int64] | None
-    only: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]] | None  # [layers]
 
     @classmethod
     def of(
@@ -99,9 +96,8 @@ class _Common:
             values = np.where(valid, side, 0.0)
             sums.append(_by_cluster(values, cells, blocks))
             counts.append(_by_cluster(valid.astype(float), cells, blocks))
-        only = _discordant(sides, judged, kept) if paired or 1 in (len(a), len(b)) else None
         trainings = [one.training for one in a], [one.training for one in b]
-        return cls(layers, (sums[0], sums[1]), (counts[0], counts[1]), paired, trainings, nodes, only)
+        return cls(layers, (sums[0], sums[1]), (counts[0], counts[1]), paired, trainings, nodes)
 
 
 def _at(one: Recorded, pairs: Sequence[str], layers: Sequence[str]) -> Doubles:
@@ -150,24 +146,12 @@ def _by_cluster(values: Doubles, cells: npt.NDArray[np.int64] | None, blocks: np
     return by_pair
 
 
-def _discordant(
-    sides: Sequence[Doubles], judged: Sequence[npt.NDArray[np.bool_]], kept: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Trials [layers] that only one side gets right, encoder against encoder, or each against the other side's only one."""
-    valid = (judged[0] & judged[1])[:, :, None, None] & kept[None]
-    a, b = np.broadcast_arrays(*sides)
-    first = (valid & (a == 1) & (b == 0)).sum(axis=(0, 1, 3))
-    second = (valid & (a == 0) & (b == 1)).sum(axis=(0, 1, 3))
-    return first, second
-
-
 class _Found(NamedTuple):
     accuracies: tuple[float, float]
     interval: tuple[float, float] | None
     p_value: float
     clusters: int
     trials: int
-    only: tuple[int, int] | None
 
 
 def _rows(benchmark: str, context: Context, names: tuple[str, str], common: _Common, seed: int) -> Iterator[CompareRow]:
@@ -193,10 +177,9 @@ def _row(
     of |= {"benchmark": benchmark, "layer": layer, "measure_a": names[0], "measure_b": names[1]}
     if found is None or p_holm is None:
         of |= dict.fromkeys(("accuracy_a", "accuracy_b", "difference", "ci_low", "ci_high", "p_value", "p_holm"))
-        of |= {"clusters": 0, "trials": 0, "only_a": 0, "only_b": 0, "p_mcnemar": None}
+        of |= {"clusters": 0, "trials": 0}
         return CompareRow(**of, verdict=UNDEFINED)
     low, high = found.interval or (None, None)
-    only = found.only or (0, 0)
     return CompareRow(
         **of,
         accuracy_a=found.accuracies[0],
@@ -208,9 +191,6 @@ def _row(
         p_holm=p_holm,
         clusters=found.clusters,
         trials=found.trials,
-        only_a=only[0],
-        only_b=only[1],
-        p_mcnemar=mcnemar(*only) if found.only is not None else None,
         verdict=_verdict(found, p_holm),
     )
 
@@ -231,14 +211,12 @@ def _compared(common: _Common, layers: Sequence[int], seed: int) -> _Found | Non
     each = sums[0].sum(axis=0) / totals[0] - sums[1].sum(axis=0) / totals[1]
     there = counts[0].any(axis=0)
     rng = np.random.default_rng([seed, 1947])
-    only = None if common.only is None else (int(common.only[0][layers].sum()), int(common.only[1][layers].sum()))
     return _Found(
         accuracies=(float(sums[0].sum() / totals[0]), float(sums[1].sum() / totals[1])),
         interval=_interval(sums, counts, common, rng),
         p_value=max(sign_flips(each[there], rng), _exchanged(sums, counts, common.trainings, rng)),
         clusters=int(there.sum()),
         trials=int(max(totals)),
-        only=only,
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether differences may be noise: flips of clusters' signs, exchanges between sides, Holm's correction, McNemar's test."""
+"""Whether differences may be noise: flips of clusters' signs, exchanges between sides, Holm's correction."""
 
 import itertools
 from collections.abc import Sequence
@@ -67,14 +67,3 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(1.0, (len(order) - rank) * (p_values[k] or 0.0)))
         out[k] = highest
     return out
-
-
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided exact p-value: were both equally good, the trials that one alone gets right would be tosses of a coin."""
-    tosses, fewer = only_a + only_b, min(only_a, only_b)
-    if tosses == 0:
-        return 1.0
-    log_factorials = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, tosses + 1)))])
-    k = np.arange(fewer + 1)
-    log_terms = log_factorials[-1] - log_factorials[k] - log_factorials[tosses - k] - tosses * np.log(2)
-    return float(min(1.0, 2 * np.exp(log_terms).sum()))

@@ -134,7 +134,7 @@ def extract(
     }
     chosen = {
         "ids": ids, "only": only_ids, "skip_pattern": skip_pattern, "skip": skip, "limit": limit, "skip_bad": skip_bad,
-        "by_word": unit is opt.Unit.word,
+        "by_word": unit is opt.Unit.word, "memory": parse_memory(memory),
     }  # fmt: skip
     run = {
         "batch_size": opt.parse_batch_size(batch_size),

@@ -214,7 +214,7 @@ OpenLimit = Annotated[
         "--open-limit",
         min=1,
         max=1e6,
-        help="Times the usual processor time and memory for trying HDF5 files that have no seal.",
+        help="Times the usual processor time and memory for trying HDF5 files that have no seal, MATLAB, Parquet and Arrow files.",
     ),
 ]
 

@@ -211,7 +211,7 @@ def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:
     table = Table("layer")
     for name in (first.measure_a, first.measure_b):
         table.add_column(name, justify="right", overflow="fold")
-    for name in ("difference", "95 % interval", "p", "McNemar"):
+    for name in ("difference", "95 % interval", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for row in rows:
@@ -231,5 +231,5 @@ def _compared(row: CompareRow) -> list[str]:
 
     low, high = percent(row.ci_low, "+"), percent(row.ci_high, "+")
     values = [percent(row.accuracy_a), percent(row.accuracy_b), percent(row.difference, "+")]
-    tests = ["" if p is None else f"{p:.2g}" for p in (row.p_holm, row.p_mcnemar)]
-    return [*values, f"[{low}, {high}]" if low else "", *tests, row.verdict]
+    p_value = "" if row.p_holm is None else f"{row.p_holm:.2g}"
+    return [*values, f"[{low}, {high}]" if low else "", p_value, row.verdict]

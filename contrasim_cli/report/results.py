@@ -86,8 +86,7 @@ class CompareRow:
     """Two measures on the same trials: accuracies, a minus b with its 95 % interval, and whether that may be noise.
 
     `p_value` is that of the clusters' signs (and of encoders that could be exchanged), `p_holm` the same for all layers
-    together; `only_a` and `only_b` count the trials that one of the two gets right, encoder against encoder, and
-    `p_mcnemar` is exact.
+    together.
     """
 
     benchmark: str
@@ -107,9 +106,6 @@ class CompareRow:
     p_holm: float | None
     clusters: int
     trials: int
-    only_a: int
-    only_b: int
-    p_mcnemar: float | None
     verdict: str
 
 

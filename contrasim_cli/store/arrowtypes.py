@@ -58,6 +58,20 @@ def stored(values: pa.Array) -> pa.Array:
     return values.dictionary_decode() if types.is_dictionary(values.type) else values
 
 
+def strings(values: pa.Array) -> list[str | None]:
+    """Texts, of which each that repeats is held once."""
+    while isinstance(values, pa.ExtensionArray):
+        values = values.storage
+    if not types.is_dictionary(values.type):
+        return list(values.to_pylist())
+    found: list[str | None] = [None] * len(values)
+    used, numbers = np.unique(values.indices.drop_null().to_numpy(zero_copy_only=False), return_inverse=True)
+    texts = values.dictionary.take(pa.array(used, values.type.index_type)).to_pylist()
+    for place, number in zip(np.flatnonzero(values.indices.is_valid()), numbers.tolist(), strict=True):
+        found[place] = texts[number]
+    return found
+
+
 def has_nulls(values: pa.Array) -> bool:
     """Whether a value is missing, or one in a list."""
     values = stored(values)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import struct
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,14 +9,23 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
+from contrasim_cli import limits
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store.arrowheads import claims
 from contrasim_cli.store.content import check_held
 
 PARQUET, ARROW, STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
 SMALL = 1 << 20  # rows that a file may claim whatever its size
 BUFFER = 1 << 20  # bytes that are read at once of each column
+NUMBERED = {"PLAIN_DICTIONARY", "RLE_DICTIONARY"}
+REPEATING = {
+    *NUMBERED,
+    "PLAIN",
+    "RLE",
+    "BIT_PACKED",
+}  # encodings that texts may have beside numbers, and be read as numbers
 
 Batches = Iterator[tuple[int, pa.RecordBatch]]  # each with the number of its first row
 
@@ -29,12 +37,14 @@ class Parquet:
 
     def __init__(self, file: Snapshot, budget: int | None) -> None:
         self._stream = pa.OSFile(str(file.name))
-        self._file = parquet.ParquetFile(
-            self._stream, pre_buffer=False, buffer_size=BUFFER, page_checksum_verification=True
-        )
-        self.schema: pa.Schema = self._file.schema_arrow
-        metadata = self._file.metadata
+        metadata = parquet.read_metadata(self._stream)
         groups = [metadata.row_group(k) for k in range(metadata.num_row_groups)]
+        self._file = parquet.ParquetFile(
+            self._stream, metadata=metadata, read_dictionary=_repeating(metadata, groups), pre_buffer=False, buffer_size=BUFFER,
+            page_checksum_verification=True,
+        )  # fmt: skip
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.claimed = max((group.total_byte_size for group in groups), default=0)
         self._starts: list[int] = list(itertools.accumulate((group.num_rows for group in groups), initial=0))
         self.n_rows = self._starts[-1]
         if self.n_rows != metadata.num_rows or any(group.num_rows < 0 for group in groups):
@@ -63,6 +73,7 @@ class Parquet:
         for k in range(group, len(self._starts) - 1):
             start, stop = self._starts[k], self._starts[k + 1]
             for batch in self._file.iter_batches(size, row_groups=[k], columns=list(columns), use_threads=False):
+                limits.grow(read=batch.nbytes)
                 yield start, batch
                 start += batch.num_rows
             if start != stop:
@@ -71,6 +82,18 @@ class Parquet:
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
+
+
+def _repeating(metadata: Any, groups: Sequence[Any]) -> list[str]:
+    """The columns of texts that are kept as numbers of a list of texts, any of which may be long and repeat in every row."""
+    columns = [metadata.schema.column(k) for k in range(metadata.num_columns)]
+    return [
+        column.path
+        for k, column in enumerate(columns)
+        if column.physical_type == "BYTE_ARRAY" and not column.max_repetition_level
+        if all({*group.column(k).encodings} <= REPEATING for group in groups)
+        if any({*group.column(k).encodings} & NUMBERED for group in groups)
+    ]
 
 
 class Arrow:
@@ -88,9 +111,11 @@ class Arrow:
         self._content = content
         self.schema: pa.Schema = pa.ipc.open_stream(content).schema
         rows = []
+        self.claimed = 0
         for message in pa.ipc.MessageReader.open_stream(content):
             is_rows, count, size = claims(message)
             check_held(file.path, "a batch of rows", size, budget)
+            self.claimed = max(self.claimed, size)
             rows += [count] if is_rows else []
             if expected == len(rows):
                 break
@@ -110,6 +135,7 @@ class Arrow:
         reader = pa.ipc.open_stream(self._content, options=options)
         for start, stop in itertools.pairwise(self._starts):
             batch = reader.read_next_batch().select(columns)
+            limits.grow(read=batch.nbytes)
             batch.validate(full=True)
             if batch.num_rows != stop - start:
                 raise ValueError(f"rows {start} to {stop - 1} are claimed, and {batch.num_rows} are there")
@@ -118,48 +144,6 @@ class Arrow:
 
     def close(self) -> None:
         """Nothing is open."""
-
-
-def claims(message: Any) -> tuple[bool, int, int]:
-    """What a message of an Arrow stream says: whether it has rows of the table, how many, and the bytes that they take unpacked.
-
-    The head of a message is a FlatBuffer, whose tables begin with the distance of a list of their fields' places.
-    """
-    head, body = message.metadata.to_pybytes(), message.body
-    kinds = {"record batch": True, "dictionary": False}
-    if message.type not in kinds or body is None:
-        return False, 0, 0
-    table = _table(head, _field(head, _number("<I", head, 0), 2))
-    if message.type == "dictionary":
-        table = _table(head, _field(head, table, 1))
-    rows = _field(head, table, 0)
-    count = _number("<q", head, rows) if rows else 0
-    if _field(head, table, 3) is None:
-        return kinds[message.type], count, 0
-    buffers = _table(head, _field(head, table, 2))
-    places = struct.iter_unpack("<qq", head[buffers + 4 : buffers + 4 + 16 * _number("<I", head, buffers)])
-    sizes = [_number("<q", body[start : start + 8].to_pybytes(), 0) for start, length in places if length]
-    return kinds[message.type], count, sum(size for size in sizes if size > 0)
-
-
-def _number(kind: str, data: bytes, place: int) -> int:
-    return int(struct.unpack_from(kind, data, place)[0])
-
-
-def _field(data: bytes, table: int, slot: int) -> int | None:
-    """Where a field of a table is, if it has one."""
-    fields = table - _number("<i", data, table)
-    if 4 + 2 * slot >= _number("<H", data, fields):
-        return None
-    distance = _number("<H", data, fields + 4 + 2 * slot)
-    return table + distance if distance else None
-
-
-def _table(data: bytes, place: int | None) -> int:
-    """Where what a field points to is."""
-    if place is None:
-        raise ValueError("a field is missing in the head of a batch")
-    return place + _number("<I", data, place)
 
 
 def index_column(schema: pa.Schema) -> str | None:

@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from contrasim_cli import limits
 from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.files import quoted
-from contrasim_cli.store.arrowtypes import RaggedError, Values, dense, stored
+from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store.arrowtypes import RaggedError, Values, dense, strings
 from contrasim_cli.store.batches import Arrow, Batches, Parquet
+from contrasim_cli.store.rehearsal import rehearse
+from contrasim_cli.store.store import IDS_PER_BLOCK
 
 BATCH_BYTES = 4 << 20
 ACTIVE = 32  # columns that are read on; others begin anew
@@ -36,12 +40,23 @@ def clear(path: Path) -> Iterator[None]:
 
 @dataclass
 class Table:
-    """A file, and the readers that read on from where they were."""
+    """A file, the readers that read on from where they were, and the most memory that trying it may take."""
 
-    path: Path
+    file: Snapshot
     source: Source
+    most: int
     active: list["_Reader"] = field(default_factory=list)
     lock: threading.RLock = field(default_factory=threading.RLock)
+
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self.file.path
+
+    def close(self) -> None:
+        """Close the file."""
+        self.source.close()
+        self.file.close()
 
     def use(self, reader: "_Reader") -> None:
         """Make room for a reader among those that are read on."""
@@ -98,8 +113,12 @@ class Columns:
     as_matrix: bool
 
     def __post_init__(self) -> None:
-        row_bytes = max(1, math.prod(self.tail) * self.dtype.itemsize)
-        self._reader = _Reader(self.table, self.columns, max(1, BATCH_BYTES // row_bytes))
+        self._reader = _Reader(self.table, self.columns, self.batch_rows)
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are read at once."""
+        return max(1, BATCH_BYTES // max(1, math.prod(self.tail) * self.dtype.itemsize))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -139,15 +158,26 @@ class Texts:
 
     def __post_init__(self) -> None:
         self._reader = _Reader(self.table, [self.column], TEXTS)
+        self._tried = False
 
     def read(self, start: int, stop: int) -> list[str]:
-        """Strings [stop - start]."""
+        """Strings [stop - start]; a child process reads all of them before the first."""
+        if not self._tried:
+            rehearse(self.table.file, self._read_through, "pyarrow", most=self.table.most)
+            self._tried = True
+        return self._read(start, stop)
+
+    def _read_through(self) -> None:
+        limits.grow(held=self.table.source.claimed)
+        for start in range(0, self.table.source.n_rows, IDS_PER_BLOCK):
+            self._read(start, min(start + IDS_PER_BLOCK, self.table.source.n_rows))
+
+    def _read(self, start: int, stop: int) -> list[str]:
         texts: list[str] = []
-        for _, batch in self._reader.batches(start, stop):
-            texts += stored(batch.column(0)).to_pylist()
-            missing = next((k for k, text in enumerate(texts) if text is None), None)
-            if missing is not None:
-                raise InputError(
-                    f"{quoted(self.table.path)}: {quoted(self.column)} is missing in row {start + missing}"
-                )
+        for first, batch in self._reader.batches(start, stop):
+            found = strings(batch.column(0))
+            texts += [text for text in found if text is not None]
+            if len(texts) < first - start + len(found):
+                row = first + found.index(None)
+                raise InputError(f"{quoted(self.table.path)}: {quoted(self.column)} is missing in row {row}")
         return texts

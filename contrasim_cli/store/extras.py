@@ -1,6 +1,7 @@
 """Readers that need a library of an extra, which is imported when the first such file is read."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from contrasim_cli.store.content import Content
 
 def read_table(file: Snapshot, budget: int | None = None) -> Content:
     """A Parquet or Arrow file."""
+    os.environ.setdefault(
+        "ARROW_DEFAULT_MEMORY_POOL", "system"
+    )  # others take a gigabyte ahead, which hides what a file takes
     with _needs(file.path, "Parquet and Arrow", "table"):
         from contrasim_cli.store import table
     return table.read_table(file, budget)

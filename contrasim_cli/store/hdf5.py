@@ -1,5 +1,6 @@
 """Opening HDF5 files of unknown origin: locks, links that leave the file, data that is not there."""
 
+import errno
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 
 from contrasim_cli import limits
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.files import quoted, said
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.chunks import check_chunks
 
@@ -29,6 +30,8 @@ def open_file(file: Snapshot) -> h5py.File:
     except BlockingIOError as error:
         raise InputError(f"{quoted(path)}: another process is writing it; wait until it has finished") from error
     except OSError as first:
+        if first.errno == errno.EMFILE:
+            raise InputError(f"{quoted(path)}: cannot be read: {said(first)}") from first
         if "lock" in str(first):
             try:
                 return h5py.File(file.name, "r", locking=False)

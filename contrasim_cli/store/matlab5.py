@@ -14,6 +14,7 @@ from scipy.io.matlab import MatReadWarning
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.memory import memory_budget
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held, sorted_out
 from contrasim_cli.store.rehearsal import rehearse
@@ -36,12 +37,12 @@ def read_matlab(file: Snapshot, budget: int | None = None) -> Content:
         InputError: it is damaged, or takes more than `budget` bytes of memory.
     """
     path = file.path
-    rehearse(path, lambda: _claims(file), "scipy")
+    rehearse(file, lambda: _claims(file), "scipy", most=memory_budget(budget))
     claims = _claims(file)
     # what lies in structs and cells is not told, and bounded only by the limits of the child
     held = sum(math.prod(shape) * SIZES.get(kind, 8) for shape, kind in claims.values())
     check_held(path, path.name, held, budget)
-    rehearse(path, lambda: _variables(file, claims), "scipy", held)
+    rehearse(file, lambda: _variables(file, claims), "scipy", held, memory_budget(budget))
     found = [member for name, value in _variables(file, claims).items() for member in _members(name, value, 0)]
     members = {name: value for name, value, why in found if why is None}
     passed = {name: why for name, _, why in found if why is not None}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,6 +32,7 @@ from contrasim_cli.store import (
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.reading import PLAIN, Reading
 from contrasim_cli.store.rehearsal import rehearse
+from contrasim_cli.store.shelf import SHELF, has_room, raise_limit
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -51,15 +53,32 @@ def open_stores(paths: Sequence[Path], how: Reading = PLAIN) -> list[Store]:
     """Open several stores; the problems of all of them are reported together."""
     stores: list[Store] = []
     problems: list[ContraSimError] = []
+    shelved = False
     for path in paths:
         try:
-            stores.append(open_store(path, how))
+            if not shelved and not _has_room():
+                shelved = True
+                stores[:] = [_kept(store, how) for store in stores]
+            stores.append(SHELF.keep(path, partial(open_store, path, how)) if shelved else open_store(path, how))
         except ContraSimError as problem:
             problems.append(problem)
     if problems:
         close_stores(stores)
     raise_all(problems)
     return stores
+
+
+def _has_room() -> bool:
+    """Whether another file can be open, if need be by a higher limit."""
+    if not has_room():
+        raise_limit()
+    return has_room()
+
+
+def _kept(store: Store, how: Reading) -> Store:
+    """A store that need not stay open in place of one that does."""
+    store.close()
+    return SHELF.keep(store.path, partial(open_store, store.path, how), known=True)
 
 
 def close_stores(stores: Sequence[Store]) -> None:
@@ -223,7 +242,7 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
             "damaged, copy or extract it again"
         )
     if sealed is None:
-        rehearse(file.path, rehearsal)
+        rehearse(file, rehearsal)
     return read()
 
 

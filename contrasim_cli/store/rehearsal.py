@@ -1,4 +1,4 @@
-"""Trying in a child process what may crash, hang or take all memory: HDF5 and scipy do so on some damaged files."""
+"""Trying in a child process what may crash, hang or take all memory: HDF5, scipy and pyarrow do so on some damaged files."""
 
 import contextlib
 import json
@@ -6,30 +6,58 @@ import logging
 import os
 import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from contrasim_cli import limits
 from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.files import quoted, readable
+from contrasim_cli.snapshot import Snapshot
 
 log = logging.getLogger(__name__)
 
 CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
 
 
-def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held: int = 0) -> None:
+_trusted = threading.local()
+
+
+@contextlib.contextmanager
+def trusted() -> Iterator[None]:
+    """In this thread, do without: the files are those that were tried before."""
+    _trusted.on = True
+    try:
+        yield
+    finally:
+        _trusted.on = False
+
+
+def rehearse(
+    file: Snapshot, work: Callable[[], object], library: str = "HDF5", held: int = 0, most: int | None = None
+) -> None:
     """Do the work in a child process first; it is safe here if this returns.
 
     The child is a fork, so that it costs milliseconds, and has limits of memory and processor time (see `limits`), which begin with
-    the size of the file and the bytes that are to be held of it. Errors other than of inputs are left to be met here.
+    the size of the file and the bytes that are to be held of it; its memory never grows above `most` bytes. Errors other than of
+    inputs are left to be met here.
 
     Raises:
-        InputError: the child met one, or crashed, or reached a limit.
+        InputError: the child met one, or crashed, or reached a limit; or the file has been changed meanwhile.
     """
-    size = path.stat().st_size + held
+    if getattr(_trusted, "on", False):
+        return
+    with readable(file.path):
+        before = file.identity()
+    _in_child(file.path, work, library, limits.Start(file.size + held, most, library))
+    with readable(file.path):
+        if file.identity() != before:  # what was tried is not what would be read
+            raise InputError(f"{quoted(file.path)}: is written to while it is opened; wait until it has been written")
+
+
+def _in_child(path: Path, work: Callable[[], object], library: str, start: limits.Start) -> None:
     receiver, sender = os.pipe()
     try:
         pid = _fork()
@@ -39,7 +67,7 @@ def rehearse(path: Path, work: Callable[[], object], library: str = "HDF5", held
         os.close(receiver)
         return
     if pid == 0:
-        _child(path, work, size, sender)
+        _child(path, work, start, sender)
     os.close(sender)
     try:
         with open(receiver, "rb") as stream:
@@ -74,7 +102,7 @@ def _judge(path: Path, status: int | None, seconds: float, told: bytes, library:
         return
     number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
     if number == signal.SIGXCPU:
-        raise InputError(limits.reached(path, f"{seconds:.0f} s of processor time"))
+        raise InputError(limits.reached(path, f"{seconds:.0f} s of processor time", library))
     if number is None or number in CRASHES:
         name = f" ({signal.Signals(number).name})" if number else ""
         raise InputError(
@@ -85,12 +113,12 @@ def _judge(path: Path, status: int | None, seconds: float, told: bytes, library:
     )
 
 
-def _child(path: Path, work: Callable[[], object], size: int, sender: int) -> NoReturn:
+def _child(path: Path, work: Callable[[], object], start: limits.Start, sender: int) -> NoReturn:
     """Work within the limits; the lines of an error of inputs go to the parent."""
     problems: list[str] = []
     try:
         _prepare()
-        limits.begin(size)
+        limits.begin(start)
         work()
     except BaseException as error:  # others than of inputs are met again by the parent
         problems = _told(path, error)
@@ -101,7 +129,7 @@ def _child(path: Path, work: Callable[[], object], size: int, sender: int) -> No
 
 def _told(path: Path, error: BaseException) -> list[str]:
     if out_of_memory(error):
-        return [limits.reached(path, "the memory that a file of its size is given")]
+        return [limits.memory_reached(path)]
     if isinstance(error, ContraSimError) and error.exit_code == InputError.exit_code:
         return list(error.lines)
     return []

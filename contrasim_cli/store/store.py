@@ -159,8 +159,10 @@ class Store:
 
 def id_hashes(names: Sequence[str]) -> IdHashes:
     """[ids] the hashes by which ids are compared."""
-    digests = [hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in names]
-    return np.frombuffer(b"".join(digests), dtype="V16")
+    digests = {
+        name: hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest() for name in set(names)
+    }
+    return np.frombuffer(b"".join(digests[name] for name in names), dtype="V16")
 
 
 def first_duplicate(hashes: IdHashes) -> tuple[int, int] | None:

@@ -1,47 +1,71 @@
 """Tables in Parquet and Arrow (Feather) files: columns of numbers, or of lists of numbers of the same length. Needs pyarrow.
 
 Columns of strings may name the rows; values that are missing are NaN. Rows are read on from where the last ones were read.
+A few kilobytes may claim to unpack to gigabytes, in any page; so a child process reads all numbers first, and texts where they are
+asked for.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from contrasim_cli.errors import InputError, reason
+from contrasim_cli import limits
+from contrasim_cli.errors import InputError, out_of_memory, reason
 from contrasim_cli.files import quoted
+from contrasim_cli.memory import memory_budget
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.arrowtypes import depth, has_nulls, is_number, is_text, lengths_of, numpy_type, plain
-from contrasim_cli.store.batches import Arrow, Parquet, index_column, open_batches
+from contrasim_cli.store.batches import index_column, open_batches
 from contrasim_cli.store.columns import layers_of, refuse_texts
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.cursors import Columns, Table, Texts, clear
+from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Ids
 
-LOOKED_AT = 64  # rows of a batch that is only looked at
+LOOKED_AT = 64  # rows of a batch of lists that is only looked at
+FLAT = 1 << 14  # and of one of numbers
 
 
 def read_table(file: Snapshot, budget: int | None = None) -> Content:
     """The layers and the names of rows in such a file.
 
     Raises:
-        InputError: it is damaged, a table of texts, or has two columns of the same name.
+        InputError: it is damaged, a table of texts, has two columns of the same name, or takes more memory than there is for it.
     """
+    most = memory_budget(budget)
+    rehearse(file, lambda: _read_through(file, most), "pyarrow", most=most)
+    return _opened(file, most)
+
+
+def _opened(file: Snapshot, most: int) -> Content:
     with clear(file.path):
-        source = open_batches(file, budget)
+        source = open_batches(file, most)
+        limits.grow(held=source.claimed)
         try:
-            return _content(file.path, source)
+            return _content(Table(file, source, most))
         except BaseException:
             source.close()
             raise
 
 
-def _content(path: Path, source: Parquet | Arrow) -> Content:
+def _read_through(file: Snapshot, most: int) -> None:
+    """Read all numbers, in the steps in which they are read later; those that cannot be read are met again when asked for."""
+    arrays = [array for array in _opened(file, most).arrays.values() if isinstance(array, Columns)]
+    for array in arrays:
+        for start in range(0, array.shape[0], array.batch_rows):
+            try:
+                array[start : start + array.batch_rows]
+            except InputError as error:
+                if out_of_memory(error):
+                    raise
+
+
+def _content(table: Table) -> Content:
+    path, source = table.path, table.source
     kinds = {column.name: plain(column.type) for column in source.schema}
     if len(kinds) < len(source.schema):
         raise InputError(f"{quoted(path)}: two columns have the same name; rename one of them")
-    table = Table(path, source)
     numbers = [name for name, kind in kinds.items() if is_number(kind)]
     lists = [name for name, kind in kinds.items() if depth(kind)]
     texts = [name for name, kind in kinds.items() if is_text(kind)]
@@ -63,7 +87,7 @@ def _content(path: Path, source: Parquet | Arrow) -> Content:
         texts={name: Ids(source.n_rows, Texts(table, name).read) for name in texts},
         names=index if index in {*texts, *numbers} - taken else None,
         passed={name: f"of type {reason(ValueError(str(kind)))}" for name, kind in kinds.items() if name not in known},
-        close=source.close,
+        close=table.close,
     )
 
 
@@ -75,7 +99,8 @@ def _array(table: Table, columns: Sequence[str], kinds: Mapping[str, pa.DataType
 
 
 def _has_nulls(table: Table, column: str) -> bool:
-    return any(has_nulls(batch.column(0)) for _, batch in table.source.batches([column], 0, LOOKED_AT))
+    size = LOOKED_AT if depth(plain(table.source.schema.field(column).type)) else FLAT
+    return any(has_nulls(batch.column(0)) for _, batch in table.source.batches([column], 0, size))
 
 
 def _tail(table: Table, column: str, dimensions: int) -> tuple[int, ...]:

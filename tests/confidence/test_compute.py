@@ -295,3 +295,27 @@ def test_tables_show_intervals_where_they_fit() -> None:
     assert "ci_low" in long
     assert "0.5000 [0.40, 0.60]" not in long
     assert "p_value" not in long
+
+
+def test_the_number_of_threads_changes_no_digit_that_is_promised(tmp_path: Path) -> None:
+    """README promises five; sums in other orders round otherwise. z-scores are differences, those of unrelated layers near 0."""
+    stores = made.related(2, 2, 400, (160, 160))
+    names = ["cka", "pwcca", "procrustes"]
+    found: list[list[tuple[float | None, ...]]] = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            computed = grid(tmp_path, stores, closed_form(names, OPTIONS))
+            computed.compute()
+            found.append(
+                [
+                    tuple(cell)[:3]
+                    for cells in resampled(computed, bootstrap=8, permutations=8).values()
+                    for cell in cells
+                ]
+            )
+    finally:
+        torch.set_num_threads(before)
+    assert len(found[0]) == 4 * len(names)
+    np.testing.assert_allclose(*np.array(found, float), rtol=1e-5)

@@ -15,6 +15,7 @@ import numpy as np
 from stores import names, values
 
 HUGE = 2**40
+ZSTD = struct.pack("<I", 0xFD2FB528)
 ROWS = 20
 
 
@@ -300,6 +301,96 @@ def batch_of_arrow(path: Path, trace: Path) -> None:
     )
 
 
+def _varint(content: bytes, place: int) -> int:
+    """Where a number of variable length ends."""
+    return next(k for k in range(place, len(content)) if content[k] < 0x80) + 1
+
+
+def page_of_parquet(path: Path, trace: Path, compression: str = "zstd") -> None:
+    """The head of a page of 3 kB says that it unpacks to 2 GB; the head is Thrift: (kind, size unpacked, size packed, …)."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    parquet.write_table(
+        pa.table({"x": pa.array(values(100, 8).tolist(), pa.list_(pa.float32()))}), path, compression=compression
+    )
+    column = parquet.read_metadata(path).row_group(0).column(0)
+    content, start = path.read_bytes(), column.dictionary_page_offset
+    size = _varint(content, start + 1)  # behind the kind; a byte says that a number of 32 bits comes
+    assert (content[start], content[size]) == (0x15, 0x15)
+    path.write_bytes(content[: size + 1] + b"\xfe\xff\xff\xff\x0f" + content[_varint(content, size + 1) :])
+
+
+def page_of_snappy(path: Path, trace: Path) -> None:
+    page_of_parquet(path, trace, "snappy")
+
+
+def zeros_of_parquet(path: Path, trace: Path) -> None:
+    """A page of 40 kB that does unpack to a gigabyte: zstd has blocks of one byte that repeats."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = values(1300, 8).tolist()
+    parquet.write_table(pa.table({"x": pa.array(rows, pa.list_(pa.float32()))}), path, compression="zstd")
+    content, start = path.read_bytes(), parquet.read_metadata(path).row_group(0).column(0).dictionary_page_offset
+    size = _varint(content, start + 1)
+    packed, first = _varint(content, size + 1), content.index(ZSTD, start)
+    room = sum((byte & 0x7F) << 7 * k for k, byte in enumerate(content[packed + 1 : _varint(content, packed + 1)])) // 2
+    blocks = [struct.pack("<I", (1 << 17) << 3 | 1 << 1 | (k == 8191)) for k in range(8192)]
+    frame = ZSTD + b"\0\x40" + b"".join(blocks)
+    frame += struct.pack("<II", 0x184D2A50, room - len(frame) - 8)  # a frame that is skipped fills the page
+    said = content[: size + 1] + b"\x80\x80\x80\x80\x08" + content[packed:first]
+    path.write_bytes(said + frame + content[first + len(frame) :])
+
+
+def row_of_parquet(path: Path, trace: Path) -> None:
+    """A list of 40 million numbers in a kilobyte."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    rows = pa.ListArray.from_arrays(pa.array([0, 3, 6, 40_000_000], pa.int32()), np.zeros(40_000_000))
+    parquet.write_table(pa.table({"x": rows}), path)
+
+
+def prefixes_of_parquet(path: Path, trace: Path) -> None:
+    """Texts of a megabyte, each of which says that it begins as the one before it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    schema = pa.schema({"ids": pa.string(), "x": pa.list_(pa.float32())})
+    how: dict[str, Any] = {
+        "use_dictionary": False,
+        "column_encoding": {"ids": "DELTA_BYTE_ARRAY"},
+        "compression": "zstd",
+    }
+    with parquet.ParquetWriter(path, schema, **how) as writer:
+        for k in range(0, 400, 20):
+            texts = ["x" * (1 << 20) + str(k + row) for row in range(20)]
+            writer.write_batch(pa.record_batch([texts, values(20, 4).tolist()], schema=schema))
+
+
+def texts_of_arrow(path: Path, trace: Path) -> None:
+    """Four hundred texts of a megabyte, all of which are at the same place."""
+    import pyarrow as pa
+
+    long = bytes(1 << 20)
+    views = struct.pack("<i4sii", len(long), long[:4], 0, 0) * 400
+    texts = pa.Array.from_buffers(pa.string_view(), 400, [None, pa.py_buffer(views), pa.py_buffer(long)])
+    table = pa.table({"ids": texts, "x": values(400, 4).tolist()})
+    with pa.ipc.new_file(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def lists_of_arrow(path: Path, trace: Path) -> None:
+    """A list of a million numbers that is named in four hundred rows."""
+    import pyarrow as pa
+
+    lists = pa.ListArray.from_arrays(pa.array([0, 3, 1 << 20], pa.int32()), np.zeros(1 << 20, np.float32))
+    table = pa.table({"x": pa.DictionaryArray.from_arrays(pa.array([0] + [1] * 400, pa.int32()), lists)})
+    with pa.ipc.new_file(path, table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+
+
 def struct_of_matlab(path: Path, trace: Path) -> None:
     """A struct of a file of MATLAB unpacks to a thousand times its size."""
     from scipy import io
@@ -314,5 +405,6 @@ HOSTILE: dict[str, Make] = {
         pickle_in_zarr, pickle_as_codec_of_zarr, rows_of_zarr, chunk_of_zarr, link_in_zarr, fifo_in_zarr,
         index_that_leads_out, index_of_fifo, index_nested, link_in_folder, objects_in_folder, objects_in_packed_npy,
         packed_npy_claim, packed_npy_with_more, empty_lines, batch_of_arrow, struct_of_matlab,
+        page_of_parquet, page_of_snappy, zeros_of_parquet, row_of_parquet, prefixes_of_parquet, texts_of_arrow, lists_of_arrow,
     )
 }  # fmt: skip

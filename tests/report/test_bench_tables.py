@@ -150,18 +150,16 @@ def test_one_pair_and_layer_is_a_line_per_measure() -> None:
 
 def test_comparisons() -> None:
     same = CompareRow("multilingual", "faiss", "all", "", "", "l1", "cka", "dot", 0.5, 0.25, 0.25, -0.1, 0.6, 0.2, 0.4,
-                      40, 80, 30, 10, 0.001, "no difference")  # fmt: skip
-    nothing = CompareRow(
-        "multilingual", "faiss", "all", "", "", "all", "cka", "dot", *[None] * 7, 0, 0, 0, 0, None, "undefined"
-    )
+                      40, 80, "no difference")  # fmt: skip
+    nothing = CompareRow("multilingual", "faiss", "all", "", "", "all", "cka", "dot", *[None] * 7, 0, 0, "undefined")
     shown = report.render(Results("bench compare", CompareRow, [same, nothing]), "table", color=False, width=100)
     assert shown == (
         "multilingual, faiss negatives: cka minus dot, 0 trials in 0 clusters\n"
-        "┏━━━━━━━┳━━━━━━┳━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━┳━━━━━━━━━┳━━━━━━━━━━━━━━━┓\n"
-        "┃ layer ┃  cka ┃  dot ┃ difference ┃  95 % interval ┃   p ┃ McNemar ┃ verdict       ┃\n"
-        "┡━━━━━━━╇━━━━━━╇━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━╇━━━━━━━━━╇━━━━━━━━━━━━━━━┩\n"
-        "│ l1    │ 50.0 │ 25.0 │      +25.0 │ [-10.0, +60.0] │ 0.4 │   0.001 │ no difference │\n"
-        "├───────┼──────┼──────┼────────────┼────────────────┼─────┼─────────┼───────────────┤\n"
-        "│ all   │      │      │            │                │     │         │ undefined     │\n"
-        "└───────┴──────┴──────┴────────────┴────────────────┴─────┴─────────┴───────────────┘\n"
+        "┏━━━━━━━┳━━━━━━┳━━━━━━┳━━━━━━━━━━━━┳━━━━━━━━━━━━━━━━┳━━━━━┳━━━━━━━━━━━━━━━┓\n"
+        "┃ layer ┃  cka ┃  dot ┃ difference ┃  95 % interval ┃   p ┃ verdict       ┃\n"
+        "┡━━━━━━━╇━━━━━━╇━━━━━━╇━━━━━━━━━━━━╇━━━━━━━━━━━━━━━━╇━━━━━╇━━━━━━━━━━━━━━━┩\n"
+        "│ l1    │ 50.0 │ 25.0 │      +25.0 │ [-10.0, +60.0] │ 0.4 │ no difference │\n"
+        "├───────┼──────┼──────┼────────────┼────────────────┼─────┼───────────────┤\n"
+        "│ all   │      │      │            │                │     │ undefined     │\n"
+        "└───────┴──────┴──────┴────────────┴────────────────┴─────┴───────────────┘\n"
     )

@@ -13,6 +13,8 @@ from stores import names, values, write
 
 from contrasim_cli import snapshot
 from contrasim_cli.errors import InputError
+from contrasim_cli.limits import Start as limits_start
+from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store import open as opening
 from contrasim_cli.store import open_store, rehearsal, seal
 
@@ -86,7 +88,7 @@ def test_other_files_have_no_seal_that_holds(tmp_path: Path, content: bytes) -> 
 
 def refusal(path: Path, work) -> str:
     with pytest.raises(InputError) as caught:
-        rehearsal.rehearse(path, work)
+        rehearsal.rehearse(Snapshot(path), work)
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -102,7 +104,7 @@ def test_a_process_that_is_not_told_how_its_children_end(path: Path) -> None:
     """As when whoever started it ignores SIGCHLD."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        rehearsal.rehearse(path, lambda: None)
+        rehearsal.rehearse(Snapshot(path), lambda: None)
         assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)).startswith("HDF5 crashes on it;")
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -121,7 +123,33 @@ def test_other_errors_are_left_to_the_parent(path: Path) -> None:
     def fail() -> None:
         raise KeyError
 
-    rehearsal.rehearse(path, fail)
+    rehearsal.rehearse(Snapshot(path), fail)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_is_changed_after_it_was_tried_is_not_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """Where the system has no name for what is open, a file of the same name may be another."""
+    if not named:
+        monkeypatch.setattr(Snapshot, "name", property(lambda file: file.path))
+    file = Snapshot(path)
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    rehearsal.rehearse(file, lambda: os.replace(other, path) if named else None)
+    other.write_bytes(path.read_bytes() + b"more")
+    with pytest.raises(InputError, match="is written to while it is opened"):
+        rehearsal.rehearse(file, lambda: other.rename(path) if not named else file.name.write_bytes(b"other"))
+
+
+def test_the_size_of_a_file_is_that_of_what_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, sizes = Snapshot(path), []
+    size, small = file.size, path.with_name("small")
+    small.write_bytes(b"")
+    small.replace(path)
+    monkeypatch.setattr(rehearsal.limits, "Start", lambda size, *more: sizes.append(size) or limits_start(size, *more))
+    rehearsal.rehearse(file, lambda: None)
+    assert sizes == [size]
 
 
 def test_no_child_is_left_by_an_interrupt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +164,7 @@ def test_no_child_is_left_by_an_interrupt(path: Path, monkeypatch: pytest.Monkey
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            rehearsal.rehearse(path, lambda: time.sleep(60))
+            rehearsal.rehearse(Snapshot(path), lambda: time.sleep(60))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert made

@@ -4,6 +4,8 @@ import datetime
 import decimal
 import itertools
 import json
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,7 +21,7 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 from contrasim_cli.errors import InputError, MissingError  # noqa: E402
 from contrasim_cli.snapshot import Snapshot  # noqa: E402
-from contrasim_cli.store import batches, cursors, extras, open_store  # noqa: E402
+from contrasim_cli.store import Reading, arrowheads, arrowtypes, batches, cursors, extras, open_store  # noqa: E402
 from contrasim_cli.store.content import Content  # noqa: E402
 from contrasim_cli.store.table import read_table  # noqa: E402
 
@@ -280,7 +282,7 @@ def test_claims_of_batches(tmp_path: Path, save: Save) -> None:
     source = pa.py_buffer((tmp_path / "a").read_bytes()).slice(start)
     said = []
     for message in pa.ipc.MessageReader.open_stream(source):
-        said.append(batches.claims(message))
+        said.append(arrowheads.claims(message))
         if sum(rows for is_rows, rows, _ in said if is_rows) == ROWS:
             break
     assert [rows for is_rows, rows, _ in said if is_rows] == [7] * 7 + [1]
@@ -296,3 +298,84 @@ def test_a_file_that_lacks_batches_is_refused(tmp_path: Path) -> None:
         content[:place] + b"\xff\xff\xff\xff\0\0\0\0" + content[place + 8 :]
     )  # ends the stream
     assert refusal(tmp_path / "a").endswith("the file is damaged")
+
+
+# what takes more memory than a file of its size is given
+
+
+@pytest.mark.parametrize("write", [parquet.write_table, feather.write_feather])
+def test_a_long_text_that_repeats_is_held_once(tmp_path: Path, write: Callable[..., None]) -> None:
+    long = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * (1 << 20)])  # 20 GB, each by itself
+    rows = values(20_000, 2)
+    write(pa.table({"ids": [f"r{k}" for k in range(20_000)], "said": long, "x": lists(rows)}), tmp_path / "a")
+    store = open_store(tmp_path / "a")
+    assert store.ids is not None
+    assert store.ids.read(19_998, 20_000) == ["r19998", "r19999"]
+    assert np.array_equal(store.read("x", 0, 20_000), rows)
+    texts = read_table(Snapshot(tmp_path / "a")).texts["said"]
+    assert len(set(map(id, texts.read(0, 20_000)))) <= 5  # one per batch
+    assert texts.digest
+    store.close()
+
+
+def test_texts_that_repeat_are_those_of_the_column() -> None:
+    texts = pa.array(["b", None, "a", "b", None, "c"])
+    assert arrowtypes.strings(texts.dictionary_encode()[1:]) == texts.to_pylist()[1:]
+    assert arrowtypes.strings(pa.array([None, None], pa.string()).dictionary_encode()) == [None, None]
+    assert arrowtypes.strings(pa.DictionaryArray.from_arrays([0, 1, None], ["a", None])) == ["a", None, None]
+    with pytest.raises(IndexError):
+        arrowtypes.strings(pa.DictionaryArray.from_arrays(pa.array([0, 9]), ["a"], safe=False))
+
+
+@pytest.mark.parametrize("how", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 100}])
+@pytest.mark.parametrize("encoding", [None, "DELTA_BYTE_ARRAY", "DELTA_LENGTH_BYTE_ARRAY"])
+def test_texts_of_every_encoding(tmp_path: Path, how: dict, encoding: str | None) -> None:
+    more = {} if encoding is None else {"column_encoding": {"ids": encoding}, "use_dictionary": False}
+    parquet.write_table(pa.table({"ids": IDS, "x": lists(A)}), tmp_path / "a", row_group_size=30, **how | more)
+    store = open_store(tmp_path / "a")
+    assert store.ids is not None
+    assert store.ids.read(0, ROWS) == IDS
+    store.close()
+
+
+def test_memory_that_was_asked_for_is_the_limit(tmp_path: Path) -> None:
+    """Of a file that would be given more for its size: 80 MB in one row."""
+    rows = pa.ListArray.from_arrays(pa.array([0, 20_000_000], pa.int32()), np.arange(20_000_000, dtype=np.float32))
+    parquet.write_table(pa.table({"x": rows}), tmp_path / "a", compression="none", use_dictionary=False)
+    read_table(Snapshot(tmp_path / "a"), 800 << 20)
+    with pytest.raises(InputError) as caught:
+        read_table(Snapshot(tmp_path / "a"), 1 << 20)
+    assert str(caught.value) == (
+        f"{tmp_path / 'a'}: needs more memory than the 0.00105 GB that there are for it; give --memory"
+    )
+
+
+def test_numbers_that_are_packed_well_are_read(tmp_path: Path) -> None:
+    """A gigabyte of activations of dead neurons, most of which are zero, is some megabytes."""
+    rows = pa.FixedSizeListArray.from_arrays(np.tile(np.eye(1, 512, dtype=np.float32)[0], 40_000), 512)
+    parquet.write_table(pa.table({"x": rows}), tmp_path / "a", compression="zstd")
+    assert (tmp_path / "a").stat().st_size < 40_000 * 512 * 4 / 100
+    store = open_store(tmp_path / "a")
+    assert store.read("x", 39_999, 40_000).sum() == 1
+    store.close()
+
+
+def test_a_child_process_reads_numbers_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, here = cursors.Columns.__getitem__, os.getpid()
+
+    def crash(self: cursors.Columns, index: slice) -> np.ndarray:
+        return plain(self, index) if os.getpid() == here else os.kill(os.getpid(), signal.SIGSEGV)
+
+    as_parquet(tmp_path / "a", pa.table({"x": lists(A)}))
+    monkeypatch.setattr(cursors.Columns, "__getitem__", crash)
+    assert refusal(tmp_path / "a") == "pyarrow crashes on it (SIGSEGV); the file is damaged, copy or extract it again"
+
+
+def test_a_column_that_cannot_be_read_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    ragged = pa.array([[1.0] * (1 + k % 3) for k in range(ROWS)])
+    as_parquet(tmp_path / "a", pa.table({"tokens": ragged, "x": lists(A)}))
+    store = open_store(tmp_path / "a", Reading(layers=["x"]))
+    assert np.array_equal(store.read("x", 0, ROWS), A)
+    with pytest.raises(InputError, match="has 2 values in row 1, and 1 in the first"):
+        store.read("tokens", 0, ROWS)
+    store.close()

@@ -36,7 +36,7 @@ def compare_trials(
     """Is the first measure better than the second on the same trials, or is it noise?
 
     Every difference (first minus second) comes with a 95 % interval by resampling clusters of trials and encoders, the
-    p-value of the clusters' signs, McNemar's for comparison, and a verdict; several layers are corrected for (Holm).
+    p-value of the clusters' signs, and a verdict; several layers are corrected for (Holm).
     """
     if len(files) > 2:
         raise UsageError(f"bench compare takes one or two files, {len(files)} given")

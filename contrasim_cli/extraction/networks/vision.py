@@ -1,7 +1,7 @@
 """Models of images: one row per image."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from contrasim_cli.files import quoted
 
 log = logging.getLogger(__name__)
 
+PIXELS = 1 << 26  # of images that are held at once; one may have more
 SIDE = 224  # of a made-up image, where the config does not say
 CLS_NAMES = ("cls_token", "class_embedding")
 
@@ -41,9 +42,27 @@ class Pixels:
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         if self.network.processor is None:
             return {"pixel_values": _pixels(np.asarray(self.items[rows]))}
-        images = [open_image(self.items[row], self.network.channels) for row in rows]
+        parts = [self._processed(images) for images in self._images(rows)]
+        if len({part.shape[1:] for part in parts}) > 1:
+            raise InputError(f"{self.network.name}: its images come in different sizes; give --batch-size 1")
+        return {"pixel_values": torch.cat(parts) if len(parts) > 1 else parts[0]}
+
+    def _processed(self, images: Sequence[Any]) -> Tensor:
         pixels: Tensor = self.network.processor(images=images, return_tensors="pt")["pixel_values"]
-        return {"pixel_values": pixels}
+        return pixels
+
+    def _images(self, rows: Sequence[int]) -> Iterator[list[Any]]:
+        """The images in parts, so that no more large ones are held than have to be."""
+        images: list[Any] = []
+        pixels = 0
+        for row in rows:
+            images.append(open_image(self.items[row], self.network.channels))
+            pixels += images[-1].width * images[-1].height
+            if pixels > PIXELS:
+                yield images
+                images, pixels = [], 0
+        if images:
+            yield images
 
 
 def _pixels(array: npt.NDArray[Any]) -> Tensor:

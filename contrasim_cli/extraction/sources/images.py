@@ -28,11 +28,13 @@ from contrasim_cli.extraction.sources.source import (
 )
 from contrasim_cli.extraction.sources.texts import Records, check_columns, is_utf8
 from contrasim_cli.files import quoted
+from contrasim_cli.memory import memory_budget
 
 log = logging.getLogger(__name__)
 
 # what Pillow trips over in damaged files
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, RuntimeError, zlib.error)
+PIXEL_BYTES = 16  # that a pixel takes while an image is unpacked, converted and scaled
 IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 
@@ -53,7 +55,7 @@ def image_source(path: Path, choice: Choice | None = None) -> Source:
     if passed_over:
         log.info("%s: %d files that are no images are passed over", quoted(path), passed_over)
     choice = choice or ALL
-    files = Files(path, lambda: named(path, (Row(name, [name]) for name in names), choice.ids))
+    files = Files(path, lambda: named(path, (Row(name, [name]) for name in names), choice.ids), memory=choice.memory)
     found = choose(path, files.checked(), choice)
     if choice.ids is not None:
         refuse_duplicates(quoted(choice.ids), files.ids(found))
@@ -72,7 +74,7 @@ def image_table(path: Path, column: str, id_column: str | None = None, choice: C
     check_columns(path, [column], id_column)
     choice = choice or ALL
     table = Records(path, [column], id_column, choice.ids)
-    files = Files(path.parent, table.rows, path)
+    files = Files(path.parent, table.rows, path, choice.memory)
     found = choose(path, files.checked(), choice)
     table.check_ids(found)
     digest = file_digest(path)
@@ -82,17 +84,21 @@ def image_table(path: Path, column: str, id_column: str | None = None, choice: C
 
 @dataclass(frozen=True)
 class Files:
-    """Rows whose only text is the path of an image below a folder; `table` is what named them, if not the folder."""
+    """Rows whose only text is the path of an image below a folder; `table` is what named them, if not the folder.
+
+    `memory` is what reading one may take, in bytes.
+    """
 
     folder: Path
     rows: Callable[[], Iterable[Row]]
     table: Path | None = None
+    memory: int | None = None
 
     def checked(self) -> Iterator[Row]:
         """The rows, each with the check of its file."""
         for row in self.rows():
             path = self.folder / row.texts[0] if row.bad is None else None
-            yield row if path is None else replace(row, check=partial(problem_of, path))
+            yield row if path is None else replace(row, check=partial(problem_of, path, self.memory))
 
     def paths(self, found: Selection) -> Iterator[Path]:
         """The files of the chosen rows."""
@@ -137,14 +143,27 @@ def _image_names(folder: Path) -> tuple[list[str], int]:
     return sorted((name.replace(os.sep, "/") for name in images), key=os.fsencode), len(files) - len(images)
 
 
-def problem_of(path: Path) -> str | None:
-    """Why an image file cannot be opened; whether all of it can be decoded is seen when it is."""
+def problem_of(path: Path, memory: int | None = None) -> str | None:
+    """Why an image file cannot be opened, or takes more than `memory` bytes (None: half of what is free) to read.
+
+    Whether all of it can be decoded is seen when it is.
+    """
     pillow = _pillow()
     try:
-        with pillow.open(path):
-            return None
-    except (*UNREADABLE, pillow.DecompressionBombError) as error:
+        with pillow.open(path) as image:
+            return _too_large(path, image, memory)
+    except UNREADABLE as error:
         return _said(path, error)
+
+
+def _too_large(path: Path, image: Any, memory: int | None) -> str | None:
+    size, limit = PIXEL_BYTES * image.width * image.height, memory_budget(memory)
+    if size <= limit:
+        return None
+    return (
+        f"{quoted(path)}: {image.width} x {image.height} pixels take {size / 1e9:.3g} GB of memory, and there are "
+        f"{limit / 1e9:.3g} GB for it; give --memory, or make it smaller"
+    )
 
 
 def open_image(path: Path, channels: int | None) -> Any:
@@ -158,7 +177,7 @@ def open_image(path: Path, channels: int | None) -> Any:
     try:
         with pillow.open(path) as image:
             return image.convert("L" if channels == 1 else "RGB")
-    except (*UNREADABLE, pillow.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise BadItem(_said(path, error)) from error
 
 
@@ -167,6 +186,7 @@ def _pillow() -> Any:
         from PIL import Image
     except ImportError as error:
         raise MissingError("extract --images needs the extra hf: pip install 'contrasim[hf]'") from error
+    Image.MAX_IMAGE_PIXELS = None  # or Pillow warns of large ones; what counts is the memory that there is
     return Image
 
 

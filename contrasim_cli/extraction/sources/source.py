@@ -41,7 +41,8 @@ class Choice:
 
     Those that the file `only` names, without those that fit `skip_pattern`; of these, `limit` rows behind the first
     `skip`; and of these, with `skip_bad`, those that can be read. `ids` is a file that names the rows of the input.
-    With `by_word`, `only` may also name words of rows, as row:word.
+    With `by_word`, `only` may also name words of rows, as row:word. `memory` is what reading an item may take, in bytes; None for
+    half of what is free.
     """
 
     ids: Path | None = None
@@ -51,6 +52,7 @@ class Choice:
     limit: int | None = None
     skip_bad: bool = False
     by_word: bool = False
+    memory: int | None = None
 
 
 ALL = Choice()

@@ -15,6 +15,7 @@ from networks import reading as network
 from PIL import Image
 
 from contrasim_cli.errors import InputError, MismatchError, UsageError
+from contrasim_cli.extraction.networks import vision
 from contrasim_cli.extraction.networks.load import load
 from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract
@@ -320,6 +321,24 @@ def test_a_tokenizer_of_special_tokens_alone_is_none(tmp_path: Path, lines: Path
     with pytest.raises(InputError) as caught:
         network(folder, lines)
     assert str(caught.value) == f"{folder}: has no tokenizer; save one there with save_pretrained, or give --tokenizer"
+
+
+def test_large_images_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And come to the same numbers."""
+    folder = tiny.image_processor(tiny.vit(tmp_path / "vit", channels=3))
+    (tmp_path / "images").mkdir()
+    for k in range(7):
+        pixels = np.random.default_rng(k).integers(0, 255, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{k}.png")
+    source = image_source(tmp_path / "images")
+    found = load(ModelOptions(str(folder)), source)
+    assert isinstance(found, vision.VisionNetwork)
+    block = vision.Pixels(found, next(iter(source.blocks(7))))
+    expected = block.batch(range(7))["pixel_values"]
+    for most, parts in ((1 << 26, [7]), (900, [3, 3, 1]), (1, [1] * 7)):
+        monkeypatch.setattr(vision, "PIXELS", most)
+        assert [len(images) for images in block._images(range(7))] == parts
+        assert torch.equal(block.batch(range(7))["pixel_values"], expected)
 
 
 def test_a_revision_is_that_of_the_image_processor_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 import hashlib
+import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import run
 from PIL import Image
 
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
@@ -401,6 +404,41 @@ def test_an_image_that_is_cut_short_is_found_when_it_is_read(tmp_path: Path) -> 
     assert image_source(tmp_path).n_rows == 1
     with pytest.raises(BadItem, match=r"a\.png: cannot be read as an image \("):
         open_image(path, None)
+
+
+def empty_png(path: Path, side: int, colours: bool) -> Path:
+    """A black square, packed as well as can be."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    packer, row = zlib.compressobj(9), bytes(1 + (3 if colours else 1) * side)
+    packed = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 8, 2 if colours else 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND", b""))
+    return path
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
+    picture(tmp_path / "in" / "b.png")
+    path = empty_png(tmp_path / "in" / "a.png", 13_300, colours=True)
+    assert path.stat().st_size < 600_000
+    said = (
+        "13300 x 13300 pixels take 2.83 GB of memory, and there are 1.07 GB for it; give --memory, or make it smaller"
+    )
+    done = run("extract", "--model", "m", "--images", path.parent, "--memory", "1G", "-o", tmp_path / "o.h5")
+    assert (done.code, done.stdout) == (3, "")
+    assert done.stderr == f"contrasim: error: {path}: {said}; {BAD}\n"
+    assert list(image_source(path.parent, Choice(memory=1 << 30, skip_bad=True)).ids()) == ["b.png"]
+    assert list(image_source(path.parent, Choice(memory=3 << 30)).ids()) == ["a.png", "b.png"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_image_is_read_where_there_is_memory(tmp_path: Path) -> None:
+    """More pixels than Pillow warns of, and than it refuses."""
+    image = open_image(empty_png(tmp_path / "a.png", 13_500, colours=False), 1)
+    assert (image.size, image.getextrema()) == ((13_500, 13_500), (0, 0))
 
 
 @pytest.mark.parametrize(
