@@ -4,15 +4,13 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from contrasim_cli.anchors import Anchoring
-from contrasim_cli.files import quoted
+from contrasim_cli.files import listed, quoted
 from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
-
-SHOWN = 6  # stores or layers in a warning
 
 
 def check_familiar(
@@ -42,10 +40,10 @@ def check_familiar(
 
 def _warn_far(far: Mapping[str, Sequence[str]]) -> None:
     """Layers by store, in one line."""
-    told = [f"{path} ({_listed(list(dict.fromkeys(map(quoted, names))))})" for path, names in far.items() if names]
+    told = [f"{path} ({listed(list(dict.fromkeys(map(quoted, names))))})" for path, names in far.items() if names]
     if told:
         text = "rows lie far from all that the encoder was trained on: other inputs, or another pooling? They are those of %s"
-        log.warning(text, _listed(told))
+        log.warning(text, listed(told))
 
 
 def _moments(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[dict[str, Moments]]:
@@ -69,13 +67,5 @@ def _warn_strangers(scorer: Scorer, stores: Sequence[Store]) -> None:
         "%s: was not trained on %s; it knows the neurons of its training models alone, so that these scores mean nothing: "
         "train on these models too, or with --inputs anchors",
         scorer.name,
-        _listed(list(dict.fromkeys(names))),
+        listed(list(dict.fromkeys(names))),
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    """`a, b and c`, or some and how many more."""
-    more = len(names) - SHOWN
-    if more > 0:
-        return f"{', '.join(names[:SHOWN])} and {more} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

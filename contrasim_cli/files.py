@@ -21,6 +21,14 @@ def quoted(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def listed(names: Sequence[str], shown: int = 6) -> str:
+    """`a, b and c`, or the first of them and how many more."""
+    more = len(names) - shown
+    if more > 0:
+        return f"{', '.join(names[:shown])} and {more} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
 def first_bytes(path: Path) -> bytes:
     """The first bytes of an input, by which its kind is known.
 

@@ -57,6 +57,11 @@ class Scorer:
         """How wide the encoder makes rows; 0 without one."""
         return self.checkpoint.config.encoded if self.checkpoint else 0
 
+    @property
+    def fewest(self) -> int:
+        """Rows below which every score is undefined or the same."""
+        return self.measure.k + self.entry.fewest
+
     def rows(self, matrix: Floats, store: Store, layer: str, device: torch.device) -> Tensor:
         """Rows [n, p] of a store's layer, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.encoder is None:

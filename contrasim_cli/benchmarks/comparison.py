@@ -1,8 +1,8 @@
 """Is one measure better than another on the same trials, or is it noise?
 
-Trials share rows (over pairs, layers and encoders), so that they are not independent; clusters of them are: batches, or for
-layer prediction pairs of models. The verdict rests on two tests that both must agree, because either is too easily satisfied
-where the other is strict:
+Trials share rows (over pairs, layers and encoders), so that they are not independent; clusters of them are: batches (with all
+batches of the same items, where rows belong to items), or for layer prediction pairs of models. The verdict rests on two
+tests that both must agree, because either is too easily satisfied where the other is strict:
 
 - signs: were the measures equal, each cluster's difference would as often be one way as the other. The p-value is the part of
   all ways to flip the clusters' signs that give a mean difference as large (all of them up to 2^14, else 9,999 at random).
@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from contrasim_cli.benchmarks.sides import Context, Side, context_of
 from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
-from contrasim_cli.benchmarks.trials import Recorded, TrialsFile
+from contrasim_cli.benchmarks.trials import Recorded, SetFacts, TrialsFile
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.files import quoted
 from contrasim_cli.report.results import ALL, CompareRow
@@ -42,11 +42,12 @@ def compare(file: TrialsFile, a: Side, b: Side, seed: int) -> list[CompareRow]:
     Raises:
         MismatchError: the sides share no trials.
     """
-    stores = {one.name: one.stores for one in file.facts.tested_on}
+    sets = {one.name: one for one in file.facts.tested_on}
     contexts = [c for c in dict.fromkeys(map(context_of, a.members)) if b.of(c)]
     rows: list[CompareRow] = []
     for context in contexts:
-        common = _Common.of(a.of(context), b.of(context), stores.get(context[2], []), file.facts.batch_size is None)
+        facts = sets.get(context[2])
+        common = _Common.of(a.of(context), b.of(context), facts, file.facts.batch_size is None)
         if common is not None:
             rows.extend(_rows(file.facts.benchmark, context, (a.name, b.name), common, seed))
     if not rows:
@@ -71,7 +72,7 @@ class _Common:
 
     @classmethod
     def of(
-        cls, a: Sequence[Recorded], b: Sequence[Recorded], stores: Sequence[str], by_pairs: bool
+        cls, a: Sequence[Recorded], b: Sequence[Recorded], facts: SetFacts | None, by_pairs: bool
     ) -> "_Common | None":
         layers = [layer for layer in a[0].layers if layer in b[0].layers]
         of_b = {pair for one in b for pair in one.pairs}
@@ -87,13 +88,14 @@ class _Common:
             for side, there in zip(sides, judged, strict=True)
         ]
         kept = np.logical_not(undefined[0] | undefined[1])  # [pairs, layers, batches]
-        cells, nodes = _clusters(pairs, stores) if by_pairs else (None, None)
+        cells, nodes = _clusters(pairs, facts.stores if facts else []) if by_pairs else (None, None)
+        blocks = np.array(facts.blocks) if facts and facts.blocks else None
         sums, counts = [], []
         for side, there in zip(sides, judged, strict=True):
             valid = there[:, :, None, None] & kept[None] & np.ones(side.shape, dtype=bool)
             values = np.where(valid, side, 0.0)
-            sums.append(_by_cluster(values, cells))
-            counts.append(_by_cluster(valid.astype(float), cells))
+            sums.append(_by_cluster(values, cells, blocks))
+            counts.append(_by_cluster(valid.astype(float), cells, blocks))
         trainings = [one.training for one in a], [one.training for one in b]
         return cls(layers, (sums[0], sums[1]), (counts[0], counts[1]), paired, trainings, nodes)
 
@@ -134,11 +136,11 @@ def _clusters(
     return cells, nodes if shared else None
 
 
-def _by_cluster(values: Doubles, cells: npt.NDArray[np.int64] | None) -> Doubles:
-    """[encoders, pairs, layers, batches] summed to [encoders, clusters, layers]: by batch, or by cluster of pairs."""
+def _by_cluster(values: Doubles, cells: npt.NDArray[np.int64] | None, blocks: npt.NDArray[np.int64] | None) -> Doubles:
+    """[encoders, pairs, layers, batches] summed to [encoders, clusters, layers]: by batch or block, or by cluster of pairs."""
     if cells is None:
         by_batch: Doubles = values.sum(axis=1).transpose(0, 2, 1)
-        return by_batch
+        return by_batch if blocks is None else np.eye(int(blocks.max()) + 1)[blocks].T @ by_batch
     of_cluster = np.eye(int(cells.max()) + 1)[cells]  # [pairs, clusters]
     by_pair: Doubles = np.einsum("epl,pc->ecl", values.sum(axis=3), of_cluster)
     return by_pair

@@ -5,6 +5,7 @@ An index proposes, exact distances decide, and the query itself and rows equal t
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.benchmarks.search import (
-    SPARE,
     Floats,
     Pool,
     SameRow,
@@ -89,7 +89,14 @@ def check_memory(kind: str, pool: Pool, budget: int) -> None:
 
 
 def approximate_candidates(
-    queries: Pool, pool: Pool, kind: str, *, budget: int, tell: Tell, count: int = CANDIDATES
+    queries: Pool,
+    pool: Pool,
+    kind: str,
+    *,
+    budget: int,
+    tell: Tell,
+    count: int = CANDIDATES,
+    siblings: Sequence[tuple[RowIndex, RowIndex]] = (),
 ) -> Found:
     """Neighbours as `nearest_candidates` gives them, of those that an index proposes.
 
@@ -99,9 +106,9 @@ def approximate_candidates(
     check_memory(kind, pool, budget)
     shares = Shares(budget)
     made = _Made.of(kind, queries, pool, shares, tell)
-    same = SameRow(queries, pool)
+    same = SameRow(queries, pool, siblings)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
-    wanted = count * CODE_SPARE if kind == "ivfpq" else count + SPARE
+    wanted = count * CODE_SPARE if kind == "ivfpq" else count + same.spare
     step = max(1, shares.queries // (4 * queries.width + 16 * wanted))
     for start in range(0, queries.n_rows, step):
         which = np.arange(start, min(start + step, queries.n_rows))

@@ -28,14 +28,22 @@ def spread(values: Outcomes) -> float | None:
     return None if values.size < 2 or bool(np.isnan(values).any()) else float(values.std())
 
 
-def cluster_interval(by_cluster: Outcomes, seed: int) -> tuple[float | None, float | None]:
-    """95 % percentile interval of the mean of clusters [k] of equal size, resampled whole; None for fewer than two."""
+def cluster_interval(
+    by_cluster: Outcomes, seed: int, sizes: Outcomes | None = None
+) -> tuple[float | None, float | None]:
+    """95 % percentile interval of the mean of clusters [k], resampled whole; None for fewer than two.
+
+    Clusters count alike, or, where they are sums over so many trials (`sizes`), trials do.
+    """
     if by_cluster.size < 2 or bool(np.isnan(by_cluster).any()):
         return None, None
     rng = np.random.default_rng([seed, 95])
     count = by_cluster.size
     together = max(1, DRAWN // count)
-    sizes = [min(together, RESAMPLES - done) for done in range(0, RESAMPLES, together)]
-    means = np.concatenate([by_cluster[rng.integers(0, count, size=(size, count))].mean(axis=1) for size in sizes])
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    means = []
+    for done in range(0, RESAMPLES, together):
+        drawn = rng.integers(0, count, size=(min(together, RESAMPLES - done), count))
+        found = by_cluster[drawn].mean(axis=1)
+        means.append(found if sizes is None else found / sizes[drawn].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)

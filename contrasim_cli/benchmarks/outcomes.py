@@ -76,9 +76,9 @@ class Trials:
     """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
     The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
-    where `clusters_are_pairs` (which have a single batch). `grids` [pairs, layers, layers] are the scores of layers against
-    layers, where trials come from those. `recalls` [pairs, layers] says which part of the exact neighbours an approximate
-    search has found, where there was one.
+    where `clusters_are_pairs` (which have a single batch), or batches of the same items, where `blocks` [batches] numbers
+    these. `grids` [pairs, layers, layers] are the scores of layers against layers, where trials come from those. `recalls`
+    [pairs, layers] says which part of the exact neighbours an approximate search has found, where there was one.
     """
 
     scorer: Scorer
@@ -93,6 +93,7 @@ class Trials:
     recalls: Outcomes | None = None
     grids: Outcomes | None = None
     origin: Origin = Origin()
+    blocks: npt.NDArray[np.int64] | None = None
 
     @property
     def name(self) -> str:
@@ -147,7 +148,9 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
         for values in ("outcomes", "reciprocal_ranks", "margins")
     )
     answered = ~np.isnan(outcomes).all(axis=(0, 1))  # a batch that is too small is left out of all layers
+    blocks = first.blocks
     if answered.any():
+        blocks = None if blocks is None else blocks[answered]
         outcomes, ranks, margins = (values[..., answered] for values in (outcomes, ranks, margins))
     found = [trials.recalls for trials in members if trials.recalls is not None]
     recalls = np.concatenate(found) if found else None  # all members are of one run, and have them or not
@@ -160,7 +163,7 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
         chosen = outcomes[which, layers]
         by_side = chosen.mean(axis=(1, 2))
         clusters = _means(by_side, pairs[which]) if first.clusters_are_pairs else chosen.mean(axis=(0, 1))
-        low, high = cluster_interval(clusters, seed)
+        low, high = cluster_interval(clusters, seed) if blocks is None else _block_interval(clusters, blocks, seed)
         parts = by_side if pooled or len(members) == 1 else _means(by_side, encoder[which])
         accuracy = mean(chosen)
         return BenchRow(
@@ -192,6 +195,14 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
         for pair in distinct:
             yield row(pair, ALL, pairs == pair, slice(None))
     yield row(everything, ALL, every, slice(None))
+
+
+def _block_interval(by_batch: Outcomes, blocks: npt.NDArray[np.int64], seed: int) -> tuple[float | None, float | None]:
+    """That of batches [k] which are resampled with all of their block."""
+    places = np.unique(blocks, return_inverse=True)[1]
+    sums: Outcomes = np.bincount(places, weights=by_batch).astype(np.float64)
+    counts: Outcomes = np.bincount(places).astype(np.float64)
+    return cluster_interval(sums, seed, counts)
 
 
 def _means(values: Outcomes, of: npt.NDArray[Any]) -> Outcomes:

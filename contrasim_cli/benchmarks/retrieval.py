@@ -1,7 +1,8 @@
 """Retrieval (§5.2, §5.3, A.1.1): among ten wrong batches of the other view, is the right one the most similar?
 
 One protocol for the multilingual and the image-caption benchmark: rows are cut into batches; batch b of view i is
-compared with b of view j and with ten candidates from view j. All scorers face the same candidates.
+compared with b of view j and with ten candidates from view j. All scorers face the same candidates. Where rows belong to
+items, batches are of different items and siblings are no candidates.
 """
 
 import logging
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
+from contrasim_cli.benchmarks.items import Labels, Siblings
 from contrasim_cli.benchmarks.layers import check_depth
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches
 from contrasim_cli.benchmarks.outcomes import Judged, Trials
@@ -19,6 +21,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
+from contrasim_cli.store.blocks import RowIndex
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
@@ -42,11 +45,23 @@ class Task:
     candidates_from: View | None = None
     index: str = "exact"  # or one of those that search approximately
     standardizer: Standardizer | None = None  # by the views' own statistics unless given
+    siblings: Siblings | None = None
+    pool_labels: Sequence[Labels] = ()  # of the rows of `candidates_from`, in every way in which siblings are labelled
 
     @property
     def n_rows(self) -> int:
         """Rows of every view."""
         return self.views[0].n_rows
+
+    @property
+    def cut(self) -> list[RowIndex]:
+        """Rows of every batch; the last ones may have fewer than the others."""
+        return self.siblings.cut(self.batch_size)[0] if self.siblings else batches(self.n_rows, self.batch_size)
+
+    @property
+    def blocks(self) -> Labels | None:
+        """[batches] which are of the same items, where rows belong to items."""
+        return self.siblings.cut(self.batch_size)[1] if self.siblings else None
 
     @property
     def layer_names(self) -> list[str]:
@@ -99,14 +114,23 @@ def retrieval(
     """
     budget = _check(task, scorers, budget)
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
-    run = Run(task, scorers, batches(task.n_rows, task.batch_size), device, budget)
+    run = Run(task, scorers, task.cut, device, budget)
     with progress("comparing", len(task.layers[0]) * run.steps, "batches") as advance:
         for k in range(len(task.layers[0])):
             run.layer(k, advance)
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
-        Trials(scorers[s], kind, [labels[k] for k in kept[s]], task.layer_names, *judged, CHANCE, recalls=recalls)
+        Trials(
+            scorers[s],
+            kind,
+            [labels[k] for k in kept[s]],
+            task.layer_names,
+            *judged,
+            CHANCE,
+            recalls=recalls,
+            blocks=task.blocks,
+        )
         for (s, kind), found in run.judged.items()
         for judged in [Judged(*(values[kept[s]] for values in found))]
         for recalls in [run.recalls[kept[s]] if kind == "faiss" and task.index != "exact" else None]
@@ -128,7 +152,12 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
         problems.extend(problem for scorer in scorers for problem in scorer.check(view.store, names))
     problems.extend(_candidates_problems(task))
     raise_all(problems)
-    cut = batches(task.n_rows, task.batch_size)
+    cut = task.cut
+    if task.siblings and task.siblings.n_items < task.batch_size + 2:
+        raise InputError(
+            f"{quoted(task.views[0].store.path)}: {task.n_rows} rows are of {task.siblings.n_items} items, which make fewer than "
+            f"two batches of {task.batch_size}; give a smaller --batch-size"
+        )
     if len(cut) < 2:
         raise InputError(
             f"{quoted(task.views[0].store.path)}: {task.n_rows} rows make fewer than two batches of {task.batch_size}"

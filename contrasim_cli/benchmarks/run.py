@@ -18,6 +18,7 @@ from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
 from contrasim_cli.benchmarks.rows import Room, Rows, stored_rows
 from contrasim_cli.benchmarks.search import Pool, Tell, nearest_candidates
+from contrasim_cli.cautions import zero_row
 from contrasim_cli.device import device_budget
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Advance
@@ -61,6 +62,14 @@ def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
         torch.set_num_threads(before)
 
 
+def _says_nothing(scorer: Scorer, size: int) -> str:
+    """Why a scorer gives all batches of a size the same score, or none."""
+    if size < scorer.fewest:
+        of = f" (k = {scorer.measure.k})" if scorer.measure.k else ""
+        return f"are too few: {scorer.fewest} or more are needed{of}"
+    return "span every direction, so that each canonical correlation is 1"
+
+
 class Run:
     """The scores of every scorer under every kind of negatives, as they are found."""
 
@@ -71,7 +80,7 @@ class Run:
         self.on_device = device_budget(budget, device)
         self.standardizer = task.standardizer or Standardizer(task.views)
         self.groups = by_rows(scorers, task.batch_size)
-        self.drawn = random_candidates(task.n_rows, list(cut), task.seed) if "random" in task.negatives else None
+        self.drawn = self._drawn() if "random" in task.negatives else None
         shape = (len(task.pairs), len(task.layers[0]), len(cut))
         self.judged = {
             (s, kind): Judged(*(np.full(shape, np.nan) for _ in range(3)))
@@ -80,7 +89,18 @@ class Run:
         }
         self.recalls = np.full(shape[:2], np.nan)
         self.empty: dict[tuple[str, str], list[str]] = {}  # scorer and reason: layers without a result
-        self.short: set[int] = set()  # scorers to which the last batch says nothing
+        self.short: dict[int, str] = {}  # scorers to which the smaller batches at the end say nothing, and why
+        self.undefined: dict[int, tuple[int, str]] = {}  # scorers: trials without a score, and where a zero row is
+
+    def _drawn(self) -> RowIndex:
+        if self.task.siblings is None:
+            return random_candidates(self.task.n_rows, list(self.cut), self.task.seed)
+        return self.task.siblings.random_candidates(self.cut, self.task.seed)
+
+    @property
+    def smaller(self) -> Bools:
+        """[batches] which have fewer rows than the first; they come last."""
+        return np.array([len(batch) < len(self.cut[0]) for batch in self.cut])
 
     @property
     def steps(self) -> int:
@@ -101,18 +121,20 @@ class Run:
             values[:, k] = new
 
     def warn(self) -> None:
-        """Say what is left empty, and why; the last batch is left out of all layers or of none."""
+        """Say what is left empty, and why; smaller batches are left out of all layers or of none."""
         for (name, why), layers in self.empty.items():
             log.warning("%s: %s; left empty in layers %s", name, why, ", ".join(dict.fromkeys(map(quoted, layers))))
-        for s in sorted(self.short):
-            log.warning(
-                "%s: the %d rows of the last batch span every direction, so that each canonical correlation is 1; left out",
-                self.scorers[s].name,
-                len(self.cut[-1]),
-            )
+        for s, why in sorted(self.short.items()):
+            count = int(self.smaller.sum())
+            which = "the last batch" if count == 1 else f"each of the last {count} batches"
+            log.warning("%s: the %d rows of %s %s; left out", self.scorers[s].name, len(self.cut[-1]), which, why)
             for kind in self.task.negatives:
                 for values in self.judged[s, kind]:
-                    values[..., -1] = np.nan
+                    values[..., self.smaller] = np.nan
+        for s, (count, zero) in sorted(self.undefined.items()):
+            scorer = self.scorers[s]
+            text = "%s: undefined (%s) in %d trials, which count as wrong%s"
+            log.warning(text, scorer.name, scorer.entry.undefined, count, zero)
 
 
 class _Layer:
@@ -144,13 +166,18 @@ class _Layer:
         return torch.from_numpy(places.reshape(chosen.shape)), rows
 
     def _neighbours(self, queries: Pool, pool: Pool, j: int, tell: Tell) -> RowIndex:
-        budget = self.run.budget // 2
+        budget, siblings = self.run.budget // 2, self._siblings()
         if self.task.index == "exact":
-            return nearest_candidates(queries, pool, budget=budget, tell=tell)
-        found = approximate_candidates(queries, pool, self.task.index, budget=budget, tell=tell)
+            return nearest_candidates(queries, pool, budget=budget, tell=tell, siblings=siblings)
+        found = approximate_candidates(queries, pool, self.task.index, budget=budget, tell=tell, siblings=siblings)
         at = [k for k, (_, target) in enumerate(self.task.pairs) if target == j]
         self.run.recalls[at, self.k] = found.recall
         return found.neighbours
+
+    def _siblings(self) -> list[tuple[RowIndex, RowIndex]]:
+        """Labels of rows and of candidates; equal ones are no candidates of each other."""
+        own = self.task.siblings.labels if self.task.siblings else ()
+        return list(zip(own, own if self.task.candidates_from is None else self.task.pool_labels, strict=True))
 
     def _formed(self, raw: Rows, j: int, scorer: Scorer, room: Room) -> Rows:
         """Rows as a scorer takes them, held where they fit."""
@@ -187,6 +214,9 @@ class _Layer:
             answered = np.zeros(shape[:2], dtype=bool)
             answered[usable[s]] = len(run.cut[0]) not in trivial[s]
             run.judge(self.k, s, kind, values, answered)
+            self._note_undefined(
+                s, np.isnan(values).any(axis=-1) & answered & ~(run.smaller & (len(run.cut[-1]) in trivial[s]))
+            )
         self._note(usable, trivial)
 
     def _compare(
@@ -206,7 +236,8 @@ class _Layer:
         for members in by_key(run.scorers, [s for s, pairs in usable.items() if pairs]):
             compared.append((members, Compared([run.scorers[s].measure for s in members], own, rows[0].is_near)))
             for s in members:
-                if run.scorers[s].entry.trivial_at_full_rank and compared[-1][1].full_rank:
+                few = where.shape[1] < run.scorers[s].fewest
+                if few or (run.scorers[s].entry.trivial_at_full_rank and compared[-1][1].full_rank):
                     trivial[s].add(where.shape[1])
         for (j, kind), pool in pools.items():
             wrong = pool.taken(self.candidates[j, kind][0][where].transpose(1, 2), run.device)
@@ -233,11 +264,21 @@ class _Layer:
             if len(pairs) < len(self.task.pairs):
                 reasons.append(f"undefined ({scorer.entry.undefined})")
             if size in trivial[s]:
-                reasons.append(f"batches of {size} rows span every direction, so that each canonical correlation is 1")
+                reasons.append(f"batches of {size} rows {_says_nothing(scorer, size)}")
             elif trivial[s]:
-                run.short.add(s)
+                run.short[s] = _says_nothing(scorer, len(run.cut[-1]))
             for why in reasons:
                 run.empty.setdefault((scorer.name, why), []).append(self.names[0])
+
+    def _note_undefined(self, s: int, undefined: Bools) -> None:
+        """Remember trials [pairs, batches] that have no score, and the first zero row that may be why."""
+        run, scorer = self.run, self.run.scorers[s]
+        if not undefined.any():
+            return
+        count, zero = run.undefined.get(s, (0, ""))
+        if not zero and scorer.entry.empty_on_zero_rows and scorer.encoder is None and not scorer.standardize:
+            zero = zero_row(zip(self.task.views, self.names, strict=True))
+        run.undefined[s] = count + int(undefined.sum()), zero
 
     def _chunks(self, rows: Sequence[Rows]) -> Iterator[RowIndex]:
         """Batches of equal size, in groups of CHUNK_BYTES of their candidates, or of a share of the budget.
@@ -250,7 +291,6 @@ class _Layer:
         held = all(side.held for side in rows)
         step = max(1, (min(CHUNK_BYTES[self.run.device.type], share) if held else share) // each)
         whole = sum(len(batch) == size for batch in cut)
-        for start in range(0, whole, step):
-            yield np.arange(start, min(start + step, whole))
-        if whole < len(cut):
-            yield np.arange(whole, len(cut))
+        for first, last in ((0, whole), (whole, len(cut))):
+            for start in range(first, last, step):
+                yield np.arange(start, min(start + step, last))

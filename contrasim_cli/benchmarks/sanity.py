@@ -147,21 +147,16 @@ def examine(
                 changes = made[keep_width]
                 for s, scores in _scores(changes, [scorers[s] for s in members], store, layer, device).items():
                     found[layer, members[s]] = _judge(scorers[members[s]], layer, scores, x)
-                    _warn(scorers[members[s]], layer, x, found[layer, members[s]])
+                    _warn(scorers[members[s]], layer, found[layer, members[s]])
                 advance(1)
     return [row for s in range(len(scorers)) for layer in layers for row in found[layer, s]]
 
 
-def _warn(scorer: Scorer, layer: str, x: Doubles, rows: Sequence[SanityRow]) -> None:
+def _warn(scorer: Scorer, layer: str, rows: Sequence[SanityRow]) -> None:
     empty = list(dict.fromkeys(row.check for row in rows if row.score is None))
     if empty:
         text = "%s is undefined (%s) in layer %s under %s; left empty"
         log.warning(text, scorer.name, scorer.entry.undefined, quoted(layer), ", ".join(empty))
-    if scorer.entry.trivial_at_full_rank and len(x) - 1 <= x.shape[1]:
-        text = (
-            "%s: %d rows of %d neurons span every direction, so that whatever they are compared with fits them exactly"
-        )
-        log.warning(text, scorer.name, *x.shape)
 
 
 def _alike(scorers: Sequence[Scorer]) -> list[tuple[bool, list[int]]]:

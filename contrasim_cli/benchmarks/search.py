@@ -1,6 +1,6 @@
 """The nearest rows of a layer, exactly: FAISS proposes in float32, block by block of the pool, and exact distances decide."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +15,7 @@ from contrasim_cli.files import quoted
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows
 
+MOST_SPARE = 64  # of these, for siblings
 SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplicates, and what settles the order
 BUDGET = 2 << 30
 BLOCK_BYTES = 64 << 20  # of the pool, searched at once
@@ -102,11 +103,18 @@ class Shares:
 
 
 def nearest_candidates(
-    queries: Pool, pool: Pool, count: int = CANDIDATES, *, budget: int = BUDGET, tell: Tell = _tell_nobody
+    queries: Pool,
+    pool: Pool,
+    count: int = CANDIDATES,
+    *,
+    budget: int = BUDGET,
+    tell: Tell = _tell_nobody,
+    siblings: Sequence[tuple[RowIndex, RowIndex]] = (),
 ) -> RowIndex:
     """[queries, count] positions in the pool: the nearest rows in L2, nearest first, equally near by position.
 
-    The query itself and rows equal to it are left out by id and by value. FAISS proposes in float32, exact distances
+    The query itself and rows equal to it are left out by id and by value, and so are its siblings: rows that have its label in
+    one of several ways to label queries and pool. FAISS proposes in float32, exact distances
     decide. Where rounding, or more duplicates than were asked for, may hide a nearer row among those that were not
     proposed, the search is repeated in float64, and then for more. `tell` hears how far it is.
 
@@ -115,8 +123,8 @@ def nearest_candidates(
     """
     shares = Shares(budget)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
-    same = SameRow(queries, pool)
-    step = max(1, shares.queries // (4 * queries.width + 16 * (count + SPARE)))
+    same = SameRow(queries, pool, siblings)
+    step = max(1, shares.queries // (4 * queries.width + 16 * (count + same.spare)))
     for start in range(0, queries.n_rows, step):
         which = np.arange(start, min(start + step, queries.n_rows))
         chosen[which] = nearest_of(queries, which, pool, count, same, shares, tell)
@@ -130,7 +138,7 @@ def nearest_of(
     rows = queries.read(which)
     centre = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     chosen = np.zeros((len(which), count), dtype=np.int64)
-    left, wanted, precise = np.arange(len(which)), min(count + SPARE, pool.n_rows), False
+    left, wanted, precise = np.arange(len(which)), min(count + same.spare, pool.n_rows), False
     while len(left):
         unsettled = []
         each = 8 * max(wanted, block_rows(pool.view.store.layer(pool.layer), shares.block)) if precise else 1
@@ -204,15 +212,24 @@ def _nearest(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowInd
 
 
 class SameRow:
-    """Tells which pool rows are the query itself by id."""
+    """Tells which pool rows are the query itself by id, or its siblings."""
 
-    def __init__(self, queries: Pool, pool: Pool) -> None:
+    def __init__(self, queries: Pool, pool: Pool, siblings: Sequence[tuple[RowIndex, RowIndex]] = ()) -> None:
+        self.siblings = siblings
+        most = [int(np.bincount(of_pool[of_pool >= 0]).max(initial=0)) for _, of_pool in siblings]
+        self.spare = SPARE + min(MOST_SPARE, sum(most))  # neighbours asked for beyond those needed
         self.one_layer = queries.view is pool.view and queries.layer == pool.layer
         a, b = queries.id_hashes, pool.id_hashes
-        self.ids = None if self.one_layer or a is None or b is None or _unrelated(queries, pool) else (a, b)
+        self.ids = None if self.one_layer or a is None or b is None or unrelated(queries, pool) else (a, b)
 
     def mask(self, queries: RowIndex, near: RowIndex) -> npt.NDArray[np.bool_]:
-        """[queries, near] whether each candidate is the query; positions below 0 are nobody."""
+        """[queries, near] whether each candidate is the query or a sibling; positions below 0 are nobody."""
+        found = self._itself(queries, near)
+        for of_queries, of_pool in self.siblings:
+            found = found | (of_queries[queries][:, None] == of_pool[near])
+        return found
+
+    def _itself(self, queries: RowIndex, near: RowIndex) -> npt.NDArray[np.bool_]:
         if self.one_layer:
             return np.asarray(queries[:, None] == near)
         if self.ids is None:
@@ -220,7 +237,7 @@ class SameRow:
         return np.asarray(self.ids[0][queries][:, None] == self.ids[1][near])
 
 
-def _unrelated(queries: Pool, pool: Pool) -> bool:
+def unrelated(queries: Pool, pool: Pool) -> bool:
     """Whether equal ids mean nothing: they are positions in different sources."""
     a, b = queries.view.store.ids, pool.view.store.ids
     return bool(a and b and (a.automatic or b.automatic) and a.source != b.source)

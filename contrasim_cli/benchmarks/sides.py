@@ -110,6 +110,7 @@ def check_same_trials(a: TrialsFile, b: TrialsFile) -> None:
         ("store of the candidates", first.candidates, second.candidates),
         ("data sets", [one.name for one in first.tested_on], [one.name for one in second.tested_on]),
         ("rows", [one.rows for one in first.tested_on], [one.rows for one in second.tested_on]),
+        ("items", [one.items[:8] for one in first.tested_on], [one.items[:8] for one in second.tested_on]),
     ]
     problems: list[ContraSimError] = [
         MismatchError(f"{quoted(b.path)}: {what}: {_told(theirs)}, {quoted(a.path)} has {_told(ours)}")

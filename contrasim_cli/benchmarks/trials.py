@@ -34,12 +34,17 @@ Doubles = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class SetFacts:
-    """The rows of one data set (`name` is empty where it is the only one): how many, the digest of their ids, the stores."""
+    """The rows of one data set (`name` is empty where it is the only one): how many, the digest of their ids, the stores.
+
+    Where rows belong to items, `items` is a digest of which, and `blocks` says of every batch which ones have the same items.
+    """
 
     name: str
     rows: int
     ids: str
     stores: list[str]
+    items: str = ""
+    blocks: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -166,17 +171,19 @@ def read_trials(path: Path) -> TrialsFile:
     try:
         tested_on = [SetFacts(**one) for one in content["tested_on"]]
         facts = Facts(content["benchmark"], tested_on, content["batch_size"], content["seed"], content["candidates"])
-        return TrialsFile(path, facts, list(_recorded(content["measures"])))
+        return TrialsFile(path, facts, list(_recorded(content["measures"], [len(one.blocks) for one in tested_on])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{quoted(path)}: the trials are damaged; write them anew") from error
 
 
-def _recorded(measures: Sequence[dict[str, Any]]) -> Iterator[Recorded]:
+def _recorded(measures: Sequence[dict[str, Any]], blocked: Sequence[int]) -> Iterator[Recorded]:
     for one in measures:
         outcomes = np.array([[[SIGNS[sign] for sign in batches] for batches in layers] for layers in one["outcomes"]])
         arrays = [outcomes, *(np.array(one[name], dtype=float) for name in ("ranks", "margins"))]
         wrong = {array.shape for array in arrays} != {(len(one["pairs"]), len(one["layers"]), outcomes.shape[-1])}
-        if wrong or outcomes.size == 0:
+        # the batches of some data set, where it says which have the same items
+        unknown = any(blocked) and outcomes.shape[-1] not in blocked
+        if wrong or unknown or outcomes.size == 0:
             raise ValueError
         names = [str(one[name]) for name in NAMES]
         pairs, layers = list(map(str, one["pairs"])), list(map(str, one["layers"]))

@@ -168,6 +168,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     if request.plot_rows:
         request.plot_rows.check(request.stores, request.force)
     asked = parse_memory(request.memory)
+    from contrasim_cli.cautions import compared, warn_few_rows
     from contrasim_cli.device import pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.familiarity import check_familiar
@@ -185,6 +186,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
+        warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows, request.max_rows)
         found = Found(request, plan, scorers, device, budget)
         found.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():

@@ -40,6 +40,7 @@ def train(
     names, budget = check_measures(asked.measures or SCALED), parse_memory(memory)
     if len(asked.stores) < 2:
         raise UsageError("--task layers trains on two or more stores (one per model), 1 given")
+    from contrasim_cli.cautions import warn_constant
     from contrasim_cli.device import pick_device
     from contrasim_cli.locks import only_writer
     from contrasim_cli.memory import memory_budget
@@ -52,6 +53,8 @@ def train(
     with ExitStack() as stack:
         groups = _groups(asked, stack)
         stacked.check_groups(groups, asked.by_depth)
+        for group in groups:
+            warn_constant(group.views, group.layers)
         files = Files(asked.output, asked.log, resume=resume, force=force)
         with only_writer(asked.output):
             files.check_stopped()

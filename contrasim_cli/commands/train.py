@@ -152,6 +152,7 @@ def train(
     budget = o.parse_memory(memory)
     _check_outputs([output, log_file], plot, force or resume)
     from contrasim_cli import training
+    from contrasim_cli.cautions import warn_constant
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import pick_device
     from contrasim_cli.locks import only_writer
@@ -163,6 +164,7 @@ def train(
     with Inputs(stores, align, nan, zero_rows, sides, budget) as opened:
         data = _data(opened, task, layers, layers_a, layers_b)
         training.check_data(data, task.value, encoder_per_view)
+        warn_constant(data.views, data.layers)
         config = job.configuration(data, task.value, recipe.value, parts)
         if task is r.Task.layers and inputs is r.RowsIn.raw:
             log.warning(

@@ -1,11 +1,13 @@
 """All scores of a grid: rows are read, and every scorer takes the form that serves it."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli.cautions import zero_row
 from contrasim_cli.files import quoted
 from contrasim_cli.grid import forms, stacked
 from contrasim_cli.grid.grid import Grid, Scores
@@ -49,6 +51,9 @@ def layer_grids(grid: Grid) -> dict[tuple[int, int, int], npt.NDArray[np.float64
 def _warn_undefined(plan: Plan, scorer: Scorer, cells: Sequence[tuple[Layer, Layer]]) -> None:
     first, second = (f"{quoted(name)} of {quoted(plan.views[view].store.path)}" for view, name in cells[0])
     more = f" and {len(cells) - 1} more pairs of layers" if len(cells) > 1 else ""
-    log.warning(
-        "%s is undefined (%s) for %s and %s%s; left empty", scorer.name, scorer.entry.undefined, first, second, more
-    )
+    zero = ""
+    if scorer.entry.empty_on_zero_rows and scorer.encoder is None:
+        meeting = [cell for cell in cells if not scorer.mismatch(*map(plan.width, cell))]
+        zero = zero_row((plan.views[view], name) for view, name in dict.fromkeys(itertools.chain(*meeting)))
+    text = "%s is undefined (%s) for %s and %s%s; left empty%s"
+    log.warning(text, scorer.name, scorer.entry.undefined, first, second, more, zero)

@@ -40,7 +40,6 @@ class Grid:
         self.reader = Reader(self.plan, self.device, self.budget)
         self.scores: Scores = {}
         self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
-        self.full_rank: set[Layer] = set()  # layers of which it was said
 
     @cached_property
     def squares_fit(self) -> bool:

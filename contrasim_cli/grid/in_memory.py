@@ -1,6 +1,5 @@
 """Measures that need whole layers, and those whose other forms do not resolve the layers: prepared in memory."""
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,8 +12,6 @@ from contrasim_cli.files import quoted
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Kept, Layer, size, spans
 from contrasim_cli.scoring import Scorer
-
-log = logging.getLogger(__name__)
 
 Pairs = Sequence[tuple[Layer, Layer]]
 
@@ -124,21 +121,4 @@ class Prepared:
         return self._last[1]
 
     def _make(self, layer: Layer) -> Any:
-        made = self.scorer.measure.prepare(rows_of(self.grid, self.scorer, layer))
-        self._note_full_rank(layer, made)
-        return made
-
-    def _note_full_rank(self, layer: Layer, prepared: Any) -> None:
-        """Say once per layer that its rows are too few for canonical correlations to mean anything."""
-        rows = self.grid.plan.n_rows
-        if not self.scorer.entry.trivial_at_full_rank or layer in self.grid.full_rank or int(prepared.rank) < rows - 1:
-            return
-        self.grid.full_rank.add(layer)
-        log.warning(
-            "%s: layer %s: %d rows span every direction (rank %d), so that each canonical correlation is 1 whatever "
-            "the other side; the CCA family needs more rows than neurons",
-            quoted(self.grid.plan.views[layer[0]].store.path),
-            quoted(layer[1]),
-            rows,
-            rows - 1,
-        )
+        return self.scorer.measure.prepare(rows_of(self.grid, self.scorer, layer))

@@ -65,6 +65,10 @@ class Entry:
     needs_equal_widths: bool = False
     trivial_at_full_rank: bool = False
     extra: str = ""  # the extra that it needs
+    biased_by_width: bool = False  # with fewer rows than neurons, unrelated rows score as similar
+    debiased: str = ""  # the measure of its kind that has no such bias
+    empty_on_zero_rows: bool = False  # a row that is zero on either side makes the score undefined
+    fewest: int = 2  # rows below which every score is undefined or the same; of neighbour measures beyond k
 
     @property
     def quadratic(self) -> bool:
@@ -90,6 +94,9 @@ _ENTRIES = (
         "linear centred kernel alignment (Eq. 8)",
         f"{_ROTATION} symmetric",
         source="Kornblith et al. 2019",
+        biased_by_width=True,
+        debiased="cka_debiased",
+        fewest=3,
     ),
     _entry(
         "rv",
@@ -97,6 +104,9 @@ _ENTRIES = (
         "the RV coefficient, an alias of cka",
         f"{_ROTATION} symmetric",
         source="Robert & Escoufier 1976",
+        biased_by_width=True,
+        debiased="cka_debiased",
+        fewest=3,
     ),
     _entry(
         "cka_debiased",
@@ -106,6 +116,7 @@ _ENTRIES = (
         range="[-1, 1]",
         source="Song et al. 2012, Eq. 5; public code may clamp it at 0",
         undefined="a side's rows are all equal or equally far from each other, or there are fewer than 4",
+        fewest=4,
     ),
     _entry(
         "cka_minibatch",
@@ -116,6 +127,7 @@ _ENTRIES = (
         cost="n batch (p + q)",
         source="Nguyen et al. 2021; public code differs in shuffling and in the last batch",
         undefined="as cka_debiased in every batch of a side",
+        fewest=4,
     ),
     _entry(
         "cka_rbf",
@@ -125,6 +137,9 @@ _ENTRIES = (
         cost="n² (p + q)",
         source="Kornblith et al. 2019; their code's median counts the distances of rows to themselves",
         undefined="more than half of a side's pairs of rows are equal",
+        biased_by_width=True,
+        debiased="cka_debiased",
+        fewest=3,
     ),
     _entry(
         "cca",
@@ -134,6 +149,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Hotelling 1936",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "svcca",
@@ -143,6 +159,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Raghu et al. 2017",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "pwcca",
@@ -152,6 +169,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Morcos et al. 2018",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "pwcca_google",
@@ -161,6 +179,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Morcos et al. 2018, released code",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "cca_yanai",
@@ -169,6 +188,7 @@ _ENTRIES = (
         f"{_LINEAR} symmetric",
         source="Yanai 1974; Ramsay et al. 1984",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "procrustes",
@@ -179,6 +199,8 @@ _ENTRIES = (
         higher_is_more_similar=False,
         cost="n p q + p q²",
         source="Schönemann 1966; Williams et al. 2021",
+        biased_by_width=True,
+        fewest=3,
     ),
     _entry(
         "angular_shape",
@@ -189,6 +211,8 @@ _ENTRIES = (
         higher_is_more_similar=False,
         cost="n p q + p q²",
         source="Williams et al. 2021",
+        biased_by_width=True,
+        fewest=3,
     ),
     _entry(
         "procrustes_size_shape",
@@ -200,6 +224,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Schönemann 1966; Williams et al. 2021",
         undefined="the values are too large to square",
+        biased_by_width=True,
     ),
     _entry(
         "permutation_procrustes",
@@ -212,6 +237,7 @@ _ENTRIES = (
         source="Williams et al. 2021",
         undefined="the values are too large to square",
         extra="match",
+        biased_by_width=True,
     ),
     _entry(
         "aligned_cosine",
@@ -222,6 +248,8 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Hamilton et al. 2016",
         undefined="a row is zero",
+        biased_by_width=True,
+        empty_on_zero_rows=True,
     ),
     _entry(
         "linear_regression",
@@ -231,6 +259,7 @@ _ENTRIES = (
         source="Kornblith et al. 2019",
         undefined="X has no variance",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "linear_regression_symmetric",
@@ -239,6 +268,7 @@ _ENTRIES = (
         f"{_ROTATION} symmetric",
         source="Kornblith et al. 2019",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "hard_match",
@@ -249,6 +279,7 @@ _ENTRIES = (
         cost="n p q + p q²",
         source="Li et al. 2016",
         extra="match",
+        biased_by_width=True,
     ),
     _entry(
         "soft_match",
@@ -258,6 +289,7 @@ _ENTRIES = (
         range="[-1, 1]",
         source="Li et al. 2016",
         extra="match",
+        biased_by_width=True,
     ),
     _entry(
         "eigenspace_overlap",
@@ -267,6 +299,7 @@ _ENTRIES = (
         source="May et al. 2019",
         undefined="both sides are zero",
         trivial_at_full_rank=True,
+        biased_by_width=True,
     ),
     _entry(
         "gulp",
@@ -277,6 +310,8 @@ _ENTRIES = (
         higher_is_more_similar=False,
         cost="n p q + p q²",
         source="Boix-Adserà et al. 2022",
+        biased_by_width=True,
+        fewest=3,
     ),
     _entry(
         "dot",
@@ -297,6 +332,7 @@ _ENTRIES = (
         cost="n p",
         undefined="a row is zero or the widths differ",
         needs_equal_widths=True,
+        empty_on_zero_rows=True,
     ),
     _entry(
         "norm",
@@ -307,6 +343,7 @@ _ENTRIES = (
         cost="n p",
         undefined="a row is zero or the widths differ",
         needs_equal_widths=True,
+        empty_on_zero_rows=True,
     ),
     _entry(
         "magnitude_difference",
@@ -329,6 +366,7 @@ _ENTRIES = (
         cost="n p",
         source="Wang et al. 2020",
         undefined="a row or a centroid is zero",
+        empty_on_zero_rows=True,
     ),
     _entry(
         "uniformity_difference",
@@ -340,6 +378,7 @@ _ENTRIES = (
         cost="n² p",
         source="Wang and Isola 2020",
         undefined="a row is zero or there is only one",
+        empty_on_zero_rows=True,
     ),
     _entry(
         "rsa",
@@ -350,6 +389,8 @@ _ENTRIES = (
         cost="n² (p + q + log n)",
         source="Kriegeskorte et al. 2008",
         undefined="a side's row similarities are all equal, a row is zero, or (pearson) a row is constant",
+        empty_on_zero_rows=True,
+        fewest=3,
     ),
     _entry(
         "rsm_norm_difference",
@@ -369,6 +410,8 @@ _ENTRIES = (
         f"{_ROTATION} symmetric",
         cost="n² (p + q)",
         source="Székely et al. 2007; public code may report its square or the bias-corrected one",
+        biased_by_width=True,
+        fewest=3,
     ),
     _entry(
         "jaccard_knn",
@@ -378,6 +421,7 @@ _ENTRIES = (
         cost="n² (p + q) + n k²",
         source="Schumacher et al. 2021; public code drops column 0 of a search as the row itself",
         undefined=NO_NEIGHBOURS,
+        empty_on_zero_rows=True,
     ),
     _entry(
         "mutual_knn",
@@ -387,6 +431,7 @@ _ENTRIES = (
         cost="n² (p + q) + n k²",
         source="Huh et al. 2024; their code does not scale rows to unit length",
         undefined=NO_NEIGHBOURS,
+        empty_on_zero_rows=True,
     ),
     _entry(
         "cknna",
@@ -397,6 +442,8 @@ _ENTRIES = (
         cost="n² (p + q) + n k²",
         source="Huh et al. 2024, Eq. 16-18; their code masks before it centres, and can exceed 1",
         undefined=NO_NEIGHBOURS,
+        empty_on_zero_rows=True,
+        fewest=1,
     ),
     _entry(
         "second_order_cosine",
@@ -407,6 +454,8 @@ _ENTRIES = (
         cost="n² (p + q) + n k (p + q)",
         source="Hamilton et al. 2016; public code takes cosine distances",
         undefined=f"{NO_NEIGHBOURS}, or a row's cosines are all zero",
+        empty_on_zero_rows=True,
+        fewest=1,
     ),
     _entry(
         "rank_similarity",
@@ -416,6 +465,8 @@ _ENTRIES = (
         cost="n² (p + q) + n k²",
         source="Wang et al. 2022",
         undefined=NO_NEIGHBOURS,
+        empty_on_zero_rows=True,
+        fewest=1,
     ),
 )
 

@@ -221,9 +221,9 @@ def preparer(k: int) -> Callable[[Tensor], Neighbours]:
 
 
 MEASURES = {
-    "jaccard_knn": lambda options: Measure(preparer(options.k), jaccard_knn),
-    "mutual_knn": lambda options: Measure(preparer(options.k), mutual_knn),
-    "cknna": lambda options: Measure(preparer(options.k), cknna),
-    "second_order_cosine": lambda options: Measure(preparer(options.k), second_order_cosine),
-    "rank_similarity": lambda options: Measure(preparer(options.k), rank_similarity),
+    "jaccard_knn": lambda options: Measure(preparer(options.k), jaccard_knn, k=options.k),
+    "mutual_knn": lambda options: Measure(preparer(options.k), mutual_knn, k=options.k),
+    "cknna": lambda options: Measure(preparer(options.k), cknna, k=options.k),
+    "second_order_cosine": lambda options: Measure(preparer(options.k), second_order_cosine, k=options.k),
+    "rank_similarity": lambda options: Measure(preparer(options.k), rank_similarity, k=options.k),
 }

@@ -127,7 +127,8 @@ class Measure:
     The other forms give the same number in a way in which rows can be streamed; a measure has those that it can have.
     `whiten` is that of measures whose `prepare` is a factorisation Xc = U diag(σ) Vᵀ: from the moments of a layer it
     gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product. `own` is that
-    of measures that compare one number per layer: it makes what `prepare` does of blocks of rows.
+    of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
+    it looks for, if it does.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -141,6 +142,7 @@ class Measure:
     batches: BatchForm | None = None
     pairs: PairForm | None = None
     inner: InnerForm | None = None
+    k: int = 0
 
 
 class MomentPrepared(NamedTuple):

@@ -99,6 +99,9 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
                 near = np.array(oracles.nearest_neighbours(raw, raw, 10, range(rows)))
                 chosen = drawn if trials.negatives == "random" else near
                 for b, batch in enumerate(cut):
+                    if len(batch) == 2 and trials.scorer.fewest > 2:  # CKA of two rows is 1
+                        assert np.isnan([values[k, layer, b] for values in (trials.outcomes, trials.margins)]).all()
+                        continue
                     right = oracle(trials.scorer, own[batch], other[batch])
                     wrong = [oracle(trials.scorer, own[batch], other[chosen[batch, t]]) for t in range(10)]
                     assert trials.outcomes[k, layer, b] == oracles.retrieval_is_right(right, wrong)
@@ -106,7 +109,7 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
                     assert trials.margins[k, layer, b] == pytest.approx(
                         oracles.margin(right, wrong), abs=1e-4, nan_ok=True
                     )
-    means = [trials.outcomes.mean() for trials in found]
+    means = [np.nanmean(trials.outcomes) for trials in found]
     assert max(means) > 0.3
     assert min(means) < 0.9  # neither all right nor all wrong
 
@@ -264,7 +267,7 @@ def test_the_cca_family_is_compared_where_batches_are_large_enough(tmp_path: Pat
 
 
 def test_unequal_widths_leave_dot_and_norm_empty(tmp_path: Path, messages: list[str]) -> None:
-    layers = made.related(2, 1, 30, (7, 9))
+    layers = made.related(2, 1, 32, (7, 9))
     given = task(tmp_path, dict(zip(["image", "caption"], layers, strict=True)), pairs=[(0, 1)], negatives=["random"])
     path = made.encoder_file(tmp_path / "e.pt", widths=(7, 9))
     dot, cka, encoder = judge(given, [*closed_form(["dot", "cka"]), *learned([path])], hold_out=False)
@@ -308,20 +311,20 @@ def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
 
 
 def test_candidates_come_from_the_larger_store(tmp_path: Path) -> None:
-    stores = dict(zip(["image", "caption"], made.related(2, 1, 30, (7,)), strict=True))
+    stores = dict(zip(["image", "caption"], made.related(2, 1, 32, (7,)), strict=True))
     rng = np.random.default_rng(5)
     more = np.concatenate([stores["caption"]["layer_0"], rng.normal(size=(70, 7)).astype(np.float32)])
-    pool = made.view(tmp_path / "pool.h5", {"layer_0": more}, [f"p{k}" for k in range(100)])
+    pool = made.view(tmp_path / "pool.h5", {"layer_0": more}, [f"p{k}" for k in range(102)])
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,))
     given = task(tmp_path, stores, pairs=[(0, 1)], negatives=["faiss"], candidates_from=pool)
     scorers = [*closed_form(["cka"]), *learned([path])]
-    near = np.array(oracles.nearest_neighbours(stores["caption"]["layer_0"], more, 10, [None] * 30))
-    assert (near >= 30).any()
+    near = np.array(oracles.nearest_neighbours(stores["caption"]["layer_0"], more, 10, [None] * 32))
+    assert (near >= 32).any()
     for trials in judge(given, scorers, hold_out=False):
         own, other, rows = (
             encoded(trials.scorer, x) for x in (stores["image"]["layer_0"], stores["caption"]["layer_0"], more)
         )
-        for b, batch in enumerate(batches(30, 4)):
+        for b, batch in enumerate(batches(32, 4)):
             right = oracle(trials.scorer, own[batch], other[batch])
             wrong = [oracle(trials.scorer, own[batch], rows[near[batch, t]]) for t in range(10)]
             assert trials.outcomes[0, 0, b] == oracles.retrieval_is_right(right, wrong)

@@ -52,7 +52,7 @@ def written(folder: Path, names: list[str], layers: list[dict[str, Any]]) -> lis
 
 @pytest.fixture
 def views(tmp_path: Path) -> list[Path]:
-    return written(tmp_path, ["en", "ar", "zh"], noisy(3, 34))
+    return written(tmp_path, ["en", "ar", "zh"], noisy(3, 35))
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_multilingual(views: list[Path], tmp_path: Path) -> None:
     of_encoder = [r["pair"] for r in rows if (r["measure"], r["negatives"]) == ("e.pt", "faiss")]
     assert of_encoder == ["all", "all", "en-zh", "ar-zh", "zh-en", "zh-ar", "all"]
     overall = {(r["measure"], r["negatives"]): r for r in rows if r["pair"] == r["layer"] == "all"}
-    assert overall["cka", "random"]["trials"] == str(6 * 2 * 9)  # 8 batches of 4 and one of 2
+    assert overall["cka", "random"]["trials"] == str(6 * 2 * 9)  # 8 batches of 4 and one of 3
     assert overall["e.pt", "faiss"]["trials"] == str(4 * 2 * 9)
     assert float(overall["cka", "random"]["chance"]) == 1 / 11
     for row in overall.values():
@@ -236,7 +236,7 @@ def test_json(views: list[Path]) -> None:
         "schema_version": 1,
         "command": "bench",
         "inputs": [str(path) for path in views],
-        "rows": 34,
+        "rows": 35,
         "widths": [{"layer_0": 7, "layer_1": 7}] * 3,
         "versions": {"contrasim": __version__, "torch": torch.__version__},
         "seed": 3,
@@ -267,7 +267,7 @@ def test_the_file_holds_what_stdout_shows(views: list[Path], tmp_path: Path, kin
         (["image-caption", "{a}", "{b}", "{a}"], 2, "bench image-caption compares two stores, images and captions, 3 given; "
          "for several, give those of captions with --captions"),
         (["multilingual", "{a}", "{b}", "--measure", "nrom"], 2, "--measure nrom is unknown; did you mean norm?"),
-        (["multilingual", "{a}", "{b}", "--batch-size", "34"], 3, "{a}: 34 rows make fewer than two batches of 34"),
+        (["multilingual", "{a}", "{b}", "--batch-size", "35"], 3, "{a}: 35 rows make fewer than two batches of 35"),
         (["multilingual", "{a}", "{b}", "-o", "{a}"], 2, None),
     ],
 )  # fmt: skip
@@ -359,7 +359,7 @@ def test_figures_of_the_layers_benchmark(models: list[Path], tmp_path: Path) -> 
 
 def test_figures_of_retrieval(views: list[Path], tmp_path: Path) -> None:
     layers, pairs = tmp_path / "layers.svg", tmp_path / "pairs.svg"
-    arguments = ["--batch-size", "2", "--negatives", "random", "--negatives", "faiss", "--plot", layers]
+    arguments = ["--batch-size", "5", "--negatives", "random", "--negatives", "faiss", "--plot", layers]
     done = run("bench", "multilingual", *views, *arguments, "--plot-pairs", pairs)
     assert (done.code, done.stderr) == (0, "")
     assert ">multilingual: faiss negatives<" in layers.read_text()
@@ -377,7 +377,7 @@ def test_pairs_of_images_and_captions_are_drawn(views: list[Path], tmp_path: Pat
         "--captions",
         views[2],
         "--batch-size",
-        "2",
+        "5",
         "--plot",
         layers,
         "--plot-pairs",

@@ -418,16 +418,6 @@ def test_a_constant_layer_is_left_empty_with_a_warning(
     assert f"layer_1 of {tmp_path}/b.h5" in message
 
 
-def test_the_cca_family_says_where_it_says_nothing(tmp_path: Path, messages: list[str]) -> None:
-    a, b = made.related(2, 1, 8, (7, 5))
-    found = scores(views(tmp_path, a, b), ["cka", "cca", "pwcca"])
-    assert found["cca"] == pytest.approx(np.ones((1, 1)))
-    assert messages == [
-        f"{tmp_path}/a.h5: layer layer_0: 8 rows span every direction (rank 7), so that each canonical correlation is 1 "
-        "whatever the other side; the CCA family needs more rows than neurons"
-    ]
-
-
 @pytest.mark.parametrize(("budget", "told"), [(LARGE, 2), (1, 1)])
 def test_bad_values_of_all_layers_are_reported_together_where_rows_fit(tmp_path: Path, budget: int, told: int) -> None:
     a, b = made.related(2, 2, 30, (7,))

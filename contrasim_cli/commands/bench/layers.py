@@ -134,6 +134,7 @@ def layers_benchmark(
     )  # fmt: skip
     names, asked = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
+    from contrasim_cli.cautions import compared, warn_few_rows
     from contrasim_cli.device import pick_device
     from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.memory import memory_budget
@@ -157,6 +158,8 @@ def layers_benchmark(
         test_sets = _test_sets(opened, rows, judges, train_sets, several)
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
+        for test in test_sets:
+            warn_few_rows([j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows, max_rows)
         found = layer_trials(
             test_sets,
             judges,

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
     from contrasim_cli.benchmarks.encoders import TrainingSet
     from contrasim_cli.benchmarks.evaluation import Judge
+    from contrasim_cli.benchmarks.groups import Said
+    from contrasim_cli.benchmarks.items import Labels, Siblings
     from contrasim_cli.benchmarks.retrieval import Task
     from contrasim_cli.benchmarks.trials import Facts
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
+    from contrasim_cli.store import View
 
 
 class Negatives(str, Enum):
@@ -70,6 +73,19 @@ NegativesOption = Annotated[
         show_default=False,
     ),
 ]
+GroupBy = Annotated[
+    str | None,
+    typer.Option(
+        "--group-by",
+        help="Rows are of one item (five captions of an image) where this regular expression finds the same in their ids: its "
+        "first group, or the whole match. Batches hold different items, and rows of one item are no wrong candidates.",
+        show_default=False,
+    ),
+]
+Groups = Annotated[
+    Path | None,
+    typer.Option("--groups", help="The same by a table: TSV or CSV of two columns, id and group.", show_default=False),
+]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=2, help="Rows per batch.")]
 
 
@@ -93,6 +109,8 @@ def multilingual(
     negatives: NegativesOption = None,
     batch_size: BatchSize = 8,
     index: IndexOption = Index.exact,
+    group_by: GroupBy = None,
+    groups: Groups = None,
     layers: o.Layers = None,
     align: o.AlignRows = o.Align.order,
     nan: o.NanRule = o.OnNan.error,
@@ -129,7 +147,18 @@ def multilingual(
         raise UsageError(
             "--train: an encoder is judged on pairs of views that it was not trained on; give three views or more"
         )
-    _Retrieval(common, "multilingual", [stores], negatives, batch_size, layers, layers, index=index).run()
+    _Retrieval(
+        common,
+        "multilingual",
+        [stores],
+        negatives,
+        batch_size,
+        layers,
+        layers,
+        index=index,
+        group_by=group_by,
+        table=groups,
+    ).run()
 
 
 def image_caption(
@@ -160,6 +189,8 @@ def image_caption(
     negatives: NegativesOption = None,
     batch_size: BatchSize = 64,
     index: IndexOption = Index.exact,
+    group_by: GroupBy = None,
+    groups: Groups = None,
     candidates_from: Annotated[
         Path | None,
         typer.Option(
@@ -202,7 +233,7 @@ def image_caption(
             f"bench image-caption compares two stores, images and captions, {len(stores)} given; "
             "for several, give those of captions with --captions"
         )
-    groups = [stores] if captions is None else [list(pair) for pair in itertools.product(stores, captions)]
+    compared = [stores] if captions is None else [list(pair) for pair in itertools.product(stores, captions)]
     if candidates_from and Negatives.faiss not in (negatives or []):
         raise UsageError("--candidates-from is where nearest neighbours come from; give --negatives faiss with it")
     if candidates_from and len(captions or [1]) > 1:
@@ -212,13 +243,15 @@ def image_caption(
     _Retrieval(
         common,
         "image-caption",
-        groups,
+        compared,
         negatives,
         batch_size,
         layers_a or layers,
         layers_b or layers,
         candidates_from,
         index,
+        group_by,
+        groups,
     ).run()
 
 
@@ -251,6 +284,8 @@ class _Retrieval:
     layers_b: Sequence[str] | None
     candidates_from: Path | None = None
     index: Index = Index.exact
+    group_by: str | None = None
+    table: Path | None = None
 
     @property
     def one_way(self) -> bool:
@@ -264,6 +299,8 @@ class _Retrieval:
             raise UsageError(
                 f"--index {self.index.value} is how nearest neighbours are searched; give --negatives faiss with it"
             )
+        if self.group_by is not None and self.table:
+            raise UsageError("--group-by and --groups both say what item a row is of; give one of them")
         names, asked = common.check()
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
@@ -272,6 +309,7 @@ class _Retrieval:
         from contrasim_cli.memory import memory_budget
 
         where, budget = pick_device(common.device and common.device.value), memory_budget(asked)
+        said = self._said()
         with ExitStack() as stack:
             opened = [self._opened(stack, paths) for paths in self.groups]
             sets = [one for paths in trainable for one in self._training_sets(self._opened(stack, paths))]
@@ -282,14 +320,14 @@ class _Retrieval:
                 return
             made = t.trained(sets, training, together=True)
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
-            tasks = self._tasks(stack, opened, fixed, made, trainable)
+            tasks = self._tasks(stack, opened, fixed, made, trainable, said)
             for _, task, _ in tasks:
                 if task.standardizer:
                     check_familiar([judge.scorer for judge in fixed], task.layers, task.standardizer, budget)
             found = retrieval_trials(
                 tasks, hold_out=not self.one_way, device=where, budget=budget, progress=console.progress
             )
-            about = self._about(opened, [*fixed, *made], where) | (t.about(options, made) if options else {})
+            about = self._about(opened, tasks, [*fixed, *made], where) | (t.about(options, made) if options else {})
             facts = self._facts(opened, tasks)
         common.report(self.benchmark, found, facts, about, several=bool(options) or len(self.groups) > 1)
 
@@ -343,6 +381,7 @@ class _Retrieval:
         fixed: "Sequence[Judge]",
         made: "Sequence[Judge]",
         trainable: Sequence[Sequence[Path]],
+        said: "Said | None",
     ) -> "list[tuple[str, Task, list[Judge]]]":
         """Every group with its name, where there are several, and who judges it."""
         each = len(made) // len(opened)
@@ -351,7 +390,7 @@ class _Retrieval:
             own = made[k * each : (k + 1) * each]
             anchors = t.anchors_of(own, self._anchor_stores(group, trainable[k])) if own else {}
             judges = [*fixed, *own]
-            task = self._task(stack, group, [judge.scorer for judge in judges], anchors)
+            task = self._task(stack, group, [judge.scorer for judge in judges], anchors, said)
             tasks.append(("-".join(task.names) if len(opened) > 1 else "", task, judges))
         return tasks
 
@@ -364,6 +403,7 @@ class _Retrieval:
         group: _Group,
         scorers: "Sequence[Scorer]",
         anchors_of: "Mapping[Anchoring, Sequence[Path]]",
+        said: "Said | None",
     ) -> "Task":
         from contrasim_cli.benchmarks.retrieval import Task, all_pairs
         from contrasim_cli.store import View, open_store
@@ -373,6 +413,7 @@ class _Retrieval:
         if self.candidates_from:
             pool = open_store(self.candidates_from)
             stack.callback(pool.close)
+        siblings, in_pool = self._siblings(group, View(pool) if pool else None, said)
         return Task(
             views=inputs.views,
             names=[names[path] for path in group.paths],
@@ -383,6 +424,8 @@ class _Retrieval:
             seed=self.common.seed,
             index=self.index.value,
             candidates_from=View(pool) if pool else None,
+            siblings=siblings,
+            pool_labels=in_pool,
             standardizer=inputs.standardizer_of(
                 self._own(group, self.common.rows.standardize_from),
                 scorers,
@@ -391,6 +434,29 @@ class _Retrieval:
                 anchors_of,
             ),
         )
+
+    def _said(self) -> "Said | None":
+        """What item an id is of, where somebody says so."""
+        from contrasim_cli.benchmarks.groups import by_pattern, by_table
+
+        if self.group_by is not None:
+            return by_pattern(self.group_by)
+        return by_table(self.table) if self.table else None
+
+    def _siblings(
+        self, group: _Group, pool: "View | None", said: "Said | None"
+    ) -> "tuple[Siblings | None, Sequence[Labels]]":
+        """Which rows of a group belong to one item, and which rows of the pool of candidates do."""
+        from contrasim_cli.benchmarks.items import find_siblings, labels_in_pool
+
+        views = group.inputs.views
+        named = next((view for view in views if view.store.ids), views[0])
+        labels = said.labels(named) if said else None
+        siblings = find_siblings(views, group.layers, labels, said.option if said else "")
+        if siblings is None or pool is None:
+            return siblings, ()
+        in_pool = (labels, said.labels(pool)) if said and labels is not None else None
+        return siblings, labels_in_pool(siblings, in_pool, views[-1], pool, group.layers[-1][-1])
 
     @property
     def _negatives(self) -> list[Negatives]:
@@ -406,7 +472,13 @@ class _Retrieval:
 
     # --- what is said of it -------------------------------------------------------------------------------------------
 
-    def _about(self, opened: Sequence[_Group], judges: "Sequence[Judge]", where: "torch.device") -> dict[str, Any]:
+    def _about(
+        self,
+        opened: Sequence[_Group],
+        tasks: "Sequence[tuple[str, Task, list[Judge]]]",
+        judges: "Sequence[Judge]",
+        where: "torch.device",
+    ) -> dict[str, Any]:
         common = self.common
         return (
             opened[0].inputs.about(
@@ -416,8 +488,15 @@ class _Retrieval:
                 standardize=hows([judge.scorer for judge in judges]),
             )
             | self._index()
+            | self._items(tasks)
             | {"inputs": [str(path) for path in common.stores]}
         )
+
+    def _items(self, tasks: "Sequence[tuple[str, Task, list[Judge]]]") -> dict[str, Any]:
+        """How many items rows belong to, and who says so, where there are fewer than rows."""
+        found = [task.siblings.n_items for _, task, _ in tasks if task.siblings]
+        said = {"group_by": self.group_by, "groups": self.table and str(self.table)}
+        return {"items": found} | {name: value for name, value in said.items() if value} if found else {}
 
     def _index(self) -> dict[str, Any]:
         return {} if self.index is Index.exact else {"index": self.index.value}
@@ -426,10 +505,17 @@ class _Retrieval:
         tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
         pool = tasks[0][1].candidates_from
         source = (pool.store.ids.digest if pool.store.ids else str(pool.n_rows)) if pool else ""
-        return self.common.facts(
+        facts = self.common.facts(
             self.benchmark,
             tested,
             batch_size=self.batch_size,
             seed=self.common.seed if Negatives.random in self._negatives else None,
             candidates=source if self.index is Index.exact else f"{source} {self.index.value}",
         )
+        sets = [
+            replace(one, items=task.siblings.digest, blocks=task.siblings.cut(task.batch_size)[1].tolist())
+            if task.siblings
+            else one
+            for one, (_, task, _) in zip(facts.tested_on, tasks, strict=True)
+        ]
+        return replace(facts, tested_on=sets)

@@ -73,6 +73,7 @@ def sanity(
     check_outputs(output, None, force)
     asked = o.parse_memory(memory)
     from contrasim_cli.benchmarks.sanity import examine
+    from contrasim_cli.cautions import compared, warn_few_rows
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.device import device_budget, pick_device
     from contrasim_cli.errors import raise_all
@@ -88,6 +89,7 @@ def sanity(
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
         rows = _rows(view, chosen, scorers, max_rows, seed, device_budget(memory_budget(asked), where))
+        warn_few_rows(scorers, compared([view], [chosen]), len(rows[chosen[0]]))
         found = examine(rows, view.store, scorers, device=where, seed=seed, progress=console.progress)
         about = inputs.about(seed=seed, device=str(where), sampled_rows=len(rows[chosen[0]]), standardize=hows(scorers))
     emit(Results("bench", SanityRow, found, about), format, output, None, force)

@@ -1,0 +1,249 @@
+"""Rows that belong to one item: five captions of an image, or an image that is there once per caption.
+
+Rows of one item are siblings. A sibling is no wrong answer, so that it is no wrong candidate either, and a batch has no two rows of
+an item: equal rows on one side are neighbours on the other, so that a batch with siblings in it would be known by that alone.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.benchmarks.negatives import CANDIDATES
+from contrasim_cli.benchmarks.search import Pool, unrelated
+from contrasim_cli.errors import InputError
+from contrasim_cli.files import quoted
+from contrasim_cli.store import View
+from contrasim_cli.store.blocks import RowIndex, block_rows
+
+log = logging.getLogger(__name__)
+
+Labels = npt.NDArray[np.int64]  # [rows]; rows of one label belong together, and a label below 0 is nobody's
+OFTEN = 8  # times as many items as are drawn: from here on they are drawn one by one
+
+
+@dataclass(frozen=True)
+class Siblings:
+    """Which rows are siblings: those that have the same label in one of several ways to label them.
+
+    The first way says what the items are that batches are cut from, numbered in the order of their first rows.
+    """
+
+    labels: Sequence[Labels]
+
+    @property
+    def n_items(self) -> int:
+        """How many items there are."""
+        return len(self._counts)
+
+    @property
+    def digest(self) -> str:
+        """Of all labels."""
+        return hashlib.sha256(b"".join(one.astype("<i8").tobytes() for one in self.labels)).hexdigest()
+
+    @cached_property
+    def _counts(self) -> Labels:
+        return np.bincount(self.labels[0])
+
+    @cached_property
+    def _by_label(self) -> list[tuple[RowIndex, Labels]]:
+        """Of every way, rows in the order of their labels, and where each label's begin (and the last one's end)."""
+        return [
+            (np.argsort(one, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(one))])) for one in self.labels
+        ]
+
+    def cut(self, size: int) -> tuple[list[RowIndex], Labels]:
+        """Batches of rows of different items, and which batches are of the same items: [batches] numbers of blocks.
+
+        Items with as many rows as others come together, in their order, and are cut into blocks of `size`; the k-th batch of
+        a block has the k-th row of each of its items. A last block of fewer items counts if it has 2.
+        """
+        order, starts = self._by_label[0]
+        items = np.argsort(-self._counts, kind="stable")
+        found, blocks = [], []
+        for b, start in enumerate(range(0, len(items), size)):
+            block = items[start : start + size]
+            if len(block) > 1:
+                rounds = int(self._counts[block].min())
+                found += [order[starts[block] + k] for k in range(rounds)]
+                blocks += [b] * rounds
+        return found, np.array(blocks, dtype=np.int64)
+
+    def random_candidates(self, cut: Sequence[RowIndex], seed: int) -> RowIndex:
+        """[rows, 10]: per batch ten batches of rows of different items, none of them a sibling of a row of the batch.
+
+        Raises:
+            InputError: there are too few other items.
+        """
+        order, starts = self._by_label[0]
+        chosen = np.zeros((len(self.labels[0]), CANDIDATES), dtype=np.int64)
+        rng = np.random.default_rng([seed, 10])
+        free = np.ones(self.n_items, dtype=bool)
+        for batch in cut:
+            taken = self._items_of_siblings(batch)
+            free[taken] = False
+            for t in range(CANDIDATES):
+                items = _drawn(rng, free, len(batch))
+                if len(items) < len(batch):
+                    raise InputError(
+                        f"random negatives need two batches of different items; {len(items)} items of {self.n_items} have no "
+                        f"row in common with a batch of {len(batch)}; give a smaller --batch-size"
+                    )
+                chosen[batch, t] = order[starts[items] + rng.integers(self._counts[items])]
+            free[taken] = True
+        return chosen
+
+    def _items_of_siblings(self, batch: RowIndex) -> Labels:
+        """The items that have a sibling of a row of the batch."""
+        found = []
+        for labels, (order, starts) in zip(self.labels, self._by_label, strict=True):
+            found += [self.labels[0][order[starts[one] : starts[one + 1]]] for one in np.unique(labels[batch])]
+        return np.unique(np.concatenate(found))
+
+
+def _drawn(rng: np.random.Generator, free: npt.NDArray[np.bool_], count: int) -> Labels:
+    """Different items out of the free ones, in random order; fewer where there are fewer."""
+    if len(free) >= OFTEN * count:
+        some = rng.integers(len(free), size=OFTEN * count // 2)
+        some = some[free[some]]
+        some = some[np.sort(np.unique(some, return_index=True)[1])][:count]
+        if len(some) == count:
+            return some
+    return rng.permutation(np.flatnonzero(free))[:count]
+
+
+def find_siblings(
+    views: Sequence[View], layers: Sequence[Sequence[str]], said: Labels | None = None, how: str = ""
+) -> Siblings | None:
+    """The siblings among the rows of views: by what was said of their ids, and by equal rows; None where there are none.
+
+    A note says what was found. `how` names the option that said it.
+    """
+    repeated = [
+        (view, labels)
+        for view, names in zip(views, layers, strict=True)
+        for labels in [repeats(view, names)]
+        if labels is not None
+    ]
+    if said is None:
+        if not repeated:
+            return None
+        source, said = min(repeated, key=lambda one: int(one[1].max()))
+        how = f"equal rows in {quoted(source.store.path)}"
+    labels = [_in_order(said)]
+    for view, more in repeated:
+        if not any(_within(more, known) for known in labels):
+            labels.append(more)
+            lone = np.flatnonzero(~_alone(more, said))
+            text = "%s: %d rows equal rows of other items, and are no wrong candidates of theirs; the first is row %d"
+            log.info(
+                text, quoted(view.store.path), len(lone), int(lone[0] if view.rows is None else view.rows[lone[0]])
+            )
+    siblings = Siblings(labels)
+    text = "%d rows belong to %d items (%s): batches hold different items, and no row of an item is a wrong candidate of another"
+    log.info(text, len(said), siblings.n_items, how)
+    return siblings
+
+
+def labels_in_pool(
+    siblings: Siblings, said: tuple[Labels, Labels] | None, view: View, pool: View, layer: str
+) -> list[Labels]:
+    """The labels, in every way, of the rows of a larger store of a view's rows; -1 for rows that are no siblings of these.
+
+    A row of the pool is the row of the view that has its id, or where there are no ids its values. `said` has what was said of the
+    ids of the view and of the pool.
+    """
+    known = _rows_of_view(view, pool, layer)
+    found = [np.where(known < 0, -1, labels[known]) for labels in siblings.labels]
+    if said is not None:
+        of_view, of_pool = said
+        number = np.full(max(int(of_view.max()), int(of_pool.max())) + 1, -1)
+        number[of_view] = siblings.labels[0]
+        found[0] = number[of_pool]
+    return found
+
+
+def _rows_of_view(view: View, pool: View, layer: str) -> Labels:
+    """[pool rows] which row of the view each is; -1 for none."""
+    queries, larger = Pool(view, layer), Pool(pool, layer)
+    a, b = queries.id_hashes, larger.id_hashes
+    if a is None or b is None or unrelated(queries, larger):
+        a, b = (row_hashes(side, layer, np.arange(side.n_rows)) for side in (view, pool))
+    numbers = _numbered(np.concatenate([a, b]))
+    row = np.full(int(numbers.max()) + 1, -1)
+    row[numbers[: len(a)][::-1]] = np.arange(len(a))[::-1]  # the first of equal ones
+    return row[numbers[len(a) :]]
+
+
+def _within(labels: Labels, coarser: Labels) -> bool:
+    """Whether rows of one label have one label in the other way too."""
+    return int(_numbered_pairs(labels, coarser).max()) == int(labels.max())
+
+
+def _alone(labels: Labels, items: Labels) -> npt.NDArray[np.bool_]:
+    """[rows] whether all rows of a row's label are of its item."""
+    least, most = np.full((2, labels.max() + 1), 0)
+    least += items.max()
+    np.minimum.at(least, labels, items)
+    np.maximum.at(most, labels, items)
+    alone: npt.NDArray[np.bool_] = (least == most)[labels]
+    return alone
+
+
+def repeats(view: View, layers: Sequence[str]) -> Labels | None:
+    """Labels of rows, of which those that are equal in all layers have the same; None where no two are, or all. -0 equals 0."""
+    if not layers:
+        return None
+    labels = np.zeros(view.n_rows, dtype=np.int64)
+    left = np.arange(view.n_rows)
+    for name in reversed(layers):  # the last is the likeliest to tell rows apart
+        found = _numbered(row_hashes(view, name, left))
+        labels[left] = _numbered_pairs(labels[left], found)
+        sizes = np.bincount(labels[left])
+        alone = sizes[labels[left]] == 1
+        labels[left[alone]] = view.n_rows + left[alone]  # of their own, whatever the labels of others become
+        left = left[~alone]
+        if not len(left):
+            return None
+    labels = _in_order(labels)
+    return labels if labels.any() else None  # a constant layer says nothing of items
+
+
+def row_hashes(view: View, layer: str, rows: RowIndex) -> npt.NDArray[np.void]:
+    """[rows] 16-byte hashes of the values of rows, which float types do not change."""
+    found = np.empty(len(rows), dtype="V16")
+    for start, block in _blocks(view, layer, rows):
+        wide = block.astype(np.float64) + 0.0
+        found[start : start + len(block)] = np.frombuffer(
+            b"".join(hashlib.blake2b(row, digest_size=16).digest() for row in wide), dtype="V16"
+        )
+    return found
+
+
+def _blocks(view: View, layer: str, rows: RowIndex) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
+    step = block_rows(view.store.layer(layer))
+    for start in range(0, len(rows), step):
+        yield start, view.read(layer, rows[start : start + step])
+
+
+def _numbered(hashes: npt.NDArray[np.void]) -> Labels:
+    words = hashes.view(np.uint64).reshape(-1, 2)
+    return _numbered_pairs(*(np.unique(words[:, k], return_inverse=True)[1].astype(np.int64) for k in range(2)))
+
+
+def _numbered_pairs(a: Labels, b: Labels) -> Labels:
+    """One number per distinct pair."""
+    numbers: Labels = np.unique(a * (int(b.max()) + 1) + b, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
+def _in_order(labels: npt.NDArray[np.int64]) -> Labels:
+    """The same labels, numbered by where each comes first."""
+    _, first, places = np.unique(labels, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[places]

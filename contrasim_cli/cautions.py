@@ -1,0 +1,154 @@
+"""What a statistician would say of scores: warnings about rows that are too few, or zero. Once per command, not per cell.
+
+Where there are fewer rows than neurons, any two clouds of rows have nearly the same inner products, or fit each other exactly, so
+that many measures give unrelated rows a high similarity: CKA of noise, 32 rows by 512 neurons, is 0.94. The registry says of each
+measure whether it does.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from contrasim_cli.files import listed, quoted
+from contrasim_cli.scoring import Scorer
+from contrasim_cli.store import View
+from contrasim_cli.store.blocks import RowIndex, block_rows
+
+log = logging.getLogger(__name__)
+
+CHANCE = 0.1  # of nearest rows shared by unrelated rows: from here on it is said
+FEWER_DIMENSIONS = "more rows, or fewer dimensions (a PCA of the rows)"
+
+
+class Compared(NamedTuple):
+    """A layer that is compared."""
+
+    path: Path
+    name: str
+    width: int
+
+
+def compared(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[Compared]:
+    """The layers of views, each once."""
+    pairs = zip(views, layers, strict=True)
+    return [Compared(v.store.path, name, v.store.layer(name).width) for v, names in pairs for name in names]
+
+
+def warn_few_rows(
+    scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows: int, max_rows: int | None = None
+) -> None:
+    """Say which scores are high whatever the rows, because these are fewer than the neurons of some layer, or than k asks for.
+
+    `max_rows` bounds the rows of measures that cost n². Retrieval is not warned of: there right and wrong batches are biased alike.
+    """
+    groups: dict[tuple[int, bool, int], list[tuple[Scorer, list[Compared]]]] = {}
+    for scorer in scorers:
+        rows = min(n_rows, max_rows or n_rows) if scorer.entry.quadratic else n_rows
+        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)]
+        if wide:
+            groups.setdefault((rows, scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
+    for (rows, trivial, _), members in groups.items():
+        log.warning("%s", _told(rows, trivial, members))
+    _warn_neighbours(scorers, min(n_rows, max_rows or n_rows))
+
+
+def _is_wide(scorer: Scorer, layer: Compared, rows: int) -> bool:
+    if scorer.stacked or not scorer.entry.biased_by_width:  # a learned measure is held against shuffled rows
+        return False
+    return rows < _width(scorer, layer) + (2 if scorer.entry.trivial_at_full_rank else 0)
+
+
+def _width(scorer: Scorer, layer: Compared) -> int:
+    return scorer.encoded or layer.width
+
+
+def _told(rows: int, trivial: bool, members: Sequence[tuple[Scorer, list[Compared]]]) -> str:
+    names = listed([scorer.name for scorer, _ in members])
+    scorer, wide = max(members, key=lambda member: len(member[1]))
+    widest = max(wide, key=lambda layer: _width(scorer, layer))
+    more = f" (and of {len(wide) - 1} more layers)" if len(wide) > 1 else ""
+    where = f"layer {quoted(widest.name)} of {quoted(widest.path)}{more}"
+    if scorer.encoded:
+        dimensions = f"{scorer.encoded} dimensions of encoded rows"
+        return (
+            f"{names}: {rows} rows are fewer than the {dimensions}, where unrelated rows look alike too; give more rows"
+        )
+    neurons = f"{_width(scorer, widest)} neurons of {where}"
+    if trivial:
+        return (
+            f"{names}: {rows} rows span every direction of the {neurons}, so that whatever they are compared with fits them "
+            f"exactly, or nearly; give {FEWER_DIMENSIONS}"
+        )
+    instead: dict[str, list[str]] = {}
+    for scorer, _ in members:
+        if scorer.entry.debiased and scorer.checkpoint is None:
+            instead.setdefault(scorer.entry.debiased, []).append(scorer.name)
+    remedies = [f"take {better} for {listed(biased)}" for better, biased in instead.items()]
+    return f"{names}: {rows} rows are fewer than the {neurons}, where unrelated rows look alike too; " + ", or ".join(
+        [*remedies, f"give {FEWER_DIMENSIONS}"]
+    )
+
+
+def _warn_neighbours(scorers: Sequence[Scorer], rows: int) -> None:
+    by_k: dict[int, list[str]] = {}
+    for scorer in scorers:
+        k = scorer.measure.k
+        if k and rows >= scorer.fewest and k >= CHANCE * (rows - 1):
+            by_k.setdefault(k, []).append(scorer.name)
+    for k, names in by_k.items():
+        log.warning(
+            "%s: of %d rows, unrelated ones share %.2f of their %d nearest by chance; give more rows or a smaller k",
+            listed(names),
+            rows,
+            k / (rows - 1),
+            k,
+        )
+
+
+def zero_row(layers: Iterable[tuple[View, str]]) -> str:
+    """Where the first zero row of these layers is; empty where there is none. `; row 7 (id x) of layer l of a.h5 is zero`."""
+    for view, name in layers:
+        for places in _blocks(view, name):
+            dead = np.flatnonzero(~view.read(name, places).any(axis=1))
+            if len(dead):
+                return f"; {_row_told(view, int(places[dead[0]]))} of layer {quoted(name)} of {quoted(view.store.path)} is zero"
+    return ""
+
+
+def warn_constant(views: Sequence[View], layers: Sequence[Sequence[str]]) -> None:
+    """Say which layers have the same row for every example, from which nothing is learned; reads as little as it takes."""
+    constant = [
+        f"layer {quoted(name)} of {quoted(view.store.path)}"
+        for view, names in zip(views, layers, strict=True)
+        for name in names
+        if _is_constant(view, name)
+    ]
+    if constant:
+        text = "all rows are equal in %s: nothing is learned there; choose others with --layers"
+        log.warning(text, listed(constant))
+
+
+def _is_constant(view: View, name: str) -> bool:
+    first = None
+    for places in _blocks(view, name):
+        rows = view.read(name, places)
+        first = rows[:1] if first is None else first
+        if (rows != first).any():
+            return False
+    return True
+
+
+def _blocks(view: View, name: str) -> Iterator[RowIndex]:
+    step = block_rows(view.store.layer(name))
+    for start in range(0, view.n_rows, step):
+        yield np.arange(start, min(start + step, view.n_rows))
+
+
+def _row_told(view: View, row: int) -> str:
+    """A row by its place in the store, and its id."""
+    place = row if view.rows is None else int(view.rows[row])
+    ids = view.store.ids
+    return f"row {place}" + (f" (id {quoted(ids.read(place, place + 1)[0])})" if ids else "")
