@@ -6,6 +6,8 @@ import itertools
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -338,15 +340,29 @@ def test_texts_of_every_encoding(tmp_path: Path, how: dict, encoding: str | None
     store.close()
 
 
+LIMITED = """
+import sys
+from pathlib import Path
+from contrasim_cli.errors import InputError
+from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store.table import read_table
+path = Path(sys.argv[1])
+read_table(Snapshot(path), 800 << 20)
+try:
+    read_table(Snapshot(path), 1 << 20)
+except InputError as error:
+    print(error)
+"""
+
+
 def test_memory_that_was_asked_for_is_the_limit(tmp_path: Path) -> None:
-    """Of a file that would be given more for its size: 80 MB in one row."""
+    """Of a file that would be given more for its size: 80 MB in one row; in a process that has let go of no memory before."""
     rows = pa.ListArray.from_arrays(pa.array([0, 20_000_000], pa.int32()), np.arange(20_000_000, dtype=np.float32))
     parquet.write_table(pa.table({"x": rows}), tmp_path / "a", compression="none", use_dictionary=False)
-    read_table(Snapshot(tmp_path / "a"), 800 << 20)
-    with pytest.raises(InputError) as caught:
-        read_table(Snapshot(tmp_path / "a"), 1 << 20)
-    assert str(caught.value) == (
-        f"{tmp_path / 'a'}: needs more memory than the 0.00105 GB that there are for it; give --memory"
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "a")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == (
+        f"{tmp_path / 'a'}: needs more memory than the 0.00105 GB that there are for it; give --memory\n"
     )
 
 

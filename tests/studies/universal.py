@@ -42,6 +42,7 @@ HERE = Path(__file__).parent
 GRIDS = HERE / "universal_grids.npz"
 DATA = ("test", "other")
 SHUFFLES, RESAMPLES = 2, 2000
+SEEDS = 6  # members of one size whose pairs are taken
 KINDS = ("seed", "width", "depth")
 
 Key = tuple[str, str, str, str]  # zoo, data, members
@@ -51,15 +52,20 @@ Grids = Mapping[Key, Any]
 # --- grids --------------------------------------------------------------------------------------------------------------
 
 
-def compute(folder: Path, zoo: str, data: str, names: Sequence[str], shuffles: int = SHUFFLES) -> dict[Key, Any]:
-    """Closed forms [1 + shuffles, measures, L, M] of every pair of members of a zoo, in one grid."""
-    paths = sorted((folder / zoo / data).glob("*.h5"))
+def compute(
+    folder: Path, zoo: str, data: str, names: Sequence[str], shuffles: int = SHUFFLES, seeds: int = SEEDS
+) -> dict[Key, Any]:
+    """Closed forms [1 + shuffles, measures, L, M] of pairs of a zoo's members, in one grid: see `chosen_pairs`."""
+    names_of = sorted(path.stem for path in (folder / zoo / data).glob("*.h5"))
+    pairs = chosen_pairs(names_of, seeds)
+    used = sorted({k for pair in pairs for k in pair})
+    paths = [folder / zoo / data / f"{names_of[k]}.h5" for k in used]
+    pairs = [(used.index(a), used.index(b)) for a, b in pairs]
     stores = open_stores(paths)
     rng = np.random.default_rng([0, 11])
     orders = [None, *(rng.permutation(stores[0].n_rows) for _ in range(shuffles))]
     views = [sized(taken(View(store), order)) for order in orders for store in stores]
     layers = [list(store.layers) for store in stores] * len(orders)
-    pairs = list(itertools.combinations(range(len(stores)), 2))
     every = [(a, b + k * len(stores)) for a, b in pairs for k in range(len(orders))]
     grid = Grid(Plan(views, every, layers, layers), closed_form(names), torch.device("cpu"), 6 << 30, max_rows=1000)
     found = layer_grids(grid)
@@ -69,6 +75,13 @@ def compute(folder: Path, zoo: str, data: str, names: Sequence[str], shuffles: i
         )
         for a, b in pairs
     }
+
+
+def chosen_pairs(members: Sequence[str], seeds: int) -> list[tuple[int, int]]:
+    """Pairs of the first seeds, and each member of another size with the first two of them, by position."""
+    first = [k for k, name in enumerate(members) if name in {f"s{seed}" for seed in range(seeds)}]
+    sizes = [k for k, name in enumerate(members) if not name[1:].isdigit()]
+    return [*itertools.combinations(first, 2), *((k, other) for k in first[:2] for other in sizes)]
 
 
 def write(path: Path, grids: Grids) -> None:
