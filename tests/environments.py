@@ -22,11 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("hf", "plot", "match", "table", "zarr")
 TOOLS = ("pytest", "hypothesis")  # what the smoke tests need besides
 SMOKE = (
-    "tests/test_cli.py", "tests/test_start.py", "tests/test_encoder.py", "tests/commands/test_score.py",
-    "tests/commands/test_baseline.py", "tests/store/test_open.py", "tests/store/test_foreign.py", "tests/store/test_matlab5.py",
+    "tests/commands/test_score.py", "tests/store/test_open.py", "tests/store/test_foreign.py", "tests/store/test_matlab5.py",
     "tests/store/test_table.py", "tests/store/test_zarrs.py", "tests/test_bench_index.py", "tests/test_plots.py",
-    "tests/extraction/test_inputs.py", "tests/extraction/test_pooling.py",
+    "tests/extraction/test_pooling.py",
 )  # fmt: skip
+SLOW = "memory or packed_well or any_rows_in_any_order or long_text or more_than"  # of no library's version
 REQUIREMENT = re.compile(r"([A-Za-z0-9-]+)(\[[a-z,]+\])?>=([0-9][0-9.]*)")
 
 
@@ -77,7 +77,9 @@ def smoke(python: Path, folder: Path) -> int:
         "print(*sorted({f'{d.name}=={d.version}' for d in m.distributions()}))"
     )
     subprocess.run([str(python), "-c", program], check=True, cwd=folder)
-    return subprocess.run([str(python), "-m", "pytest", "-q", *SMOKE], check=False, cwd=folder).returncode
+    return subprocess.run(
+        [str(python), "-m", "pytest", "-q", "-k", f"not ({SLOW})", *SMOKE], check=False, cwd=folder
+    ).returncode
 
 
 def main() -> int:
