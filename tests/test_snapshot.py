@@ -1,9 +1,14 @@
 """A file that is replaced or rewritten while it is opened is read as one of its versions, whole."""
 
 import contextlib
+import gzip
+import json
 import os
 import shutil
+import signal
 import sys
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -49,8 +54,54 @@ def save(path: Path, kind: str, version: int) -> None:
         (write if kind == "h5" else plain)(path, {"x": rows, "y": rows + 1})
     elif kind == "safetensors":
         save_file({"x": torch.from_numpy(rows), "y": torch.from_numpy(rows + 1)}, path)
+    elif kind in TABLES:
+        TABLES[kind](path, rows)
     elif kind == "encoder":
         made.encoder_file(path, widths=(3 + version,), seed=version)
+
+
+def parquet(path: Path, rows: np.ndarray) -> None:
+    pyarrow = pytest.importorskip("pyarrow.parquet")
+    pyarrow.write_table(table(rows), path, row_group_size=7)
+
+
+def feather(path: Path, rows: np.ndarray) -> None:
+    pytest.importorskip("pyarrow.feather").write_feather(table(rows), path, chunksize=7)
+
+
+def table(rows: np.ndarray) -> Any:
+    """A column of lists, and one of names."""
+    return pytest.importorskip("pyarrow").table({"x": rows.tolist(), "ids": [f"r{k}" for k in range(len(rows))]})
+
+
+def delimited(path: Path, rows: np.ndarray) -> None:
+    np.savetxt(path, rows, delimiter=",", header="a0,a1,a2,a3", comments="")
+
+
+def packed(path: Path, rows: np.ndarray) -> None:
+    with gzip.open(path, "wb", 1) as stream:
+        np.save(stream, rows)
+
+
+def matlab(path: Path, rows: np.ndarray) -> None:
+    with path.open("wb") as stream:
+        pytest.importorskip("scipy.io").savemat(stream, {"x": rows, "y": rows + 1})
+
+
+def zarr(path: Path, rows: np.ndarray) -> None:
+    """An archive of chunks of seven rows."""
+    said = {"zarr_format": 2, "shape": rows.shape, "chunks": [7, 4], "dtype": "<f4", "fill_value": 0, "order": "C"}
+    padded = np.concatenate([rows, np.zeros((-len(rows) % 7, 4), np.float32)])
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(".zgroup", '{"zarr_format": 2}')
+        archive.writestr("x/.zarray", json.dumps(said | {"filters": None, "compressor": None}))
+        for k in range(len(padded) // 7):
+            archive.writestr(f"x/{k}.0", padded[7 * k : 7 * k + 7].tobytes())
+
+
+TABLES: dict[str, Callable[[Path, np.ndarray], None]] = {
+    "parquet": parquet, "feather": feather, "csv": delimited, "npy.gz": packed, "mat": matlab, "zarr.zip": zarr,
+}  # fmt: skip
 
 
 def plain(path: Path, layers: dict[str, np.ndarray]) -> None:
@@ -105,7 +156,7 @@ def at_opening(path: Path, number: int, act: Act) -> Iterator[_Watch]:
         WATCH.path = ""
 
 
-KINDS = ["h5", "plain", "npy", "npz", "packed", "array", "pt", "safetensors", "encoder"]
+KINDS = ["h5", "plain", "npy", "npz", "packed", "array", "pt", "safetensors", "encoder", *TABLES]
 
 
 @pytest.mark.parametrize("how", [os.replace, shutil.copyfile], ids=["renamed", "rewritten"])
@@ -129,6 +180,57 @@ def test_every_moment_of_a_replacement_gives_one_version(tmp_path: Path, kind: s
         shutil.copy(other, tmp_path / "next")
         with at_opening(path, number, lambda: how(tmp_path / "next", path)):
             assert content(path, kind) in (first, second), number
+
+
+@pytest.mark.parametrize("kind", ["h5", *TABLES])
+def test_a_file_that_is_replaced_all_the_time_is_read_as_one_version(tmp_path: Path, kind: str) -> None:
+    """By a process that puts one and then the other in its place; readers never find it damaged."""
+    versions = [tmp_path / "0", tmp_path / "1"]
+    for version, path in enumerate(versions):
+        save(path, kind, version)
+    known = [content(path, kind) for path in versions]
+    assert known[0] != known[1]
+    shutil.copy(versions[0], tmp_path / "a")
+    pid = os.fork()
+    if pid == 0:
+        for k in range(10**9):
+            shutil.copy(versions[k % 2], tmp_path / "next")
+            os.replace(tmp_path / "next", tmp_path / "a")
+            time.sleep(0.0005)
+    try:
+        found = [known.index(content(tmp_path / "a", kind)) for _ in range(40)]
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert set(found) == {0, 1}
+
+
+def test_a_folder_of_chunks_that_is_exchanged_is_one_version_or_refused(tmp_path: Path) -> None:
+    """A folder gets its name by a link that is replaced; its chunks are files of their own."""
+    for version in range(2):
+        zarr(tmp_path / f"{version}.zip", matrix(0) + version)
+        shutil.unpack_archive(tmp_path / f"{version}.zip", tmp_path / f"{version}")
+    known = [content(tmp_path / f"{version}", "zarr") for version in range(2)]
+    (tmp_path / "a").symlink_to("0")
+    pid = os.fork()
+    if pid == 0:
+        for k in range(10**9):
+            (tmp_path / "next").symlink_to(str(k % 2))
+            os.replace(tmp_path / "next", tmp_path / "a")
+            time.sleep(0.0005)
+    found: list[int] = []
+    refused: list[str] = []
+    try:
+        for _ in range(60):
+            try:
+                found.append(known.index(content(tmp_path / "a", "zarr")))
+            except InputError as error:
+                refused.append(str(error))
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert set(found) <= {0, 1}
+    assert not [said for said in refused if "damaged" in said]
 
 
 def test_opened_by_name_versions_are_mixed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

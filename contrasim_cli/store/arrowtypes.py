@@ -47,7 +47,9 @@ def numpy_type(kind: pa.DataType, missing: bool) -> np.dtype[Any]:
         leaf = plain(leaf.value_type)
     if types.is_decimal(leaf) or (missing and not types.is_floating(leaf)):
         return np.dtype(np.float64)
-    found: np.dtype[Any] = np.dtype(leaf.to_pandas_dtype())
+    found: np.dtype[Any] = (
+        pa.array([], leaf).to_numpy(zero_copy_only=False).dtype
+    )  # older ones ask pandas for it otherwise
     return found
 
 

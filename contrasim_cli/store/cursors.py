@@ -22,6 +22,7 @@ from contrasim_cli.store.store import IDS_PER_BLOCK
 
 BATCH_BYTES = 4 << 20
 ACTIVE = 32  # columns that are read on; others begin anew
+COPIES = 3  # of what is claimed: pages, and values as they grow and are put together
 TEXTS = 4096  # that are read at once
 
 Source = Parquet | Arrow
@@ -168,7 +169,7 @@ class Texts:
         return self._read(start, stop)
 
     def _read_through(self) -> None:
-        limits.grow(held=self.table.source.claimed)
+        limits.grow(held=COPIES * self.table.source.claimed)
         for start in range(0, self.table.source.n_rows, IDS_PER_BLOCK):
             self._read(start, min(start + IDS_PER_BLOCK, self.table.source.n_rows))
 

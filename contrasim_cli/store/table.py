@@ -19,7 +19,7 @@ from contrasim_cli.store.arrowtypes import depth, has_nulls, is_number, is_text,
 from contrasim_cli.store.batches import index_column, open_batches
 from contrasim_cli.store.columns import layers_of, refuse_texts
 from contrasim_cli.store.content import Content
-from contrasim_cli.store.cursors import Columns, Table, Texts, clear
+from contrasim_cli.store.cursors import COPIES, Columns, Table, Texts, clear
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Ids
 
@@ -41,7 +41,7 @@ def read_table(file: Snapshot, budget: int | None = None) -> Content:
 def _opened(file: Snapshot, most: int) -> Content:
     with clear(file.path):
         source = open_batches(file, most)
-        limits.grow(held=source.claimed)
+        limits.grow(held=COPIES * source.claimed)
         try:
             return _content(Table(file, source, most))
         except BaseException:

@@ -55,6 +55,7 @@ class Folder(Tree):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._root = Path(os.path.realpath(path))  # the link that leads to it may lead to another soon
         self._states = dict(self._walk("", 0))
         self.names = sorted(self._states)
         self.files = tuple(path / name for name in self.names)
@@ -62,7 +63,7 @@ class Folder(Tree):
     def _walk(self, prefix: str, depth: int) -> Iterator[tuple[str, State]]:
         if depth > MAX_DEPTH:
             raise InputError(f"{quoted(self.path)}: folders are nested deeper than {MAX_DEPTH}")
-        with readable(self.path / prefix), os.scandir(self.path / prefix) as entries:
+        with readable(self.path / prefix), os.scandir(self._root / prefix) as entries:
             for entry in entries:
                 name = f"{prefix}{entry.name}"
                 if entry.is_dir(follow_symlinks=False):
@@ -70,7 +71,7 @@ class Folder(Tree):
                 elif entry.is_file(follow_symlinks=False):
                     yield name, state_of(entry.stat())
                 else:
-                    yield name, state(member(self.path, name))
+                    yield name, state(member(self._root, name, self.path))
 
     def size(self, name: str) -> int:
         """Bytes of a file."""
@@ -78,10 +79,13 @@ class Folder(Tree):
 
     def read(self, name: str, start: int, length: int) -> bytes:
         """So many bytes of a file."""
-        with readable(self.path / name), (self.path / name).open("rb") as stream:
+        with readable(self.path / name), (self._root / name).open("rb") as stream:
             stream.seek(start)
             content = stream.read(length)
-        check_state(self.path / name, self._states[name])
+            found = state_of(
+                os.fstat(stream.fileno())
+            )  # its name may lead to another file by now, and to the same again
+        check_state(self.path / name, self._states[name], found)
         return content
 
     def close(self) -> None:
