@@ -346,23 +346,23 @@ from pathlib import Path
 from contrasim_cli.errors import InputError
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.table import read_table
-path = Path(sys.argv[1])
-read_table(Snapshot(path), 800 << 20)
+read_table(Snapshot(Path(sys.argv[1])), 800 << 20)
 try:
-    read_table(Snapshot(path), 1 << 20)
+    read_table(Snapshot(Path(sys.argv[2])), 1 << 20)
 except InputError as error:
     print(error)
 """
 
 
 def test_memory_that_was_asked_for_is_the_limit(tmp_path: Path) -> None:
-    """Of a file that would be given more for its size: 80 MB in one row; in a process that has let go of no memory before."""
-    rows = pa.ListArray.from_arrays(pa.array([0, 20_000_000], pa.int32()), np.arange(20_000_000, dtype=np.float32))
-    parquet.write_table(pa.table({"x": rows}), tmp_path / "a", compression="none", use_dictionary=False)
-    command = [sys.executable, "-c", LIMITED, str(tmp_path / "a")]
+    """Of files that would be given more for their size, a row of 20 and of 80 MB; in a process that has let go of no memory before."""
+    for name, width in (("a", 5_000_000), ("b", 20_000_000)):
+        rows = pa.ListArray.from_arrays(pa.array([0, width], pa.int32()), np.arange(width, dtype=np.float32))
+        parquet.write_table(pa.table({"x": rows}), tmp_path / name, compression="none", use_dictionary=False)
+    command = [sys.executable, "-c", LIMITED, str(tmp_path / "a"), str(tmp_path / "b")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == (
-        f"{tmp_path / 'a'}: needs more memory than the 0.00105 GB that there are for it; give --memory\n"
+        f"{tmp_path / 'b'}: needs more memory than the 0.00105 GB that there are for it; give --memory\n"
     )
 
 
