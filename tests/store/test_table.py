@@ -355,7 +355,7 @@ except InputError as error:
 
 
 def test_memory_that_was_asked_for_is_the_limit(tmp_path: Path) -> None:
-    """Of files that would be given more for their size, a row of 20 and of 80 MB; in a process that has let go of no memory before."""
+    """Of files that would be given more for their size; in a process that has let go of no memory before."""
     for name, width in (("a", 5_000_000), ("b", 20_000_000)):
         rows = pa.ListArray.from_arrays(pa.array([0, width], pa.int32()), np.arange(width, dtype=np.float32))
         parquet.write_table(pa.table({"x": rows}), tmp_path / name, compression="none", use_dictionary=False)
