@@ -7,7 +7,8 @@ import torch
 
 from contrasim_cli.benchmarks.layers import layer_prediction
 from contrasim_cli.benchmarks.outcomes import Origin, Trials
-from contrasim_cli.benchmarks.retrieval import Task, retrieval
+from contrasim_cli.benchmarks.retrieval import retrieval
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import UsageError
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
@@ -111,7 +112,7 @@ def _check_held_out(judge: Judge, tests: Sequence[DataSet], held_out: frozenset[
 
 
 def retrieval_trials(
-    tasks: Sequence[tuple[str, Task, Sequence[Judge]]],
+    tasks: Sequence[tuple[str, RetrievalTask, Sequence[Judge]]],
     *,
     hold_out: bool,
     device: torch.device,

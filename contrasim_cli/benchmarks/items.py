@@ -13,8 +13,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli.benchmarks.exact_search import Pool, unrelated
 from contrasim_cli.benchmarks.negatives import CANDIDATES
-from contrasim_cli.benchmarks.search import Pool, unrelated
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.store import View

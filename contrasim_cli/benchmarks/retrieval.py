@@ -7,67 +7,24 @@ items, batches are of different items and siblings are no candidates.
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 
-from contrasim_cli.benchmarks.items import Labels, Siblings
+from contrasim_cli.benchmarks.layer_runs import Run
 from contrasim_cli.benchmarks.layers import check_depth
-from contrasim_cli.benchmarks.negatives import CANDIDATES, batches
+from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.benchmarks.outcomes import Judged, Trials
-from contrasim_cli.benchmarks.run import Run
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.files import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
-from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex
-from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
 
 CHANCE = 1 / (1 + CANDIDATES)
 BYTES_PER_TRIAL = 24  # what it is judged to be
 LEAST_COPIES = 2  # of a batch with its candidates
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is compared: views with their layers in matching order, ordered pairs of views, the kinds of negatives."""
-
-    views: Sequence[View]
-    names: Sequence[str]
-    layers: Sequence[Sequence[str]]
-    pairs: Sequence[tuple[int, int]]
-    negatives: Sequence[str]
-    batch_size: int
-    seed: int = 0
-    candidates_from: View | None = None
-    index: str = "exact"  # or one of those that search approximately
-    standardizer: Standardizer | None = None  # by the views' own statistics unless given
-    siblings: Siblings | None = None
-    pool_labels: Sequence[Labels] = ()  # of the rows of `candidates_from`, in every way in which siblings are labelled
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of every view."""
-        return self.views[0].n_rows
-
-    @property
-    def cut(self) -> list[RowIndex]:
-        """Rows of every batch; the last ones may have fewer than the others."""
-        return self.siblings.cut(self.batch_size)[0] if self.siblings else batches(self.n_rows, self.batch_size)
-
-    @property
-    def blocks(self) -> Labels | None:
-        """[batches] which are of the same items, where rows belong to items."""
-        return self.siblings.cut(self.batch_size)[1] if self.siblings else None
-
-    @property
-    def layer_names(self) -> list[str]:
-        """Names of the zipped layers: one where the views agree, both where not."""
-        together = zip(*self.layers, strict=True)
-        return [names[0] if len(set(names)) == 1 else "/".join(dict.fromkeys(names)) for names in together]
 
 
 def all_pairs(n_views: int) -> list[tuple[int, int]]:
@@ -96,7 +53,7 @@ def trained_views(scorer: Scorer, stems: Sequence[str]) -> frozenset[str]:
 
 
 def retrieval(
-    task: Task,
+    task: RetrievalTask,
     scorers: Sequence[Scorer],
     *,
     hold_out: bool,
@@ -137,7 +94,7 @@ def retrieval(
     ]
 
 
-def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
+def _check(task: RetrievalTask, scorers: Sequence[Scorer], budget: int) -> int:
     """Refuse what cannot be compared; the bytes that results leave of the budget."""
     for scorer in scorers:
         if scorer.stacked:
@@ -175,7 +132,7 @@ def _check(task: Task, scorers: Sequence[Scorer], budget: int) -> int:
     return left
 
 
-def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
+def _candidates_problems(task: RetrievalTask) -> Iterator[ContraSimError]:
     """Why nearest neighbours cannot be drawn from the store that was given for them."""
     if task.candidates_from is None:
         return
@@ -193,7 +150,7 @@ def _candidates_problems(task: Task) -> Iterator[ContraSimError]:
             )
 
 
-def _kept_pairs(task: Task, scorer: Scorer) -> list[int]:
+def _kept_pairs(task: RetrievalTask, scorer: Scorer) -> list[int]:
     """Which pairs of views the scorer is judged on."""
     stems = [view.store.stem for view in task.views]
     trained = trained_views(scorer, stems)

@@ -95,7 +95,7 @@ def baseline(
     names = check_names(measure or ["cka"])
     o.check_shrinkage(standardize, shrinkage)
     settings = Options(rank_tol, k, rbf_threshold, rsm.value, rsm_compare.value, ridge, minibatch, seed)
-    from contrasim_cli.commands.compare import Request, compare
+    from contrasim_cli.commands.layer_scores import Request, compare
 
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import closed_form

@@ -98,7 +98,7 @@ def score(
     o.check_shrinkage(standardize, shrinkage)
     if plot_rows is None and (plot_rows_count is not None or projection is not None):
         raise UsageError("--plot-rows-count and --projection go with --plot-rows")
-    from contrasim_cli.commands.compare import Request, compare
+    from contrasim_cli.commands.layer_scores import Request, compare
 
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import learned

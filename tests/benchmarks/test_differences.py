@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks.comparison import compare
+from contrasim_cli.benchmarks.differences import compare
 from contrasim_cli.benchmarks.sides import Side, caveat, check_same_trials, select, sides
 from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
 from contrasim_cli.benchmarks.trials import Facts, Recorded, SetFacts, TrialsFile

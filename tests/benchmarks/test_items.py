@@ -15,11 +15,12 @@ import torch
 from every_oracle import ORACLES
 from helpers import run
 
+from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.groups import by_pattern, by_table
 from contrasim_cli.benchmarks.intervals import cluster_interval
 from contrasim_cli.benchmarks.items import Siblings, find_siblings, labels_in_pool, repeats
-from contrasim_cli.benchmarks.retrieval import Task, retrieval
-from contrasim_cli.benchmarks.search import Pool, nearest_candidates
+from contrasim_cli.benchmarks.retrieval import retrieval
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.scoring import closed_form, learned
 from contrasim_cli.store import View, open_store
@@ -93,7 +94,7 @@ def oracle_neighbours(rows: Any, items: list[int], only: int | None = None) -> l
 
 
 @pytest.mark.parametrize("images", [16, 18])  # 18: a last block of two items, of three batches
-@pytest.mark.parametrize("index", ["exact", "hnsw"])
+@pytest.mark.parametrize("index", ["exact", "ivf"])
 def test_accuracies_equal_a_loop_over_items_batches_and_candidates(tmp_path: Path, images: int, index: str) -> None:
     image, caption, ids, items = captioned(images)
     views = [made.view(tmp_path / f"{name}.h5", {"l": x}, ids) for name, x in (("img", image), ("cap", caption))]
@@ -101,7 +102,7 @@ def test_accuracies_equal_a_loop_over_items_batches_and_candidates(tmp_path: Pat
     assert siblings is not None
     encoder = made.encoder_file(tmp_path / "e.pt", widths=(7, 8), output=6)
     scorers = [*closed_form(["procrustes_size_shape", "rsm_norm_difference"]), *learned([encoder])]
-    given = Task(
+    given = RetrievalTask(
         views, ["img", "cap"], [["l"], ["l"]], [(0, 1)], ["random", "faiss"], 4, 3, index=index, siblings=siblings
     )
     cut = expected_batches(items, 4)
@@ -138,7 +139,7 @@ def test_siblings_as_candidates_would_cost_accuracy(tmp_path: Path) -> None:
     siblings = find_siblings(views, [["l"], ["l"]])
     accuracy = []
     for known in (siblings, None):
-        task = Task(views, ["img", "cap"], [["l"], ["l"]], [(0, 1)], ["faiss"], 8, siblings=known)
+        task = RetrievalTask(views, ["img", "cap"], [["l"], ["l"]], [(0, 1)], ["faiss"], 8, siblings=known)
         (trials,) = retrieval(task, closed_form(["cka"]), hold_out=False, device=CPU, budget=1 << 40)
         accuracy.append(trials.outcomes.mean())
     assert accuracy[0] == 1
@@ -185,7 +186,7 @@ def test_too_few_items_are_refused(tmp_path: Path) -> None:
         (4, "15 rows are of 5 items, which make fewer than two batches of 4"),
         (3, "random negatives need"),
     ):
-        task = Task(views, ["img", "cap"], [["l"], ["l"]], [(0, 1)], ["random"], size, siblings=siblings)
+        task = RetrievalTask(views, ["img", "cap"], [["l"], ["l"]], [(0, 1)], ["random"], size, siblings=siblings)
         with pytest.raises(InputError, match=text):
             retrieval(task, closed_form(["cka"]), hold_out=False, device=CPU, budget=1 << 40)
 

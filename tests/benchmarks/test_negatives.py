@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks import search
+from contrasim_cli.benchmarks import exact_search as search
+from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
-from contrasim_cli.benchmarks.search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError
 from contrasim_cli.store import View, align, open_store
 

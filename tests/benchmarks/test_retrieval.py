@@ -11,14 +11,15 @@ import oracles
 import pytest
 import torch
 
-from contrasim_cli.benchmarks import run
-from contrasim_cli.benchmarks.comparing import Compared
+from contrasim_cli.benchmarks import layer_runs as run
+from contrasim_cli.benchmarks.batch_scores import Compared
+from contrasim_cli.benchmarks.encoded_rows import Room
+from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
 from contrasim_cli.benchmarks.outcomes import judge as judged
 from contrasim_cli.benchmarks.outcomes import tabulate
-from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval, trained_views
-from contrasim_cli.benchmarks.rows import Room
-from contrasim_cli.benchmarks.search import Pool, nearest_candidates
+from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval, trained_views
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.scoring import Scorer, closed_form, learned
@@ -44,7 +45,7 @@ def messages() -> Iterator[list[str]]:
     logger.setLevel(level)
 
 
-def task(folder: Path, stores: dict[str, Any], **options: Any) -> Task:
+def task(folder: Path, stores: dict[str, Any], **options: Any) -> RetrievalTask:
     views = [made.view(folder / f"{name}.h5", layers) for name, layers in stores.items()]
     defaults = {
         "names": list(stores),
@@ -53,10 +54,10 @@ def task(folder: Path, stores: dict[str, Any], **options: Any) -> Task:
         "negatives": ["random", "faiss"],
         "batch_size": 4,
     }
-    return Task(views, **(defaults | options))
+    return RetrievalTask(views, **(defaults | options))
 
 
-def judge(given: Task, scorers: list[Scorer], *, hold_out: bool = True) -> Any:
+def judge(given: RetrievalTask, scorers: list[Scorer], *, hold_out: bool = True) -> Any:
     return retrieval(given, scorers, hold_out=hold_out, device=CPU, budget=LARGE)
 
 
@@ -220,7 +221,7 @@ def test_the_trained_views_is_known_by_file_name_where_results_show_paths(tmp_pa
     for k, name in enumerate(["x/en", "x/ar", "y/ar"]):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         views.append(made.view(tmp_path / f"{name}.h5", layers[k]))
-    given = Task(views, ["x/en.h5", "x/ar.h5", "y/ar.h5"], [["layer_0"]] * 3, all_pairs(3), ["random"], 4)
+    given = RetrievalTask(views, ["x/en.h5", "x/ar.h5", "y/ar.h5"], [["layer_0"]] * 3, all_pairs(3), ["random"], 4)
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "ar"))
     (trials,) = judge(given, learned([path]))
     assert trials.pairs == ["x/ar.h5-y/ar.h5", "y/ar.h5-x/ar.h5"]

@@ -266,7 +266,7 @@ def _import() -> None:
     import torch
 
     import contrasim_cli.cli
-    import contrasim_cli.commands.compare
+    import contrasim_cli.commands.layer_scores
     import contrasim_cli.extraction.run
     import contrasim_cli.plots
     import contrasim_cli.report.text

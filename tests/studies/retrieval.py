@@ -23,10 +23,11 @@ import numpy.typing as npt
 import torch
 from timing import product_rate
 
-from contrasim_cli.benchmarks import run
+from contrasim_cli.benchmarks import layer_runs as run
+from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.negatives import batches, random_candidates
-from contrasim_cli.benchmarks.retrieval import Task, all_pairs, retrieval
-from contrasim_cli.benchmarks.search import Pool, nearest_candidates
+from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.scoring import Scorer, closed_form
 from contrasim_cli.store import LayerSpec, StoreWriter, View, align, open_stores
@@ -142,7 +143,7 @@ def compare(views: list[View], batch_size: int) -> None:
     """Search, then both scorers, each beside its plain loop."""
     names = [list(view.store.layers) for view in views]
     kinds = ["random", "faiss"]
-    task = Task(views, [view.store.stem for view in views], names, all_pairs(len(views)), kinds, batch_size)
+    task = RetrievalTask(views, [view.store.stem for view in views], names, all_pairs(len(views)), kinds, batch_size)
     width, n_rows = views[0].store.layer(names[0][0]).width, task.n_rows
     print(
         f"{len(views)} views x {len(names[0])} layers x {n_rows} rows x {width}, batches of {batch_size}; "

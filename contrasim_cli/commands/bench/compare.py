@@ -43,7 +43,7 @@ def compare_trials(
     if format is o.Format.value:
         raise UsageError("--format value prints one score; bench compare has many, give --format tsv")
     check_outputs(output, None, force)
-    from contrasim_cli.benchmarks.comparison import compare
+    from contrasim_cli.benchmarks.differences import compare
     from contrasim_cli.benchmarks.sides import caveat, check_same_trials, sides
     from contrasim_cli.benchmarks.trials import read_trials
 

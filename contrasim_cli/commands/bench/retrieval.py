@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from contrasim_cli.benchmarks.evaluation import Judge
     from contrasim_cli.benchmarks.groups import Said
     from contrasim_cli.benchmarks.items import Labels, Siblings
-    from contrasim_cli.benchmarks.retrieval import Task
+    from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
     from contrasim_cli.benchmarks.trials import Facts
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
@@ -55,14 +55,13 @@ class Index(str, Enum):
 
     exact = "exact"
     ivf = "ivf"
-    ivfpq = "ivfpq"
-    hnsw = "hnsw"
 
 
 IndexOption = Annotated[
     Index,
     typer.Option(
-        "--index", help="Search of --negatives faiss; the others than exact are approximate, for large pools."
+        "--index",
+        help="Search of --negatives faiss: exact, or ivf, an inverted file, which is approximate, for large pools.",
     ),
 ]
 NegativesOption = Annotated[
@@ -382,7 +381,7 @@ class _Retrieval:
         made: "Sequence[Judge]",
         trainable: Sequence[Sequence[Path]],
         said: "Said | None",
-    ) -> "list[tuple[str, Task, list[Judge]]]":
+    ) -> "list[tuple[str, RetrievalTask, list[Judge]]]":
         """Every group with its name, where there are several, and who judges it."""
         each = len(made) // len(opened)
         tasks = []
@@ -404,8 +403,9 @@ class _Retrieval:
         scorers: "Sequence[Scorer]",
         anchors_of: "Mapping[Anchoring, Sequence[Path]]",
         said: "Said | None",
-    ) -> "Task":
-        from contrasim_cli.benchmarks.retrieval import Task, all_pairs
+    ) -> "RetrievalTask":
+        from contrasim_cli.benchmarks.retrieval import all_pairs
+        from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
         from contrasim_cli.store import View, open_store
 
         inputs, names = group.inputs, dict(zip(self.common.stores, distinct_names(self.common.stores), strict=True))
@@ -414,7 +414,7 @@ class _Retrieval:
             pool = open_store(self.candidates_from)
             stack.callback(pool.close)
         siblings, in_pool = self._siblings(group, View(pool) if pool else None, said)
-        return Task(
+        return RetrievalTask(
             views=inputs.views,
             names=[names[path] for path in group.paths],
             layers=group.layers,
@@ -475,7 +475,7 @@ class _Retrieval:
     def _about(
         self,
         opened: Sequence[_Group],
-        tasks: "Sequence[tuple[str, Task, list[Judge]]]",
+        tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]",
         judges: "Sequence[Judge]",
         where: "torch.device",
     ) -> dict[str, Any]:
@@ -492,7 +492,7 @@ class _Retrieval:
             | {"inputs": [str(path) for path in common.stores]}
         )
 
-    def _items(self, tasks: "Sequence[tuple[str, Task, list[Judge]]]") -> dict[str, Any]:
+    def _items(self, tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> dict[str, Any]:
         """How many items rows belong to, and who says so, where there are fewer than rows."""
         found = [task.siblings.n_items for _, task, _ in tasks if task.siblings]
         said = {"group_by": self.group_by, "groups": self.table and str(self.table)}
@@ -501,7 +501,7 @@ class _Retrieval:
     def _index(self) -> dict[str, Any]:
         return {} if self.index is Index.exact else {"index": self.index.value}
 
-    def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, Task, list[Judge]]]") -> "Facts":
+    def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> "Facts":
         tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
         pool = tasks[0][1].candidates_from
         source = (pool.store.ids.digest if pool.store.ids else str(pool.n_rows)) if pool else ""

@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,13 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.anchors import Anchored
-from contrasim_cli.benchmarks.comparing import Compared, by_key, takes_near
-from contrasim_cli.benchmarks.index import approximate_candidates
+from contrasim_cli.benchmarks.approximate_search import approximate_candidates
+from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
+from contrasim_cli.benchmarks.encoded_rows import Room, Rows, stored_rows
+from contrasim_cli.benchmarks.exact_search import Pool, Tell, nearest_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
-from contrasim_cli.benchmarks.rows import Room, Rows, stored_rows
-from contrasim_cli.benchmarks.search import Pool, Tell, nearest_candidates
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.cautions import zero_row
 from contrasim_cli.device import device_budget
 from contrasim_cli.files import quoted
@@ -25,9 +25,6 @@ from contrasim_cli.progress import Advance
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import RowIndex
 from contrasim_cli.transforms import Standardizer
-
-if TYPE_CHECKING:
-    from contrasim_cli.benchmarks.retrieval import Task
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +71,7 @@ class Run:
     """The scores of every scorer under every kind of negatives, as they are found."""
 
     def __init__(
-        self, task: "Task", scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: torch.device, budget: int
+        self, task: RetrievalTask, scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: torch.device, budget: int
     ) -> None:
         self.task, self.scorers, self.cut, self.device, self.budget = task, scorers, cut, device, budget
         self.on_device = device_budget(budget, device)
@@ -169,7 +166,7 @@ class _Layer:
         budget, siblings = self.run.budget // 2, self._siblings()
         if self.task.index == "exact":
             return nearest_candidates(queries, pool, budget=budget, tell=tell, siblings=siblings)
-        found = approximate_candidates(queries, pool, self.task.index, budget=budget, tell=tell, siblings=siblings)
+        found = approximate_candidates(queries, pool, budget=budget, tell=tell, siblings=siblings)
         at = [k for k, (_, target) in enumerate(self.task.pairs) if target == j]
         self.run.recalls[at, self.k] = found.recall
         return found.neighbours

@@ -1,6 +1,6 @@
-"""Indexes that search a large pool approximately, and how often they find what the exact search finds.
+"""An inverted file, which searches a large pool approximately, and how often it finds what the exact search finds.
 
-An index proposes, exact distances decide, and the query itself and rows equal to it are left out as in the exact search.
+The index proposes, exact distances decide, and the query itself and rows equal to it are left out as in the exact search.
 """
 
 import logging
@@ -12,8 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from contrasim_cli.benchmarks.negatives import CANDIDATES
-from contrasim_cli.benchmarks.search import (
+from contrasim_cli.benchmarks.exact_search import (
     Floats,
     Pool,
     SameRow,
@@ -25,20 +24,16 @@ from contrasim_cli.benchmarks.search import (
     order,
     scale_of,
 )
+from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
 from contrasim_cli.files import quoted
 from contrasim_cli.store.blocks import RowIndex
 
 log = logging.getLogger(__name__)
 
-KINDS = ("ivf", "ivfpq", "hnsw")
 SAMPLED = 200  # queries whose exact neighbours are looked up
 TRAINED_PER_LIST = 64  # rows that a list's centre is learned from
 PROBED = 32  # lists that a query looks into
-CODE_DIMENSIONS = 8  # of a row, per byte of its code
-CODE_SPARE = 10  # times as many neighbours are proposed by codes, which are coarse
-LINKS = 32  # of HNSW, per row
-EXPLORED = 128  # of HNSW, per query
 SEED = 1234
 
 
@@ -55,43 +50,30 @@ def lists_of(n_rows: int) -> int:
     return max(1, min(int(4 * math.sqrt(n_rows)), n_rows // TRAINED_PER_LIST))
 
 
-def code_bytes(width: int) -> int:
-    """Bytes of a row's code: a divisor of the width, about one per 8 dimensions."""
-    return next(m for m in range(max(1, width // CODE_DIMENSIONS), 0, -1) if width % m == 0)
-
-
-def index_bytes(kind: str, n_rows: int, width: int) -> int:
-    """What an index and its making take."""
+def index_bytes(n_rows: int, width: int) -> int:
+    """What the index and its making take."""
     lists = lists_of(n_rows)
-    training = 4 * width * (lists * TRAINED_PER_LIST + 2 * lists)
-    return {
-        "ivf": n_rows * (4 * width + 8) + training,
-        "ivfpq": n_rows * (code_bytes(width) + 8) + 2 * training,
-        "hnsw": n_rows * (4 * width + 4 * 2 * LINKS + 32),
-    }[kind]
+    return n_rows * (4 * width + 8) + 4 * width * (lists * TRAINED_PER_LIST + 2 * lists)
 
 
-def check_memory(kind: str, pool: Pool, budget: int) -> None:
+def check_memory(pool: Pool, budget: int) -> None:
     """Refuse an index that does not fit the budget.
 
     Raises:
         InputError: it does not.
     """
-    need = index_bytes(kind, pool.n_rows, pool.width)
+    need = index_bytes(pool.n_rows, pool.width)
     if need > budget:
-        small = index_bytes("ivfpq", pool.n_rows, pool.width)
-        other = f", --index ivfpq ({small / 2**30:.2f} GiB)" if kind != "ivfpq" else ""
         raise InputError(
-            f"{quoted(pool.view.store.path)}: layer {quoted(pool.layer)}: --index {kind} takes {need / 2**30:.2f} GiB for "
+            f"{quoted(pool.view.store.path)}: layer {quoted(pool.layer)}: --index ivf takes {need / 2**30:.2f} GiB for "
             f"{pool.n_rows} rows of width {pool.width}, {budget / 2**30:.2f} GiB of --memory are left for it; raise "
-            f"--memory, or give --index exact{other}"
+            f"--memory, or give --index exact"
         )
 
 
 def approximate_candidates(
     queries: Pool,
     pool: Pool,
-    kind: str,
     *,
     budget: int,
     tell: Tell,
@@ -103,12 +85,12 @@ def approximate_candidates(
     Raises:
         InputError: the index does not fit the budget, or fewer than `count` rows are left for some query.
     """
-    check_memory(kind, pool, budget)
+    check_memory(pool, budget)
     shares = Shares(budget)
-    made = _Made.of(kind, queries, pool, shares, tell)
+    made = _Inverted.of(pool, shares, tell)
     same = SameRow(queries, pool, siblings)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
-    wanted = count * CODE_SPARE if kind == "ivfpq" else count + same.spare
+    wanted = count + same.spare
     step = max(1, shares.queries // (4 * queries.width + 16 * wanted))
     for start in range(0, queries.n_rows, step):
         which = np.arange(start, min(start + step, queries.n_rows))
@@ -117,14 +99,14 @@ def approximate_candidates(
     exact = nearest_of(queries, sample, pool, count, same, shares, tell)
     recall = float(np.mean([np.isin(a, b).mean() for a, b in zip(exact, chosen[sample], strict=True)]))
     log.info(
-        "%s: layer %s: --index %s finds %.1f %% of the %d exact neighbours of %d sampled rows",
-        quoted(pool.view.store.path), quoted(pool.layer), kind, 100 * recall, count, len(sample),
+        "%s: layer %s: --index ivf finds %.1f %% of the %d exact neighbours of %d sampled rows",
+        quoted(pool.view.store.path), quoted(pool.layer), 100 * recall, count, len(sample),
     )  # fmt: skip
     return Found(chosen, recall)
 
 
 @dataclass(frozen=True)
-class _Made:
+class _Inverted:
     """An index of a pool, and how rows were centred for it."""
 
     index: Any
@@ -132,27 +114,21 @@ class _Made:
     scale: float
 
     @classmethod
-    def of(cls, kind: str, queries: Pool, pool: Pool, shares: Shares, tell: Tell) -> "_Made":
+    def of(cls, pool: Pool, shares: Shares, tell: Tell) -> "_Inverted":
         """Train and fill an index."""
         lists = lists_of(pool.n_rows)
         places = np.random.default_rng(SEED).permutation(pool.n_rows)[: lists * TRAINED_PER_LIST]
         sample = pool.read(np.sort(places))
         centre = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
         scale = scale_of(sample, centre)
-        index = _empty(kind, pool.width, lists, len(sample))
+        index = _empty(pool.width, lists)
         tell(f"training an index of {quoted(pool.layer)}")
         if not index.is_trained:
             index.train(centred(sample, centre, scale, np.dtype(np.float32)))
         del sample
-        threads = faiss.omp_get_max_threads()
-        try:
-            if kind == "hnsw":
-                faiss.omp_set_num_threads(1)  # or the graph hangs on which thread is first
-            for start, block in pool.blocks(shares.block):
-                index.add(centred(block, centre, scale, np.dtype(np.float32)))
-                tell(f"indexing {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
-        finally:
-            faiss.omp_set_num_threads(threads)
+        for start, block in pool.blocks(shares.block):
+            index.add(centred(block, centre, scale, np.dtype(np.float32)))
+            tell(f"indexing {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
         return cls(index, centre, scale)
 
     def search(self, rows: Floats, count: int) -> RowIndex:
@@ -161,26 +137,16 @@ class _Made:
         return near
 
 
-def _empty(kind: str, width: int, lists: int, trained: int) -> Any:
-    index: Any
-    if kind == "hnsw":
-        index = faiss.IndexHNSWFlat(width, LINKS)
-        index.hnsw.efSearch = EXPLORED
-        return index
+def _empty(width: int, lists: int) -> Any:
     quantizer = faiss.IndexFlatL2(width)
-    if kind == "ivf":
-        index = faiss.IndexIVFFlat(quantizer, width, lists)
-    else:
-        bits = max(1, min(8, int(math.log2(max(2, trained)))))
-        index = faiss.IndexIVFPQ(quantizer, width, lists, code_bytes(width), bits)
-        index.pq.cp.min_points_per_centroid = 1  # what few rows mean for the result, recall tells
+    index = faiss.IndexIVFFlat(quantizer, width, lists)
     index.cp.min_points_per_centroid = 1
     index.nprobe = PROBED
     return index
 
 
 def _proposed(
-    made: _Made,
+    made: _Inverted,
     queries: Pool,
     which: RowIndex,
     pool: Pool,

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrasim_cli.benchmarks.rows import Taken
+from contrasim_cli.benchmarks.encoded_rows import Taken
 from contrasim_cli.measures.protocol import InnerForm, Measure, RowForm, expand
 from contrasim_cli.scoring import Scorer
 
