@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from helpers import run
 from made import encoder_file
 from PIL import Image
 
-from contrasim_cli.store import align, open_store
+from contrasim_cli.store import align, close_stores, open_store, open_stores
 
 TABLE = "id\ten\tde\n" + "".join(
     f"r{row}\t{en}\t{de}\n"
@@ -580,3 +581,23 @@ def test_resume_of_other_options_is_refused(tmp_path: Path) -> None:
         f"contrasim: error: {output}.parts: --resume cannot go on, the rows there were made otherwise: rows was 60 and is 7; "
         "give the same options, or leave out --resume and give --force to start again\n",
     )
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_inputs_in_an_archive_are_those_in_a_file(
+    home: Path, tmp_path: Path, save: Callable[..., None], order: str
+) -> None:
+    inputs = np.random.default_rng(0).normal(size=(11, 5)).astype(np.float32)
+    np.save(tmp_path / "x.npy", inputs)
+    save(tmp_path / "x.npz", np.asarray(inputs, order=order))  # type: ignore[call-overload]
+    for name in ("x.npy", "x.npz"):
+        output = tmp_path / f"{name}.h5"
+        given = ("--arrays", tmp_path / name, "--batch-size", "4", "-o", output)
+        assert run("extract", "--model", f"{home}/slow_nets.py:slow", *given).code == 0
+    stores = open_stores([tmp_path / "x.npy.h5", tmp_path / "x.npz.h5"])
+    first, second = ({name: found.read(name, 0, 11) for name in found.layers} for found in stores)
+    assert list(first) == list(second)
+    assert all(np.array_equal(rows, second[name]) for name, rows in first.items())
+    assert np.abs(first[next(iter(first))]).sum() > 0
+    close_stores(stores)
