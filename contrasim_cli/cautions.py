@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from contrasim_cli.files import listed, quoted
+from contrasim_cli.names import listed, quoted
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows

@@ -19,7 +19,7 @@ from contrasim_cli.commands.options import common
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
 from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
-from contrasim_cli.files import said
+from contrasim_cli.input_files import said
 
 app = typer.Typer(
     name="contrasim",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 
 PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log

@@ -23,7 +23,8 @@ from torch.nn import functional
 from contrasim_cli import archives
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import InputError, MismatchError, reason
-from contrasim_cli.files import quoted, write_atomic
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import write_atomic
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.stacking.measures import eligible
 from contrasim_cli.stacking.network import GridNetwork

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from contrasim_cli.anchors import Anchoring
-from contrasim_cli.files import listed, quoted
+from contrasim_cli.names import listed, quoted
 from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View

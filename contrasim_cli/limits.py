@@ -11,7 +11,7 @@ import resource
 from dataclasses import dataclass
 from pathlib import Path
 
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 SECONDS = 2.0  # of processor time for an empty file
 MEMORY = 256 << 20  # bytes for a small file, and four times the size of a large one

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contrasim_cli.errors import OutputError
-from contrasim_cli.files import quoted, writing
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import writing
 
 ATTEMPTS = 100  # at a lock that another process removes at the same moment
 

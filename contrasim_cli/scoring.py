@@ -17,10 +17,10 @@ from torch import Tensor
 from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
-from contrasim_cli.files import distinct_names, quoted
 from contrasim_cli.measures import MEASURES, Entry, Options
 from contrasim_cli.measures.load import load
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.names import distinct_names, quoted
 from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import entry
 from contrasim_cli.stacking.single import single

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import check_regular, quoted, readable
+from contrasim_cli.input_files import check_regular, readable
+from contrasim_cli.names import quoted
 
 ATTEMPTS = 20  # at reading a file that is replaced meanwhile
 PAUSE = 0.01  # seconds before the second, and that much longer before each that follows

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, RowIndex, block_rows

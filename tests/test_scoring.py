@@ -5,7 +5,7 @@ from pathlib import Path
 import made
 
 from contrasim_cli import scoring
-from contrasim_cli.files import distinct_names
+from contrasim_cli.names import distinct_names
 
 
 def test_scorers_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from contrasim_cli.anchors.features import FEATURES
 from contrasim_cli.errors import MismatchError, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex
 from contrasim_cli.store.store import id_hashes

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from contrasim_cli.errors import MismatchError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.neuron_moments import Moments, model_digest
 from contrasim_cli.store import Store
 

@@ -9,7 +9,7 @@ from contrasim_cli.anchors.anchoring import Anchoring, locate
 from contrasim_cli.anchors.belonging import strange_anchors
 from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, described, spread
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.neuron_moments import Moments, moments
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import Layer, Store, View

@@ -26,7 +26,7 @@ from contrasim_cli.benchmarks.exact_search import (
 )
 from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.blocks import RowIndex
 
 log = logging.getLogger(__name__)

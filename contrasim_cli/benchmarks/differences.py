@@ -25,7 +25,7 @@ from contrasim_cli.benchmarks.sides import Context, Side, context_of
 from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
 from contrasim_cli.benchmarks.trials import Recorded, SetFacts, TrialsFile
 from contrasim_cli.errors import MismatchError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.report.results import ALL, CompareRow
 
 LEVEL = 0.05

@@ -20,8 +20,9 @@ import torch
 from contrasim_cli import __version__, encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
-from contrasim_cli.files import quoted, sweep, writing
 from contrasim_cli.locks import BusyError, only_writer
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import sweep, writing
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import OBJECTIVES, chosen
 from contrasim_cli.report.results import PlanRow

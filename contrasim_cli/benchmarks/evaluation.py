@@ -10,7 +10,7 @@ from contrasim_cli.benchmarks.outcomes import Origin, Trials
 from contrasim_cli.benchmarks.retrieval import retrieval
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows
 

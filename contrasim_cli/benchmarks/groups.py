@@ -10,7 +10,8 @@ import numpy as np
 
 from contrasim_cli.benchmarks.items import Labels
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.files import first_bytes, quoted, readable
+from contrasim_cli.input_files import first_bytes, readable
+from contrasim_cli.names import quoted
 from contrasim_cli.store import View
 
 LONGEST = 1 << 20  # characters of a field

@@ -20,7 +20,7 @@ from contrasim_cli.benchmarks.outcomes import Judged, judge
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.cautions import zero_row
 from contrasim_cli.device import device_budget
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import RowIndex

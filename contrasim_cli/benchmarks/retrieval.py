@@ -16,7 +16,7 @@ from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.benchmarks.outcomes import Judged, Trials
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer
 

@@ -29,8 +29,8 @@ import torch
 
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
 from contrasim_cli.measures import INVARIANCES
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.report.results import SanityRow
 from contrasim_cli.scoring import Scorer

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 ROLES = ("train", "test", "dev", "valid", "validation", "eval")  # of a data set's parts, not names of data sets
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from contrasim_cli.benchmarks.trials import Recorded, TrialsFile
 from contrasim_cli.errors import ContraSimError, MismatchError, UsageError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.report.results import ALL
 
 Context = tuple[str, str, str, str]

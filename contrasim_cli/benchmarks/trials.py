@@ -20,8 +20,9 @@ from contrasim_cli import __version__
 from contrasim_cli.benchmarks.outcomes import Trials
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import atomic_output, first_bytes, quoted, writing
-from contrasim_cli.written import json_text
+from contrasim_cli.input_files import first_bytes
+from contrasim_cli.names import json_text, quoted
+from contrasim_cli.output_files import atomic_output, writing
 
 FORMAT = "contrasim-trials"
 FORMAT_VERSION = 1

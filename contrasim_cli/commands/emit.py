@@ -6,7 +6,8 @@ from pathlib import Path
 from contrasim_cli import console
 from contrasim_cli.commands.options import Format
 from contrasim_cli.errors import MissingError, OutputError, UsageError
-from contrasim_cli.files import check_output, quoted
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import Results
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")

@@ -14,8 +14,8 @@ from contrasim_cli import console
 from contrasim_cli.commands import extract_options as opt
 from contrasim_cli.commands.options import Device, DeviceOption, Force, Layers, Memory, Seed, ZeroRowsRule, parse_memory
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
-from contrasim_cli.files import check_output, quoted
-from contrasim_cli.written import cell
+from contrasim_cli.names import cell, quoted
+from contrasim_cli.output_files import check_output
 
 if TYPE_CHECKING:
     from contrasim_cli.extraction.estimate import Estimate

@@ -13,7 +13,8 @@ from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import distinct_names, quoted, write_atomic
+from contrasim_cli.names import distinct_names, quoted
+from contrasim_cli.output_files import write_atomic
 from contrasim_cli.report.results import FactRow, InspectRow, Results
 from contrasim_cli.stacking import universal
 

@@ -12,7 +12,7 @@ from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.commands.inputs import Inputs, at_least
 from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, ZeroRows, parse_memory
 from contrasim_cli.commands.rows import RowsPlot, draw_rows
-from contrasim_cli.files import distinct_names
+from contrasim_cli.names import distinct_names
 from contrasim_cli.report.results import Results, ScoreRow
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import check_output, distinct_names
+from contrasim_cli.names import distinct_names
+from contrasim_cli.output_files import check_output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import check_output
+from contrasim_cli.output_files import check_output
 from contrasim_cli.recipes import averages, chosen
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from contrasim_cli.extraction.networks.network import Inputs, Network, Prepared
 from contrasim_cli.extraction.shards import Shard, Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, raise_bad
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 ROW = re.compile(r"^row \d+:? ")  # what a network calls an item; its id says it better
 AHEAD = 2  # batches that wait for the model

@@ -12,8 +12,8 @@ from contrasim_cli.errors import InputError, OutputError
 from contrasim_cli.extraction.networks.network import Network
 from contrasim_cli.extraction.shards import Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Source
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 from contrasim_cli.store import LayerSpec
 
 SHARD_ROWS = 4096

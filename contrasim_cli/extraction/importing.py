@@ -25,7 +25,8 @@ from contrasim_cli.extraction.sources.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.files import check_output, quoted
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks

@@ -16,7 +16,8 @@ from contrasim_cli.errors import ContraSimError, OutputExistsError
 from contrasim_cli.extraction import shards as parts
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, short_name
 from contrasim_cli.extraction.sources.source import Source
-from contrasim_cli.files import quoted, sweep
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import sweep
 from contrasim_cli.store import open_store
 
 log = logging.getLogger(__name__)

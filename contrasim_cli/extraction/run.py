@@ -24,7 +24,8 @@ from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, Netw
 from contrasim_cli.extraction.provenance import configuration, finished, provenance_of
 from contrasim_cli.extraction.shards import Parts, Rows
 from contrasim_cli.extraction.sources.source import SHOWN, Source, note_left_out, shown
-from contrasim_cli.files import check_output, quoted
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import StoreWriter
 

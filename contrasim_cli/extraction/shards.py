@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from contrasim_cli import locks
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, OutputExistsError, UsageError, reason
-from contrasim_cli.files import atomic_output, quoted, write_atomic, writing
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import atomic_output, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.cautions import zero_row
-from contrasim_cli.files import quoted
 from contrasim_cli.grid import forms, stacked
 from contrasim_cli.grid.grid import Grid, Scores
 from contrasim_cli.grid.plan import Layer, Plan
+from contrasim_cli.names import quoted
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Kept, Layer, size, spans
+from contrasim_cli.names import quoted
 from contrasim_cli.scoring import Scorer
 
 Pairs = Sequence[tuple[Layer, Layer]]

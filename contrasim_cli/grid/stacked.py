@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.files import quoted
 from contrasim_cli.grid import forms
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Plan, Reader
+from contrasim_cli.names import quoted
 from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.stacking.measures import identity

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 NO_VARIANCE = "a side has no variance"
 NO_NEIGHBOURS = "a row is zero, a side's rows have all one direction, or there are fewer than k + 1 rows"

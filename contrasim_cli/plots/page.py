@@ -13,7 +13,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from contrasim_cli.files import quoted, write_atomic
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import write_atomic
 
 log = logging.getLogger(__name__)
 

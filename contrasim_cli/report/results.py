@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 ALL = "all"
 MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank correlations, not accuracies

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
 from contrasim_cli.store.store import Ids, Store, first_duplicate
 from contrasim_cli.store.unwritten import zero_rows

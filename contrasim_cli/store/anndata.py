@@ -10,7 +10,7 @@ from typing import Any
 import h5py
 
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.sparse import OTHER_FORM, sparse_rows
 
 GROUPS = ("layers", "obsm")

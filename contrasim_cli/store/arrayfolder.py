@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.input_files import first_bytes
+from contrasim_cli.names import quoted
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.folders import Watched, check_state, members, state
 from contrasim_cli.store.store import Array, Ids

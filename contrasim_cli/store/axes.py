@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.store import Array
 
 WORDS = (LAYERS, ROWS, WIDTH, POOL) = ("layers", "rows", "width", "pool")

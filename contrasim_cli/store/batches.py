@@ -11,7 +11,7 @@ from pyarrow import parquet
 
 from contrasim_cli import limits
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.arrowheads import claims
 from contrasim_cli.store.content import check_held

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.store import Layer, Store
 
 BLOCK_BYTES = 16 << 20

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.codecs import CHECKSUM, UnpackError, unpack
 from contrasim_cli.store.trees import Tree
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 NUMBER = re.compile(r"\d+(?=\D*$)")
 INDEX = re.compile(r"(Unnamed: 0|__index_level_\d+__)?")  # what pandas calls the index that it writes

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.store import Array, Ids
 from contrasim_cli.store.values import is_two_bytes
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from contrasim_cli import limits
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.arrowtypes import RaggedError, Values, dense, strings
 from contrasim_cli.store.batches import Arrow, Batches, Parquet

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held
 from contrasim_cli.store.delimiters import CODE, INTEGER, NUMBER, Layout, Record, is_missing, layout_of, records

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.columns import INDEX, family, layers_of, refuse_texts
 
 DELIMITERS = ("\t", ";", ",", None)  # None: any run of spaces

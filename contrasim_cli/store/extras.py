@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from contrasim_cli.errors import MissingError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content
 

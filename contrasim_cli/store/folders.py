@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 
 HUB = ("snapshots", "blobs")  # the hub's cache: files of a snapshot are links to blobs
 

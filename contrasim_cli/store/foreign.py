@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.axes import MATRIX, ROWS
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.layout import Layout, lay_out, listing, plain_layout

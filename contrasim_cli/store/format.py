@@ -25,7 +25,8 @@ import numpy.typing as npt
 
 from contrasim_cli import __version__, limits, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
-from contrasim_cli.files import atomic_output, quoted, writing
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import atomic_output, writing
 from contrasim_cli.store import seal
 from contrasim_cli.store.chunks import each_chunk
 from contrasim_cli.store.hdf5 import check_dataset, datasets, is_text, read_text, text_attrs

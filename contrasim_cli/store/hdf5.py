@@ -10,7 +10,8 @@ import numpy as np
 
 from contrasim_cli import limits
 from contrasim_cli.errors import InputError, reason
-from contrasim_cli.files import quoted, said
+from contrasim_cli.input_files import said
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.chunks import check_chunks
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.joined import Joined

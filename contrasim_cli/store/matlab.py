@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.hdf5 import check_dataset
 from contrasim_cli.store.store import Ids
 from contrasim_cli.store.turned import Turned, Vector, along

@@ -13,8 +13,8 @@ from scipy import io, sparse
 from scipy.io.matlab import MatReadWarning
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held, sorted_out
 from contrasim_cli.store.rehearsal import rehearse

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.layout import Layout
 from contrasim_cli.store.store import Array, Ids, first_duplicate

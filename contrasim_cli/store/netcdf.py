@@ -10,7 +10,7 @@ from typing import Any
 
 import h5py
 
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.axes import LAYERS, ROWS, WIDTH
 from contrasim_cli.store.hdf5 import check_dataset
 from contrasim_cli.store.store import Ids

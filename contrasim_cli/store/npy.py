@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held, sorted_out, unreadable
 from contrasim_cli.store.npz import Member, arrays, members

@@ -11,7 +11,8 @@ from typing import TypeVar
 import h5py
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all, reason
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import (
     arrayfolder,

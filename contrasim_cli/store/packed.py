@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, check_held, sorted_out
 from contrasim_cli.store.npz import HEADERS

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.axes import MATRIX, ROWS, parse_axes
 
 KEYS = ("layers", "rows")

@@ -14,7 +14,8 @@ from typing import NoReturn
 
 from contrasim_cli import limits
 from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, raise_all
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 EMBEDDINGS = "hidden_0"
 NUMBER = re.compile(r"\d{1,9}")

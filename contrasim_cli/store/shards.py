@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.folders import Watched, check_state, member, members, state

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import ATTEMPTS, identity_of
 from contrasim_cli.store.rehearsal import trusted
 from contrasim_cli.store.store import Ids, Store

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.zeros import ZeroRows
 
 IDS_PER_BLOCK = 65_536

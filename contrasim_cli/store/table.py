@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from contrasim_cli import limits
 from contrasim_cli.errors import InputError, out_of_memory, reason
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.arrowtypes import depth, has_nulls, is_number, is_text, lengths_of, numpy_type, plain
 from contrasim_cli.store.batches import index_column, open_batches

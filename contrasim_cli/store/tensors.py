@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from contrasim_cli import archives
 from contrasim_cli.errors import InputError, MissingError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.content import Content, sorted_out, unreadable
 from contrasim_cli.store.store import Ids

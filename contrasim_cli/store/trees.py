@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted, readable
+from contrasim_cli.input_files import readable
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.folders import State, check_state, member, state, state_of
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from contrasim_cli.errors import InputError, raise_all
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.blocks import block_rows
 from contrasim_cli.store.store import Store
 from contrasim_cli.store.zeros import Places, ZeroRows

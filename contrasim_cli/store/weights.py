@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 KERAS = {"keras_version", "model_config", "layer_names"}  # attributes of the file, of all versions but the third
 PARAMETERS = {

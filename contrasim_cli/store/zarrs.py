@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import ContraSimError, InputError, reason
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.chunked import Chunked
 from contrasim_cli.store.content import Content, check_held, sorted_out, texts_of

@@ -8,7 +8,7 @@ import numpy as np
 
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.errors import MismatchError, UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store import Layer, View
 from contrasim_cli.transforms import Transform
 

@@ -17,7 +17,8 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputError, OutputExistsError
-from contrasim_cli.files import check_output, discard, quoted, sweep
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output, discard, sweep
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.anchored_rows import anchored
 from contrasim_cli.training.data import Data

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Any
 
 from contrasim_cli.errors import OutputError
-from contrasim_cli.files import quoted, write_atomic, writing
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import write_atomic, writing
 
 
 class Journal(AbstractContextManager["Journal"]):

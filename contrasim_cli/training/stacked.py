@@ -19,10 +19,11 @@ from contrasim_cli import __version__
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
-from contrasim_cli.files import discard, quoted, sweep
 from contrasim_cli.grid import Grid
 from contrasim_cli.grid.plan import Plan
 from contrasim_cli.grid.stacked import stacks
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import discard, sweep
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import blind, identity

@@ -14,8 +14,8 @@ from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
 from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.standardization import Choice
 

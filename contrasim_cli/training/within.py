@@ -14,7 +14,7 @@ import numpy as np
 
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.blocks import block_rows
 from contrasim_cli.training.data import Data

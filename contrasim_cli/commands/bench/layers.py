@@ -27,7 +27,7 @@ from contrasim_cli.commands.bench.options import (
     hows,
 )
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import distinct_names, quoted
+from contrasim_cli.names import distinct_names, quoted
 from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:

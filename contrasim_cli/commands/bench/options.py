@@ -12,8 +12,9 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
 from contrasim_cli.commands.emit import check_outputs, check_plot, emit
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import check_output, quoted
 from contrasim_cli.measures import MEASURES, Options, check_names
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import MONOTONICITY, SEVERAL, BenchRow, Results
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.options import Encoders, StandardizeMeasures, hows
 from contrasim_cli.commands.emit import check_outputs, emit
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.files import quoted
 from contrasim_cli.measures import Options, check_names
+from contrasim_cli.names import quoted
 from contrasim_cli.report.results import Results, SanityRow
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, auto
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 NUMERIC = "fiub"
 OUTPUT = "output"

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.store.select import select_layers
 
 log = logging.getLogger(__name__)

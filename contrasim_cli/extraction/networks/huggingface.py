@@ -21,7 +21,7 @@ from contrasim_cli.extraction.networks.towers import Tower, choose_tower, take_t
 from contrasim_cli.extraction.networks.vision import VisionNetwork
 from contrasim_cli.extraction.pooling import IMAGE_POOLS, SUBWORDS, TEXT_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from contrasim_cli.errors import InputError
 from contrasim_cli.extraction.networks.network import ModelOptions, Network
 from contrasim_cli.extraction.sources.source import Source
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 
 def load(options: ModelOptions, source: Source | None) -> Network:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.sources.source import Items
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 Inputs = Mapping[str, Tensor]
 CPU = torch.device("cpu")

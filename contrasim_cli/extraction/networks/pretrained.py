@@ -16,7 +16,7 @@ from contrasim_cli.errors import InputError
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
 from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, autocast, short_name, to_device
 from contrasim_cli.extraction.networks.towers import PROJECTED, Tower
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 SPANS = "spans"  # of an input: which tokens become which row; no business of the model
 

@@ -15,7 +15,7 @@ from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
 from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
 from contrasim_cli.extraction.pooling import pool_tokens, span_rows
 from contrasim_cli.extraction.sources.source import BadItem
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 

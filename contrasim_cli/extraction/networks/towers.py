@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 PROJECTED = "projected"
 TOWERS = {"text": ("text_model", "text_projection"), "image": ("vision_model", "visual_projection")}

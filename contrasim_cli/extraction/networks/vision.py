@@ -16,7 +16,7 @@ from contrasim_cli.extraction.networks.pretrained import Pretrained
 from contrasim_cli.extraction.pooling import pool_maps, pool_patches
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import Items, Source
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.sources.source import BadItem
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 Owners = list[int | None]  # for every token the number of its word, None for special tokens
 

@@ -28,8 +28,8 @@ from contrasim_cli.extraction.sources.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store.npz import Member, arrays, members
 

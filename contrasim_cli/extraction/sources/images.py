@@ -27,8 +27,8 @@ from contrasim_cli.extraction.sources.source import (
     refuse_duplicates,
 )
 from contrasim_cli.extraction.sources.texts import Records, check_columns, is_utf8
-from contrasim_cli.files import quoted
 from contrasim_cli.memory import memory_budget
+from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from contrasim_cli.extraction.sources.arrays import array_source
 from contrasim_cli.extraction.sources.images import image_source, image_table, open_image
 from contrasim_cli.extraction.sources.source import ALL, BadItem, Choice, Items, Source, file_digest
 from contrasim_cli.extraction.sources.texts import is_table, text_source, text_sources
-from contrasim_cli.files import quoted
+from contrasim_cli.names import quoted
 
 __all__ = [
     "BadItem", "Choice", "InputOptions", "Items", "Source", "array_source", "file_digest", "image_source",

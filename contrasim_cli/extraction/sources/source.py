@@ -18,7 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError, raise_all
-from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.input_files import first_bytes
+from contrasim_cli.names import quoted
 from contrasim_cli.store.store import first_duplicate
 
 log = logging.getLogger(__name__)

@@ -30,7 +30,8 @@ from contrasim_cli.extraction.sources.source import (
     read_lines,
     refuse_duplicates,
 )
-from contrasim_cli.files import first_bytes, quoted
+from contrasim_cli.input_files import first_bytes
+from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 

@@ -1,81 +1,18 @@
 """Outputs that are whole or absent: temporary file in the same folder, fsync, rename."""
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
-import resource
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from contrasim_cli import signals
-from contrasim_cli.errors import InputError, OutputError, OutputExistsError
-
-
-def quoted(name: object) -> str:
-    """A name as messages show it: one line, control characters escaped."""
-    text = str(name)
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def listed(names: Sequence[str], shown: int = 6) -> str:
-    """`a, b and c`, or the first of them and how many more."""
-    more = len(names) - shown
-    if more > 0:
-        return f"{', '.join(names[:shown])} and {more} more"
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def first_bytes(path: Path) -> bytes:
-    """The first bytes of an input, by which its kind is known.
-
-    Raises:
-        InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
-    """
-    check_regular(path)
-    with readable(path), path.open("rb") as stream:
-        return stream.read(64)
-
-
-def check_regular(path: Path) -> None:
-    """Refuse an input that is missing or no regular file.
-
-    Raises:
-        InputError: it is.
-    """
-    with readable(path):
-        mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
-        raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
-
-
-@contextlib.contextmanager
-def readable(path: Path) -> Iterator[None]:
-    """Turn errors of the file system into errors that name the input."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {said(error)}") from error
-
-
-def said(error: OSError) -> str:
-    """What the system says; where a limit of this process is reached, which one, and what raises it."""
-    if error.errno == errno.EMFILE:
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        return f"this process may have {limit} files open, and has; raise the limit with ulimit -n {2 * limit}"
-    return error.strerror or str(error)
-
-
-def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
-    """File names as results show them; whole paths where two names are the same, numbered where two paths are."""
-    for names in ([quoted(p.name if suffix else p.stem) for p in paths], [quoted(p) for p in paths]):
-        if len(set(names)) == len(names):
-            return names
-    return [name if names.count(name) == 1 else f"{name}#{names[: k + 1].count(name)}" for k, name in enumerate(names)]
+from contrasim_cli.errors import OutputError, OutputExistsError
+from contrasim_cli.input_files import said
+from contrasim_cli.names import quoted
 
 
 def check_output(path: Path, force: bool) -> None:

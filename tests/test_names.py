@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stores import values
 
 from contrasim_cli.cli import main
-from contrasim_cli.written import cell, encodable, json_text
+from contrasim_cli.names import cell, encodable, json_text
 
 LETTERS = st.text(st.characters(codec=None, exclude_categories=()))
 NASTY = [

@@ -2,12 +2,34 @@
 
 import json
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-
-from contrasim_cli.files import quoted
 
 FORMULA = frozenset("=+-@＝＋－＠")  # with which a spreadsheet begins to compute; some take the wide forms too
 LINE_DRAWING = str.maketrans({"–": "-", "…": ".", "±": "~", "✓": "+", "✗": "x"})
+
+
+def quoted(name: object) -> str:
+    """A name as messages show it: one line, control characters escaped."""
+    text = str(name)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def listed(names: Sequence[str], shown: int = 6) -> str:
+    """`a, b and c`, or the first of them and how many more."""
+    more = len(names) - shown
+    if more > 0:
+        return f"{', '.join(names[:shown])} and {more} more"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
+    """File names as results show them; whole paths where two names are the same, numbered where two paths are."""
+    for names in ([quoted(p.name if suffix else p.stem) for p in paths], [quoted(p) for p in paths]):
+        if len(set(names)) == len(names):
+            return names
+    return [name if names.count(name) == 1 else f"{name}#{names[: k + 1].count(name)}" for k, name in enumerate(names)]
 
 
 def cell(text: str) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from contrasim_cli import files
+from contrasim_cli import output_files
 from contrasim_cli.errors import OutputError, OutputExistsError
-from contrasim_cli.files import atomic_output, check_output, quoted, write_atomic
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import atomic_output, check_output, write_atomic
 
 
 def refusal(path: Path, force: bool = False) -> str:
@@ -163,7 +164,7 @@ def test_where_the_group_cannot_be_kept_it_may_do_what_others_may(
 
     plain = Path.stat
     monkeypatch.setattr(Path, "stat", lambda self, **more: replaced if self == path else plain(self, **more))
-    monkeypatch.setattr(files.os, "fchown", refused)
+    monkeypatch.setattr(output_files.os, "fchown", refused)
     write_atomic(path, b"new", True)
     monkeypatch.undo()
     assert path.stat().st_mode & 0o777 == left
@@ -175,7 +176,7 @@ def test_a_full_disk_is_an_output_error(tmp_path: Path, monkeypatch: pytest.Monk
 
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    monkeypatch.setattr(files.os, "fsync", full)
+    monkeypatch.setattr(output_files.os, "fsync", full)
     with pytest.raises(OutputError) as caught:
         write_atomic(path, b"new", True)
     assert str(caught.value) == f"{path}: cannot be written: No space left on device"
@@ -187,10 +188,10 @@ def test_a_file_system_without_links_locks_or_folder_sync(tmp_path: Path, monkey
     def no(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    whole = files.sync
-    monkeypatch.setattr(files, "sync", lambda path: no() if path.is_dir() else whole(path))
-    monkeypatch.setattr(files.os, "link", no)
-    monkeypatch.setattr(files.fcntl, "flock", no)
+    whole = output_files.sync
+    monkeypatch.setattr(output_files, "sync", lambda path: no() if path.is_dir() else whole(path))
+    monkeypatch.setattr(output_files.os, "link", no)
+    monkeypatch.setattr(output_files.fcntl, "flock", no)
     write_atomic(tmp_path / "a", b"1", False)
     write_atomic(tmp_path / "a", b"2", True)
     assert (tmp_path / "a").read_bytes() == b"2"
@@ -220,7 +221,7 @@ def test_a_temporary_file_in_use_is_kept(tmp_path: Path) -> None:
 
 def test_a_leftover_of_a_killed_process_is_swept_and_that_of_a_living_one_is_kept(tmp_path: Path) -> None:
     program = (
-        "import sys, time\nfrom pathlib import Path\nfrom contrasim_cli.files import atomic_output\n"
+        "import sys, time\nfrom pathlib import Path\nfrom contrasim_cli.output_files import atomic_output\n"
         "with atomic_output(Path(sys.argv[1]), True) as t:\n    print(t.name, flush=True)\n    sys.stdin.read()\n"
     )
     pipe = subprocess.PIPE
@@ -282,7 +283,7 @@ def test_a_temporary_file_swept_before_it_was_locked_is_made_again(
             swept.extend(tmp_path.iterdir())
             swept[0].unlink()
 
-    monkeypatch.setattr(files.fcntl, "flock", lock)
+    monkeypatch.setattr(output_files.fcntl, "flock", lock)
     with atomic_output(tmp_path / "a", False) as temporary:
         assert temporary.exists()
         assert temporary not in swept
