@@ -23,7 +23,7 @@ EXTRAS = ("hf", "plot", "match", "table", "zarr")
 TOOLS = ("pytest", "hypothesis")  # what the smoke tests need besides
 SMOKE = (
     "tests/commands/test_score.py", "tests/store/test_open.py", "tests/store/test_foreign.py", "tests/store/test_matlab5.py",
-    "tests/store/test_table.py", "tests/store/test_zarrs.py", "tests/test_bench_index.py", "tests/test_plots.py",
+    "tests/store/test_table.py", "tests/store/test_zarrs.py", "tests/benchmarks/test_index.py", "tests/plots/test_plots.py",
     "tests/extraction/test_pooling.py",
 )  # fmt: skip
 SLOW = "memory or packed_well or any_rows_in_any_order or long_text or more_than"  # of no library's version
@@ -54,6 +54,13 @@ def requirements(which: str, others: dict[str, str]) -> list[str]:
     if which == "newest":
         return [f"{name}=={others[name]}" if name in others else name for name in versions]
     return [f"{name}=={version}" for name, version in (versions | others).items()]
+
+
+def check_smoke() -> None:
+    """Refuse a list of smoke tests that are not there, before minutes are spent on an environment."""
+    lost = [name for name in SMOKE if not (ROOT / name).exists()]
+    if lost:
+        raise FileNotFoundError(f"SMOKE names tests that have moved: {', '.join(lost)}")
 
 
 def build(folder: Path, wanted: list[str]) -> Path:
@@ -89,6 +96,7 @@ def main() -> int:
     parser.add_argument("others", nargs="*", metavar="NAME==VERSION", help="in place of the lowest or newest")
     parser.add_argument("--keep", type=Path, help="make the environment in this folder, and leave it")
     given = parser.parse_args()
+    check_smoke()
     others = dict(other.split("==", 1) for other in given.others)
     with tempfile.TemporaryDirectory() as temporary:
         folder = given.keep or Path(temporary) / "venv"
