@@ -47,7 +47,7 @@ def warn_few_rows(
     groups: dict[tuple[int, bool, int], list[tuple[Scorer, list[Compared]]]] = {}
     for scorer in scorers:
         rows = min(n_rows, max_rows or n_rows) if scorer.entry.quadratic else n_rows
-        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)]
+        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)] if rows > 1 else []  # of one, all is undefined
         if wide:
             groups.setdefault((rows, scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
     for (rows, trivial, _), members in groups.items():
@@ -69,7 +69,7 @@ def _told(rows: int, trivial: bool, members: Sequence[tuple[Scorer, list[Compare
     names = listed([scorer.name for scorer, _ in members])
     scorer, wide = max(members, key=lambda member: len(member[1]))
     widest = max(wide, key=lambda layer: _width(scorer, layer))
-    more = f" (and of {len(wide) - 1} more layers)" if len(wide) > 1 else ""
+    more = f" (and of {len(wide) - 1} more layer{'s' * (len(wide) > 2)})" if len(wide) > 1 else ""
     where = f"layer {quoted(widest.name)} of {quoted(widest.path)}{more}"
     if scorer.encoded:
         dimensions = f"{scorer.encoded} dimensions of encoded rows"
