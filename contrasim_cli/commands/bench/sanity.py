@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, seeds
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.options import Encoders, StandardizeMeasures, hows
 from contrasim_cli.commands.emit import check_outputs, emit
@@ -119,7 +119,7 @@ def _rows(
         )
     chosen = None
     if count < view.n_rows:
-        chosen = np.sort(np.random.default_rng([seed, 5]).choice(view.n_rows, count, replace=False))
+        chosen = np.sort(seeds.stream(seed, seeds.SANITY_ROWS).choice(view.n_rows, count, replace=False))
         text = "a random subset of %d of %d rows (--max-rows, --seed %d)"
         log.info(text, count, view.n_rows, seed)
     return {name: view.read(name, chosen).astype(np.float64) for name in layers}
