@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contrasim_cli import seeds
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names
@@ -65,7 +64,7 @@ def draw_rows(
     force: bool,
 ) -> None:
     """Draw rows of one layer of every store, as they are and as each encoder sees them."""
-    from contrasim_cli import plots
+    from contrasim_cli import plots, seeds
     from contrasim_cli.plots.rows import Plane
     from contrasim_cli.projection import FITTED, chosen_kind, project
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from contrasim_cli import console, seeds
+from contrasim_cli import console
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.options import Encoders, StandardizeMeasures, hows
 from contrasim_cli.commands.emit import check_outputs, emit
@@ -104,6 +104,8 @@ def _rows(
         InputError: there are too few, they hold a bad value, or the examination does not fit the budget.
     """
     import numpy as np
+
+    from contrasim_cli import seeds
 
     count = min(most, view.n_rows)
     if count < LEAST_ROWS:
