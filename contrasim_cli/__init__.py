@@ -1,3 +1,34 @@
-"""contrasim: how similar are two neural representations?"""
+"""contrasim: how similar are two neural representations? A map of the house.
 
-__version__ = "0.1.0"
+Data flows one way: a **store** of activations is read in blocks of **rows**, which are standardised, described by anchors or
+encoded; a **grid** compares every layer of one store with every layer of another, by closed-form **measures** or learned ones;
+**training** makes encoders; **benchmarks** say which measure to trust; **commands** say what was found.
+
+Where things are decided
+- `cli`, `commands/`: what the options are, and which exit code an error has (`errors`); a module per command, and per command of
+  `bench`; `commands/layer_scores` is what `score` and `baseline` share.
+- `store/`: what is in a file, whoever wrote it. `open` finds its kind by its content, one module reads each kind, `layout` and
+  `axes` say which arrays are layers and which axes rows, `align` which rows of several stores go together, `rehearsal` tries in
+  a child process what may crash. `format` and `seal`: our own HDF5.
+- `extraction/`: stores from models: `sources/` are fed to `networks/`, `pooling` makes rows of their states, `run` writes them.
+- `transforms`, `anchors/`: what is done to rows before they are compared: standardising, and rows told by their likeness to others.
+- `measures/`: the registry of closed forms (`__init__`), and a module per family; `protocol` is what a measure consists of.
+- `encoder`, `losses`, `recipes`: what a learned measure is (a checkpoint, too), what it minimises, and what stands where no
+  option says otherwise. `stacking/`: learned measures over closed-form ones, `universal` among them.
+- `scoring`: a measure or an encoder, as everything that compares takes it.
+- `training/`: from stores to an encoder: `standardization` and `start` before it, `job`, `loop` and `shuffle` while it lasts,
+  `state` what a stopped run goes on with; `stacked` trains on grids.
+- `grid/`: all pairs of layers: `forms` says which way a measure goes, a module per way, `stacked` is that of learned measures over
+  measures, `compute` starts them all.
+- `confidence/`, `nulls`: intervals, p-values, and where a learned score lies between chance and identity.
+- `neuron_moments`, `familiarity`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
+- `benchmarks/`: `layers`, `retrieval` and `sanity` are the protocols; `encoders` trains what they need; `differences` compares
+  measures; `exact_search` and `approximate_search` find nearest rows; `items` is about rows that belong together.
+- `report/`, `plots/`: results as data, as text and tables, and as figures.
+
+What everything uses
+- `input_files`, `output_files`, `snapshot`, `archives`, `locks`: files that are one version, whole or absent, and safe to open.
+- `memory`, `device`, `limits`: how much room there is, where, and for a process that tries a file.
+- `names`, `console`, `progress`: names of others as they are shown, what goes to stderr, and how far work is.
+- `seeds`, `ties`: what a seed is for, and by how much a score must be greater to be greater.
+"""

@@ -47,7 +47,9 @@ def warn_few_rows(
     groups: dict[tuple[int, bool, int], list[tuple[Scorer, list[Compared]]]] = {}
     for scorer in scorers:
         rows = min(n_rows, max_rows or n_rows) if scorer.entry.quadratic else n_rows
-        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)] if rows > 1 else []  # of one, all is undefined
+        wide = (
+            [layer for layer in layers if _is_wide(scorer, layer, rows)] if rows > 1 else []
+        )  # of one, all is undefined
         if wide:
             groups.setdefault((rows, scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
     for (rows, trivial, _), members in groups.items():

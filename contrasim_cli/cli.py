@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from contrasim_cli import __version__, console
+from contrasim_cli import console
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.extract import extract
@@ -20,6 +20,7 @@ from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
 from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
 from contrasim_cli.input_files import said
+from contrasim_cli.version import __version__
 
 app = typer.Typer(
     name="contrasim",

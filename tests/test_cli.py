@@ -10,9 +10,9 @@ import pytest
 from helpers import run
 from stores import values, write
 
-import contrasim_cli
 from contrasim_cli import errors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
+from contrasim_cli.version import __version__
 
 COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect"]
 BENCHMARKS = ["layers", "multilingual", "image-caption", "sanity"]
@@ -82,7 +82,7 @@ def test_the_module_is_the_same_program() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "contrasim_cli", "--version"], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"contrasim {contrasim_cli.__version__}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"contrasim {__version__}\n", "")
 
 
 def test_help_names_every_command_and_option() -> None:

@@ -48,14 +48,18 @@ def test_an_error_is_one_line_and_shown_when_quiet(capsys: pytest.CaptureFixture
 
 
 def test_nobody_reading_stderr_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise BrokenPipeError
 
     configure(quiet=False, verbose=False, no_color=False, debug=False)
     monkeypatch.setattr(sys, "stderr", Gone())
     error_line("a")
     log.warning("b")
+    assert len(tried) >= 2
 
 
 def test_color_is_switched_off_by_option_or_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from contrasim_cli import seeds
 from contrasim_cli.anchors.features import FEATURES
 from contrasim_cli.errors import MismatchError, UsageError, raise_all
 from contrasim_cli.names import quoted
@@ -14,7 +15,6 @@ from contrasim_cli.store.blocks import RowIndex
 from contrasim_cli.store.store import id_hashes
 
 SHOWN = 10
-ANCHORS = 3  # what a seed is for, beside the others of training
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def draw(
         )
     chosen = np.empty(0, dtype=np.int64)
     for k in range(members):  # whose anchors are the same however many there are
-        drawn = np.random.default_rng([seed, k, ANCHORS]).choice(first.n_rows, count + len(chosen), replace=False)
+        drawn = seeds.stream(seed, k, seeds.ANCHORS).choice(first.n_rows, count + len(chosen), replace=False)
         chosen = np.concatenate([chosen, np.sort(drawn[~np.isin(drawn, chosen)][:count])])
     places = chosen if first.rows is None else first.rows[chosen]
     ids = [view.store.ids for view in views if view.store.ids is not None]

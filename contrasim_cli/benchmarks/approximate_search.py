@@ -12,6 +12,7 @@ from typing import Any
 import faiss
 import numpy as np
 
+from contrasim_cli import seeds
 from contrasim_cli.benchmarks.exact_search import (
     Floats,
     Pool,
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 SAMPLED = 200  # queries whose exact neighbours are looked up
 TRAINED_PER_LIST = 64  # rows that a list's centre is learned from
 PROBED = 32  # lists that a query looks into
-SEED = 1234
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ class _Inverted:
     def of(cls, pool: Pool, shares: Shares, tell: Tell) -> "_Inverted":
         """Train and fill an index."""
         lists = lists_of(pool.n_rows)
-        places = np.random.default_rng(SEED).permutation(pool.n_rows)[: lists * TRAINED_PER_LIST]
+        places = np.random.default_rng(seeds.SEARCHED_ROWS).permutation(pool.n_rows)[: lists * TRAINED_PER_LIST]
         sample = pool.read(np.sort(places))
         centre = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
         scale = scale_of(sample, centre)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import seeds
 from contrasim_cli.benchmarks.sides import Context, Side, context_of
 from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
 from contrasim_cli.benchmarks.trials import Recorded, SetFacts, TrialsFile
@@ -210,7 +211,7 @@ def _compared(common: _Common, layers: Sequence[int], seed: int) -> _Found | Non
     totals = [side.sum() for side in counts]
     each = sums[0].sum(axis=0) / totals[0] - sums[1].sum(axis=0) / totals[1]
     there = counts[0].any(axis=0)
-    rng = np.random.default_rng([seed, 1947])
+    rng = seeds.stream(seed, seeds.DIFFERENCES)
     return _Found(
         accuracies=(float(sums[0].sum() / totals[0]), float(sums[1].sum() / totals[1])),
         interval=_interval(sums, counts, common, rng),

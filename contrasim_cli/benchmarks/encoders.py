@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli import __version__, encoder
+from contrasim_cli import encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.locks import BusyError, only_writer
@@ -33,6 +33,7 @@ from contrasim_cli.training.estimate import step_seconds
 from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, train_encoder
 from contrasim_cli.training.rows import content_digest
 from contrasim_cli.transforms import Standardizer
+from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 

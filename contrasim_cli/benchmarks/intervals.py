@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import seeds
+
 RESAMPLES = 2000
 LEVEL = 0.95
 DRAWN = 1 << 22  # clusters drawn at once
@@ -37,7 +39,7 @@ def cluster_interval(
     """
     if by_cluster.size < 2 or bool(np.isnan(by_cluster).any()):
         return None, None
-    rng = np.random.default_rng([seed, 95])
+    rng = seeds.stream(seed, seeds.INTERVALS)
     count = by_cluster.size
     together = max(1, DRAWN // count)
     means = []

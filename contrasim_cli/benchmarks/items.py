@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import seeds
 from contrasim_cli.benchmarks.exact_search import Pool, unrelated
 from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
@@ -81,7 +82,7 @@ class Siblings:
         """
         order, starts = self._by_label[0]
         chosen = np.zeros((len(self.labels[0]), CANDIDATES), dtype=np.int64)
-        rng = np.random.default_rng([seed, 10])
+        rng = seeds.stream(seed, seeds.WRONG_BATCHES)
         free = np.ones(self.n_items, dtype=bool)
         for batch in cut:
             taken = self._items_of_siblings(batch)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from contrasim_cli import seeds
 from contrasim_cli.errors import InputError
 from contrasim_cli.store.blocks import RowIndex
 
@@ -22,7 +23,7 @@ def random_candidates(n_rows: int, cut: list[RowIndex], seed: int) -> RowIndex:
         InputError: the rows outside of a batch do not make another batch.
     """
     chosen = np.zeros((n_rows, CANDIDATES), dtype=np.int64)
-    rng = np.random.default_rng([seed, 10])
+    rng = seeds.stream(seed, seeds.WRONG_BATCHES)
     size = len(cut[0])
     whole = [batch for batch in cut if len(batch) == size]
     for alike in filter(None, (whole, cut[len(whole) :])):

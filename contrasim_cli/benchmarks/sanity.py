@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contrasim_cli import seeds
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import INVARIANCES
@@ -60,7 +61,7 @@ class Changes:
 
     def __init__(self, x: Doubles, seed: int, keep_width: bool = False) -> None:
         n, p = x.shape
-        rng = np.random.default_rng([seed, 6])
+        rng = seeds.stream(seed, seeds.SANITY_CHANGES)
         self.x, self.keep_width = x, keep_width
         unit = float(np.abs(x).max()) or 1.0  # squares of what is left neither overflow nor vanish
         self.spread = unit * (x / unit).std(axis=0)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import __version__
 from contrasim_cli.benchmarks.outcomes import Trials
 from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import InputError
 from contrasim_cli.input_files import first_bytes
 from contrasim_cli.names import json_text, quoted
 from contrasim_cli.output_files import atomic_output, writing
+from contrasim_cli.version import __version__
 
 FORMAT = "contrasim-trials"
 FORMAT_VERSION = 1

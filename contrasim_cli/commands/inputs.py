@@ -8,9 +8,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from contrasim_cli import __version__
 from contrasim_cli.commands.options import Align, OnNan, ZeroRows
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
+from contrasim_cli.version import __version__
 
 if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring

@@ -64,14 +64,12 @@ def draw_rows(
     force: bool,
 ) -> None:
     """Draw rows of one layer of every store, as they are and as each encoder sees them."""
-    import numpy as np
-
-    from contrasim_cli import plots
+    from contrasim_cli import plots, seeds
     from contrasim_cli.plots.rows import Plane
     from contrasim_cli.projection import FITTED, chosen_kind, project
 
     n_rows = inputs.views[0].n_rows
-    chosen = np.random.default_rng([seed, 7]).permutation(n_rows)[: max(FITTED, asked.count)]
+    chosen = seeds.stream(seed, seeds.PROJECTED_ROWS).permutation(n_rows)[: max(FITTED, asked.count)]
     kind = chosen_kind(asked.kind)
     said = f"({kind.upper()} of {len(chosen)} rows)"
     panels = []

@@ -26,11 +26,6 @@ Shuffled = dict[tuple[int, tuple[Layer, Layer]], tuple[float, Values]]
 FEWEST_ROWS = 4  # of which half can be drawn
 CHUNK_BYTES = 256 << 20  # of replicates worked off at once
 GATHER = 150  # multiplications in the time of moving one value of a Gram matrix
-GROWTH = {
-    "rsm_norm_difference": 1.0,
-    "permutation_procrustes": 0.5,
-    "procrustes_size_shape": 0.5,
-}  # θ ∝ rows to this power
 
 
 def _subset_rows(sampling: Resampling, scorer: Scorer, layer: Layer) -> Tensor:
@@ -59,7 +54,7 @@ def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
 def _scale(sampling: Resampling, scorer: Scorer) -> float:
     """What takes the spread of scores on m of n rows to that of the score on all N."""
     rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
-    growth = (rows / sampling.half) ** GROWTH.get(scorer.entry.name, 0.0)
+    growth = (rows / sampling.half) ** scorer.entry.growth
     return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrasim_cli import seeds
 from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
@@ -16,9 +17,6 @@ from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)
-
-SUBSET, DRAW, SHUFFLE = range(3)  # what a seed is for
-OFFSET = 5  # beside those of row-wise measures
 
 
 @dataclass
@@ -40,7 +38,11 @@ class Resampling:
         """
         rows = self.grid.plan.n_rows
         count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
-        chosen = np.arange(rows) if count == rows else np.sort(self.rng(SUBSET).choice(rows, count, replace=False))
+        chosen = (
+            np.arange(rows)
+            if count == rows
+            else np.sort(self.rng(seeds.CONFIDENCE_SUBSET).choice(rows, count, replace=False))
+        )
         self.subset = torch.from_numpy(chosen)
         self.half = count // 2
         self._encoded: dict[Any, Tensor] = {}
@@ -95,22 +97,24 @@ class Resampling:
 
     def rng(self, *purpose: int) -> np.random.Generator:
         """A generator for one purpose."""
-        return np.random.default_rng([self.asked.seed, *purpose])
+        return seeds.stream(self.asked.seed, *purpose)
 
     def orders(self, count: int, start: int, stop: int) -> Tensor:
         """Shuffles [stop - start, count] of so many rows."""
-        found = np.stack([self.rng(SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)])
+        found = np.stack(
+            [self.rng(seeds.CONFIDENCE_SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)]
+        )
         return torch.from_numpy(found).to(self.grid.device)
 
     def offsets(self, count: int, rolls: int) -> list[int]:
         """By how much rows are rolled: one seeded offset in each of so many equal parts of the rows, the first row's left out."""
         ends = np.linspace(min(1, count - 1), count, rolls + 1)
-        return [int(at) for at in self.rng(OFFSET).uniform(ends[:-1], ends[1:])]
+        return [int(at) for at in self.rng(seeds.CONFIDENCE_OFFSET).uniform(ends[:-1], ends[1:])]
 
     def draws(self, start: int, stop: int) -> Tensor:
         """Positions [stop - start, m] in the subset, without replacement, in order."""
         count = len(self.subset)
-        draws = [self.rng(DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
+        draws = [self.rng(seeds.CONFIDENCE_DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
         return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
 
     def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:

@@ -17,7 +17,6 @@ DRAWN_TOGETHER = 256  # replicates whose weights are drawn together
 CHUNK_BYTES = 256 << 20  # of rows mapped at once
 WEIGHTS, ROLL = 3, 4  # what a seed is for
 ROLLS = 8  # of rows that do not fit in memory, which are read and encoded once for each
-LINEAR = ("dot", "cosine")
 
 
 def compute(sampling: Resampling, members: Sequence[int]) -> None:
@@ -43,7 +42,7 @@ def _shuffle(sampling: Resampling, s: int) -> None:
     fit = grid.reader.in_memory and _mapped_bytes(sampling, s) <= grid.reader.free // 2
     observed, shuffled, means = _shuffle_pairs(sampling, s) if fit else _shuffle_blocks(sampling, s)
     level = None
-    if grid.scorers[s].entry.name in LINEAR:  # the mean of x_r · y_π(r) over all π is that of x · that of y
+    if grid.scorers[s].entry.bilinear:  # the mean of x_r · y_π(r) over all π is that of x · that of y
         level = _cells(sampling, s, means, means).numpy()
     how = f"{n_rows} rows of Y" if fit else f"{n_rows} rows of Y, within blocks that are {ROLLS} times rolled"
     sampling.set_shuffled(s, Use(n_rows, how), observed.numpy(), shuffled.numpy(), level)

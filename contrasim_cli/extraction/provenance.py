@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from contrasim_cli import __version__
 from contrasim_cli.errors import ContraSimError, OutputExistsError
 from contrasim_cli.extraction import shards as parts
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, short_name
@@ -19,6 +18,7 @@ from contrasim_cli.extraction.sources.source import Source
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import sweep
 from contrasim_cli.store import open_store
+from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 

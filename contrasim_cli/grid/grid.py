@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli import seeds
 from contrasim_cli.device import device_budget
 from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
 from contrasim_cli.nulls import Null
@@ -61,7 +62,7 @@ class Grid:
         """The rows of the seeded subset, where the scorer takes it."""
         if self.rows_of_subset is None or not scorer.entry.quadratic:
             return None
-        rng = np.random.default_rng([self.seed, 2])
+        rng = seeds.stream(self.seed, seeds.QUADRATIC_ROWS)
         return np.sort(rng.choice(self.plan.n_rows, self.rows_of_subset, replace=False))
 
     def blocks(self, scorer: Scorer, layer: Layer) -> Blocks:

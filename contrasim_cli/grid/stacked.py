@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from contrasim_cli import seeds
 from contrasim_cli.grid import forms
 from contrasim_cli.grid.grid import Grid
 from contrasim_cli.grid.plan import Plan, Reader
@@ -28,7 +29,6 @@ POOLED, MOST_SHUFFLES = 100, 19  # cells of shuffled rows that make a null, and 
 CLEAR = 5.0  # standard deviations of shuffled rows
 Floats = npt.NDArray[np.float64]
 Pair = tuple[int, int]
-SHUFFLE, ROWS = 3, 2  # what a seed is for; the rows are those that measures of cost n² take
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,13 @@ def _rows(grid: Grid) -> npt.NDArray[np.int64] | None:
     """The seeded subset of rows, where no more are to be taken; None: all."""
     if grid.max_rows is None or grid.max_rows >= grid.plan.n_rows:
         return None
-    rng = np.random.default_rng([grid.seed, ROWS])
+    rng = seeds.stream(grid.seed, seeds.QUADRATIC_ROWS)
     return np.sort(rng.choice(grid.plan.n_rows, grid.max_rows, replace=False))
 
 
 def _order(grid: Grid, rows: npt.NDArray[np.int64] | None, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
     """One order of the rows in which none keeps its place on disk; a permutation where all fit into memory."""
-    rng = np.random.default_rng([grid.seed, SHUFFLE, shuffle])
+    rng = seeds.stream(grid.seed, seeds.STACKED_SHUFFLE, shuffle)
     kept = np.arange(grid.plan.n_rows) if rows is None else rows
     if Reader(grid.plan, grid.device, grid.budget // copies).in_memory:
         return rng.permutation(kept)

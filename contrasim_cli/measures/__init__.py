@@ -68,6 +68,10 @@ class Entry:
     biased_by_width: bool = False  # with fewer rows than neurons, unrelated rows score as similar
     debiased: str = ""  # the measure of its kind that has no such bias
     empty_on_zero_rows: bool = False  # a row that is zero on either side makes the score undefined
+    growth: float = 0.0  # scores grow as the number of rows to this power: those that are sums over rows
+    bilinear: bool = (
+        False  # the mean of inner products of two rows, so that its mean over all shuffles is that of the mean rows
+    )
     fewest: int = 2  # rows below which every score is undefined or the same; of neighbour measures beyond k
 
     @property
@@ -225,6 +229,7 @@ _ENTRIES = (
         source="Schönemann 1966; Williams et al. 2021",
         undefined="the values are too large to square",
         biased_by_width=True,
+        growth=0.5,
     ),
     _entry(
         "permutation_procrustes",
@@ -238,6 +243,7 @@ _ENTRIES = (
         undefined="the values are too large to square",
         extra="match",
         biased_by_width=True,
+        growth=0.5,
     ),
     _entry(
         "aligned_cosine",
@@ -322,6 +328,7 @@ _ENTRIES = (
         cost="n p",
         undefined="the widths differ",
         needs_equal_widths=True,
+        bilinear=True,
     ),
     _entry(
         "cosine",
@@ -333,6 +340,7 @@ _ENTRIES = (
         undefined="a row is zero or the widths differ",
         needs_equal_widths=True,
         empty_on_zero_rows=True,
+        bilinear=True,
     ),
     _entry(
         "norm",
@@ -402,6 +410,7 @@ _ENTRIES = (
         cost="n² (p + q)",
         source="Yin & Shen 2018, with distances for inner products",
         undefined="never",
+        growth=1.0,
     ),
     _entry(
         "distance_correlation",

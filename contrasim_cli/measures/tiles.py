@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from contrasim_cli import seeds
+
 INEXACT = 1e-5  # squared distances below this part of both rows' squared norms are computed from the difference
 GATHERED = 1 << 24  # values of rows gathered at once
 
@@ -127,7 +129,7 @@ class Tiles:
         """Squared distances [about count] of pairs r < s, of each tile in proportion; of all pairs where there are no more."""
         if self.pairs <= count:
             return torch.cat([tile.once() for tile in self])
-        generator = torch.Generator().manual_seed(0)
+        generator = torch.Generator().manual_seed(seeds.SAMPLED_PAIRS)
         found = []
         for tile in self:
             values = tile.once()

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli import losses
+from contrasim_cli import losses, seeds
 from contrasim_cli.stacking.features import advantages
 
 LEFT_OUT, MOVED = 0.1, 0.02  # part of the measures, and standard deviation of what is added to advantages
@@ -58,7 +58,7 @@ class Batches:
 
     def draw(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
         """Advantages [size, K, l, m], those of shuffled rows, and positives [size, l, m]."""
-        rng = np.random.default_rng([self.seed, 12, step])
+        rng = seeds.stream(self.seed, seeds.GRID_STEPS, step)
         shape = self.shapes[rng.choice(len(self.shapes), p=self.weights)]
         values, level, null, positives = shape.cut(rng, self.size)
         if rng.random() < 0.5:

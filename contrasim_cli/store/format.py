@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import __version__, limits, signals
+from contrasim_cli import limits, signals
 from contrasim_cli.errors import ContraSimError, InputError, OutputError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import atomic_output, writing
@@ -32,6 +32,7 @@ from contrasim_cli.store.chunks import each_chunk
 from contrasim_cli.store.hdf5 import check_dataset, datasets, is_text, read_text, text_attrs
 from contrasim_cli.store.sink import Sink
 from contrasim_cli.store.store import Ids, Layer, Store
+from contrasim_cli.version import __version__
 
 FORMAT = "contrasim-activations"
 FORMAT_VERSION = 1

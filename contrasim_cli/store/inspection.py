@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from contrasim_cli import seeds
 from contrasim_cli.errors import ContraSimError
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.align import align
@@ -84,7 +85,7 @@ def count_bad(store: Store, name: str, zeros: ZeroRows | None = None) -> LayerCo
     own, zeros = ZeroRows(store.n_rows), zeros or ZeroRows(store.n_rows)
     first = None
     constant = np.ones(store.layer(name).width, dtype=bool)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seeds.INSPECTED_ROWS)
     chosen = np.sort(rng.choice(store.n_rows, min(store.n_rows, SAMPLED_ROWS), replace=False))
     sample = []
     for start, block in iter_blocks(store, name):

@@ -7,15 +7,13 @@ them cut out, teach much of others.
 
 from dataclasses import replace
 
-import numpy as np
-
+from contrasim_cli import seeds
 from contrasim_cli.anchors import Anchored, Anchors
 from contrasim_cli.anchors.views import side_by_side
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
 
-COPY = 5  # what a seed is for, beside the others of training
 LEAST_SHARE = 0.2  # of a model's variance in a copy
 
 
@@ -38,7 +36,7 @@ def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
                 advance(1)
         for copy in range(1, 1 + config.copies):
             for v, names in enumerate(data.layers):
-                u, share = _partner(v, count, [config.seed, copy, COPY, v])
+                u, share = _partner(v, count, (config.seed, copy, seeds.COPIES, v))
                 beside = dict(zip(names, data.layers[u], strict=True))
                 views.append(side_by_side(data.views[v], data.views[u], beside))
                 for name in names:
@@ -49,7 +47,7 @@ def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
     return replace(data, views=views, layers=layers, transforms=transforms, n_stores=count)
 
 
-def _partner(v: int, count: int, seed: list[int]) -> tuple[int, float]:
+def _partner(v: int, count: int, stream: tuple[int, ...]) -> tuple[int, float]:
     """Which model lies beside a model, and the share of the first in the variance of both."""
-    rng = np.random.default_rng(seed)
+    rng = seeds.stream(*stream)
     return (v + int(rng.integers(1, count))) % count, float(rng.uniform(LEAST_SHARE, 1 - LEAST_SHARE))

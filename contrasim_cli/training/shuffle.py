@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import seeds
 from contrasim_cli.encoder import Config
 from contrasim_cli.training.data import Data
 
@@ -18,7 +19,6 @@ BLOCK_ROWS = 256
 GROUP_ROWS = 16_384
 GROUP_BYTES = 256 << 20  # of which two are held where rows are streamed: the one in use and the next
 HELD_OUT_ROWS = 1024  # at most: validation compares each with each
-SHUFFLE, HOLD_OUT, NOISE, CHOICE, START = range(5)  # what a seed is for
 
 Rows = npt.NDArray[np.int64]
 
@@ -74,7 +74,7 @@ class Order:
         Task `pairs` leaves out a last batch of a single row, which has no negatives.
         """
         config = self.config
-        rng = np.random.default_rng([config.seed, epoch])
+        rng = seeds.stream(config.seed, epoch)
         blocks = rng.permutation(math.ceil(self.n_rows / BLOCK_ROWS))
         order = np.concatenate([block_rows(b, self.n_rows) for b in blocks])
         order = order[~np.isin(order, self.held_out)]
@@ -96,5 +96,5 @@ def block_rows(block: int, n_rows: int) -> Rows:
 def held_out_rows(n_rows: int, config: Config) -> Rows:
     """Rows [k], sorted, that are validated on and never trained on."""
     count = min(HELD_OUT_ROWS, math.ceil(config.validation * n_rows), n_rows - 2)
-    rng = np.random.default_rng([config.seed, 0, HOLD_OUT])
+    rng = seeds.stream(config.seed, 0, seeds.HOLD_OUT)
     return np.sort(rng.choice(n_rows, max(0, count), replace=False))

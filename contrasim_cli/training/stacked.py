@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli import __version__
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
@@ -42,6 +41,7 @@ from contrasim_cli.training.state import (
     resumed_state,
 )
 from contrasim_cli.training.stopping import deferred_signals
+from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 

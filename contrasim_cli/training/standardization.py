@@ -21,11 +21,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contrasim_cli import seeds
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.hard_negatives import clearness, margins, nearest, weakest
-from contrasim_cli.training.shuffle import CHOICE, HELD_OUT_ROWS, Rows, held_out_rows
+from contrasim_cli.training.shuffle import HELD_OUT_ROWS, Rows, held_out_rows
 from contrasim_cli.training.validation import row_accuracy
 from contrasim_cli.training.within import centred_rows, factor, level, misfit, scatter, spectrum, trained_scatter
 from contrasim_cli.transforms import Doubles, Standardization, Standardizer, Transform, each_transform, transform
@@ -156,7 +157,7 @@ def _comparable(data: Data) -> list[int]:
 
 def sample(n_rows: int, config: Config, count: int) -> Rows:
     """Some of the rows that are trained on, sorted."""
-    rng = np.random.default_rng([config.seed, 1, CHOICE])
+    rng = seeds.stream(config.seed, 1, seeds.CHOSEN_ROWS)
     drawn = rng.choice(n_rows, min(n_rows, count + HELD_OUT_ROWS), replace=False)
     return np.sort(drawn[~np.isin(drawn, held_out_rows(n_rows, config))][:count])
 

@@ -10,9 +10,10 @@ import math
 
 import numpy as np
 
+from contrasim_cli import seeds
 from contrasim_cli.encoder import Config, Encoder
 from contrasim_cli.training.data import Data, Item
-from contrasim_cli.training.shuffle import START, Rows, held_out_rows
+from contrasim_cli.training.shuffle import Rows, held_out_rows
 from contrasim_cli.transforms import Doubles, shrunk_inverse_root
 
 SHRINKAGE = 0.1
@@ -58,7 +59,7 @@ def _root(covariance: Doubles, level: float) -> Doubles:
 def _sample(n_rows: int, count: int, config: Config) -> Rows:
     """Some of the rows that are trained on, sorted."""
     rows = np.setdiff1d(np.arange(n_rows), held_out_rows(n_rows, config))
-    rng = np.random.default_rng([config.seed, 0, START])
+    rng = seeds.stream(config.seed, 0, seeds.FIRST_LAYERS)
     return np.sort(rng.choice(rows, min(len(rows), max(LEAST_ROWS, count)), replace=False))
 
 

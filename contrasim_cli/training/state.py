@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from contrasim_cli import __version__
 from contrasim_cli import neuron_moments as domain
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
@@ -18,6 +17,7 @@ from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.standardization import Choice
+from contrasim_cli.version import __version__
 
 FIRST_SCALE = 2.0**10  # of losses in float16, adapted from then on
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from helpers import run
 
-from contrasim_cli import __version__
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.version import __version__
 
 N = 30
 

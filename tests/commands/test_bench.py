@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers import run
 
-from contrasim_cli import __version__
+from contrasim_cli.version import __version__
 
 CKA = ("--measure", "cka")  # alone: without the encoder of the package beside it
 COLUMNS = [

@@ -11,8 +11,8 @@ import pytest
 import torch
 from helpers import run
 
-from contrasim_cli import confidence
-from contrasim_cli.confidence import DRAW, SHUFFLE, SUBSET, Asked, Confidence, Resampling, interval, significance
+from contrasim_cli import confidence, seeds
+from contrasim_cli.confidence import Asked, Confidence, Resampling, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.plan import Plan
@@ -67,14 +67,14 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
                 assert cell == Confidence()
                 continue
             score = similarity(name, x, y, OPTIONS)
-            orders = [np.random.default_rng([5, SHUFFLE, r]).permutation(rows) for r in range(9)]
+            orders = [np.random.default_rng([5, seeds.CONFIDENCE_SHUFFLE, r]).permutation(rows) for r in range(9)]
             shuffled = np.array([similarity(name, x, y[order], OPTIONS) for order in orders])
             p, z = significance(shuffled, score, entry.higher_is_more_similar)
             assert cell.p_value == pytest.approx(p, abs=1e-12), name
             assert cell.z_score == (None if z is None else pytest.approx(z, rel=1e-4)), name
             if name in ROWWISE:
                 continue
-            rngs = [np.random.default_rng([5, DRAW, r]) for r in range(7)]
+            rngs = [np.random.default_rng([5, seeds.CONFIDENCE_DRAW, r]) for r in range(7)]
             draws = [np.sort(rng.choice(rows, half, replace=False)) for rng in rngs]
             replicates = np.array([similarity(name, x[draw], y[draw], OPTIONS) for draw in draws])
             growth = {"rsm_norm_difference": rows / half}.get(name, 1.0)
@@ -194,7 +194,7 @@ def test_a_subset_is_drawn_from_all_rows_and_the_spread_scaled_to_them(tmp_path:
     widths = [cell.ci_high - cell.ci_low for cell in (all_rows, some)]  # type: ignore[operator]
     assert widths[1] == pytest.approx(widths[0], rel=0.35)
     subset = Resampling(computed, Asked(rows=200)).subset
-    expected = np.sort(np.random.default_rng([0, SUBSET]).choice(800, 200, replace=False))
+    expected = np.sort(np.random.default_rng([0, seeds.CONFIDENCE_SUBSET]).choice(800, 200, replace=False))
     assert subset.tolist() == expected.tolist()
 
 

@@ -1,5 +1,6 @@
 """The seal of a store, the child process for files without one, and what both let through."""
 
+import contextlib
 import itertools
 import os
 import signal
@@ -59,7 +60,8 @@ def test_a_broken_seal_is_refused_before_hdf5_sees_the_file(path: Path, monkeypa
 
 def test_a_seal_costs_no_child(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fork", None)
-    open_store(path).close()
+    with contextlib.closing(open_store(path)) as store:
+        assert store.n_rows == 3000
 
 
 def test_a_store_changed_by_hand_has_no_seal_and_is_read(path: Path) -> None:
@@ -123,7 +125,8 @@ def test_other_errors_are_left_to_the_parent(path: Path) -> None:
     def fail() -> None:
         raise KeyError
 
-    rehearsal.rehearse(Snapshot(path), fail)
+    done = rehearsal.rehearse(Snapshot(path), fail)
+    assert done is None  # and nothing is raised, as an error of inputs would be
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -179,7 +182,8 @@ def test_without_room_for_a_child_files_are_read_all_the_same(path: Path, monkey
     with h5py.File(path, "r+") as file:
         file.attrs["digest"] = file.attrs["digest"]
     monkeypatch.setattr(os, "fork", full)
-    open_store(path).close()
+    with contextlib.closing(open_store(path)) as store:
+        assert store.n_rows == 3000
 
 
 # files that are replaced

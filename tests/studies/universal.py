@@ -2,6 +2,7 @@
 
 Run: python tests/studies/universal.py grids --zoos FOLDER [--zoo NAME …]    closed forms of every pair of the zoos of `zoos.py`
      python tests/studies/universal.py table [--seeds 3] [--zoo NAME …]      leave one zoo out
+     python tests/studies/universal.py own --zoos FOLDER [--zoo NAME …]      two and four models of the zoo itself in training
      python tests/studies/universal.py make                                  the files of the package, of all zoos
 
 Grids are kept in `universal_grids.npz` beside this script: of every zoo, data set and pair of members [3, measures, L, M] (rows as
@@ -17,7 +18,7 @@ import argparse
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ HERE = Path(__file__).parent
 GRIDS = HERE / "universal_grids.npz"
 DATA = ("test", "other")
 SHUFFLES, RESAMPLES = 2, 2000
+OWN, MOST = (2, 4), 10  # models of a zoo in training, and seeds that are made of some zoos
 SEEDS = 6  # members of one size whose pairs are taken
 KINDS = ("seed", "width", "depth")
 
@@ -112,8 +114,8 @@ def configuration(names: Sequence[str], seed: int, **changed: Any) -> Config:
     )
 
 
-def train(grids: Grids, config: Config) -> Checkpoint:
-    """An encoder of these grids; every zoo counts as much as any other."""
+def train(grids: Grids, config: Config, start: Checkpoint | None = None) -> Checkpoint:
+    """An encoder of these grids, from the weights of another where one is given; every zoo counts as much as any other."""
     of = torch.tensor(identity(config.measures), dtype=torch.float64)
     chosen = [SCALED.index(name) for name in config.measures]
     examples = []
@@ -121,6 +123,8 @@ def train(grids: Grids, config: Config) -> Checkpoint:
         values = torch.from_numpy(grid[:, chosen])
         examples.append(Example(values[0], values[1:], same_depth(*values.shape[-2:]), zoo))
     state = new_state(config, torch.device("cpu"))
+    if start is not None:
+        state.encoder.load_state_dict(start.encoder.state_dict())
     Run(config, Batches(examples, of, config.batch_size, config.seed), state, lambda _state, _finished: None).train()
     return state.checkpoint({}, finished=True)
 
@@ -249,6 +253,33 @@ def table(grids: Grids, closed: Mapping[str, Grids], zoos: Iterable[str], seeds:
     return lines
 
 
+def own(folder: Path, grids: Grids, zoos: Iterable[str], seeds: int) -> None:
+    """Two and four models of the zoo itself in training, beginning with an encoder of all other zoos; tested on its other seeds."""
+    print(
+        "| zoo | data | models in training | universal, without the zoo | with them | best closed form | lead, 95 % |"
+    )
+    print("|---" * 7 + "|")
+    for zoo in zoos:
+        others = {key: grid for key, grid in grids.items() if key[0] != zoo}
+        starts = [train(others, configuration(SCALED, seed)) for seed in range(seeds)]
+        learned_on = compute(folder, zoo, "train", SCALED, seeds=max(OWN))
+        for count, data in itertools.product(OWN, DATA):
+            first = {f"s{k}" for k in range(count)}
+            few = {key: grid for key, grid in learned_on.items() if set(key[2:]) <= first}
+            made = [train(few, replace(one.config, epochs=4), one) for one in starts]
+            every = compute(folder, zoo, data, SCALED, seeds=MOST)
+            taken = {f"s{k}" for k in range(max(OWN))}
+            tested = {key: grid for key, grid in every.items() if kind(key) == "seed" and not set(key[2:]) & taken}
+            judged = judge(tested, {}, {"without": starts, "with": made})
+            best = max(SCALED, key=judged.mean)
+            low, high = judged.difference("with", best)
+            print(
+                f"| {zoo} | {data}, {len(tested)} pairs | {count} | {judged.mean('without'):.1f} | {judged.mean('with'):.1f} | "
+                f"{best} {judged.mean(best):.1f} | {low:+.1f} to {high:+.1f} |",
+                flush=True,
+            )
+
+
 def make(grids: Grids, lines: Sequence[Mapping[str, Any]]) -> None:
     """Write the files of the package, with the table of what they were when each zoo was left out."""
     zoos = sorted({key[0] for key in grids})
@@ -268,7 +299,7 @@ def make(grids: Grids, lines: Sequence[Mapping[str, Any]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["grids", "closed", "table", "make"])
+    parser.add_argument("what", choices=["grids", "closed", "table", "own", "make"])
     parser.add_argument("--zoos", type=Path, default=Path("zoos"))
     parser.add_argument("--zoo", nargs="+")
     parser.add_argument("--measure", nargs="+", default=[name for name in MEASURES if name not in SCALED])
@@ -294,6 +325,8 @@ def main() -> None:
             closed.setdefault(key[4], {})[key[:4]] = grid  # type: ignore[misc]
         lines = table(grids, closed, zoos, options.seeds)
         options.lines.write_text(json.dumps(lines))
+    elif options.what == "own":
+        own(options.zoos, grids, zoos, options.seeds)
     else:
         make(grids, json.loads(options.lines.read_text()) if options.lines.exists() else [])
 

@@ -105,6 +105,8 @@ def _rows(
     """
     import numpy as np
 
+    from contrasim_cli import seeds
+
     count = min(most, view.n_rows)
     if count < LEAST_ROWS:
         raise InputError(f"{quoted(view.store.path)}: has {count} rows; bench sanity takes {LEAST_ROWS} or more")
@@ -119,7 +121,7 @@ def _rows(
         )
     chosen = None
     if count < view.n_rows:
-        chosen = np.sort(np.random.default_rng([seed, 5]).choice(view.n_rows, count, replace=False))
+        chosen = np.sort(seeds.stream(seed, seeds.SANITY_ROWS).choice(view.n_rows, count, replace=False))
         text = "a random subset of %d of %d rows (--max-rows, --seed %d)"
         log.info(text, count, view.n_rows, seed)
     return {name: view.read(name, chosen).astype(np.float64) for name in layers}
