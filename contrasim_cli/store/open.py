@@ -38,6 +38,7 @@ from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 ZARR = {".zarray", ".zgroup", "zarr.json"}
+CONTROLS = {*range(32)} - set(b"\t\r\n")  # bytes that no text has
 KINDS = "a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
 GUESSES = {
     b"version https://git-lfs": "is a Git LFS pointer, fetch the file itself with git lfs pull",
@@ -275,4 +276,6 @@ def _guess(start: bytes) -> str:
         return "is empty"
     if start.lstrip()[:1] == b"<":
         return "looks like a web page"
+    if not CONTROLS & set(start) and not start.isascii():
+        return "is text, and not in UTF-8: convert it first (iconv -f latin1 -t utf-8)"
     return next((said for mark, said in GUESSES.items() if start.startswith(mark)), "is of no kind that is read")
