@@ -41,7 +41,10 @@ def listed(names: Sequence[str], shown: int = 6) -> str:
 
 def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
     """File names as results show them; whole paths where two names are the same, numbered where two paths are."""
-    for names in ([quoted(p.name if suffix else p.stem) for p in paths], [quoted(p) for p in paths]):
+    for names in (
+        [quoted((p.name if suffix else p.stem) or p.absolute().name) for p in paths],
+        [quoted(p) for p in paths],
+    ):
         if len(set(names)) == len(names):
             return names
     return [name if names.count(name) == 1 else f"{name}#{names[: k + 1].count(name)}" for k, name in enumerate(names)]

@@ -13,7 +13,7 @@ from contrasim_cli.store.content import Content, check_held, sorted_out, unreada
 from contrasim_cli.store.npz import Member, arrays, members
 from contrasim_cli.store.sparse import OTHER_FORM, sparse_rows
 
-SPARSE = {"data", "indices", "indptr", "shape", "format"}  # what scipy.sparse.save_npz writes of rows or columns
+SPARSE = {"data", "shape", "format"}  # of what scipy.sparse.save_npz writes, whatever the format
 
 
 def read_npy(file: Snapshot) -> Content:

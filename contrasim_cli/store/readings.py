@@ -39,7 +39,9 @@ class Possible:
 def remedy(arrays: Mapping[str, Array], n_names: int | None = None) -> str:
     """How to say what the arrays are; `n_names`: for how many rows the file has names."""
     found = possible([tuple(array.shape) for array in arrays.values()])
-    found = [one for one in found if one.rows == n_names] or found
+    shape = tuple(next(iter(arrays.values())).shape)
+    named = [one for one in found if n_names in (one.rows, *sizes(shape, one.words, ROWS)[:1])]
+    found = named or found
     if not found:
         return (
             "convert it with contrasim extract --from FILE --axes WORDS, a word per axis: layers, rows, width or pool"

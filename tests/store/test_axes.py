@@ -415,6 +415,17 @@ def test_names_of_rows_narrow_what_is_offered(tmp_path: Path) -> None:
     assert said.endswith("and say which they are: --axes rows,rows,width (1 layer of 80 rows x 32)")
 
 
+def test_names_of_a_batch_leave_the_positions_of_its_texts_to_be_rows(tmp_path: Path) -> None:
+    path = as_npz(tmp_path, {"x": np.zeros((8, 10, 32)), "ids": np.array([f"r{k}" for k in range(8)])})
+    said = refusal(path)
+    for offered in ("rows,rows,width (1 layer of 80 rows x 32)", "rows,pool,width (1 layer of 8 rows x 32)"):
+        assert offered in said
+    assert "layers,rows,width" not in said
+    store = open_store(path, Reading(axes="rows,rows,width"))
+    assert store.ids is not None
+    assert store.ids.read(9, 12) == ["r0:9", "r1:0", "r1:1"]
+
+
 def test_absurd_numbers_of_axes_and_arrays_have_a_short_message() -> None:
     said = "convert it with contrasim extract --from FILE --axes WORDS, a word per axis: layers, rows, width or pool"
     assert remedy({"x": np.zeros((2,) * 20)}) == said

@@ -355,9 +355,10 @@ def test_a_scipy_archive_of_a_sparse_matrix(tmp_path: Path) -> None:
     thin = np.where(RNG.random(X.shape) < 0.3, X, 0)
     sp.save_npz(tmp_path / "a.npz", sp.csr_matrix(thin))
     np.testing.assert_array_equal(open_store(tmp_path / "a.npz").read("a", 0, 12), thin)
-    sp.save_npz(tmp_path / "b.npz", sp.csc_matrix(thin))
-    with pytest.raises(InputError, match="a sparse matrix not in rows"):
-        open_store(tmp_path / "b.npz")
+    for form in ("csc", "coo", "dia", "bsr"):
+        sp.save_npz(tmp_path / "b.npz", sp.csr_matrix(thin).asformat(form))
+        with pytest.raises(InputError, match="a sparse matrix not in rows"):
+            open_store(tmp_path / "b.npz")
 
 
 def test_an_anndata_of_before_tables_were_groups_says_that_its_names_are_not_read(
