@@ -163,7 +163,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     [
         (["--anchors", "24"], 2, "--anchors goes with --inputs anchors"),
         (["--copies", "0"], 2, "--copies goes with --inputs anchors"),
-        (["--anchor-feature", "norms"], 2, "--anchor-feature goes with --inputs anchors"),
         (["--inputs", "anchors", "--standardize", "center"], 2, "--standardize goes with --inputs raw"),
         (["--inputs", "anchors", "--encoder-per-view"], 2, "--encoder-per-view goes with --inputs raw"),
         (
