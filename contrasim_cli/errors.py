@@ -83,7 +83,8 @@ class Problems(ContraSimError):
     SHOWN = 10
 
     def __init__(self, problems: Iterable[ContraSimError]) -> None:
-        self.problems = [one for problem in problems for one in _flatten(problem)]
+        found = [one for problem in problems for one in _flatten(problem)]
+        self.problems = list({(one.exit_code, str(one)): one for one in found}.values())  # of a file given twice: once
         super().__init__("; ".join(map(str, self.problems)))
         self.exit_code = min(problem.exit_code for problem in self.problems)
 

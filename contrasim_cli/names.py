@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,20 @@ def quoted(name: object) -> str:
     """A name as messages show it: one line, control characters escaped."""
     text = str(name)
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def look_alike(first: str, second: str) -> bool:
+    """Whether two names differ, but only in spaces, in Unicode form, or in what is not seen."""
+    return first != second and _seen(first) == _seen(second)
+
+
+def _seen(name: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFKC", name) if c.isprintable() and not c.isspace())
+
+
+def told_apart(names: Sequence[str]) -> list[str]:
+    """Two names as messages show them; in quotes and ASCII alone where they look alike, so that the difference is seen."""
+    return [ascii(name) for name in names] if look_alike(*names) else [quoted(name) for name in names]
 
 
 def listed(names: Sequence[str], shown: int = 6) -> str:

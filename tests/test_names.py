@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stores import values
 
 from contrasim_cli.cli import main
-from contrasim_cli.names import cell, encodable, json_text
+from contrasim_cli.names import cell, encodable, json_text, told_apart
 
 LETTERS = st.text(st.characters(codec=None, exclude_categories=()))
 NASTY = [
@@ -251,3 +251,36 @@ def test_a_path_that_is_no_utf8_in_a_locale_that_is_none(folder: Path, tmp_path:
     assert written == sorted(b"\xffout" + name for name in (
         b".tsv", b".csv", b".json", b".txt", b".png", b".svg", b".pdf", b".jsonl", b"t.json", b".npy", b"e.h5",
     ))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["x1", "x1 "], ["'x1'", "'x1 '"]),
+        (["a b", "a\u00a0b"], ["'a b'", r"'a\xa0b'"]),
+        (["\u00e9", "e\u0301"], [r"'\xe9'", r"'e\u0301'"]),
+        (["ab", "a\u200bb"], ["'ab'", r"'a\u200bb'"]),
+        (["ab", "\ufeffab"], ["'ab'", r"'\ufeffab'"]),
+        (["ab", "ab\udcff"], ["'ab'", r"'ab\udcff'"]),
+        (["x1", "x2"], ["x1", "x2"]),
+        (["x1", "x1"], ["x1", "x1"]),
+    ],
+)
+def test_names_that_look_alike_are_shown_so_that_the_difference_is_seen(names: list[str], shown: list[str]) -> None:
+    assert told_apart(names) == shown
+
+
+@pytest.mark.parametrize(
+    "others", [[f"x{k} " for k in range(5)], [f"x{k}\u200b" for k in range(5)], ["x0", "x1", "x2", "x3 ", "x4"]]
+)
+def test_ids_that_look_alike_are_to_be_written_alike(tmp_path: Path, others: list[str]) -> None:
+    for name, ids in (("a", [f"x{k}" for k in range(5)]), ("b", others)):
+        np.savez(tmp_path / f"{name}.npz", f=np.eye(5), ids=np.array(ids))
+    done = run("baseline", tmp_path / "a.npz", tmp_path / "b.npz")
+    row = next(k for k in range(5) if others[k] != f"x{k}")
+    assert done.code == 4
+    assert (
+        f"the first difference is in row {row}: {others[row]!a} instead of 'x{row}'; they differ in spaces"
+        in done.stderr
+    )
+    assert "--align position" not in done.stderr

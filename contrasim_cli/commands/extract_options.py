@@ -152,7 +152,7 @@ Axes = Annotated[
     typer.Option(
         "--axes",
         help="With --from, a word per axis of the arrays: layers, rows, width or pool (averaged), as in rows,layers,width; "
-        "rows and width may repeat, and are flattened in order.",
+        "rows and width may repeat, and are flattened in order. With --model file.py:function, of what layers put out.",
         show_default=False,
     ),
 ]

@@ -109,18 +109,21 @@ class _Progressed:
 def _stoppable(output: Path, source: Source) -> Iterator[_Progressed]:
     """Say, when a run is stopped, how far it is and how to go on."""
     done = _Progressed()
-    said = f"{quoted(output)}: stopped after %d of {source.n_rows} rows; --resume goes on"
+
+    def said() -> str:
+        return f"{quoted(output)}: stopped after {done.items} of {source.n_rows} rows; --resume goes on"
+
     try:
         yield done
     except Terminated as stop:
-        raise Terminated(said % done.items) from stop
+        raise Terminated(said()) from stop
     except KeyboardInterrupt:
-        log.warning(said % done.items)
+        log.warning("%s", said())
         raise
     except Exception as error:
         if not out_of_memory(error):
             raise
-        raise ContraSimError(f"{said % done.items}, memory ran out: give a smaller --batch-size") from error
+        raise ContraSimError(f"{said()}, memory ran out: give a smaller --batch-size") from error
 
 
 class _Stop:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
-from contrasim_cli.names import quoted
+from contrasim_cli.names import look_alike, quoted, told_apart
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
 from contrasim_cli.store.store import Ids, Store, first_duplicate
 from contrasim_cli.store.unwritten import zero_rows
@@ -142,12 +142,15 @@ def _difference(first: Store, other: Store) -> list[ContraSimError]:
     shared = min(a.count, b.count)
     unequal = np.flatnonzero(a.hashes[:shared] != b.hashes[:shared])
     row = int(unequal[0]) if len(unequal) else shared
-    shown = [quoted(ids.read(row, row + 1)[0]) if row < ids.count else "no row" for ids in (a, b)]
+    names = [ids.read(row, row + 1)[0] if row < ids.count else "no row" for ids in (a, b)]
+    shown = told_apart(names)
     advice = (
         "give --align ids to compare the common rows"
         if common
         else "they are not the same examples, or give --align position if the rows line up all the same"
     )
+    if look_alike(*names):
+        advice = "they differ in spaces, Unicode form or unseen characters alone: write them alike in both files"
     return [
         MismatchError(
             f"{quoted(other.path)}: ids differ from those of {quoted(first.path)} ({b.count} and {a.count} rows, {common} ids "

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.names import quoted
 from contrasim_cli.store.store import Array, Ids
@@ -62,7 +64,7 @@ def sorted_out(
             texts[name] = member
         elif (member.dtype.kind in NUMBERS or is_two_bytes(member)) and member.shape:
             arrays[name] = member
-        elif member.dtype.kind in "US" and len(member.shape) == 1:
+        elif member.dtype.kind in "US" and tuple(member.shape[1:]) in ((), (1,)) and member.shape:
             texts[name] = texts_of(path, name, member)
         else:
             left[name] = no_layer(member)
@@ -74,7 +76,8 @@ def texts_of(path: Path, name: str, array: Any) -> Ids:
 
     def read(start: int, stop: int) -> list[str]:
         try:
-            return [value.decode() if isinstance(value, bytes) else str(value) for value in array[start:stop].tolist()]
+            values = np.asarray(array[start:stop]).ravel().tolist()
+            return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
         except UnicodeDecodeError as error:
             raise InputError(
                 f"{quoted(path)}: {quoted(name)} is not UTF-8 ({reason(error)}); store it as text"

@@ -70,7 +70,8 @@ def layout_of(path: Path, table: str, comment: str | None, lines: Sequence[str])
     body = rows[before:]
     width = len(body[0])
     if names is None and comment is not None:
-        names = next((cells for _, cells in records([comment], delimiter) if len(cells) == width), None)
+        named = ([cell.strip() for cell in cells] for _, cells in records([comment], delimiter))
+        names = next((cells for cells in named if len(cells) == width), None)
     if names is not None and len(names) != width:
         raise InputError(
             f"{quoted(path)}: names {len(names)} columns, and its first row has {width} cells; the file is no table of numbers, "

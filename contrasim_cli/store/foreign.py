@@ -19,10 +19,10 @@ from contrasim_cli.store.content import Content
 from contrasim_cli.store.layout import Layout, lay_out, listing, plain_layout
 from contrasim_cli.store.names import row_names
 from contrasim_cli.store.reading import PLAIN, Reading
-from contrasim_cli.store.readings import remedy
+from contrasim_cli.store.readings import Possible, remedy
 from contrasim_cli.store.select import is_position, matching, natural
 from contrasim_cli.store.store import Array, Layer, Store
-from contrasim_cli.store.values import is_two_bytes, read_as, refusal
+from contrasim_cli.store.values import Column, is_column, is_two_bytes, read_as, refusal
 from contrasim_cli.store.weights import refuse_weights
 
 log = logging.getLogger(__name__)
@@ -70,6 +70,12 @@ def _prepared(path: Path, content: Content, how: Reading) -> Content:
     names = list(arrays) if content.ordered else sorted(arrays, key=natural)
     levels = {name: content.levels.get(name) or tuple(name.split("/")) for name in names}
     read = {name: read_as(arrays[name], how.read_as) if name in bits else arrays[name] for name in names}
+    if how.axes is None and how.keys is None:
+        wide = {array.shape[0] for array in read.values() if len(array.shape) == 2 and array.shape[1] > 1}
+        read = {
+            name: Column(array) if is_column(array) and array.shape[0] in wide else array
+            for name, array in read.items()
+        }
     return replace(content, arrays=read, levels=levels)
 
 
@@ -120,7 +126,25 @@ def _without_matrix(path: Path, content: Content) -> str:
     found += [f"{quoted(name)} ({why})" for name, why in list(content.passed.items())[:SHOWN]]
     found += [f"{quoted(name)} ({ids.count} texts)" for name, ids in list(content.texts.items())[:SHOWN]]
     advice = f"; where its keys are rows, {remedy(vectors)}" if len(vectors) > 1 else ""
+    groups = _readings_of_groups(path, content) if advice else []
+    advice += f"; where its groups are rows or layers, {' or '.join(groups)}" if groups else ""
     return f"{quoted(path)}: holds no matrix [rows, width] of numbers: {', '.join(found) or 'nothing'}{advice}"
+
+
+def _readings_of_groups(path: Path, content: Content) -> list[str]:
+    """What may be said of vectors within groups, with what would come of it."""
+    found = []
+    for how in (Reading(keys=ROWS, axes="layers,width"), Reading(axes="rows,width")):
+        try:
+            layout = lay_out(path, content, how)
+        except ContraSimError:
+            continue
+        shapes = [tuple(layer.shape) for layer in layout.layers.values()]
+        if len({rows for rows, _ in shapes}) == 1 < shapes[0][0] and not layout.differences(path, list(layout.layers)):
+            widths = sorted({width for _, width in shapes})
+            outcome = Possible(how.keys, how.words, len(shapes), shapes[0][0], (widths[0], widths[-1]))
+            found.append(f"{'--keys rows ' if how.keys else ''}--axes {outcome}")
+    return found
 
 
 def _problems(path: Path, layout: Layout, chosen: Sequence[Layer], how: Reading) -> list[ContraSimError]:

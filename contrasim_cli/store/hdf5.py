@@ -129,13 +129,11 @@ def is_text(dataset: h5py.Dataset) -> bool:
 
 
 def read_text(path: Path, dataset: h5py.Dataset, start: int, stop: int) -> list[str]:
-    """Strings [stop - start] of a one-dimensional dataset."""
+    """Strings [stop - start] of a dataset of one dimension, or of one column."""
     limits.grow(read=_bytes_to_read(dataset, start, stop))
     try:
-        values = dataset[start:stop]
-        return [
-            value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in np.asarray(values).tolist()
-        ]
+        values = np.asarray(dataset[start:stop]).ravel().tolist()
+        return [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in values]
     except (OSError, RuntimeError, ValueError) as error:
         raise InputError(
             f"{quoted(path)}: the ids of rows {start} to {stop - 1} cannot be read; the file is damaged"
@@ -143,6 +141,6 @@ def read_text(path: Path, dataset: h5py.Dataset, start: int, stop: int) -> list[
 
 
 def _bytes_to_read(dataset: h5py.Dataset, start: int, stop: int) -> int:
-    """Bytes unpacked for some values of a one-dimensional dataset of text: those of whole chunks."""
+    """Bytes unpacked for some values of such a dataset of text: those of whole chunks."""
     chunk = dataset.chunks[0] if dataset.chunks else 1
     return (stop - start + 2 * chunk) * max(TEXT_BYTES, int(dataset.id.get_type().get_size()))

@@ -1,8 +1,7 @@
-"""Opening a store: what a file is, is found by its content, never by its name."""
+"""Opening a store: HDF5 of several layouts, and what `kinds` knows."""
 
 import contextlib
 import os
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,38 +14,22 @@ from contrasim_cli.input_files import readable
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.store import (
-    arrayfolder,
-    delimited,
-    extras,
     foreign,
     format,
     hdf5,
     neurox,
-    npy,
-    packed,
     plain,
     seal,
-    shards,
-    tensors,
     thingsvision,
 )
 from contrasim_cli.store.content import Content
+from contrasim_cli.store.kinds import content_of, folder_content
 from contrasim_cli.store.reading import PLAIN, Reading
 from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.shelf import SHELF, has_room, raise_limit
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
-ZARR = {".zarray", ".zgroup", "zarr.json"}
-KINDS = "a store is HDF5, .npy, .npz, .safetensors, .pt, .mat, zarr, Parquet, Arrow, or a table of numbers as text (.csv, .tsv)"
-GUESSES = {
-    b"version https://git-lfs": "is a Git LFS pointer, fetch the file itself with git lfs pull",
-    b"\x80": "looks like a pickle, which is refused because it can run code",
-    b"\xff\xfe": "is text in UTF-16, convert it first (iconv -f utf-16 -t utf-8)",
-    b"\x1f\x8b": "is packed with gzip, unpack it first",
-    b"FEA1": "is a Feather file of version 1, write it again as version 2",
-}
-
 Opened = TypeVar("Opened", Store, Content)
 
 
@@ -101,7 +84,7 @@ def open_store(path: Path, how: Reading = PLAIN) -> Store:
     how.check()
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
-    if os.path.isdir(path) and (content := _folder(path, how.budget)) is not None:
+    if os.path.isdir(path) and (content := folder_content(path, how.budget)) is not None:
         return foreign.store_of(path, content, how)
     return one_version(path, lambda file: _store(file, how), lambda store: store.close())
 
@@ -123,79 +106,7 @@ def _as_it_is(store: Store, how: Reading) -> Store:
 def _store(file: Snapshot, how: Reading) -> Store:
     if _is_hdf5(file):
         return _checked(file, lambda: _read_hdf5(file, how))
-    return foreign.store_of(file.path, _content(file, how.budget), how)
-
-
-def _folder(path: Path, budget: int | None) -> Content | None:
-    """What a folder holds that is a store; None if it is none."""
-    with readable(path):
-        names = os.listdir(path)
-    if not ZARR.isdisjoint(names):
-        return extras.read_zarr(path, budget)
-    if (index := shards.index_of(path)) is not None:
-        return one_version(index, lambda file: _shards(file, budget))
-    files = arrayfolder.array_files(path)
-    return arrayfolder.read_folder(path, files, lambda file: _part(file, budget)) if files else None
-
-
-def _part(path: Path, budget: int | None) -> Content:
-    """What a file of a folder holds, which is no HDF5."""
-    return one_version(path, lambda file: _part_content(file, budget), lambda content: content.close())
-
-
-def _part_content(file: Snapshot, budget: int | None) -> Content:
-    if shards.is_index(file, file.start()):  # which might name itself
-        raise InputError(f"{quoted(file.path)}: is an index of other files, not a file of arrays")
-    return _content(file, budget)
-
-
-def _shards(file: Snapshot, budget: int | None) -> Content:
-    return shards.read_shards(file, lambda path: _part(path, budget))
-
-
-def _starts(*marks: bytes) -> Callable[[Snapshot, bytes], bool]:
-    return lambda file, start: start.startswith(marks)
-
-
-def _zip(file: Snapshot, budget: int | None) -> Content:
-    path = file.path
-    try:
-        with zipfile.ZipFile(file.reader()) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        raise InputError(f"{quoted(path)}: is a damaged .npz or .pt file") from error
-    if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
-        return tensors.read_torch(file)
-    if names and all(name.endswith(".npy") for name in names):
-        return npy.read_npz(file, budget)
-    if any(name.rpartition("/")[2] in ZARR and name.count("/") < 2 for name in names):
-        return extras.read_zarr(file, budget)
-    raise InputError(f"{quoted(path)}: is a zip archive, but neither .npz nor .pt nor zarr")
-
-
-# what a file that is no HDF5 is, by its content, and what reads it; the first that fits
-DETECTION: tuple[tuple[Callable[[Snapshot, bytes], bool], Callable[[Snapshot, int | None], Content]], ...] = (
-    (_starts(b"\x93NUMPY"), lambda file, budget: npy.read_npy(file)),
-    (_starts(b"PK\x03\x04"), _zip),
-    (_starts(b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"), extras.read_table),
-    (_starts(b"MATLAB 5.0 MAT-file"), extras.read_matlab),
-    (lambda file, start: start.startswith(b"\x1f\x8b") and packed.starts_with_npy(file), packed.read_packed),
-    (shards.is_index, _shards),
-    (
-        lambda file, start: start[8:9] == b"{" and b"\0" in start[:8],
-        lambda file, budget: tensors.read_safetensors(file),
-    ),
-    (lambda file, start: delimited.is_text(file), delimited.read_delimited),
-)
-
-
-def _content(file: Snapshot, budget: int | None = None) -> Content:
-    """What a file that is no HDF5 holds."""
-    start = file.start()
-    for is_kind, read in DETECTION:
-        if is_kind(file, start):
-            return read(file, budget)
-    raise InputError(f"{quoted(file.path)}: {_guess(start)}; {KINDS}")
+    return foreign.store_of(file.path, content_of(file, how.budget), how)
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
@@ -205,7 +116,7 @@ def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
 
 
 def _any_content(file: Snapshot) -> Content:
-    return _checked(file, lambda: _plain_content(file)) if _is_hdf5(file) else _content(file)
+    return _checked(file, lambda: _plain_content(file)) if _is_hdf5(file) else content_of(file)
 
 
 def _plain_content(file: Snapshot) -> Content:
@@ -268,11 +179,3 @@ def _closed_on_error(path: Path, file: h5py.File) -> Iterator[None]:
     except Exception as error:  # h5py raises whatever it trips over in a damaged file
         file.close()
         raise InputError(f"{quoted(path)}: cannot be read as HDF5 ({reason(error)}); the file is damaged") from error
-
-
-def _guess(start: bytes) -> str:
-    if not start:
-        return "is empty"
-    if start.lstrip()[:1] == b"<":
-        return "looks like a web page"
-    return next((said for mark, said in GUESSES.items() if start.startswith(mark)), "is of no kind that is read")

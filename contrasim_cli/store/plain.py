@@ -45,7 +45,7 @@ def _member(path: Path, name: str, dataset: h5py.Dataset, passed: dict[str, str]
     if dataset.shape is None:
         passed[name] = "empty"
     elif is_text(dataset):
-        if dataset.ndim == 1:
+        if dataset.shape and dataset.size == dataset.shape[0]:
             return text_ids(path, dataset)
         passed[name] = "text"
     elif dataset.dtype.kind in "OV" and not is_two_bytes(dataset):

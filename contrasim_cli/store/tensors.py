@@ -4,6 +4,7 @@ Items of a list are called 0 to n-1, keys of nested dicts are joined by dots.
 """
 
 import struct
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,7 +84,9 @@ def read_torch(file: Snapshot) -> Content:
     path = file.path
     try:
         archives.check_stored(file)
-        content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
+        with warnings.catch_warnings():  # of types that torch is about to drop
+            warnings.simplefilter("ignore")
+            content = torch.load(file.name, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and zipfile raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"

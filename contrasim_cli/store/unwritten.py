@@ -92,7 +92,7 @@ def zero_rows_told(store: Store, places: Places, of: int) -> str:
     """How many rows of how many are zero, and which is the first."""
     first = int(places[0])
     label = f" (id {quoted(store.ids.read(first, first + 1)[0])})" if store.ids else ""
-    verb = "row is" if len(places) == 1 else "rows are"
+    verb = ("row" if of == 1 else "rows") + (" is" if len(places) == 1 else " are")
     return (
         f"{quoted(store.path)}: {len(places)} of {of} {verb} all zero in every layer, the first is row {first}{label}"
     )

@@ -49,6 +49,32 @@ class Floats:
         return _bfloat16(bits) if self.kind == "bfloat16" else bits.view(np.float16)
 
 
+@dataclass(frozen=True)
+class Column:
+    """A matrix of one column as a vector."""
+
+    matrix: Array
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows,)."""
+        return (int(self.matrix.shape[0]),)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type of the values."""
+        return self.matrix.dtype
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        """Some of the values."""
+        return np.asarray(self.matrix[key]).ravel()
+
+
+def is_column(array: Array) -> bool:
+    """Whether it is whole numbers, one per row, in a matrix: names or classes, as MATLAB's habit is, and no neuron."""
+    return array.dtype.kind in "iu" and len(array.shape) == 2 and array.shape[1] == 1 < array.shape[0]
+
+
 def is_two_bytes(array: Array) -> bool:
     """Whether the values may be the bits of floats: 16-bit integers, or two raw bytes."""
     return array.dtype.kind in "iuV" and array.dtype.itemsize == 2 and array.dtype.names is None

@@ -140,6 +140,17 @@ def test_a_stopped_run_leaves_no_output_and_goes_on(
     assert not parts.folder_of(run.output).exists()
 
 
+@pytest.mark.parametrize("name", ["acts_50%.h5", "%s.h5", "%d of %(x)s.h5", "{x}.h5"])
+@pytest.mark.parametrize("stop", [Terminated, KeyboardInterrupt])
+def test_the_name_of_an_output_is_no_template(
+    source: Source, run: RunOptions, caplog: pytest.LogCaptureFixture, name: str, stop: type[BaseException]
+) -> None:
+    run = replace(run, output=run.output.with_name(name))
+    problem = stopped(source, run, Fake(8, stop()))
+    said = f"{run.output}: stopped after 10 of 23 rows; --resume goes on"
+    assert said in (str(problem), *caplog.messages)
+
+
 def test_ctrl_c_says_how_to_go_on(source: Source, run: RunOptions, caplog: pytest.LogCaptureFixture) -> None:
     assert isinstance(stopped(source, run, Fake(8, KeyboardInterrupt())), KeyboardInterrupt)
     assert caplog.messages == [f"{run.output}: stopped after 10 of 23 rows; --resume goes on"]

@@ -426,3 +426,20 @@ def test_a_layer_per_index_of_a_long_axis_is_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "a.npy", Reading(axes="layers,rows,width")) == (
         "a (70000, 1, 1) makes no layers by --axes layers,rows,width; is another axis meant?"
     )
+
+
+def test_groups_of_vectors_are_offered_with_what_comes_of_them(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for sample in ("s10", "s2", "s1"):
+            for layer in ("conv", "fc"):
+                file[f"{sample}/{layer}"] = np.arange(4.0)
+    with pytest.raises(InputError) as caught:
+        open_store(tmp_path / "a.h5")
+    assert str(caught.value).endswith(
+        "where its keys are rows, convert it with contrasim extract --from FILE, and say which they are: --keys rows --axes width "
+        "(1 layer of 6 rows x 4); where its groups are rows or layers, --keys rows --axes layers,width (2 layers of 3 rows x 4) or "
+        "--axes rows,width (3 layers of 2 rows x 4)"
+    )
+    for how, layers, rows in ((Reading(keys="rows", axes="layers,width"), 2, 3), (Reading(axes="rows,width"), 3, 2)):
+        store = open_store(tmp_path / "a.h5", how)
+        assert (len(store.layers), store.n_rows) == (layers, rows)

@@ -158,7 +158,7 @@ def test_tables_of_texts_are_refused(tmp_path: Path, text: str) -> None:
         ("id;x\na;0,5\nb;1,25\n", "has numbers with commas, such as 0,5; write decimals with a point"),
         ('id,v\na,"[1.0, 2.0]"\nb,"[3.0, 4.0]"\n', "holds lists that are written as text, such as [1.0, 2.0]; write a col"),
         ('id,v\n1,"[1.0, 2.0]"\n2,"[3.0, 4.0]"\n', "holds lists that are written as text, such as [1.0, 2.0]; write a col"),
-        ("x0,x1\n1,2\n3,\xff\n".encode("latin-1"), "is of no kind that is read; a store is"),
+        ("x0,x1\n1,2\n3,\xff\n".encode("latin-1"), "is text, and not in UTF-8: convert it first (iconv"),
         (b"\xff\xfex\0,\0", "is text in UTF-16, convert it first (iconv -f utf-16 -t utf-8); a store is"),
         ('{"x": [1, 2]}\n', "is of no kind that is read; a store is"),
         ("[[1, 2], [3, 4]]\n", "is of no kind that is read; a store is"),
@@ -217,3 +217,13 @@ def test_a_table_is_a_store(tmp_path: Path) -> None:
     np.testing.assert_array_equal(store.read("a", 10, 200), A[10:200])
     assert store.ids is not None
     assert store.ids.read(5, 7) == IDS[5:7]
+
+
+@pytest.mark.parametrize(("separator", "before"), [(",", "# "), (",", "#"), (", ", "# "), ("\t", "# "), (" ", "# ")])
+def test_a_comment_that_names_the_columns_loses_none(tmp_path: Path, separator: str, before: str) -> None:
+    matrix = values(5, 4)
+    names = separator.join(f"d{k}" for k in range(4))
+    np.savetxt(tmp_path / "x.txt", matrix, "%.17g", separator, header=names, comments=before)
+    store = open_store(tmp_path / "x.txt")
+    ((_, layer),) = store.layers.items()
+    np.testing.assert_array_equal(layer.array[0:5], matrix)

@@ -186,3 +186,34 @@ def test_texts_are_utf8(tmp_path: Path) -> None:
     bad = np.array([b"\xff%d" % k for k in range(N)])
     with pytest.raises(InputError, match="n is not UTF-8"):
         open_store(as_npz(tmp_path / "b", {"acts": X, "n": bad}))
+
+
+@pytest.mark.parametrize("key", ["ids", "image_id", "subject"])
+@pytest.mark.parametrize("save", ALL)
+def test_whole_numbers_in_a_matrix_of_one_column_name_rows(tmp_path: Path, save: Save, key: str) -> None:
+    store = open_store(save(tmp_path / "a", {"features": X, key: NUMBERS[:, None].copy()}))
+    assert list(store.layers) == ["features"]
+    assert store.ids is not None
+    assert store.ids.read(0, N) == [str(number) for number in NUMBERS]
+
+
+@pytest.mark.parametrize("save", [as_npz, as_hdf5])
+def test_texts_in_a_matrix_of_one_column_name_rows(tmp_path: Path, save: Save) -> None:
+    texts = np.array(FILES, dtype="S")[:, None]
+    store = open_store(save(tmp_path / "a", {"features": X, "files": texts}))
+    assert store.ids is not None
+    assert store.ids.read(2, 5) == FILES[2:5]
+
+
+@pytest.mark.parametrize("column", [NUMBERS[:, None].astype(float), NUMBERS[:-1, None].copy()])
+def test_a_matrix_of_one_column_of_floats_or_of_other_rows_is_a_layer(tmp_path: Path, column: np.ndarray) -> None:
+    path = as_npz(tmp_path / "a", {"features": X, "depth": column})
+    if len(column) < N:
+        with pytest.raises(InputError, match=f"layer depth has {N - 1} rows where features has {N}"):
+            open_store(path)
+    else:
+        assert list(open_store(path).layers) == ["features", "depth"]
+
+
+def test_integers_of_one_column_alone_are_a_layer(tmp_path: Path) -> None:
+    assert list(open_store(as_npz(tmp_path / "a", {"spikes": NUMBERS[:, None]})).layers) == ["spikes"]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.store.format import LayerSpec, StoreWriter
+from contrasim_cli.store.writer import LayerSpec, StoreWriter
 
 BLOCK_ROWS = 8192
 ALONE = "import contrasim_cli.training, contrasim_cli.encoder, contrasim_cli.store"

@@ -6,7 +6,7 @@ ModuleList or Sequential (usually the blocks), or, where there is none, the modu
 A TorchScript program calls no hooks of its parts, so that it has one layer, `output`.
 
 A layer's output [n, width] is taken as it is, [n, tokens, width] is pooled, [n, channels, height, width] is averaged
-over space or flattened; of a tuple or dict the first tensor counts.
+over space or flattened; of a tuple or dict the first tensor counts. Which axis is the width, `axes` finds or `--axes` says.
 """
 
 import hashlib
@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
+from contrasim_cli.extraction.networks.axes import Part, arranged, model_axes, recorded, width_axis
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
 from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, autocast, choose_pool, shapes
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
@@ -50,6 +51,10 @@ def load_factory(options: ModelOptions, source: Source | None) -> "ModuleNetwork
     """
     refuse_texts(options, source)
     pool = choose_pool(options.pool, MODULE_POOLS, "mean", "a module's tokens")
+    if options.axes is not None:
+        if options.pool is not None:
+            raise UsageError("--axes says what is averaged and --pool too; give one of them")
+        pool = f"axes {','.join(model_axes(options.axes))}"
     made = _call(options.model)
     module, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module) or not (preprocess is None or callable(preprocess)):
@@ -185,6 +190,12 @@ class ModuleNetwork:
     pooling: str
     source: Source | None
     chosen: list[str] = field(default_factory=list, init=False)
+    width_axes: dict[str, int | None] = field(default_factory=dict, init=False)
+
+    @property
+    def words(self) -> tuple[str, ...] | None:
+        """What was said of the axes of the layers."""
+        return None if self.options.axes is None else model_axes(self.options.axes)
 
     @property
     def name(self) -> str:
@@ -210,8 +221,11 @@ class ModuleNetwork:
 
     def discover(self, inputs: Inputs) -> dict[str, int]:
         names = self._selected()
-        outputs = self._outputs(inputs, names)
+        modules = dict(self.module.named_modules())
+        with recorded(self.module, {name: modules[name] for name in names}) as ran:
+            outputs = self._outputs(inputs, names)
         found = {name: self._usable(name, outputs[name], inputs) for name in names}
+        found = {name: self._with_width(name, state, ran[name]) for name, state in found.items()}
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         return {name: tensor.shape[1] for name, tensor in self.rows(inputs).items()}
 
@@ -225,7 +239,7 @@ class ModuleNetwork:
                 raise InputError(
                     f"{quoted(self.name)}: layer {quoted(name)} does not give one state per row of the batch"
                 )
-            rows[name] = self._pool(states.float())
+            rows[name] = self._pool(states.float(), self.width_axes.get(name))
         return rows
 
     def _selected(self) -> list[str]:
@@ -258,17 +272,37 @@ class ModuleNetwork:
         states, count = only_output(name, outputs), len(next(iter(inputs.values())))
         if isinstance(states, str):
             return states
-        if states.ndim not in (2, 3, 4) or len(states) != count or not states.is_floating_point():
+        dimensions = (2, len(self.words)) if self.words else (2, 3, 4)
+        if states.ndim not in dimensions or len(states) != count or not states.is_floating_point():
             shape = list(states.shape)
-            return (
-                f"layer {quoted(name)} puts out {shape} for {count} row(s); expected [n, width], [n, tokens, width] or "
-                "[n, channels, height, width]"
+            kinds = (
+                f"[n, width] or {len(self.words)} axes"
+                if self.words
+                else ("[n, width], [n, tokens, width] or [n, channels, height, width]")
             )
+            return f"layer {quoted(name)} puts out {shape} for {count} row(s); expected {kinds}"
         return states
 
-    def _pool(self, states: Tensor) -> Tensor:
+    def _with_width(self, name: str, states: Tensor | str, parts: Sequence[Part]) -> Tensor | str:
+        """A layer's output, or that nothing says which of its axes is the width, which is kept for `rows`."""
+        if isinstance(states, str) or states.ndim == 2 or self.words or self.pooling == "flatten":
+            return states
+        axis = self.width_axes[name] = width_axis(name, states, parts)
+        if axis is not None:
+            return states
+        others = ",".join(["pool"] * (states.ndim - 2))
+        return (
+            f"layer {quoted(name)} puts out {['n', *states.shape[1:]]}, and nothing says which axis is its width; say it with "
+            f"--axes rows,{others},width or rows,width,{others}, or take all with --pool flatten"
+        ).replace("'n'", "n")
+
+    def _pool(self, states: Tensor, width: int | None) -> Tensor:
         if states.ndim == 2:
             return states
+        if self.words:
+            return arranged(states, self.words)
+        if width is not None:
+            states = states.movedim(width, 1 if states.ndim == 4 else 2)
         if states.ndim == 4:
             return pool_maps(states, self.pooling)
         if self.pooling in ("spatial-mean", "flatten"):

@@ -41,6 +41,10 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
 
     Without a source, the tower, or else the model itself, says which.
     """
+    if options.axes is not None:
+        raise UsageError(
+            f"--axes is for --model file.py:function and --from; of {quoted(options.model)} the axes are known: give --pool"
+        )
     transformers = _import()
     _check_name(options)
     config = _fetch(options.model, transformers.AutoConfig, options.revision)

@@ -23,7 +23,8 @@ class ModelOptions:
 
     `unit` is `item` (one row per text or image) or `word` (one row per word of a text, from its sub-word tokens:
     `subword` mean, first or last). `tower` is `text` or `image`, of models that have both. `tokenizer` and `revision`
-    are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32 whatever it is.
+    are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32 whatever it is. `axes` are
+    the words of `--axes` for what the layers of a torch module put out, instead of `pool`.
     """
 
     model: str
@@ -39,6 +40,7 @@ class ModelOptions:
     tokenizer: str | None = None
     revision: str | None = None
     dtype: str = "float32"
+    axes: str | None = None
 
 
 class Prepared(Protocol):

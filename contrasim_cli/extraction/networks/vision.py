@@ -1,6 +1,7 @@
 """Models of images: one row per image."""
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -185,8 +186,10 @@ def _mean_of(hidden: Sequence[Tensor] | None) -> str:
 def _channels_first(maps: Tensor, pixels: Tensor) -> Tensor:
     """Feature maps with their channels behind the rows, wherever the module has them.
 
-    Inside ConvNeXt's blocks they come last. Of a square image, the two equal sides of the map are its space.
+    Inside ConvNeXt's blocks they come last. The two axes whose lengths are as those of the image are the map's space.
     """
-    square = pixels.shape[2] == pixels.shape[3]
-    last = square and maps.shape[1] == maps.shape[2] != maps.shape[3]
+    of_image, of_first, of_last = (
+        math.log(size[0] / size[1]) for size in (pixels.shape[2:], maps.shape[2:], maps.shape[1:3])
+    )
+    last = abs(of_last - of_image) < abs(of_first - of_image)
     return maps.permute(0, 3, 1, 2) if last else maps

@@ -153,9 +153,10 @@ def test_states_of_patches_alone_have_no_cls_token(tmp_path: Path) -> None:
     )
 
 
-def test_channels_that_come_last_are_not_taken_for_space(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [(16, 16), (16, 32), (32, 16)])
+def test_channels_that_come_last_are_not_taken_for_space(tmp_path: Path, size: tuple[int, int]) -> None:
     folder = tiny.from_config(tmp_path / "convnext", tiny.IMAGE_CONFIGS["convnext"]())
-    pixels = np.random.default_rng(0).random((2, 3, 16, 16)).astype(np.float32)
+    pixels = np.random.default_rng(0).random((2, 3, *size)).astype(np.float32)
     np.save(tmp_path / "i.npy", pixels)
     model, kept = transformers.AutoModel.from_pretrained(folder).eval(), []
     module = model.get_submodule("encoder.stages.0.layers.0.pwconv1")
