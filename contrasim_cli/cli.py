@@ -69,6 +69,9 @@ def main() -> NoReturn:
     except Stopped as stop:
         console.error_line(str(stop) or stop.word)
         code = stop.exit_code
+    except KeyboardInterrupt:  # before Typer is there to take it
+        console.error_line(Interrupted.word)
+        code = Interrupted.exit_code
     except SystemExit as stop:
         if not isinstance(stop.__context__, BrokenPipeError):
             raise

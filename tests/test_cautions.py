@@ -37,6 +37,7 @@ def test_fewer_rows_than_neurons_are_told_once_with_the_remedy(wide: list[Path])
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_that_is_biased_is_warned_of(wide: list[Path], name: str) -> None:
     done = run("baseline", *wide, "--measure", name, "--layers", "m", "--k", "3")
@@ -153,6 +154,7 @@ def test_a_zero_row_is_told_by_its_place_in_the_store(tmp_path: Path) -> None:
 # --- constant layers --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inputs", ["raw", "measures"])
 def test_training_tells_of_layers_whose_rows_are_all_equal(tmp_path: Path, inputs: str) -> None:
     stores = []

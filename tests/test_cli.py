@@ -10,7 +10,7 @@ import pytest
 from helpers import run
 from stores import values, write
 
-from contrasim_cli import errors
+from contrasim_cli import cli, errors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
 from contrasim_cli.version import __version__
 
@@ -66,6 +66,7 @@ def imported(args: Sequence[str]) -> tuple[int, set[str]]:
     return int(line[1]), HEAVY & set(line[2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
     light = "--help" in args or "--list" in args or "--version" in args
@@ -85,6 +86,7 @@ def test_the_module_is_the_same_program() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"contrasim {__version__}\n", "")
 
 
+@pytest.mark.slow
 def test_help_names_every_command_and_option() -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
@@ -273,6 +275,7 @@ def shell(text: str, *args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line, "bash", *map(str, args)], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code", "error"),
     [
@@ -300,3 +303,12 @@ def test_an_unknown_choice_is_one_line_with_the_choices() -> None:
         "",
         "contrasim: error: Invalid value for '--align': 'foo' is not one of 'order', 'ids', 'position'.\n",
     )
+
+
+def test_ctrl_c_before_a_command_begins_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    done = run("baseline")
+    assert (done.code, done.stdout, done.stderr) == (130, "", "contrasim: error: interrupted\n")

@@ -104,6 +104,7 @@ def busy() -> None:
         pass
 
 
+@pytest.mark.slow
 def test_a_child_that_hangs_is_ended_by_the_limit(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     said = told(of_size(tmp_path / "a", 0), busy)

@@ -102,6 +102,7 @@ COMMANDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "tsv", "csv", "json"])
 @pytest.mark.parametrize("args", COMMANDS, ids=lambda args: " ".join(args[:2]))
 def test_no_name_acts(folder: Path, monkeypatch: pytest.MonkeyPatch, args: tuple[str, ...], form: str) -> None:
@@ -135,6 +136,7 @@ def test_what_extract_lists_acts_neither(folder: Path, tmp_path: Path, monkeypat
         assert all(is_harmless(text) for row in lines for text in row)
 
 
+@pytest.mark.slow
 def test_figures_hold_printable_names_and_every_name_of_a_legend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     done = run(
@@ -165,6 +167,7 @@ def encoded(encoding: str, *args: str) -> tuple[int, str]:
     return int(stop.value.code or 0), out.getvalue().decode(encoding)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["table", "tsv", "csv", "json"])
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-16"])
 def test_a_stream_of_any_encoding(folder: Path, monkeypatch: pytest.MonkeyPatch, encoding: str, form: str) -> None:
@@ -199,6 +202,7 @@ for line in {lines!r}:
 """
 
 
+@pytest.mark.slow
 def test_a_path_that_is_no_utf8_in_a_locale_that_is_none(folder: Path, tmp_path: Path) -> None:
     """Every format, figures and the other outputs too; nothing is an internal error."""
     a, b, enc = (os.fsencode(tmp_path) + b"/\xff\xc3\xa9" + name for name in (b"0.h5", b"1.h5", b"enc.pt"))

@@ -37,6 +37,7 @@ def test_there_are_transcripts() -> None:
     assert sum(len(block) for block in transcripts()) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [ROOT / "README.md", *PAGES], ids=lambda page: page.stem)
 def test_transcripts_run_as_written(page: Path, workspace: Path) -> None:
     environment = os.environ | {

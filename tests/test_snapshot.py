@@ -182,6 +182,7 @@ def test_every_moment_of_a_replacement_gives_one_version(tmp_path: Path, kind: s
             assert content(path, kind) in (first, second), number
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", *TABLES])
 def test_a_file_that_is_replaced_all_the_time_is_read_as_one_version(tmp_path: Path, kind: str) -> None:
     """By a process that puts one and then the other in its place; readers never find it damaged."""

@@ -94,20 +94,6 @@ class Match(str, Enum):
     depth = "depth"
 
 
-class Feature(str, Enum):
-    """What is said of a row by its anchors."""
-
-    cosines = "cosines"
-    quantiles = "quantiles"
-    whitened = "whitened"
-    peaks = "peaks"
-    whitened_quantiles = "whitened_quantiles"
-    norms = "norms"
-    neighbours = "neighbours"
-    profile = "profile"
-    spectrum = "spectrum"
-
-
 class Precision(str, Enum):
     """Types of the encoder's matrix products."""
 
@@ -227,23 +213,6 @@ AnchorCount = Annotated[
         show_default=False,
     ),
 ]
-AnchorComponents = Annotated[
-    int | None,
-    typer.Option(
-        "--anchor-components",
-        min=0,
-        help="--inputs anchors: of how many principal components of the anchors rows are told; 0, the default: of all.",
-        show_default=False,
-    ),
-]
-AnchorFeatures = Annotated[
-    list[Feature] | None,
-    typer.Option(
-        "--anchor-feature",
-        help="--inputs anchors: what is said of a row by them; repeat for several; default: all.",
-        show_default=False,
-    ),
-]
 Copies = Annotated[
     int | None,
     typer.Option(
@@ -260,7 +229,7 @@ Members = Annotated[
         min=1,
         max=100,
         help="--inputs anchors, measures: networks side by side (each with anchors of its own), whose scores are averaged; "
-        "default: 3 (layers), 1 (pairs).",
+        "default: 3 (anchors of layers), 4 (measures), 1.",
         show_default=False,
     ),
 ]

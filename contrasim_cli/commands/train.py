@@ -54,8 +54,6 @@ def train(
     patience: r.Patience = None,
     inputs: r.InputsOption = r.RowsIn.raw,
     anchors: r.AnchorCount = None,
-    anchor_components: r.AnchorComponents = None,
-    anchor_feature: r.AnchorFeatures = None,
     copies: r.Copies = None,
     members: r.Members = None,
     measures: r.MeasuresOption = None,
@@ -120,8 +118,6 @@ def train(
         "patience": patience,
         "inputs": inputs.value,
         "n_anchors": anchors,
-        "components": anchor_components,
-        "features": tuple(dict.fromkeys(one.value for one in anchor_feature)) if anchor_feature else None,
         "copies": copies,
         "members": members,
         "standardize": standardize and standardize.value,
@@ -205,8 +201,6 @@ def _check_stacked(
     r.check_measured(recipe, [given["objective"]])
     asked = {
         "--anchors": given["n_anchors"],
-        "--anchor-components": given["components"] is not None,
-        "--anchor-feature": given["features"],
         "--copies": given["copies"] is not None,
         "--path": given["path"],
         "--dim": given["output"] is not None,
@@ -240,8 +234,6 @@ def _check_inputs(inputs: r.RowsIn, given: dict[str, Any], standardize_from: lis
     """Refuse options that go with the other kind of inputs."""
     asked = {
         "--anchors": given["n_anchors"],
-        "--anchor-components": given["components"] is not None,
-        "--anchor-feature": given["features"],
         "--copies": given["copies"] is not None,
         "--members": given["members"],
     }

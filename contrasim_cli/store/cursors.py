@@ -176,7 +176,8 @@ class Texts:
     def _read(self, start: int, stop: int) -> list[str]:
         texts: list[str] = []
         for first, batch in self._reader.batches(start, stop):
-            found = strings(batch.column(0))
+            with clear(self.table.path):  # a place in a dictionary may be beyond its end
+                found = strings(batch.column(0))
             texts += [text for text in found if text is not None]
             if len(texts) < first - start + len(found):
                 row = first + found.index(None)

@@ -70,6 +70,7 @@ def test_the_row_itself_and_its_doubles_are_left_out(tmp_path: Path) -> None:
     assert not {(k, 40 + k) for k in range(10, 20)} & {(k, int(p)) for k in range(40) for p in found[k]}
 
 
+@pytest.mark.slow
 def test_queries_to_which_too_little_is_proposed_are_searched_exactly(tmp_path: Path) -> None:
     """Doubles take every place of what an index proposes."""
     rows = np.concatenate([np.tile(clustered(1, 5), (300, 1)), clustered(30, 5, seed=1)])

@@ -111,6 +111,7 @@ def test_a_better_measure_is_different_in_every_layer() -> None:
     assert numbers(rows[0])["p_holm"] > numbers(rows[0])["p_value"]
 
 
+@pytest.mark.slow
 def test_noise_of_few_batches_is_no_difference() -> None:
     """Trials of one batch are all the same: as many trials as pairs and layers, but no more is known."""
     false_alarms = 0

@@ -91,6 +91,7 @@ def test_the_name_changes_with_the_versions(data: Data, tmp_path: Path, monkeypa
             assert name(data, tmp_path) != usual
 
 
+@pytest.mark.slow
 def test_what_is_there_is_not_trained_again(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = training(tmp_path, objectives=["contrasim", "contrasim_norm", "deepcka"], seeds=[3, 4])
     needed = wanted([TrainingSet("set", data)], asked)

@@ -72,6 +72,7 @@ def views_of(count: int, rows: int, noise: float = 0.4) -> dict[str, Any]:
 
 
 # 30 rows make 7 batches of 4 and one of 2; 29 leave one row out
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [30, 29])
 @pytest.mark.parametrize("chunk", [run.CHUNK_BYTES["cpu"], 1])
 def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
@@ -368,6 +369,7 @@ def nasty(kind: str, rows: int) -> dict[str, Any]:
     return stores
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scales", "offset", "clusters", "constant rows", "duplicates", "float16"])
 def test_scores_equal_the_oracles_on_nasty_rows(tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also with a last batch of 3 rows."""

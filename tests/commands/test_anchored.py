@@ -44,6 +44,7 @@ def results(text: str) -> list[Mapping[str, Any]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["layers", "pairs"])
 def test_an_encoder_of_some_models_serves_others_of_other_widths(task: str, stores: list[Path], tmp_path: Path) -> None:
     encoder = tmp_path / "e.pt"
@@ -133,6 +134,7 @@ def test_training_repeats_and_resumes_bit_for_bit(stores: list[Path], tmp_path: 
     assert (done.code, "already exists, trained with other options or stores" in done.stderr) == (5, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["layers", "pairs"])
 def test_a_stopped_run_goes_on_to_the_same_bits(
     task: str, stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,7 +165,6 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     [
         (["--anchors", "24"], 2, "--anchors goes with --inputs anchors"),
         (["--copies", "0"], 2, "--copies goes with --inputs anchors"),
-        (["--anchor-feature", "norms"], 2, "--anchor-feature goes with --inputs anchors"),
         (["--inputs", "anchors", "--standardize", "center"], 2, "--standardize goes with --inputs raw"),
         (["--inputs", "anchors", "--encoder-per-view"], 2, "--encoder-per-view goes with --inputs raw"),
         (
@@ -213,6 +214,7 @@ def test_inspect_says_what_rows_are_described_by(stores: list[Path], tmp_path: P
 FEW = ["--inputs", "anchors", *SMALL, "--anchors", "12", "--copies", "1"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["pairs", "layers"])
 def test_members_learn_as_they_would_alone(stores: list[Path], tmp_path: Path, task: str) -> None:
     for count in (1, 2, 3):
@@ -230,6 +232,7 @@ def test_members_learn_as_they_would_alone(stores: list[Path], tmp_path: Path, t
         assert not torch.equal(two[f"members.0.{name}"], two[f"members.1.{name}"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [[], ["--validation", "0.2", "--patience", "3"], ["--precision", "bfloat16"]])
 def test_a_score_is_the_mean_of_the_members(stores: list[Path], tmp_path: Path, options: list[str]) -> None:
     whole = tmp_path / "all.pt"

@@ -198,6 +198,7 @@ def test_anchors_of_the_tested_rows_come_from_the_training_stores(
     assert (without.code, without.stderr.count("36 of the encoder's 36 anchor rows are missing")) == (4, 4)
 
 
+@pytest.mark.slow
 def test_anchors_of_each_data_set_are_its_own(models: tuple[list[Path], str], tmp_path: Path) -> None:
     tested, pattern = models
     names = [f"m{k}" for k in range(4)]
@@ -392,6 +393,7 @@ def test_what_cannot_be_is_refused_before_anything_is_trained(
 # --- trials and comparisons -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_files_of_trials_are_compared(views: tuple[list[Path], str], tmp_path: Path) -> None:
     for k in range(2):
         options = [

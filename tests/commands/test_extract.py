@@ -96,6 +96,7 @@ def contents(path: str) -> dict[str, Any]:
         return {name: file["layers"][name][:] for name in file["layers"]}
 
 
+@pytest.mark.slow
 def test_the_stores_of_two_columns_line_up(tmp_path: Path) -> None:
     given = ("--model", "bert", "--text", "s.tsv", "--pool", "cls", "--store-dtype", "float16")
     result = run("extract", *given, "--column", "en", "--column", "de", "-o", tmp_path / "{column}.h5")
@@ -532,6 +533,7 @@ def uninterrupted(home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return contents(str(output))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shards", [1, 13, 30])
 def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path: Path, uninterrupted: dict[str, Any], shards: int) -> None:
     output = tmp_path / "o.h5"
@@ -547,6 +549,7 @@ def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path: Path, uninterrupted: 
     assert os.listdir(tmp_path) == ["o.h5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_stopped_run_says_how_to_go_on(
     tmp_path: Path, uninterrupted: dict[str, Any], number: signal.Signals, code: int
@@ -568,6 +571,7 @@ def test_a_stopped_run_says_how_to_go_on(
         np.testing.assert_array_equal(found[name], rows)
 
 
+@pytest.mark.slow
 def test_resume_of_other_options_is_refused(tmp_path: Path) -> None:
     output = tmp_path / "o.h5"
     process = start(output)

@@ -53,7 +53,8 @@ def test_json_says_where_a_store_comes_from(bad: Path) -> None:
     assert (about["kind"], about["ids"], about["model"]) == ("contrasim store", "given", "m")
 
 
-def test_a_table_shows_layers_and_facts(bad: Path) -> None:
+def test_a_table_shows_layers_and_facts(bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
     out = run("inspect", bad, "--format", "table").stdout
     for word in ("second", "float16", "contrasim store", "given", "model"):
         assert word in out

@@ -65,6 +65,7 @@ def scores(*arguments):
     return json.loads(contrasim("score", *arguments, "--format", "json").stdout)["results"]
 
 
+@pytest.mark.slow
 def test_an_encoder_of_measures_scores_models_of_any_width(trained, stores, tmp_path):
     wide = write(tmp_path / "wide.h5", 9, width=20)
     found = scores(stores[2], wide, "--encoder", trained)
@@ -122,6 +123,7 @@ def test_layers_one_by_one_are_the_calibrated_mean(trained, stores):
     assert row["score"] == pytest.approx(gain * row["calibrated"], rel=0.2)  # members differ a little
 
 
+@pytest.mark.slow
 def test_training_repeats_bit_for_bit(trained, stores, tmp_path):
     again, other = tmp_path / "again.pt", tmp_path / "other.pt"
     train(again, stores[:2])
@@ -130,6 +132,7 @@ def test_training_repeats_bit_for_bit(trained, stores, tmp_path):
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_weights(trained, stores, tmp_path):
     whole, stopped = tmp_path / "whole.pt", tmp_path / "stopped.pt"
     train(whole, stores[:2], "--epochs", "2", "--force")
@@ -142,6 +145,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(trained, stores, tmp_path):
     assert digests[0] == digests[1]
 
 
+@pytest.mark.slow
 def test_models_of_other_depths_correspond_by_relative_depth(stores, tmp_path):
     deep = write(tmp_path / "deep.h5", 7, layers=7)
     refused = train(tmp_path / "e.pt", [stores[0], deep])
@@ -150,6 +154,7 @@ def test_models_of_other_depths_correspond_by_relative_depth(stores, tmp_path):
     assert train(tmp_path / "e.pt", [stores[0], deep], "--match", "depth").code == 0
 
 
+@pytest.mark.slow
 def test_stores_of_other_rows_are_pairs_among_themselves(stores, tmp_path):
     others = [write(tmp_path / f"n{seed}.h5", seed, rows=80, ids="other") for seed in (11, 12)]
     run = train(tmp_path / "e.pt", [*stores[:2], *others])
@@ -160,6 +165,7 @@ def test_stores_of_other_rows_are_pairs_among_themselves(stores, tmp_path):
     assert "no other store has its rows" in alone.stderr
 
 
+@pytest.mark.slow
 def test_stores_of_one_layer_work(trained, stores, tmp_path):
     assert train(tmp_path / "e.pt", stores[:2], "--layers", "-1").code == 0
 
@@ -215,6 +221,7 @@ def test_universal_is_small_and_of_the_measures_that_it_says():
     assert "procrustes_size_shape" not in encoders.load(universal.SCALE_FREE_FILE).config.measures
 
 
+@pytest.mark.slow
 def test_bench_layers_shows_it_unless_measures_alone_are_asked_for(stores, trained):
     def measures(*more):
         run = contrasim("bench", "layers", *stores, "--format", "tsv", *more)
@@ -233,6 +240,7 @@ def test_inspect_tells_how_it_was_tested():
     assert "left out vit, test, seed" in run.stdout
 
 
+@pytest.mark.slow
 def test_training_starts_from_it(stores, tmp_path):
     path = tmp_path / "e.pt"
     run = contrasim("train", *stores[:2], "--task", "layers", "--inputs", "measures", "--epochs", "1", "-o", path)
@@ -257,6 +265,7 @@ def test_universal_is_sane(name):
     assert "\tok" in run.stdout
 
 
+@pytest.mark.slow
 def test_bench_trains_encoders_of_measures(stores, tmp_path):
     folder, out = tmp_path / "enc", tmp_path / "over.pt"
     trains = [word for store in stores[:2] for word in ("--train", store)]

@@ -64,6 +64,7 @@ def assert_same(one: str, other: str) -> None:
             assert x == (y if isinstance(y, str) else pytest.approx(y, rel=1e-6, abs=1e-9))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_baseline_with_intervals_and_shuffles(
     stores: list[Path], layers: list[dict[str, Any]], tmp_path: Path, how: str
@@ -82,6 +83,7 @@ def test_baseline_with_intervals_and_shuffles(
     assert_same(streamed.stdout, run("baseline", *standard, "-q", "--measure", "cosine", "--measure", "cca").stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOWS)
 def test_score_standardises_as_the_encoder_was_trained(
     stores: list[Path], layers: list[dict[str, Any]], tmp_path: Path, how: str
@@ -131,6 +133,7 @@ def test_rows_that_are_dropped_count_for_nothing(layers: list[dict[str, Any]], t
     assert_same(done.stdout, run("baseline", *standard, "--measure", "cosine").stdout)
 
 
+@pytest.mark.slow
 def test_statistics_from_other_stores_in_the_order_of_the_stores(
     stores: list[Path], layers: list[dict[str, Any]], tmp_path: Path
 ) -> None:

@@ -258,6 +258,7 @@ def test_other_options_and_other_data_are_not_resumed(
     )
 
 
+@pytest.mark.slow
 def test_the_state_of_a_stopped_run_is_not_written_over_unasked(
     stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +300,7 @@ def test_a_damaged_state_is_refused(stores: list[Path], tmp_path: Path) -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_leaves_no_output_or_a_complete_one(stores: list[Path], tmp_path: Path) -> None:
     """One real process, killed between two saves, and resumed."""
     output, whole = tmp_path / "e.pt", tmp_path / "whole.pt"

@@ -51,6 +51,7 @@ def pair(seed: int, rows: int, signal: float = 1.0, width: int = 3) -> tuple[Mat
     return x, signal * x + rng.normal(size=(rows, width))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rows", "widths", "budget"), [
     (40, (7, 7), LARGE), (12, (14, 14), LARGE), (24, (5, 60), LARGE), (40, (7, 7), 120_000)
 ])  # fmt: skip
@@ -94,6 +95,7 @@ def test_row_wise_intervals_equal_those_of_row_values(tmp_path: Path) -> None:
     assert cell.ci_high == pytest.approx(values.mean() + error, abs=0.1 * error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [400, 100])
 def test_intervals_hold_the_truth_of_many_rows_about_as_often_as_promised(tmp_path: Path, rows: int) -> None:
     """All rows, and a subset of a quarter of them."""
@@ -119,6 +121,7 @@ def _population_cka(noise: Matrix) -> float:
     return float(len(noise) / np.sqrt(len(noise)) / np.linalg.norm(1 + noise))
 
 
+@pytest.mark.slow
 def test_p_values_are_even_without_a_relation_and_small_with_one(tmp_path: Path) -> None:
     names = ["dot", "cka", "cca", "procrustes", "mutual_knn"]
     even: dict[str, list[float]] = {name: [] for name in names}
@@ -140,6 +143,7 @@ def test_p_values_are_even_without_a_relation_and_small_with_one(tmp_path: Path)
         assert cell.z_score > 3, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(set(MEASURES) - set(BLIND) - {"permutation_procrustes", "hard_match"}))
 def test_a_layer_and_itself_are_significantly_similar_in_each_measures_own_direction(tmp_path: Path, name: str) -> None:
     x, _ = pair(2, 30)
@@ -297,6 +301,7 @@ def test_tables_show_intervals_where_they_fit() -> None:
     assert "p_value" not in long
 
 
+@pytest.mark.slow
 def test_the_number_of_threads_changes_no_digit_that_is_promised(tmp_path: Path) -> None:
     """README promises five; sums in other orders round otherwise. z-scores are differences, those of unrelated layers near 0."""
     stores = made.related(2, 2, 400, (160, 160))

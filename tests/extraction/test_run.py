@@ -120,6 +120,7 @@ def test_a_shard_takes_at_most_a_quarter_of_the_memory() -> None:
     assert shard_size(1, 2**40) == 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", range(1, 15))
 def test_a_stopped_run_leaves_no_output_and_goes_on(
     source: Source, run: RunOptions, tmp_path: Path, stop_at: int

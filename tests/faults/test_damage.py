@@ -23,6 +23,7 @@ MANY = {
 FEW = 12  # of every other kind of file and of damage
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_damaged_files_are_refused_or_read_as_they_were(
     warm: Warm, tmp_path: Path, long: bool, name: str, figures: Figures

@@ -49,6 +49,7 @@ def leftovers(folder: Path) -> list[Path]:
     return list(folder.glob("**/.*.tmp"))
 
 
+@pytest.mark.slow
 def test_errors_at_operations_on_files(warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures) -> None:
     """Every operation fails once in the long run; some of each command do in the short one."""
     chance, folder = random.Random(0), tmp_path / "work"
@@ -69,6 +70,7 @@ def test_errors_at_operations_on_files(warm: Warm, inputs: Path, tmp_path: Path,
             check_end(warm, command, inputs, folder, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_a_file_size_limit(warm: Warm, inputs: Path, tmp_path: Path, long: bool, command: Command) -> None:
     """As a quota is: every file may have so many bytes."""
@@ -104,6 +106,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
 def test_a_full_disk(warm: Warm, inputs: Path, tmp_path: Path, command: Command) -> None:
     folder = tmp_path / "disk"
@@ -170,6 +173,7 @@ def test_a_folder_that_is_not_there(warm: Warm, inputs: Path, tmp_path: Path, co
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", [False, True], ids=["", "--force"])
 @pytest.mark.parametrize("command", ONE_OF_EACH, ids=lambda command: command.name)
 def test_two_runs_write_one_output(

@@ -153,6 +153,7 @@ def check_store(path: Path, written: dict[str, np.ndarray]) -> None:
             np.testing.assert_array_equal(rows, written[keys[0]].astype(rows.dtype))
 
 
+@pytest.mark.slow
 def test_stores_of_any_structure(tmp_path: Path, long: bool, figures: Figures) -> None:
     def one(own: bool, attrs: dict[str, Any], members: dict[str, Any]) -> None:
         check_store(tmp_path / "a.h5", build(tmp_path / "a.h5", own, attrs, members))
@@ -360,6 +361,7 @@ def lines(draw: st.DrawFn) -> list[str]:
     return words
 
 
+@pytest.mark.slow
 def test_command_lines_of_any_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, long: bool, figures: Figures
 ) -> None:

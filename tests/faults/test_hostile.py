@@ -411,6 +411,7 @@ def check_refused(warm: Warm, folder: Path, trace: Path, *args: str) -> None:
     assert not trace.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", STORES.values(), ids=STORES)
 def test_a_hostile_store_is_refused(warm: Warm, tmp_path: Path, make: Make) -> None:
     write(tmp_path / "a.h5", {"x": values()})
@@ -418,6 +419,7 @@ def test_a_hostile_store_is_refused(warm: Warm, tmp_path: Path, make: Make) -> N
     check_refused(warm, tmp_path, tmp_path / "trace", "baseline", "a.h5", "h")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [encoder_payload, encoder_claim, pt_bomb, script, bare_pickle, old_torch, tensors_and_payload, npz_bomb, npz_lie],
@@ -455,6 +457,7 @@ def test_the_payload_of_a_program_does_work(tmp_path: Path) -> None:
     assert (tmp_path / "trace").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [npz_bomb, npz_bomb_of_ids], ids=lambda make: make.__name__)
 @pytest.mark.parametrize(
     "args", [("baseline", "a.h5", "h"), ("extract", "--from", "h", "-o", "o.h5")], ids=lambda args: args[0]

@@ -54,6 +54,7 @@ def killed(warm: Warm, args: tuple[str, ...], folder: Path, seconds: float) -> E
     return process.wait()
 
 
+@pytest.mark.slow
 def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures) -> None:
     """Each run is killed, and up to three times while it is resumed."""
     chance, kills, folder = random.Random(0), 0, tmp_path / "work"
@@ -76,6 +77,7 @@ def test_kills_at_random_moments(warm: Warm, inputs: Path, tmp_path: Path, long:
             break
 
 
+@pytest.mark.slow
 def test_kills_at_every_operation_on_a_file(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures
 ) -> None:
@@ -93,6 +95,7 @@ def test_kills_at_every_operation_on_a_file(
             check_end(warm, command, inputs, folder, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [COMMANDS[0], COMMANDS[2]], ids=lambda command: command.name)
 def test_kills_of_the_program_itself(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, command: Command

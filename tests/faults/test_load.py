@@ -41,6 +41,7 @@ def replace_for_ever(folder: Path, stores: dict[str, list[Path]], stopped: threa
         time.sleep(PAUSE)
 
 
+@pytest.mark.slow
 def test_scores_of_stores_that_are_replaced(warm: Warm, tmp_path: Path, long: bool, figures: Figures) -> None:
     """Each belongs to one version of each store."""
     folder, stores = tmp_path / "work", versions(tmp_path / "versions")

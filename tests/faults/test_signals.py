@@ -31,6 +31,7 @@ def check_stop(command: Command, number: int, ended: Ended, folder: Path) -> Non
     assert not list(folder.glob("**/.*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=WORDS.get)
 def test_signals_at_random_moments(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, number: int
@@ -48,6 +49,7 @@ def test_signals_at_random_moments(
         check_end(warm, command, inputs, folder, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", CODES, ids=WORDS.get)
 def test_signals_at_operations_on_files(
     warm: Warm, inputs: Path, tmp_path: Path, long: bool, figures: Figures, number: int

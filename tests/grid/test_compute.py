@@ -187,6 +187,7 @@ def matrices_before_float64_is_left(name: str, case: str) -> bool:
     return "float64" in case and "scale" in case and name in MOMENTS and name not in WHITENED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", nasty())
 @pytest.mark.parametrize("form", ["in memory", "streamed", "features", "gram"])
 def test_every_form_agrees_with_whole_layers(
@@ -259,6 +260,7 @@ def test_reading_again_is_counted(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*BY_PAIRS, "uniformity_difference"])
 @pytest.mark.parametrize("n_rows", [1, 2, 3, 90])
 def test_tiles_of_pairs_equal_whole_matrices(
@@ -277,6 +279,7 @@ def test_tiles_of_pairs_equal_whole_matrices(
 RSA = [(rsm, how) for rsm in ("pearson", "cosine", "euclidean") for how in ("spearman", "pearson", "cosine")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rsm", "how"), RSA)
 def test_every_kind_of_rsa_in_tiles(tmp_path: Path, rsm: str, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "TILE_SIDE", 16)
@@ -317,6 +320,7 @@ def test_the_cheaper_way_is_chosen(tmp_path: Path) -> None:
         assert energies.gram_is_cheaper(whole) == gram
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [LARGE, SMALL])
 def test_many_small_blocks_equal_one_block(tmp_path: Path, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     both = views(tmp_path, *made.related(2, 2, 1000, (7, 9)))
@@ -337,6 +341,7 @@ def drifting(n: int, width: int) -> Layers:
     return layers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", [LARGE, SMALL])
 @pytest.mark.parametrize("block_bytes", [1, 1 << 28])
 def test_rows_whose_mean_drifts_lose_nothing(
@@ -401,6 +406,7 @@ def test_unequal_widths_are_left_empty_with_a_warning(tmp_path: Path, messages: 
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in STREAMED if "no variance" in MEASURES[name].undefined])
 @pytest.mark.parametrize("budget", [LARGE, SMALL])
 def test_a_constant_layer_is_left_empty_with_a_warning(
@@ -472,6 +478,7 @@ def peak(folder: Path, n_rows: int) -> tuple[int, int]:
     return before, at_peak
 
 
+@pytest.mark.slow
 def test_memory_does_not_depend_on_the_number_of_rows(tmp_path: Path) -> None:
     """Four layers of 100,000 rows are 100 MB in float32, what they are read into."""
     (_, few), (before, many) = peak(tmp_path, 20_000), peak(tmp_path, 100_000)

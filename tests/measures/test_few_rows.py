@@ -7,8 +7,8 @@ import pytest
 import torch
 from oracles import Array
 
-from contrasim_cli.measures import MEASURES, Options, load
-from contrasim_cli.measures.protocol import similarity
+from contrasim_cli.measures import MEASURES, Options
+from contrasim_cli.measures.load import load, similarity
 from contrasim_cli.scoring import closed_form
 
 FEW, MANY, WIDTH = 24, 1200, 96

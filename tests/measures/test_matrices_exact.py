@@ -75,6 +75,7 @@ def exact(score: float, expected: float, case: str) -> None:
     assert score == pytest.approx(expected, rel=tolerance, abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", NAMES)
 def test_score_equals_the_oracle(name: str, case: str) -> None:
@@ -101,6 +102,7 @@ def options(chosen: dict[str, Any]) -> Options:
     return dataclasses.replace(Options(), **{OPTION.get(key, key): value for key, value in chosen.items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chosen"), SETTINGS, ids=str)
 def test_options_are_honoured(name: str, chosen: dict[str, Any]) -> None:
     oracle = getattr(oracles, name)
@@ -121,6 +123,7 @@ def integers(n: int) -> st.SearchStrategy[Array]:
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.data())
 def test_degenerate_matrices(data: st.DataObject) -> None:
@@ -269,6 +272,7 @@ def batch(n: int, p: int, seed: int) -> torch.Tensor:
 SMALL = Options(k=3, minibatch=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(("n", "p", "q"), [(16, 4, 3), (8, 12, 9), (10, 4, 20)])
 @pytest.mark.parametrize("tile", [1, distances.TILE])

@@ -97,6 +97,7 @@ def test_invariances_are_known_and_complete(name: str) -> None:
     assert all(weaker in claimed for strong in claimed for weaker in IMPLIED.get(strong, ()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 @pytest.mark.parametrize("what", INVARIANCES)
 def test_invariances_are_those_of_the_registry(name: str, what: str) -> None:

@@ -61,6 +61,7 @@ def bench(
     return Results("bench", BenchRow, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("suffix", "magic"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF"), (".PNG", b"\x89PNG")]
 )
@@ -193,6 +194,7 @@ def figures() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", figures())
 def test_letters_can_be_read_in_print(tmp_path: Path, name: str) -> None:
     made: list[Any] = []
@@ -217,6 +219,7 @@ def test_lines_and_bars_differ_in_more_than_colour() -> None:
         assert abs(grey(one["facecolor"]) - grey(other["facecolor"])) > 25
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_same_results_are_the_same_bytes(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
@@ -273,6 +276,7 @@ def test_names_are_no_mathematics(tmp_path: Path) -> None:
         assert f">{name}<" in drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "results",
     [

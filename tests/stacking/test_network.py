@@ -104,6 +104,7 @@ def accuracy(made: GridNetwork, shuffled: bool = False) -> float:
     return float(np.mean(right))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["supcon", "contrasim"])
 def test_it_learns_what_no_single_measure_tells(objective):
     made = learned(objective)

@@ -241,6 +241,7 @@ def test_nothing_left(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_two_hundred_thousand_ids_take_no_time() -> None:
     ids = [f"id {k}" for k in range(200_000)]
     order = np.random.default_rng(0).permutation(len(ids))

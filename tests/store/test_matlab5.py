@@ -121,6 +121,7 @@ def test_a_variable_that_takes_more_memory_than_there_is_is_refused(tmp_path: Pa
         read_matlab(Snapshot(tmp_path / "a.mat"), 7_999_999)
 
 
+@pytest.mark.slow
 def test_a_struct_that_unpacks_to_more_than_its_file_can_hold_is_refused(tmp_path: Path) -> None:
     io.savemat(tmp_path / "a.mat", {"x": {"y": np.zeros((1 << 12, 1 << 13))}}, do_compression=True)
     assert refusal(tmp_path / "a.mat") == (

@@ -60,6 +60,7 @@ def check_same(path: Path, found: Store) -> None:
     alone.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit", "count"), [(16, 40), (64, 300)])
 def test_three_hundred_stores_with_few_descriptors(warm: Warm, tmp_path: Path, limit: int, count: int) -> None:
     for k in range(8):
@@ -89,6 +90,7 @@ def test_a_limit_that_leaves_no_room_is_named(warm: Warm, tmp_path: Path, room: 
     assert done.code if room < 2 else room < 7 or not done.code, done
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few")
 def test_every_kind_is_opened_again(tmp_path: Path) -> None:
     kinds = [

@@ -144,6 +144,7 @@ def test_what_is_missing_is_nan(tmp_path: Path, save: Save) -> None:
     assert found.passed == {"when": "of type date32[day]", "both": "of type struct<x: int64>"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", SAVE)
 @settings(max_examples=15, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, ROWS), st.integers(0, ROWS)), min_size=1, max_size=6))
@@ -305,6 +306,7 @@ def test_a_file_that_lacks_batches_is_refused(tmp_path: Path) -> None:
 # what takes more memory than a file of its size is given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [parquet.write_table, feather.write_feather])
 def test_a_long_text_that_repeats_is_held_once(tmp_path: Path, write: Callable[..., None]) -> None:
     long = pa.DictionaryArray.from_arrays(np.zeros(20_000, np.int32), ["x" * (1 << 20)])  # 20 GB, each by itself

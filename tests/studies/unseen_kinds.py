@@ -72,11 +72,6 @@ MORE = {one.__name__: one for one in (kernels, ranks, whitened_ranks, distances)
 PER_ROW = ("cosines", "quantiles", "whitened", "peaks", "whitened_quantiles", "norms", "neighbours")
 
 
-def told(*names: str) -> list[object]:
-    """Options for encoders of these features alone."""
-    return list(itertools.chain.from_iterable(("--anchor-feature", name) for name in names))
-
-
 def with_features(*names: str) -> Changed:
     """Features that are not the program's own; all of the program's, unless some are taken out by `-name`."""
     out = {name[1:] for name in names if name.startswith("-")}
@@ -88,6 +83,11 @@ def with_features(*names: str) -> Changed:
             yield
 
     return changed
+
+
+def only(*names: str) -> Changed:
+    """Encoders of these of the program's features alone."""
+    return with_features(*(f"-{name}" for name in FEATURES if name not in names))
 
 
 # --- which anchors ------------------------------------------------------------------------------------------------------
@@ -190,13 +190,10 @@ KINDS: dict[str, tuple[list[object], Changed]] = {
     "raw": ([], AS_IT_IS),
     "anchors": ([], AS_IT_IS),
     "one member": (["--members", 1], AS_IT_IS),
-    "rows alone": (told(*PER_ROW), AS_IT_IS),
-    "cosines alone": (told("cosines"), AS_IT_IS),
-    "layers alone": (told("profile", "spectrum"), AS_IT_IS),
-    "whatever the anchors' order": (
-        told("quantiles", "whitened_quantiles", "norms", "neighbours", "spectrum"),
-        AS_IT_IS,
-    ),
+    "rows alone": ([], only(*PER_ROW)),
+    "cosines alone": ([], only("cosines")),
+    "layers alone": ([], only("profile", "spectrum")),
+    "whatever the anchors' order": ([], only("quantiles", "whitened_quantiles", "norms", "neighbours", "spectrum")),
     "one member, kernels too": (["--members", 1], with_features("kernels")),
     "one member, ranks for cosines": (["--members", 1], with_features("ranks", "-cosines")),
     "one member, neurons cut": (["--members", 1], cut),
@@ -206,8 +203,6 @@ KINDS: dict[str, tuple[list[object], Changed]] = {
     "ranks for cosines": ([], with_features("ranks", "-cosines")),
     "whitened ranks for cosines": ([], with_features("whitened_ranks", "-whitened", "-peaks")),
     "distances for cosines": ([], with_features("distances", "-cosines")),
-    "24 components": (["--anchor-components", 24], AS_IT_IS),
-    "48 components": (["--anchor-components", 48], AS_IT_IS),
     "64 anchors": (["--anchors", 64], AS_IT_IS),
     "256 anchors": (["--anchors", 256], AS_IT_IS),
     "by farthest point": ([], chosen_by(by_farthest_point)),
@@ -215,7 +210,6 @@ KINDS: dict[str, tuple[list[object], Changed]] = {
     "no copies": (["--copies", 0], AS_IT_IS),
     "three copies": (["--copies", 3], AS_IT_IS),
     "neurons cut": ([], cut),
-    "neurons cut, 48 components": (["--anchor-components", 48], cut),
     "one member, features dropped": (["--members", 1], families_dropped(0.2)),
     "wider": (["--hidden", 1024, "--hidden", 512], AS_IT_IS),
     "six epochs": (["--epochs", 6], AS_IT_IS),

@@ -320,6 +320,7 @@ def expected_loss(items: np.ndarray[Any, Any], options: Config, shape: tuple[int
     return float(loss(flat, anchors, options.temperature, options.similarity))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "side", "widths"),
     [
@@ -576,6 +577,7 @@ def interrupted(
 
 
 # 50 rows in batches of 16 and three layers are 12 steps an epoch
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 5, 11, 12, 13, 20, 23])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_goes_on_to_the_same_bits(data: Data, tmp_path: Path, step: int, number: int) -> None:
@@ -689,6 +691,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["layers", "pairs"])
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_repeats_bit_for_bit_through_kills_at_any_step(
@@ -769,6 +772,7 @@ def test_validation_is_of_rows_that_are_never_trained_on(data: Data, task: str) 
     assert state.curves["validation_accuracy"] == pytest.approx([np.mean(right)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["layers", "pairs"])
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_reduced_precision_learns_the_same(data: Data, task: str, precision: str) -> None:

@@ -60,6 +60,7 @@ def slow(layers: list[Any], shrinkage: float, rows: Any) -> Any:
     return vectors @ np.diag(values**-0.5) @ vectors.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 3])
 @pytest.mark.parametrize("validation", [0.0, 0.3])
 def test_maps_are_those_of_a_slow_oracle(tmp_path: Path, count: int, validation: float) -> None:
@@ -188,6 +189,7 @@ def stores_of(folder: Path, layers: list[dict[str, Any]]) -> list[Path]:
     return [made.store(folder / f"{name}.h5", one) for name, one in zip("ab", layers, strict=True)]
 
 
+@pytest.mark.slow
 def test_an_encoder_scores_by_its_maps(tmp_path: Path) -> None:
     layers = apart()
     stores, encoder = stores_of(tmp_path, layers), tmp_path / "e.pt"
@@ -249,6 +251,7 @@ def test_what_does_not_go_together_is_refused(tmp_path: Path, options: list[str]
     assert not (tmp_path / "e.pt").exists()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stores = stores_of(tmp_path, apart())
     options = [*TRAIN, "--standardize", "within", "--shrinkage", "0.2"]

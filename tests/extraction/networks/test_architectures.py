@@ -61,6 +61,7 @@ def text_states(model: Any, tokenizer: Any, text: str) -> list[torch.Tensor]:
         return [state[0] for state in model(**inputs, output_hidden_states=True).hidden_states]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", tiny.TEXT_CONFIGS)
 def test_of_a_text(kind: str, folder_of: Callable[[str], Path], lines: Path) -> None:
     folder = folder_of(kind)
@@ -145,6 +146,7 @@ def test_without_a_cls_token_cls_is_refused(
     assert str(caught.value) == f"{folder_of(kind).name} has no CLS token; give --pool {pool}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [*tiny.TEXT_CONFIGS, *tiny.IMAGE_CONFIGS])
 def test_random_weights_are_made_from_the_seed(
     kind: str, folder_of: Callable[[str], Path], lines: Path, tmp_path: Path

@@ -58,6 +58,7 @@ def embedding(features: Any) -> torch.Tensor:
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", ["cls", "mean", "last", "max"])
 @pytest.mark.parametrize("size", [1, 64])
 def test_texts_go_to_the_text_tower(folder: Path, lines: Path, pool: str, size: int) -> None:

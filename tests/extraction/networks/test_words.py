@@ -72,6 +72,7 @@ def slow(model: Any, tokenizer: Any, text: str, how: str, ids: list[int] | None 
     return [torch.stack([choose(state[0, tokens]) for tokens in word_tokens(tokenizer, words)]) for state in hidden]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", SUBWORDS)
 @pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize("side", ["left", "right"])

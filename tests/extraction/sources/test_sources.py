@@ -302,6 +302,7 @@ def test_rows_of_archives_are_read_as_they_are_chosen(tmp_path: Path, save: Call
     assert isinstance(whole[0], np.memmap) == (save is np.savez)
 
 
+@pytest.mark.slow
 def test_a_large_archive_does_not_come_into_memory(tmp_path: Path) -> None:
     bits = (
         np.random.default_rng(0).integers(0, 2, (40_000, 250)).astype(np.float64)
@@ -419,6 +420,7 @@ def empty_png(path: Path, side: int, colours: bool) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("error")
 def test_an_image_that_does_not_fit_into_memory_is_refused(tmp_path: Path) -> None:
     picture(tmp_path / "in" / "b.png")
