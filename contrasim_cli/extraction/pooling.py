@@ -74,7 +74,9 @@ def pool_patches(states: Tensor, extra: int, how: str) -> Tensor:
 
 
 def pool_maps(maps: Tensor, how: str) -> Tensor:
-    """One row per feature map [n, channels, height, width]: the mean of every channel, or all of it for `flatten`."""
+    """One row per feature map [n, channels, height, width]: all of it for `flatten`, each channel's `max`, or else its mean."""
+    if how == "max":
+        return maps.amax(dim=(2, 3))
     return maps.flatten(1) if how == "flatten" else spatial_mean(maps)
 
 

@@ -287,6 +287,8 @@ class ModuleNetwork:
         """A layer's output, or that nothing says which of its axes is the width, which is kept for `rows`."""
         if isinstance(states, str) or states.ndim == 2 or self.words or self.pooling == "flatten":
             return states
+        if states.ndim == 4 and self.pooling in ("cls", "last"):
+            return f"layer {quoted(name)} puts out maps, which have no {self.pooling} token; give --pool mean, max or flatten"
         axis = self.width_axes[name] = width_axis(name, states, parts)
         if axis is not None:
             return states

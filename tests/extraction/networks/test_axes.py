@@ -188,6 +188,24 @@ def stored(layer: str) -> np.ndarray:
     return np.asarray(open_store(Path("o.h5")).layers[layer].array[0:7])
 
 
+@pytest.mark.parametrize(("function", "layer", "axes"), [("residual", "conv", FIRST), ("windows", "norm", LAST)])
+def test_the_largest_of_a_map_is_not_its_mean(folder: Path, function: str, layer: str, axes: tuple[int, int]) -> None:
+    assert extract(function, "--layers", layer, "--pool", "max", arrays="images.npy").code == 0
+    network = load(ModelOptions(f"{folder}/axis_nets.py:{function}"), array_source(folder / "images.npy"))
+    expected = outputs(network.module, [layer], "images.npy")[layer].amax(axes)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(stored(layer), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("pool", ["cls", "last"])
+def test_maps_have_no_tokens(folder: Path, pool: str) -> None:
+    done = extract("residual", "--layers", "conv", "--pool", pool, arrays="images.npy")
+    assert (done.code, done.stderr) == (
+        2,
+        f"contrasim: error: axis_nets.py:residual: layer conv puts out maps, which have no {pool} token; give --pool mean, max or "
+        "flatten; choose others with --layers\n",
+    )
+
+
 @pytest.mark.parametrize(
     ("function", "arrays", "shape", "words"),
     [
