@@ -13,8 +13,8 @@ import torch
 from helpers import run
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.confidence import SHUFFLE
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.seeds import CONFIDENCE_SHUFFLE as SHUFFLE
 
 COLUMNS = ["calibrated", "null_z", "null_p"]
 
