@@ -15,6 +15,7 @@ distribution (Kolmogorov and Smirnov). `same layer`: z of the cells on the diago
 
 import argparse
 import itertools
+import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from contrasim_cli.store import View, open_store
 
 Rows = dict[str, Any]
 CLEAR = 5.0
+COUNTER = itertools.count()
 
 
 def read(path: Path, rows: int) -> Rows:
@@ -42,7 +44,8 @@ def read(path: Path, rows: int) -> Rows:
 
 
 def write(path: Path, layers: Rows) -> View:
-    """A store of these layers, opened."""
+    """A store of these layers in a new file, opened."""
+    path = path.with_stem(f"{path.stem}{next(COUNTER)}")
     with h5py.File(path, "w") as file:
         file.attrs.update(format="contrasim-activations", format_version=1, complete=True)
         for k, (name, values) in enumerate(layers.items()):
@@ -94,6 +97,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--draws", type=int, default=3)
     options = parser.parse_args()
+    logging.getLogger("contrasim_cli").setLevel(logging.ERROR)  # that rows are unrelated is warned of
     (scorer,) = learned([options.encoder])
     rng = np.random.default_rng(0)
     changes: dict[str, Callable[[Rows, np.random.Generator], Rows]] = {"shuffled": shuffled, "Gaussian": gaussian}
