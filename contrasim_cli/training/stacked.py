@@ -24,6 +24,7 @@ from contrasim_cli.grid.stacked import stacks
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import discard, sweep
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.recipes import MEASURED_LR, TUNED_LR
 from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import blind, identity
 from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
@@ -76,8 +77,12 @@ def starting(asked: str | None, measures: tuple[str, ...]) -> Checkpoint | None:
 
 
 def configuration(parts: Mapping[str, Any], measures: tuple[str, ...], start: Checkpoint | None) -> Config:
-    """The configuration of an encoder of measures; `parts` is a recipe with what was given instead."""
+    """The configuration of an encoder of measures; `parts` is a recipe with what was given instead.
+
+    Without `lr` in it, the learning rate depends on whether training begins with another encoder's weights.
+    """
     kept = {name: value for name, value in parts.items() if name not in _OF_ROWS} | {"blind": blind(measures)}
+    kept.setdefault("lr", MEASURED_LR if start is None else TUNED_LR)
     if start is not None:
         kept |= {name: getattr(start.config, name) for name in ("hidden", "members", "blind")}
     return Config(task="layers", widths=(), measures=measures, **kept)

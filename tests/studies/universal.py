@@ -30,7 +30,7 @@ from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.grid import Grid, Plan, layer_grids
 from contrasim_cli.grid.stacked import sized, taken
 from contrasim_cli.measures import MEASURES
-from contrasim_cli.recipes import MEASURED
+from contrasim_cli.recipes import MEASURED, MEASURED_LR, TUNED_LR
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import SCALE_FREE, SCALED, blind, identity
@@ -108,7 +108,7 @@ def kind(key: Key) -> str:
 
 def configuration(names: Sequence[str], seed: int, **changed: Any) -> Config:
     """The recipe of `train --inputs measures`, with more steps."""
-    parts = MEASURED | {"epochs": 6, "members": 2} | changed
+    parts = MEASURED | {"lr": MEASURED_LR, "epochs": 6, "members": 2} | changed
     return Config(
         task="layers", widths=(), inputs="measures", measures=tuple(names), blind=blind(names), seed=seed, **parts
     )
@@ -266,7 +266,7 @@ def own(folder: Path, grids: Grids, zoos: Iterable[str], seeds: int) -> None:
         for count, data in itertools.product(OWN, DATA):
             first = {f"s{k}" for k in range(count)}
             few = {key: grid for key, grid in learned_on.items() if set(key[2:]) <= first}
-            made = [train(few, replace(one.config, epochs=4), one) for one in starts]
+            made = [train(few, replace(one.config, epochs=4, lr=TUNED_LR), one) for one in starts]
             every = compute(folder, zoo, data, SCALED, seeds=MOST)
             taken = {f"s{k}" for k in range(max(OWN))}
             tested = {key: grid for key, grid in every.items() if kind(key) == "seed" and not set(key[2:]) & taken}
