@@ -47,9 +47,7 @@ def warn_few_rows(
     groups: dict[tuple[int, bool, int], list[tuple[Scorer, list[Compared]]]] = {}
     for scorer in scorers:
         rows = min(n_rows, max_rows or n_rows) if scorer.entry.quadratic else n_rows
-        wide = (
-            [layer for layer in layers if _is_wide(scorer, layer, rows)] if rows > 1 else []
-        )  # of one, all is undefined
+        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)]
         if wide:
             groups.setdefault((rows, scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
     for (rows, trivial, _), members in groups.items():
@@ -60,7 +58,8 @@ def warn_few_rows(
 def _is_wide(scorer: Scorer, layer: Compared, rows: int) -> bool:
     if scorer.stacked or not scorer.entry.biased_by_width:  # a learned measure is held against shuffled rows
         return False
-    return rows < _width(scorer, layer) + (2 if scorer.entry.trivial_at_full_rank else 0)
+    # of one row all is undefined, which is said elsewhere
+    return 1 < rows < _width(scorer, layer) + (2 if scorer.entry.trivial_at_full_rank else 0)
 
 
 def _width(scorer: Scorer, layer: Compared) -> int:
