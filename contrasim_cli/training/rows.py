@@ -1,14 +1,17 @@
-"""Where the rows of a step come from: memory where all fit, else disk, the next group being read while steps run.
+"""Where the rows of a step come from, and their way through the encoder.
 
-Rows are kept in the type of the encoder's products where that is a narrow one, so that no step converts them again; else as
-stored, float16 as float16.
+They come from memory where all fit, else from disk, the next group being read while steps run. They are kept in the type of the
+encoder's products where that is a narrow one, so that no step converts them again; else as stored, float16 as float16.
+
+All models and layers of one width go through the encoder together. On a CPU they do so in chunks, gathered and widened one by one,
+so that what they become on their way stays in its cache.
 """
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,7 +21,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.device import free_on
-from contrasim_cli.encoder import training_bytes
+from contrasim_cli.encoder import Config, Encoder, training_bytes
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats
@@ -152,8 +155,7 @@ class Source:
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
             digest.update(_kept(block, kept_dtype(self.data.views[item.view].store.layer(item.name))))
-        transform = self.data.transforms.get((item.view, item.name))
-        return _narrow(transform(block) if transform else block, item.dtype)
+        return _narrow(self.data.formed(item.view, item.name, block), item.dtype)
 
     def _group(self, rows: Rows) -> Held:
         """The blocks that the rows lie in."""
@@ -221,3 +223,33 @@ def _spans(n_rows: int, width: int) -> Iterator[Rows]:
     step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
     for start in range(0, n_rows, step):
         yield np.arange(start, min(start + step, n_rows))
+
+
+CHUNK_ROWS = 4096
+
+
+def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, config: Config) -> Tensor:
+    """The encoded items z [items, n, output] of a step, float32."""
+    encoded, places = [], []
+    dtype: torch.dtype = getattr(torch, config.precision)
+    with _autocast(dtype, device):
+        for part in parts:
+            z = torch.cat([encoder(rows, part.view) for rows in _chunks(part, device, dtype)])
+            encoded.append(z.view(len(part.places), -1, z.shape[-1]))
+            places.extend(part.places)
+    z = encoded[0] if len(encoded) == 1 else torch.cat(encoded)
+    if places == list(range(len(places))):
+        return z
+    return z[torch.tensor(places, device=z.device).argsort()]
+
+
+def _chunks(part: Part, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
+    step = CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)
+    for start in range(0, part.n_rows, step):
+        yield part.rows(slice(start, start + step)).to(device).to(dtype)
+
+
+def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Weights are cast anew for every chunk, so that the chunks' gradients add up in float32."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if reduced else None, enabled=reduced, cache_enabled=False)
