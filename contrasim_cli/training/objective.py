@@ -9,6 +9,7 @@ from torch import Tensor
 
 from contrasim_cli import losses
 from contrasim_cli.encoder import Config
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.ties import STRICTLY
 
 WITH_NEGATIVES = frozenset({"contrasim", "supcon"})
@@ -106,8 +107,8 @@ def mean_row_accuracy(z: Tensor) -> float:
 def _found(first: Tensor, second: Tensor) -> float:
     """The part of the rows of the first [n, d] that find their own in the second, some rows at a time."""
     hits = 0.0
-    for start in range(0, len(first), TILE_ROWS):
-        s = first[start : start + TILE_ROWS] @ second.T
+    for start, stop in spans(len(first), TILE_ROWS):
+        s = first[start:stop] @ second.T
         hits += _right(s, start) * len(s)
     return hits / len(first)
 

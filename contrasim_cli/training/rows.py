@@ -9,9 +9,8 @@ so that what they become on their way stays in its cache.
 
 import hashlib
 import logging
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,8 +22,9 @@ from torch import Tensor
 from contrasim_cli.device import free_on
 from contrasim_cli.encoder import Config, Encoder, training_bytes
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.rows import read_ahead
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import Floats
+from contrasim_cli.store.blocks import Floats, spans
 from contrasim_cli.store.unwritten import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, block_rows
@@ -162,9 +162,8 @@ class Source:
         blocks = np.unique(rows // BLOCK_ROWS)
         held = self._empty(np.concatenate([block_rows(int(b), self.data.n_rows) for b in blocks]))
         for i, item in enumerate(self.items):
-            step = max(1, READ_BYTES // (8 * item.width * BLOCK_ROWS)) * BLOCK_ROWS
-            for start in range(0, len(held.rows), step):
-                held.put(i, start, self._read(item, held.rows[start : start + step]))
+            for span in _spans(len(held.rows), item.width):
+                held.put(i, int(span[0]), self._read(item, held.rows[span]))
         return held
 
     @contextmanager
@@ -173,21 +172,16 @@ class Source:
 
         Groups whose steps are `done` already are left out. While one is in use the next is read, where both fit.
         """
-        with ThreadPoolExecutor(1) as reader:
-            yield self._opened(epoch, done, reader)
+        with closing(self._opened(list(self._left(epoch, done)))) as groups:
+            yield groups
 
-    def _opened(self, epoch: int, done: int, reader: ThreadPoolExecutor) -> Iterator[tuple[Group, Held, int]]:
-        coming: Future[Held] | None = None
-        left = list(self._left(epoch, done))
-        for k, (group, before) in enumerate(left):
-            if self.in_memory:
-                yield group, self._whole, before
-                continue
-            held = coming.result() if coming else self._group(group.rows)
-            if self.reads_ahead and k + 1 < len(left):
-                coming = reader.submit(self._group, left[k + 1][0].rows)
-            yield group, held, before
-            del held  # before the next is read
+    def _opened(self, left: Sequence[tuple[Group, int]]) -> Generator[tuple[Group, Held, int], None, None]:
+        if self.in_memory:
+            yield from ((group, self._whole, before) for group, before in left)
+            return
+        with closing(read_ahead(self._group, [group.rows for group, _ in left], self.reads_ahead)) as blocks:
+            for group, before in left:
+                yield group, next(blocks), before  # which nothing here holds when the next is read
 
     def _left(self, epoch: int, done: int) -> Iterator[tuple[Group, int]]:
         before = 0
@@ -221,8 +215,7 @@ def _narrow(rows: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def _spans(n_rows: int, width: int) -> Iterator[Rows]:
     """All rows in runs of whole blocks."""
     step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
-    for start in range(0, n_rows, step):
-        yield np.arange(start, min(start + step, n_rows))
+    return (np.arange(*span) for span in spans(n_rows, step))
 
 
 CHUNK_ROWS = 4096
@@ -244,9 +237,8 @@ def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, 
 
 
 def _chunks(part: Part, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    step = CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)
-    for start in range(0, part.n_rows, step):
-        yield part.rows(slice(start, start + step)).to(device).to(dtype)
+    for span in spans(part.n_rows, CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)):
+        yield part.rows(slice(*span)).to(device).to(dtype)
 
 
 def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:

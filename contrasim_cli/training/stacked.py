@@ -20,8 +20,8 @@ from contrasim_cli import signals
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
 from contrasim_cli.grid import Grid
-from contrasim_cli.grid.plan import Plan
-from contrasim_cli.grid.stacked import stacks
+from contrasim_cli.grid.compute import stacks
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import discard, sweep
 from contrasim_cli.progress import Progress, silent
