@@ -168,10 +168,9 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     if request.plot_rows:
         request.plot_rows.check(request.stores, request.force)
     asked = parse_memory(request.memory)
-    from contrasim_cli.cautions import compared, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
     from contrasim_cli.device import pick_device
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import by_standardization

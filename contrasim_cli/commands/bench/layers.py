@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.benchmarks import model_pairs
-from contrasim_cli.benchmarks.sets import by_stem, data_sets
+from contrasim_cli.benchmarks import by_stem, data_sets, model_pairs
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.bench import training as t
@@ -134,9 +133,8 @@ def layers_benchmark(
     )  # fmt: skip
     names, asked = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
-    from contrasim_cli.cautions import compared, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
     from contrasim_cli.device import pick_device
-    from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.memory import memory_budget
 
     where, budget = pick_device(device and device.value), memory_budget(asked)
