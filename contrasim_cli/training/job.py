@@ -27,7 +27,7 @@ from contrasim_cli.training.data import Data, anchored
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.rows import Held, Source
 from contrasim_cli.training.shuffle import Order, Step
-from contrasim_cli.training.standardization import Choice, choose
+from contrasim_cli.training.standardization import Choice, check_within, choose, within
 from contrasim_cli.training.start import warm
 from contrasim_cli.training.state import (
     Journal,
@@ -41,7 +41,6 @@ from contrasim_cli.training.state import (
     resumed_state,
 )
 from contrasim_cli.training.steps import with_steps
-from contrasim_cli.training.within import check_within, within
 from contrasim_cli.transforms import Standardization, Standardizer, Within
 
 log = logging.getLogger(__name__)
