@@ -110,12 +110,12 @@ def _import_options(
 ) -> "ImportOptions":
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.sources.open import Choice
-    from contrasim_cli.store import Reading
+    from contrasim_cli.store import Hints
 
     return ImportOptions(
         output=path,
         layers=layers,
-        reading=Reading(arrays.axes, arrays.keys, arrays.ids_key, arrays.read_as, budget=memory),
+        hints=Hints(arrays.axes, arrays.keys, arrays.ids_key, arrays.read_as, budget=memory),
         zero_rows=arrays.zero_rows,
         choice=Choice(**choice),
         store_dtype=output.store_dtype,

@@ -108,11 +108,11 @@ class Inputs(AbstractContextManager["Inputs"]):
             close_stores([*self.stores, *self._sources])
 
     def _open(self, paths: Sequence[Path]) -> "list[Store]":
-        from contrasim_cli.store import Reading, open_stores
+        from contrasim_cli.store import Hints, open_stores
 
         first, second = self.rows.sides  # which decide in files whose arrays have different rows
         patterns = list(dict.fromkeys([*first, *second])) if first and second else None
-        stores = open_stores(paths, Reading(layers=patterns, budget=self.budget))
+        stores = open_stores(paths, Hints(layers=patterns, budget=self.budget))
         for store in stores:
             if self.rows.zero_rows is not None and store.zero_rows is not None:
                 store.zero_rows.settled = True
@@ -124,7 +124,7 @@ class Inputs(AbstractContextManager["Inputs"]):
         Raises:
             InputError: they are more than a few, and nobody has said what to do with them.
         """
-        from contrasim_cli.store.unwritten import check_zero_rows
+        from contrasim_cli.store.zero_rows import check_zero_rows
 
         check_zero_rows([*self.stores, *self._sources])
 
@@ -157,7 +157,7 @@ class Inputs(AbstractContextManager["Inputs"]):
     def _drop(self, chosen: Sequence[Sequence[str]]) -> None:
         """Leave out rows that are bad, or zero, in the chosen layers of any store, where that is asked for."""
         from contrasim_cli.store import drop_nonfinite, drop_zero_rows
-        from contrasim_cli.store.unwritten import probe_zero_rows
+        from contrasim_cli.store.zero_rows import probe_zero_rows
 
         if self.rows.zero_rows == "drop":
             self.views = drop_zero_rows(self.views, chosen)

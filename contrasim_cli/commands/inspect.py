@@ -58,10 +58,10 @@ def inspect(
 
         output.emit(_encoder_results(encoder.load(universal.resolve(files[0]))))
         return
-    from contrasim_cli.store import Reading, close_stores, open_stores
+    from contrasim_cli.store import Hints, close_stores, open_stores
     from contrasim_cli.store.inspection import disagreement
 
-    stores = open_stores(files, Reading(budget=parse_memory(memory)))
+    stores = open_stores(files, Hints(budget=parse_memory(memory)))
     try:
         output.emit(_store_results(files, stores, scan))
         problem = disagreement(stores, align)
@@ -173,7 +173,7 @@ def _text(value: Any) -> str:
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
     from contrasim_cli.store.inspection import count_all, facts
-    from contrasim_cli.store.unwritten import zero_rows_told
+    from contrasim_cli.store.zero_rows import zero_rows_told
     from contrasim_cli.store.zeros import ZeroRows
 
     zeros = [ZeroRows(store.n_rows) if scan else None for store in stores]
