@@ -6,9 +6,10 @@ encoded; a **grid** compares every layer of one store with every layer of anothe
 
 Where things are decided
 - `cli`, `commands/`: what the options are, and which exit code an error has (`errors`); a module per command, and per command of
-  `bench`; `commands/layer_scores` is what `score` and `baseline` share.
+  `bench`. `commands/options`, `inputs` and `emit` declare options in groups, which a command gets as objects; `layer_scores` is
+  what `score` and `baseline` share.
 - `store/`: what is in a file, whoever wrote it. `open` finds its kind by its content, one module reads each kind, `layout` and
-  `axes` say which arrays are layers and which axes rows, `align` which rows of several stores go together, `rehearsal` tries in
+  `axes` say which arrays are layers and which axes rows, `align` which rows of several stores go together, `child_process` tries in
   a child process what may crash. `format` and `seal`: our own HDF5.
 - `extraction/`: stores from models: `sources/` are fed to `networks/`, `pooling` makes rows of their states, `run` writes them.
 - `transforms`, `anchors/`: what is done to rows before they are compared: standardising, and rows told by their likeness to others.

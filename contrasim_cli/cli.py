@@ -15,7 +15,7 @@ from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.extract import extract
 from contrasim_cli.commands.inspect import inspect
-from contrasim_cli.commands.options import common
+from contrasim_cli.commands.options import command
 from contrasim_cli.commands.score import score
 from contrasim_cli.commands.train import train
 from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
@@ -28,8 +28,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (extract, train, score, baseline, inspect):
-    app.command()(common(command))
+for function in (extract, train, score, baseline, inspect):
+    app.command()(command(function))
 app.add_typer(bench, name="bench")
 
 

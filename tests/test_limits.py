@@ -15,7 +15,7 @@ from contrasim_cli import limits
 from contrasim_cli.errors import InputError
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store import open_store
-from contrasim_cli.store.rehearsal import rehearse
+from contrasim_cli.store.child_process import rehearse
 
 ADVICE = "the limit for opening an HDF5 file without a seal (HDF5 hangs on some damaged ones); if it is sound, give --open-limit"
 MIB = 1 << 20
@@ -141,7 +141,8 @@ def test_commands_take_the_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     times: list[float] = []
     begin = limits.begin
     monkeypatch.setattr(
-        "contrasim_cli.store.rehearsal._prepare", lambda: times.append(limits.times) or begin(limits.Start(0)) or busy()
+        "contrasim_cli.store.child_process._prepare",
+        lambda: times.append(limits.times) or begin(limits.Start(0)) or busy(),
     )
     done = run("inspect", path, "--open-limit", "1.5")
     assert (done.code, done.stdout) == (3, "")

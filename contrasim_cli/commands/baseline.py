@@ -1,32 +1,17 @@
 """`contrasim baseline`: closed-form similarity of every pair of layers of every pair of stores."""
 
-from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands.emit import PlottedOutput
+from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.measures import INVARIANCES, MEASURES, Entry, Options, check_names
 
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
-
-
-class Rsm(str, Enum):
-    """How rows are compared in `rsa`."""
-
-    pearson = "pearson"
-    cosine = "cosine"
-    euclidean = "euclidean"
-
-
-class RsmCompare(str, Enum):
-    """How two row-similarity matrices are compared in `rsa`."""
-
-    spearman = "spearman"
-    pearson = "pearson"
-    cosine = "cosine"
-
 
 LISTED = ("name", "family", "range", "more_similar", "invariances", "cost", "source", "summary")
 
@@ -45,83 +30,69 @@ def _listed(entry: Entry) -> list[str]:
     return [entry.name, entry.family, entry.range, direction, invariances, entry.cost, entry.source, entry.summary]
 
 
-def baseline(
-    stores: o.Stores,
+@dataclass(frozen=True, kw_only=True)
+class Closed:
+    """Which measures, and their parameters."""
+
+    PANEL: ClassVar = "Measures"
     measure: Annotated[
         list[str] | None,
         typer.Option(
-            "--measure",
-            help="A name, family:NAME or all; repeat for several; default: cka. --list shows them.",
-            show_default=False,
+            "--measure", help="A name, family:NAME or all; repeat for several; default: cka. --list shows them."
         ),
-    ] = None,
-    layers: o.Layers = None,
-    layers_a: o.LayersA = None,
-    layers_b: o.LayersB = None,
-    align: o.AlignRows = o.Align.order,
-    nan: o.NanRule = o.OnNan.error,
-    zero_rows: o.ZeroRowsRule = None,
-    rank_tol: o.RankTol = 1e-6,
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: how many nearest rows.")] = 10,
-    rbf_threshold: Annotated[
-        float, typer.Option("--rbf-threshold", min=1e-6, help="cka_rbf: bandwidth over the median distance.")
-    ] = 1.0,
-    rsm: Annotated[Rsm, typer.Option("--rsm", help="rsa: similarity of rows.")] = Rsm.pearson,
-    rsm_compare: Annotated[
-        RsmCompare, typer.Option("--compare", help="rsa: comparison of the two similarity matrices.")
-    ] = RsmCompare.spearman,
-    ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1,
-    minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256,
-    precision: o.Precision = o.PrecisionName.float32,
-    max_rows: o.MaxRows = None,
-    bootstrap: o.Bootstrap = None,
-    permutations: o.Permutations = None,
-    confidence_rows: o.ConfidenceRows = 2000,
-    standardize: o.StandardizeOption = None,
-    shrinkage: o.Shrinkage = None,
-    standardize_from: o.StandardizeFrom = None,
-    device: o.DeviceOption = None,
-    seed: o.Seed = 0,
-    memory: o.Memory = None,
-    format: o.FormatOption = None,
-    output: o.Output = None,
-    plot: o.Plot = None,
-    force: o.Force = False,
+    ] = None
     list_measures: Annotated[
         bool, typer.Option("--list", callback=_list, is_eager=True, help="List the measures and exit.")
-    ] = False,
+    ] = False
+    rank_tol: o.RankTol = 1e-6
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: how many nearest rows.")] = 10
+    rbf_threshold: Annotated[
+        float, typer.Option("--rbf-threshold", min=1e-6, help="cka_rbf: bandwidth over the median distance.")
+    ] = 1.0
+    rsm: Annotated[
+        Literal["pearson", "cosine", "euclidean"], typer.Option("--rsm", help="rsa: similarity of rows.")
+    ] = "pearson"
+    compare: Annotated[
+        Literal["spearman", "pearson", "cosine"],
+        typer.Option("--compare", help="rsa: comparison of the two similarity matrices."),
+    ] = "spearman"
+    ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1
+    minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256
+
+    def settings(self, seed: int) -> Options:
+        """The parameters."""
+        return Options(
+            self.rank_tol, self.k, self.rbf_threshold, self.rsm, self.compare, self.ridge, self.minibatch, seed
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridCompute(o.SampledCompute):
+    """Where and in what grids are computed."""
+
+    precision: Annotated[
+        Literal["float32", "float64", "bfloat16"],
+        typer.Option("--precision", help="Type of the matrix products of cka, rv and cka_debiased."),
+    ] = "float32"
+
+
+def baseline(
+    stores: o.Stores,
+    closed: Closed,
+    rows: SidedRows,
+    standardizing: o.Standardizing,
+    confidence: o.Confidence,
+    compute: GridCompute,
+    output: PlottedOutput,
 ) -> None:
     """Compare stores by closed-form measures: how similar is each layer of one to each layer of the other?"""
-    names = check_names(measure or ["cka"])
-    o.check_shrinkage(standardize, shrinkage)
-    settings = Options(rank_tol, k, rbf_threshold, rsm.value, rsm_compare.value, ridge, minibatch, seed)
+    names = check_names(closed.measure or ["cka"])
+    standardizing.check()
     from contrasim_cli.commands.layer_scores import Request, compare
 
     def scorers() -> "list[Scorer]":
         from contrasim_cli.scoring import closed_form
 
-        return closed_form(names, settings, o.standardization(standardize, shrinkage))
+        return closed_form(names, closed.settings(compute.seed), standardizing.how)
 
-    request = Request(
-        command="baseline",
-        stores=stores,
-        layers_a=layers_a or layers,
-        layers_b=layers_b or layers,
-        align=align,
-        nan=nan,
-        device=device,
-        seed=seed,
-        memory=memory,
-        form=format,
-        output=output,
-        plot=plot,
-        force=force,
-        precision=precision,
-        max_rows=max_rows,
-        bootstrap=bootstrap,
-        permutations=permutations,
-        confidence_rows=confidence_rows,
-        standardize_from=standardize_from,
-        zero_rows=zero_rows,
-    )
-    compare(request, scorers)
+    compare(Request("baseline", stores, rows, standardizing, confidence, compute, output), scorers)

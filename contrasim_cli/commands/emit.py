@@ -1,10 +1,14 @@
 """Where results go: stdout, a file, a plot. Outputs are checked before work is done for them."""
 
 import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import typer
 
 from contrasim_cli import console
-from contrasim_cli.commands.options import Format
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
@@ -13,31 +17,110 @@ from contrasim_cli.report.results import Results
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 
-def check_outputs(output: Path | None, plot: Path | None, force: bool) -> None:
-    """Refuse outputs that cannot be written, before any work is done for them.
+@dataclass(frozen=True, kw_only=True)
+class Output:
+    """Results as text, on stdout and in a file."""
 
-    Raises:
-        UsageError: a suffix stands for no format.
-        OutputExistsError, OutputError: the file exists, or cannot be written.
-        MissingError: a plot is asked for without the extra `plot`.
-    """
-    if output is not None:
-        from contrasim_cli.report.text import file_format
+    PANEL: ClassVar = "Output"
+    format: Annotated[
+        Literal["table", "tsv", "csv", "json", "value"] | None,
+        typer.Option("--format", help="Default: table on a terminal, tsv elsewhere."),
+    ] = None
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Write the result to this file too (.tsv .csv .json .txt)."),
+    ] = None
+    plot: Path | None = None
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
 
-        file_format(output)
-        check_output(output, force)
-    if plot is not None:
-        check_plot(plot)
-        check_output(plot, force)
+    def check(self, several: str = "") -> None:
+        """Refuse outputs that cannot be written, before any work is done for them; `several` says why no single value can be.
+
+        Raises:
+            UsageError: a suffix stands for no format, or the format is none of these results.
+            OutputExistsError, OutputError: the file exists, or cannot be written.
+            MissingError: a plot is asked for without the extra `plot`.
+        """
+        if several and self.format == "value":
+            raise UsageError(f"--format value prints one score; {several}")
+        if self.output is not None:
+            from contrasim_cli.report.text import file_format
+
+            file_format(self.output)
+            check_output(self.output, self.force)
+        check_plot(self.plot, self.force)
+
+    def emit(self, results: Results, files: bool = True) -> None:
+        """Print the results and write the files asked for."""
+        from contrasim_cli.report import text as report
+
+        terminal = sys.stdout.isatty()
+        form = self.format or ("table" if terminal else "tsv")
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = report.render(results, form, color=terminal and console.settings.color, encoding=encoding)
+        if self.output is not None:
+            report.write_file(results, self.output, self.force)
+        if self.plot is not None and files:
+            from contrasim_cli import plots
+
+            plots.draw(results, self.plot, self.force)
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error
 
 
-def check_plot(plot: Path, option: str = "--plot") -> None:
+@dataclass(frozen=True, kw_only=True)
+class PlottedOutput(Output):
+    """The same, and as a picture."""
+
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the result (.png .svg .pdf; extra: plot).")] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderOutput:
+    """The encoder's file, and what is written beside it."""
+
+    PANEL: ClassVar = "Output"
+    encoder: Annotated[Path, typer.Option("-o", "--output", help="The encoder to write.")]
+    log: Annotated[Path | None, typer.Option("--log", help="Write a JSON line per step to this file.")] = None
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curves (.png .svg .pdf; extra: plot).")] = None
+    save_every: Annotated[
+        int | None,
+        typer.Option("--save-every", min=1, help="Steps between saved states; default: each epoch."),
+    ] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a stopped run left off.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
+
+    def check(self) -> None:
+        """Refuse what cannot be written, before any work is done for it."""
+        replaces = self.force or self.resume
+        for path in (self.encoder, self.log):
+            if path is not None:
+                check_output(path, replaces)
+        check_plot(self.plot, replaces)
+
+    def draw(self, curves: Mapping[str, Sequence[float]]) -> None:
+        """Draw the curves where that is asked for."""
+        if self.plot is not None:
+            from contrasim_cli.plots import draw_training
+
+            draw_training(curves, self.plot, self.force or self.resume)
+
+
+def check_plot(plot: Path | None, force: bool, option: str = "--plot") -> None:
     """Refuse a plot that cannot be drawn.
 
     Raises:
         UsageError: the suffix stands for no format.
         MissingError: the extra `plot` is not there.
+        OutputExistsError, OutputError: the file exists, or cannot be written.
     """
+    if plot is None:
+        return
     if plot.suffix.lower() not in PLOT_SUFFIXES:
         raise UsageError(
             f"{option} {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"
@@ -46,26 +129,4 @@ def check_plot(plot: Path, option: str = "--plot") -> None:
 
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingError(f"{option} needs the extra plot: pip install 'contrasim[plot]'")
-
-
-def emit(results: Results, form: Format | None, output: Path | None, plot: Path | None, force: bool) -> None:
-    """Print the results and write the files asked for."""
-    from contrasim_cli.report import text as report
-
-    terminal = sys.stdout.isatty()
-    chosen = form.value if form else "table" if terminal else "tsv"
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    text = report.render(results, chosen, color=terminal and console.settings.color, encoding=encoding)
-    if output is not None:
-        report.write_file(results, output, force)
-    if plot is not None:
-        from contrasim_cli import plots
-
-        plots.draw(results, plot, force)
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error
+    check_output(plot, force)

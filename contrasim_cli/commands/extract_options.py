@@ -1,267 +1,274 @@
-"""The options of `contrasim extract`: what is read, which rows of it, what the model does, and how the run goes."""
+"""The options of `contrasim extract`: what is read, which rows of it, what the model does, and where the rows go."""
 
-from enum import Enum
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from contrasim_cli.errors import UsageError
+from contrasim_cli.commands.inputs import ZeroRowsOption
+from contrasim_cli.commands.options import Compute
+from contrasim_cli.errors import ContraSimError, UsageError, raise_all
+from contrasim_cli.names import quoted
+from contrasim_cli.output_files import check_output
+
+FIELD = "{column}"
 
 
-class Pool(str, Enum):
-    """How the states of tokens or patches become one row."""
+@dataclass(frozen=True, kw_only=True)
+class Input:
+    """What is read: one of texts, images, arrays, and activations that exist."""
 
-    cls = "cls"
-    mean = "mean"
-    last = "last"
-    max = "max"
-    none = "none"
-    patch_mean = "patch-mean"
-    spatial_mean = "spatial-mean"
-    flatten = "flatten"
+    PANEL: ClassVar = "Input"
+    text: Annotated[
+        Path | None,
+        typer.Option("--text", help="Texts: .txt (one per line), or .tsv, .csv or .jsonl with --column."),
+    ] = None
+    arrays: Annotated[
+        Path | None,
+        typer.Option("--arrays", help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz."),
+    ] = None
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", help="A folder of image files, whose ids are their paths, or a table with --image-column."
+        ),
+    ] = None
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Convert existing activations: .npz .npy .safetensors .pt .mat .csv .tsv, HDF5, Parquet, Arrow, zarr, or a "
+            "folder of such files.",
+        ),
+    ] = None
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--column",
+            "--text-column",
+            "--field",
+            help="Column of texts, or field of JSON objects; repeat for one store per column.",
+        ),
+    ] = None
+    image_column: Annotated[
+        str | None,
+        typer.Option("--image-column", help="Column of image paths, relative to the table's folder."),
+    ] = None
+    id_column: Annotated[str | None, typer.Option("--id-column", help="Column of row ids; default: row numbers.")] = (
+        None
+    )
+    ids: Annotated[Path | None, typer.Option("--ids", help="File with one row id per line of the input.")] = None
 
+    @property
+    def given(self) -> list[tuple[str, Path]]:
+        """The inputs that are given: kind and path."""
+        inputs = {"text": self.text, "arrays": self.arrays, "images": self.images, "from": self.source}
+        return [(kind, path) for kind, path in inputs.items() if path is not None]
 
-class Unit(str, Enum):
-    """What a row is."""
+    def one(self, needless: bool) -> tuple[str, Path | None]:
+        """What is read: the kind of input, and where it is; `needless`: a model alone will do.
 
-    item = "item"
-    word = "word"
-
-
-class Subword(str, Enum):
-    """How the tokens of a word become one row."""
-
-    mean = "mean"
-    first = "first"
-    last = "last"
-
-
-class Tower(str, Enum):
-    """A half of a model of texts and images."""
-
-    text = "text"
-    image = "image"
-
-
-class Dtype(str, Enum):
-    """The type a model computes in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class StoreDtype(str, Enum):
-    """The type of stored values."""
-
-    float16 = "float16"
-    float32 = "float32"
-    float64 = "float64"
-
-
-class KeysAre(str, Enum):
-    """What the keys of a file are."""
-
-    layers = "layers"
-    rows = "rows"
-
-
-class BitsAre(str, Enum):
-    """What 16-bit integers stand for."""
-
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-    integers = "integers"
-
-
-class OnTruncate(str, Enum):
-    """What a text does that is longer than the model's limit."""
-
-    warn = "warn"
-    error = "error"
+        Raises:
+            UsageError: it is not one.
+        """
+        given = self.given
+        if len(given) == 1:
+            return given[0]
+        if needless and not given:
+            return "model", None
+        found = " and ".join(f"--{kind}" for kind, _ in given) or "none"
+        raise UsageError(f"give one of --text, --arrays, --images and --from; found {found}")
 
 
-ModelName = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a torch.nn.Module "
-        "or (module, preprocess); preprocess gets one item and returns a tensor.",
-        show_default=False,
-    ),
-]
-StorePath = Annotated[
-    str | None,
-    typer.Option(
-        "-o", "--output", help="The store to write; with several columns, as '{column}.h5'.", show_default=False
-    ),
-]
+@dataclass(frozen=True, kw_only=True)
+class ArrayFile:
+    """How a file of arrays is to be read."""
 
-Text = Annotated[
-    Path | None,
-    typer.Option(
-        "--text", help="Texts: .txt (one per line), or .tsv, .csv or .jsonl with --column.", show_default=False
-    ),
-]
-Arrays = Annotated[
-    Path | None,
-    typer.Option(
-        "--arrays", help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz.", show_default=False
-    ),
-]
-Images = Annotated[
-    Path | None,
-    typer.Option(
-        "--images",
-        help="A folder of image files, whose ids are their paths, or a table with --image-column.",
-        show_default=False,
-    ),
-]
-From = Annotated[
-    Path | None,
-    typer.Option(
-        "--from",
-        help="Convert existing activations: .npz .npy .safetensors .pt .mat .csv .tsv, HDF5, Parquet, Arrow, zarr, or a folder "
-        "of such files.",
-        show_default=False,
-    ),
-]
-Column = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--column",
-        "--text-column",
-        "--field",
-        help="Column of texts, or field of JSON objects; repeat for one store per column.",
-        show_default=False,
-    ),
-]
-ImageColumn = Annotated[
-    str | None,
-    typer.Option("--image-column", help="Column of image paths, relative to the table's folder.", show_default=False),
-]
-IdColumn = Annotated[
-    str | None, typer.Option("--id-column", help="Column of row ids; default: row numbers.", show_default=False)
-]
-IdsFile = Annotated[
-    Path | None, typer.Option("--ids", help="File with one row id per line of the input.", show_default=False)
-]
-Axes = Annotated[
-    str | None,
-    typer.Option(
-        "--axes",
-        help="With --from, a word per axis of the arrays: layers, rows, width or pool (averaged), as in rows,layers,width; "
-        "rows and width may repeat, and are flattened in order. With --model file.py:function, of what layers put out.",
-        show_default=False,
-    ),
-]
-Keys = Annotated[
-    KeysAre | None,
-    typer.Option(
-        "--keys",
-        help="With --from, what the keys of the file are: a layer each (default), or rows of one layer.",
-        show_default=False,
-    ),
-]
-IdsKey = Annotated[
-    str | None,
-    typer.Option("--ids-key", help="With --from, the key of the vector that names the rows.", show_default=False),
-]
-ReadAs = Annotated[
-    BitsAre | None,
-    typer.Option(
-        "--read-as",
-        help="With --from, what 16-bit integers stand for: bfloat16, float16 or integers.",
-        show_default=False,
-    ),
-]
-
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.", show_default=False)]
-Skip = Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows; ids stay what they are.")]
-OnlyIds = Annotated[
-    Path | None,
-    typer.Option(
-        "--only-ids",
-        help="Only the rows whose ids this file lists; by --unit word also row:word.",
-        show_default=False,
-    ),
-]
-SkipPattern = Annotated[
-    str | None,
-    typer.Option(
-        "--skip-pattern", help=r"Leave out texts that this regular expression is found in.", show_default=False
-    ),
-]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")]
-
-PoolOption = Annotated[
-    Pool | None,
-    typer.Option(
-        "--pool",
-        help="Text: cls, mean (default), last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
-        "flatten. Padding never counts.",
-        show_default=False,
-    ),
-]
-UnitOption = Annotated[Unit, typer.Option("--unit", help="A row per item, or per word of a text.")]
-SubwordOption = Annotated[
-    Subword | None,
-    typer.Option("--subword", help="--unit word: which of a word's tokens; default: mean.", show_default=False),
-]
-TowerOption = Annotated[
-    Tower | None, typer.Option("--tower", help="Which half of a CLIP or SigLIP.", show_default=False)
-]
-Tokenizer = Annotated[
-    str | None,
-    typer.Option("--tokenizer", help="Folder or hub id of another tokenizer than the model's.", show_default=False),
-]
-Revision = Annotated[
-    str | None, typer.Option("--revision", help="Branch, tag or commit of the hub.", show_default=False)
-]
-DtypeOption = Annotated[Dtype, typer.Option("--dtype", help="What the model computes in (autocast).")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option("--max-length", min=1, help="Cut texts at N tokens; default: the model's limit.", show_default=False),
-]
-OnTruncateOption = Annotated[
-    OnTruncate | None,
-    typer.Option(
-        "--on-truncate",
-        help="Texts longer than that: warn (default) counts them, error refuses them before the model runs.",
-        show_default=False,
-    ),
-]
-RandomWeights = Annotated[
-    bool, typer.Option("--random-weights", help="The same architecture with fresh weights (--seed).")
-]
-
-BatchSizeOption = Annotated[
-    str,
-    typer.Option("--batch-size", help="Items per batch; auto: as many as memory takes. No value depends on it."),
-]
-StoreDtypeOption = Annotated[
-    StoreDtype | None,
-    typer.Option("--store-dtype", help="Default: float32; with --from, the type they have.", show_default=False),
-]
-StoredModel = Annotated[
-    str | None, typer.Option("--model-name", help="What the store calls the model.", show_default=False)
-]
-StoredData = Annotated[
-    str | None, typer.Option("--data-name", help="What the store calls the data.", show_default=False)
-]
-StoredUnit = Annotated[
-    str | None, typer.Option("--unit-name", help="What the store calls a row, such as image.", show_default=False)
-]
-ListLayers = Annotated[bool, typer.Option("--list-layers", help="Print the layers and their widths, and stop.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+    PANEL: ClassVar = "Arrays that do not say what they hold"
+    axes: Annotated[
+        str | None,
+        typer.Option(
+            "--axes",
+            help="With --from, a word per axis of the arrays: layers, rows, width or pool (averaged), as in rows,layers,width; "
+            "rows and width may repeat, and are flattened in order. With --model file.py:function, of what layers put out.",
+        ),
+    ] = None
+    keys: Annotated[
+        Literal["layers", "rows"] | None,
+        typer.Option(
+            "--keys", help="With --from, what the keys of the file are: a layer each (default), or rows of one layer."
+        ),
+    ] = None
+    ids_key: Annotated[
+        str | None, typer.Option("--ids-key", help="With --from, the key of the vector that names the rows.")
+    ] = None
+    read_as: Annotated[
+        Literal["bfloat16", "float16", "integers"] | None,
+        typer.Option("--read-as", help="With --from, what 16-bit integers stand for: bfloat16, float16 or integers."),
+    ] = None
+    zero_rows: ZeroRowsOption = None
 
 
-def parse_batch_size(text: str) -> int | None:
-    """A number of items; `auto` is None."""
-    if text == "auto":
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which rows are taken."""
+
+    PANEL: ClassVar = "Rows"
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.")] = None
+    skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows; ids stay what they are.")] = 0
+    only: Annotated[
+        Path | None,
+        typer.Option("--only-ids", help="Only the rows whose ids this file lists; by --unit word also row:word."),
+    ] = None
+    skip_pattern: Annotated[
+        str | None,
+        typer.Option("--skip-pattern", help="Leave out texts that this regular expression is found in."),
+    ] = None
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """Which model, and what is taken from it; fields have the names of `ModelOptions`, but for the last."""
+
+    PANEL: ClassVar = "Model"
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a "
+            "torch.nn.Module or (module, preprocess); preprocess gets one item and returns a tensor.",
+        ),
+    ] = None
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers", help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several."
+        ),
+    ] = None
+    pool: Annotated[
+        Literal["cls", "mean", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
+        typer.Option(
+            "--pool",
+            help="Text: cls, mean (default), last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
+            "flatten. Padding never counts.",
+        ),
+    ] = None
+    unit: Annotated[Literal["item", "word"], typer.Option("--unit", help="A row per item, or per word of a text.")] = (
+        "item"
+    )
+    subword: Annotated[
+        Literal["mean", "first", "last"] | None,
+        typer.Option("--subword", help="--unit word: which of a word's tokens; default: mean."),
+    ] = None
+    tower: Annotated[
+        Literal["text", "image"] | None, typer.Option("--tower", help="Which half of a CLIP or SigLIP.")
+    ] = None
+    tokenizer: Annotated[
+        str | None, typer.Option("--tokenizer", help="Folder or hub id of another tokenizer than the model's.")
+    ] = None
+    revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the hub.")] = None
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        typer.Option("--dtype", help="What the model computes in (autocast)."),
+    ] = "float32"
+    max_length: Annotated[
+        int | None,
+        typer.Option("--max-length", min=1, help="Cut texts at N tokens; default: the model's limit."),
+    ] = None
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="The same architecture with fresh weights (--seed).")
+    ] = False
+    on_truncate: Annotated[
+        Literal["warn", "error"] | None,
+        typer.Option(
+            "--on-truncate",
+            help="Texts longer than that: warn (default) counts them, error refuses them before the model runs.",
+        ),
+    ] = None
+    list_layers: Annotated[bool, typer.Option("--list-layers", help="Print the layers and their widths, and stop.")] = (
+        False
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreOutput:
+    """The store that is written."""
+
+    PANEL: ClassVar = "Output"
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="The store to write; with several columns, as '{column}.h5'."),
+    ] = None
+    store_dtype: Annotated[
+        Literal["float16", "float32", "float64"] | None,
+        typer.Option("--store-dtype", help="Default: float32; with --from, the type they have."),
+    ] = None
+    model_name: Annotated[str | None, typer.Option("--model-name", help="What the store calls the model.")] = None
+    data_name: Annotated[str | None, typer.Option("--data-name", help="What the store calls the data.")] = None
+    unit_name: Annotated[str | None, typer.Option("--unit-name", help="What the store calls a row, such as image.")] = (
+        None
+    )
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
+
+    @property
+    def attrs(self) -> dict[str, str]:
+        """What the store says of itself, as far as that is given."""
+        said = {"model": self.model_name, "data": self.data_name, "unit": self.unit_name}
+        return {name: value for name, value in said.items() if value}
+
+    def paths(self, columns: Sequence[str | None], read: Sequence[Path | None]) -> list[Path]:
+        """The paths of the stores, each of which can be written and is nothing that is read.
+
+        Raises:
+            UsageError: they are not, or are not as many as the columns.
+            OutputExistsError, OutputError: one exists, or cannot be written.
+        """
+        if self.output is None:
+            raise UsageError("-o is missing: say where the store goes, such as -o acts.h5")
+        if len(columns) > 1 and FIELD not in self.output:
+            raise UsageError(
+                f"several columns become several stores: put {FIELD} into the name, such as -o '{FIELD}.h5'"
+            )
+        if len(set(columns)) < len(columns):
+            raise UsageError("--column names the same column twice")
+        paths = [Path(self.output.replace(FIELD, name or FIELD)) for name in columns]
+        raise_all([problem for path in paths if (problem := self._refusal(path, read))])
+        return paths
+
+    def _refusal(self, path: Path, read: Sequence[Path | None]) -> ContraSimError | None:
+        if any(one is not None and path.is_file() and one.is_file() and path.samefile(one) for one in read):
+            return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
+        try:
+            check_output(path, self.force or self.resume)
+        except ContraSimError as problem:
+            return problem
         return None
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise UsageError(f"--batch-size {text!r}: write a number from 1, or auto")
-    return int(text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCompute(Compute):
+    """Where the model runs, and on how much at a time."""
+
+    batch_size: Annotated[
+        str,
+        typer.Option("--batch-size", help="Items per batch; auto: as many as memory takes. No value depends on it."),
+    ] = "64"
+
+    @property
+    def items(self) -> int | None:
+        """Items per batch; None for auto.
+
+        Raises:
+            UsageError: it is no number.
+        """
+        text = self.batch_size
+        if text == "auto":
+            return None
+        if not text.isascii() or not text.isdigit() or not int(text):
+            raise UsageError(f"--batch-size {text!r}: write a number from 1, or auto")
+        return int(text)

@@ -6,32 +6,82 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from contrasim_cli.commands.options import Align, OnNan, ZeroRows
+import typer
+
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.version import __version__
 
 if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
+    from contrasim_cli.commands.options import Standardizing
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import Store, View
     from contrasim_cli.transforms import RowsAs, Standardizer
 
 
+Align = Literal["order", "ids", "position"]
+AlignOption = Annotated[
+    Align,
+    typer.Option(
+        "--align",
+        help="order: ids must agree in order; ids: keep and reorder the common ones; position: row by row whatever they say.",
+    ),
+]
+ZeroRowsOption = Annotated[
+    Literal["keep", "drop"] | None,
+    typer.Option(
+        "--zero-rows",
+        help="Rows that are zero in every layer: keep them, or drop them from every store; default: more than 1 % are refused.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """Which layers and rows of the stores are read."""
+
+    PANEL: ClassVar = "Layers and rows"
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layers", help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several."
+        ),
+    ] = None
+    layers_a: list[str] | None = None
+    layers_b: list[str] | None = None
+    align: AlignOption = "order"
+    nan: Annotated[
+        Literal["error", "drop"],
+        typer.Option("--nan", help="error: refuse NaN and Inf; drop: drop such rows from every store."),
+    ] = "error"
+    zero_rows: ZeroRowsOption = None
+
+    @property
+    def sides(self) -> tuple[list[str] | None, list[str] | None]:
+        """The patterns of layers of the two sides of a comparison."""
+        return self.layers_a or self.layers, self.layers_b or self.layers
+
+
+@dataclass(frozen=True, kw_only=True)
+class SidedRows(Rows):
+    """The same, where the two sides of a comparison may differ in layers."""
+
+    layers_a: Annotated[list[str] | None, typer.Option("--layers-a", help="As --layers, for the first side only.")] = (
+        None
+    )
+    layers_b: Annotated[list[str] | None, typer.Option("--layers-b", help="As --layers, for the second side only.")] = (
+        None
+    )
+
+
 @dataclass
 class Inputs(AbstractContextManager["Inputs"]):
-    """Stores as views: row r of each is the same example.
-
-    `layers` are the patterns by which the sides of a comparison choose their layers, which decide in files whose arrays have
-    different rows; `budget` are the bytes that what is held of a file may take.
-    """
+    """Stores as views: row r of each is the same example. `budget` are the bytes that what is held of a file may take."""
 
     paths: Sequence[Path]
-    how: Align
-    nan: OnNan
-    zero_rows: ZeroRows | None = None
-    layers: Sequence[Sequence[str] | None] = (None,)
+    rows: Rows
     budget: int | None = None
 
     def __enter__(self) -> "Inputs":
@@ -40,7 +90,7 @@ class Inputs(AbstractContextManager["Inputs"]):
         self._sources: list[Store] = []
         self.stores: list[Store] = self._open(self.paths)
         try:
-            self.views: list[View] = align(self.stores, self.how.value)
+            self.views: list[View] = align(self.stores, self.rows.align)
         except BaseException:
             close_stores(self.stores)
             raise
@@ -58,13 +108,13 @@ class Inputs(AbstractContextManager["Inputs"]):
             close_stores([*self.stores, *self._sources])
 
     def _open(self, paths: Sequence[Path]) -> "list[Store]":
-        from contrasim_cli.store import Reading, open_stores
+        from contrasim_cli.store import Hints, open_stores
 
-        some = [patterns for patterns in self.layers if patterns]
-        patterns = list(itertools.chain(*some)) if len(some) == len(self.layers) else None
-        stores = open_stores(paths, Reading(layers=patterns, budget=self.budget))
+        first, second = self.rows.sides  # which decide in files whose arrays have different rows
+        patterns = list(dict.fromkeys([*first, *second])) if first and second else None
+        stores = open_stores(paths, Hints(layers=patterns, budget=self.budget))
         for store in stores:
-            if self.zero_rows is not None and store.zero_rows is not None:
+            if self.rows.zero_rows is not None and store.zero_rows is not None:
                 store.zero_rows.settled = True
         return stores
 
@@ -74,19 +124,17 @@ class Inputs(AbstractContextManager["Inputs"]):
         Raises:
             InputError: they are more than a few, and nobody has said what to do with them.
         """
-        from contrasim_cli.store.unwritten import check_zero_rows
+        from contrasim_cli.store.zero_rows import check_zero_rows
 
         check_zero_rows([*self.stores, *self._sources])
 
-    def select(self, patterns: Sequence[str] | None, embeddings: bool = True) -> list[list[str]]:
+    def select(self, embeddings: bool = True) -> list[list[str]]:
         """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""
-        return self._choose([patterns], embeddings)[0]
+        return self._choose([self.rows.layers], embeddings)[0]
 
-    def select_sides(
-        self, first: Sequence[str] | None, second: Sequence[str] | None, embeddings: bool = True
-    ) -> tuple[list[list[str]], list[list[str]]]:
+    def select_sides(self, embeddings: bool = True) -> tuple[list[list[str]], list[list[str]]]:
         """The same for the two sides of a comparison; the last store is never a first side, the first never a second."""
-        as_first, as_second = self._choose([first, second], embeddings)
+        as_first, as_second = self._choose(self.rows.sides, embeddings)
         return as_first, as_second
 
     def _choose(self, sides: Sequence[Sequence[str] | None], embeddings: bool) -> list[list[list[str]]]:
@@ -109,14 +157,14 @@ class Inputs(AbstractContextManager["Inputs"]):
     def _drop(self, chosen: Sequence[Sequence[str]]) -> None:
         """Leave out rows that are bad, or zero, in the chosen layers of any store, where that is asked for."""
         from contrasim_cli.store import drop_nonfinite, drop_zero_rows
-        from contrasim_cli.store.unwritten import probe_zero_rows
+        from contrasim_cli.store.zero_rows import probe_zero_rows
 
-        if self.zero_rows is ZeroRows.drop:
+        if self.rows.zero_rows == "drop":
             self.views = drop_zero_rows(self.views, chosen)
-        elif self.zero_rows is None:
+        elif self.rows.zero_rows is None:
             for store, names in zip(self.stores, chosen, strict=True):
                 probe_zero_rows(store, names)
-        if self.nan is OnNan.drop:
+        if self.rows.nan == "drop":
             self.views = drop_nonfinite(self.views, chosen)
 
     def standardizer(
@@ -161,21 +209,20 @@ class Inputs(AbstractContextManager["Inputs"]):
         made.check(layers)
         for anchoring in anchorings:
             made.anchors.check(anchoring, layers)
-        if self.nan is OnNan.drop:
+        if self.rows.nan == "drop":
             made.sources = [drop_nonfinite([v], [n])[0] for v, n in zip(made.sources, layers, strict=True)]
         return made
 
     def standardizer_of(
         self,
-        asked: Sequence[Path] | None,
+        options: "Standardizing",
         scorers: Sequence["Scorer"],
         layers: Sequence[Sequence[str]],
-        anchor_stores: Sequence[Path] | None = None,
         anchors_of: "Mapping[Anchoring, Sequence[Path]] | None" = None,
     ) -> "Standardizer":
         """The same for all that scorers take rows as."""
         hows = [scorer.standardize for scorer in scorers]
-        return self.standardizer(asked or (), hows, layers, anchor_stores or (), anchors_of)
+        return self.standardizer(options.standardize_from or (), hows, layers, options.anchor_stores or (), anchors_of)
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What JSON carries besides the results."""
@@ -188,13 +235,3 @@ class Inputs(AbstractContextManager["Inputs"]):
             "versions": {"contrasim": __version__, "torch": str(torch.__version__)},
             **more,
         }
-
-
-def at_least(paths: Sequence[Path], count: int, command: str) -> None:
-    """Refuse too few stores.
-
-    Raises:
-        UsageError: fewer than `count`.
-    """
-    if len(paths) < count:
-        raise UsageError(f"{command} compares {count} or more stores, {len(paths)} given")

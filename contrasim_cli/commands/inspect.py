@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.commands import options as o
-from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.commands.emit import Output
+from contrasim_cli.commands.inputs import AlignOption
+from contrasim_cli.commands.options import Memory, parse_memory
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names, quoted
 from contrasim_cli.output_files import write_atomic
@@ -27,7 +28,8 @@ log = logging.getLogger(__name__)
 
 def inspect(
     files: Annotated[list[Path], typer.Argument(help="Activation files, or one encoder.", show_default=False)],
-    align: o.AlignRows = o.Align.order,
+    output: Output,
+    align: AlignOption = "order",
     scan: Annotated[
         bool,
         typer.Option(
@@ -39,10 +41,7 @@ def inspect(
         bool,
         typer.Option("--anchor-ids", help="Of an encoder of anchored rows, the anchors' ids alone, one per line."),
     ] = False,
-    memory: o.Memory = None,
-    format: o.FormatOption = None,
-    output: o.Output = None,
-    force: o.Force = False,
+    memory: Memory = None,
 ) -> None:
     """Show layers, shapes, types, provenance and bad values of files, how rows are spread, and whether they line up.
 
@@ -50,24 +49,22 @@ def inspect(
     the effective rank. Standardise where cosines are far from 0 or the ranks far below the width.
     Exit code 4 says that they do not line up; the report is printed all the same.
     """
-    if format is o.Format.value:
-        raise UsageError("--format value prints one score; inspect has none")
-    check_outputs(output, None, force)
+    output.check("inspect has none")
     if anchor_ids:
-        _anchor_ids(files, format, output, force)
+        _anchor_ids(files, output)
         return
     if len(files) == 1 and _is_encoder(universal.resolve(files[0])):
         from contrasim_cli import encoder
 
-        emit(_encoder_results(encoder.load(universal.resolve(files[0]))), format, output, None, force)
+        output.emit(_encoder_results(encoder.load(universal.resolve(files[0]))))
         return
-    from contrasim_cli.store import Reading, close_stores, open_stores
+    from contrasim_cli.store import Hints, close_stores, open_stores
     from contrasim_cli.store.inspection import disagreement
 
-    stores = open_stores(files, Reading(budget=o.parse_memory(memory)))
+    stores = open_stores(files, Hints(budget=parse_memory(memory)))
     try:
-        emit(_store_results(files, stores, scan), format, output, None, force)
-        problem = disagreement(stores, align.value)
+        output.emit(_store_results(files, stores, scan))
+        problem = disagreement(stores, align)
     finally:
         close_stores(stores)
     if problem is not None:
@@ -91,9 +88,9 @@ def _is_encoder(path: Path) -> bool:
         return False
 
 
-def _anchor_ids(files: Sequence[Path], format: o.Format | None, output: Path | None, force: bool) -> None:
+def _anchor_ids(files: Sequence[Path], output: Output) -> None:
     """Print the anchors' ids, as extract --only-ids reads them."""
-    if len(files) != 1 or format is not None:
+    if len(files) != 1 or output.format is not None:
         raise UsageError("--anchor-ids prints the ids of one encoder's anchors, one per line, in no other format")
     from contrasim_cli import encoder
 
@@ -101,11 +98,11 @@ def _anchor_ids(files: Sequence[Path], format: o.Format | None, output: Path | N
     if not anchors:
         raise UsageError(f"{quoted(files[0])}: has no anchors; train with --inputs anchors makes encoders that do")
     text = "".join(f"{name}\n" for name in anchors)
-    if output is None:
+    if output.output is None:
         # a terminal gets no control characters, a program the ids
         sys.stdout.write("".join(f"{quoted(name)}\n" for name in anchors) if sys.stdout.isatty() else text)
     else:
-        write_atomic(output, text.encode("utf-8", "backslashreplace"), force)
+        write_atomic(output.output, text.encode("utf-8", "backslashreplace"), output.force)
 
 
 def _encoder_results(checkpoint: "Checkpoint") -> Results:
@@ -176,7 +173,7 @@ def _text(value: Any) -> str:
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
     from contrasim_cli.store.inspection import count_all, facts
-    from contrasim_cli.store.unwritten import zero_rows_told
+    from contrasim_cli.store.zero_rows import zero_rows_told
     from contrasim_cli.store.zeros import ZeroRows
 
     zeros = [ZeroRows(store.n_rows) if scan else None for store in stores]

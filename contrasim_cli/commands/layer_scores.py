@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import console
-from contrasim_cli.commands.emit import check_outputs, emit
-from contrasim_cli.commands.inputs import Inputs, at_least
-from contrasim_cli.commands.options import Align, Device, Format, OnNan, PrecisionName, ZeroRows, parse_memory
-from contrasim_cli.commands.rows import RowsPlot, draw_rows
+from contrasim_cli.commands.emit import Output
+from contrasim_cli.commands.inputs import Inputs, Rows
+from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
+from contrasim_cli.commands.rows_plot import RowsPlot, draw_rows
 from contrasim_cli.names import distinct_names
 from contrasim_cli.report.results import Results, ScoreRow
 
@@ -33,27 +33,12 @@ class Request:
 
     command: str
     stores: Sequence[Path]
-    layers_a: Sequence[str] | None
-    layers_b: Sequence[str] | None
-    align: Align
-    nan: OnNan
-    device: Device | None
-    seed: int
-    memory: str | None
-    form: Format | None
-    output: Path | None
-    plot: Path | None
-    force: bool
-    precision: PrecisionName = PrecisionName.float32
-    max_rows: int | None = None
-    bootstrap: int | None = None
-    permutations: int | None = None
-    confidence_rows: int = 2000
-    standardize_from: Sequence[Path] | None = None
-    plot_rows: RowsPlot | None = None
-    anchor_stores: Sequence[Path] | None = None
-    null: int | None = None
-    zero_rows: ZeroRows | None = None
+    rows: Rows
+    standardizing: Standardizing
+    confidence: Confidence
+    compute: Compute
+    output: Output
+    rows_plot: RowsPlot = field(default_factory=RowsPlot)
 
 
 @dataclass
@@ -76,21 +61,17 @@ class Found:
         """What confidence is asked for."""
         from contrasim_cli.confidence import Asked
 
-        request = self.request
-        return Asked(
-            request.bootstrap or 0,
-            request.permutations or 0,
-            request.confidence_rows,
-            request.seed,
-            request.null or 0,
-        )
+        how = self.request.confidence
+        seed = self.request.compute.seed
+        return Asked(how.bootstrap or 0, how.permutations or 0, how.confidence_rows, seed, how.null or 0)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Those shown because they were asked for, or because a scorer brings its null."""
         from contrasim_cli.nulls import Standing
 
-        shown = self.request.null != 0 and (self.request.null or self.standings)
+        null = self.request.confidence.null
+        shown = null != 0 and (null or self.standings)
         return (*self.asked.columns, *(Standing._fields if shown else ()))
 
     def add(self, plan: "Plan", members: Sequence[int]) -> None:
@@ -100,18 +81,17 @@ class Found:
         from contrasim_cli.confidence import Resampling, compute
         from contrasim_cli.grid import Grid, layer_grids
 
-        request, scorers = self.request, [self.scorers[s] for s in members]
-        precision = getattr(torch, request.precision.value)
+        options, scorers = self.request.compute, [self.scorers[s] for s in members]
         grid = Grid(
             plan,
             scorers,
             self.device,
             self.budget,
-            precision,
-            request.max_rows,
-            request.seed,
+            getattr(torch, options.precision),
+            options.max_rows,
+            options.seed,
             console.progress,
-            request.null,
+            self.request.confidence.null,
         )
         resampling = Resampling(grid, self.asked) if self.asked.any else None
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
@@ -127,7 +107,7 @@ class Found:
 
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
-        from contrasim_cli.confidence import Confidence
+        from contrasim_cli.confidence import Confidence as Sure
 
         first, second = self.plan.first, self.plan.second
         rows = []
@@ -135,7 +115,7 @@ class Found:
             for s, scorer in enumerate(self.scorers):
                 for (i, one), (j, other) in product(enumerate(first[a]), enumerate(second[b])):
                     score = _defined(self.scores[s, a, b][i, j])
-                    sure = self.confidence.get((s, (a, one), (b, other)), Confidence())
+                    sure = self.confidence.get((s, (a, one), (b, other)), Sure())
                     stands = self._standing(s, a, b, i, j)
                     rows.append(ScoreRow(scorer.name, names[a], one, names[b], other, score, *sure, *stands))
         return rows
@@ -164,28 +144,24 @@ def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
     """Compare every pair of stores, a before b in the order given, and report."""
     at_least(request.stores, 2, request.command)
-    check_outputs(request.output, request.plot, request.force)
-    if request.plot_rows:
-        request.plot_rows.check(request.stores, request.force)
-    asked = parse_memory(request.memory)
+    request.output.check()
+    request.rows_plot.check(request.stores, request.output.force)
+    room = request.compute.memory_asked
     from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
-    from contrasim_cli.device import pick_device
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid.grid import Plan
-    from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
 
-    device, budget = pick_device(request.device and request.device.value), memory_budget(asked)
+    device, budget = request.compute.resolve()
     scorers = make_scorers()
-    sides = [request.layers_a, request.layers_b]
-    with Inputs(request.stores, request.align, request.nan, request.zero_rows, sides, asked) as inputs:
-        first, second = inputs.select_sides(request.layers_a, request.layers_b)
+    with Inputs(request.stores, request.rows, room) as inputs:
+        first, second = inputs.select_sides()
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
-        standardizer = inputs.standardizer_of(request.standardize_from, scorers, layers, request.anchor_stores)
-        warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows, request.max_rows)
+        standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
+        warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows, request.compute.max_rows)
         found = Found(request, plan, scorers, device, budget)
         found.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():
@@ -193,20 +169,20 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
             found.add(replace(plan, views=views), members)
         inputs.check_zero_rows()
         rows = found.rows(distinct_names(request.stores))
-        if request.plot_rows:
+        if request.rows_plot.path:
             last = [(one or other)[-1] for one, other in zip(first, second, strict=True)]
             draw_rows(
-                request.plot_rows,
+                request.rows_plot,
+                request.rows_plot.path,
                 inputs,
                 last,
                 scorers,
                 standardizer,
                 device=device,
                 budget=budget,
-                seed=request.seed,
-                force=request.force,
+                seed=request.compute.seed,
+                force=request.output.force,
             )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
-        about = inputs.about(seed=request.seed, device=str(device), standardize=hows, **found.about)
-    results = Results(request.command, ScoreRow, rows, about, found.columns)
-    emit(results, request.form, request.output, request.plot, request.force)
+        about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **found.about)
+    request.output.emit(Results(request.command, ScoreRow, rows, about, found.columns))

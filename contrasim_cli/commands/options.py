@@ -1,12 +1,13 @@
-"""The options that several commands share, so that they are spelt and explained once."""
+"""Groups of options: declared once as dataclasses, shown as panels of --help, and handed to a command as one object each."""
 
+import copy
 import functools
 import inspect
 import re
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hints
 
 import typer
 
@@ -14,255 +15,257 @@ from contrasim_cli import console, limits
 from contrasim_cli.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from contrasim_cli.transforms import Standardization
 
 
-class Format(str, Enum):
-    """How results are written."""
+def command(function: Callable[..., None]) -> Callable[..., None]:
+    """A function whose parameters may be groups as a command, which has an option for every annotated field of a group.
 
-    table = "table"
-    tsv = "tsv"
-    csv = "csv"
-    json = "json"
-    value = "value"
+    A group is a dataclass with a `PANEL`; a field that is not `Annotated` with an option is none, and keeps its default, so
+    that a subclass can take an option away, or change its help. Every command has the options of `General` too, by which stderr
+    and limits are set up before it runs.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)} | {"general": General}
 
+    @functools.wraps(function)
+    def run(**options: Any) -> None:
+        made = {name: _taken(options, name, group) for name, group in groups.items()}
+        made.pop("general").set_up()
+        try:
+            function(**options, **made)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(*stop.args) from stop
 
-class Device(str, Enum):
-    """Where the arithmetic runs."""
-
-    cuda = "cuda"
-    cpu = "cpu"
-
-
-class Align(str, Enum):
-    """How rows of two stores are matched."""
-
-    order = "order"
-    ids = "ids"
-    position = "position"
-
-
-class OnNan(str, Enum):
-    """What a NaN or Inf does."""
-
-    error = "error"
-    drop = "drop"
+    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
+    single = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name not in groups]
+    expanded = [parameter for name, group in groups.items() for parameter in _parameters(name, group)]
+    run.__signature__ = inspect.Signature([*single, *expanded])  # type: ignore[attr-defined]
+    run.__annotations__ = {}
+    return run
 
 
-class ZeroRows(str, Enum):
-    """What is done with rows that are zero in every layer."""
-
-    keep = "keep"
-    drop = "drop"
-
-
-class PrecisionName(str, Enum):
-    """Types of matrix products."""
-
-    float32 = "float32"
-    float64 = "float64"
-    bfloat16 = "bfloat16"
+def given(*groups: Any) -> dict[str, Any]:
+    """The options that differ from their defaults, by their first long flag."""
+    return {
+        flag: getattr(group, name)
+        for group in groups
+        for name, flag, default in _flags(group)
+        if getattr(group, name) not in (default, [])
+    }
 
 
-class Standardize(Enum):  # no str, which has a method `center`
-    """What is done to the rows of each layer before anything else."""
+def _flags(group: Any) -> Iterator[tuple[str, str, Any]]:
+    for name, info, default in _options(type(group)):
+        # Typer keeps the first flag of an option in `Annotated` where a default would be
+        declared = (info.default, *(info.param_decls or ()))
+        yield name, next(flag for flag in declared if flag.startswith("--")).split("/")[0], default
 
-    none = "none"
-    center = "center"
-    zscore = "zscore"
-    whiten = "whiten"
 
+def _options(group: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The fields of a group that are options: name, what Typer is told, and default."""
+    hints = get_type_hints(group, include_extras=True)
+    for field in fields(group):
+        for info in getattr(hints[field.name], "__metadata__", ()):
+            yield field.name, info, inspect.Parameter.empty if field.default is MISSING else field.default
+
+
+def _parameters(prefix: str, group: Any) -> Iterator[inspect.Parameter]:
+    hints = get_type_hints(group)
+    for name, info, default in _options(group):
+        shown = copy.copy(info)
+        shown.rich_help_panel = group.PANEL
+        yield inspect.Parameter(
+            f"{prefix}__{name}",
+            inspect.Parameter.KEYWORD_ONLY,
+            default=default,
+            annotation=Annotated.__class_getitem__((hints[name], shown)),  # type: ignore[attr-defined]
+        )
+
+
+def _taken(options: dict[str, Any], prefix: str, group: Any) -> Any:
+    return group(**{name: options.pop(f"{prefix}__{name}") for name, *_ in _options(group)})
+
+
+# --- groups of several commands -------------------------------------------------------------------------------------------
 
 Stores = Annotated[
     list[Path], typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False)
 ]
-Layers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--layers",
-        help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several.",
-        show_default=False,
-    ),
-]
-LayersA = Annotated[
-    list[str] | None, typer.Option("--layers-a", help="As --layers, for the first side only.", show_default=False)
-]
-LayersB = Annotated[
-    list[str] | None, typer.Option("--layers-b", help="As --layers, for the second side only.", show_default=False)
-]
-AlignRows = Annotated[
-    Align,
-    typer.Option(
-        "--align",
-        help="order: ids must agree in order; ids: keep and reorder the common ones; position: row by row whatever they say.",
-    ),
-]
-NanRule = Annotated[
-    OnNan, typer.Option("--nan", help="error: refuse NaN and Inf; drop: drop such rows from every store.")
-]
-ZeroRowsRule = Annotated[
-    ZeroRows | None,
-    typer.Option(
-        "--zero-rows",
-        help="Rows that are zero in every layer: keep them, or drop them from every store; default: more than 1 % are refused.",
-        show_default=False,
-    ),
-]
-DeviceOption = Annotated[
-    Device | None, typer.Option("--device", help="cuda or cpu; default: cuda if there is one.", show_default=False)
-]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Makes a run repeat.")]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", help="Memory to work in, such as 2G; default: half of what is free.", show_default=False),
-]
-FormatOption = Annotated[
-    Format | None,
-    typer.Option("--format", help="Default: table on a terminal, tsv elsewhere.", show_default=False),
-]
-Output = Annotated[
-    Path | None,
-    typer.Option(
-        "-o", "--output", help="Write the result to this file too (.tsv .csv .json .txt).", show_default=False
-    ),
-]
-Plot = Annotated[
-    Path | None, typer.Option("--plot", help="Draw the result (.png .svg .pdf; extra: plot).", show_default=False)
-]
-Force = Annotated[bool, typer.Option("--force", help="Replace an existing output.")]
 RankTol = Annotated[
     float,
     typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
 ]
-
-Precision = Annotated[
-    PrecisionName, typer.Option("--precision", help="Type of the matrix products of cka, rv and cka_debiased.")
-]
-MaxRows = Annotated[
-    int | None,
-    typer.Option(
-        "--max-rows",
-        min=4,
-        help="Measures that cost n², and encoders of measures, take a random subset (--seed) of this many rows.",
-        show_default=False,
-    ),
-]
-Bootstrap = Annotated[
-    int | None,
-    typer.Option("--bootstrap", min=1, help="95 % intervals from so many resamplings of rows.", show_default=False),
-]
-Permutations = Annotated[
-    int | None,
-    typer.Option(
-        "--permutations",
-        min=1,
-        help="p-values and z-scores from so many shufflings of the second side's rows.",
-        show_default=False,
-    ),
-]
-ConfidenceRows = Annotated[
-    int,
-    typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
-]
-
-StandardizeOption = Annotated[
-    Standardize | None,
-    typer.Option(
-        "--standardize",
-        help="Rows of each store and layer beforehand: none, center, zscore or whiten; default: none.",
-        show_default=False,
-    ),
-]
-Shrinkage = Annotated[
-    float | None,
-    typer.Option(
-        "--shrinkage",
-        min=0,
-        max=1,
-        help="--standardize whiten: weight of the mean variance against the covariance; default: 0.01.",
-        show_default=False,
-    ),
-]
-StandardizeFrom = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--standardize-from",
-        help="Take the statistics from this store instead; repeat, one per store in their order.",
-        show_default=False,
-    ),
-]
-AnchorStores = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--anchor-store",
-        help="Take the anchor rows from this store of the same model; repeat, one per store in their order.",
-        show_default=False,
-    ),
-]
-
-_COMMON = {
-    "quiet": (("-q", "--quiet"), "Only errors on stderr."),
-    "verbose": (("-v", "--verbose"), "More on stderr."),
-    "no_color": (("--no-color",), "No colours (NO_COLOR does the same)."),
-    "debug": (("--debug",), "Show tracebacks."),
-}
-
-
-OpenLimit = Annotated[
-    float,
-    typer.Option(
-        "--open-limit",
-        min=1,
-        max=1e6,
-        help="Times the usual processor time and memory for trying HDF5 files that have no seal, MATLAB, Parquet and Arrow files.",
-    ),
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Makes a run repeat.")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", help="Memory to work in, such as 2G; default: half of what is free.")
 ]
 
 
-def common(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the options that every command has, and set stderr and limits up before it runs."""
+@dataclass(frozen=True, kw_only=True)
+class General:
+    """What every command has."""
 
-    @functools.wraps(function)
-    def run(**options: Any) -> None:
-        console.configure(**{name: options.pop(name) for name in _COMMON})
-        limits.times = options.pop("open_limit")
-        try:
-            function(**options)
-        except KeyboardInterrupt as stop:
-            raise Interrupted(*stop.args) from stop
+    PANEL: ClassVar = "General"
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on stderr.")] = False
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="More on stderr.")] = False
+    no_color: Annotated[bool, typer.Option("--no-color", help="No colours (NO_COLOR does the same).")] = False
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False
+    open_limit: Annotated[
+        float,
+        typer.Option(
+            "--open-limit",
+            min=1,
+            max=1e6,
+            help="Times the usual processor time and memory for trying HDF5 files that have no seal, MATLAB, Parquet and Arrow "
+            "files.",
+        ),
+    ] = 1.0
 
-    extra = [
-        inspect.Parameter(
-            name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=False,
-            annotation=Annotated[bool, typer.Option(*flags, help=text)],
-        )
-        for name, (flags, text) in _COMMON.items()
-    ]
-    extra.append(inspect.Parameter("open_limit", inspect.Parameter.KEYWORD_ONLY, default=1.0, annotation=OpenLimit))
-    signature = inspect.signature(function)
-    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *extra])  # type: ignore[attr-defined]
-    return run
-
-
-def check_shrinkage(kind: Standardize | None, shrinkage: float | None) -> None:
-    """Refuse a shrinkage that nothing shrinks by.
-
-    Raises:
-        UsageError: rows are not whitened.
-    """
-    if shrinkage is not None and kind is not Standardize.whiten:
-        raise UsageError("--shrinkage goes with --standardize whiten")
+    def set_up(self) -> None:
+        """Set stderr and limits up."""
+        console.configure(quiet=self.quiet, verbose=self.verbose, no_color=self.no_color, debug=self.debug)
+        limits.times = self.open_limit
 
 
-def standardization(kind: Standardize | None, shrinkage: float | None) -> "Standardization | None":
-    """What was asked for; None where nothing was."""
-    from contrasim_cli.transforms import Standardization
+@dataclass(frozen=True, kw_only=True)
+class Compute:
+    """Where and in what the arithmetic runs."""
 
-    if kind is None:
-        return None
-    return Standardization(kind.value) if shrinkage is None else Standardization(kind.value, shrinkage)
+    PANEL: ClassVar = "Compute"
+    device: Annotated[
+        Literal["cuda", "cpu"] | None, typer.Option("--device", help="cuda or cpu; default: cuda if there is one.")
+    ] = None
+    seed: Seed = 0
+    memory: Memory = None
+    max_rows: int | None = None
+    precision: str = "float32"
+
+    @property
+    def memory_asked(self) -> int | None:
+        """The bytes of --memory; None where it is not given.
+
+        Raises:
+            BadParameter: it is no size.
+        """
+        return parse_memory(self.memory)
+
+    def resolve(self) -> "tuple[torch.device, int]":
+        """The device, and the bytes to work in."""
+        from contrasim_cli.device import pick_device
+        from contrasim_cli.memory import memory_budget
+
+        return pick_device(self.device), memory_budget(self.memory_asked)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledCompute(Compute):
+    """The same, of some of the rows where all cost too much."""
+
+    max_rows: Annotated[
+        int | None,
+        typer.Option(
+            "--max-rows",
+            min=4,
+            help="Measures that cost n², and encoders of measures, take a random subset (--seed) of this many rows.",
+        ),
+    ] = None
+
+
+StandardizeName = Literal["none", "center", "zscore", "whiten"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standardizing:
+    """What is done to the rows of each layer beforehand."""
+
+    PANEL: ClassVar = "Standardization"
+    standardize: Annotated[
+        StandardizeName | None,
+        typer.Option(
+            "--standardize",
+            help="Rows of each store and layer beforehand: none, center, zscore or whiten; default: none.",
+        ),
+    ] = None
+    shrinkage: Annotated[
+        float | None,
+        typer.Option(
+            "--shrinkage",
+            min=0,
+            max=1,
+            help="--standardize whiten: weight of the mean variance against the covariance; default: 0.01.",
+        ),
+    ] = None
+    standardize_from: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--standardize-from",
+            help="Take the statistics from this store instead; repeat, one per store in their order.",
+        ),
+    ] = None
+    anchor_stores: list[Path] | None = None
+
+    def check(self) -> None:
+        """Refuse a shrinkage that nothing shrinks by.
+
+        Raises:
+            UsageError: rows are not whitened.
+        """
+        if self.shrinkage is not None and self.standardize != "whiten":
+            raise UsageError("--shrinkage goes with --standardize whiten")
+
+    @property
+    def how(self) -> "Standardization | None":
+        """What was asked for; None where nothing was."""
+        from contrasim_cli.transforms import Standardization
+
+        if self.standardize is None:
+            return None
+        if self.shrinkage is None:
+            return Standardization(self.standardize)
+        return Standardization(self.standardize, self.shrinkage)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderStandardizing(Standardizing):
+    """The same where encoders say how, with the stores of their anchors."""
+
+    standardize: Annotated[
+        StandardizeName | None,
+        typer.Option("--standardize", help="none, center, zscore or whiten; default: as each encoder was trained."),
+    ] = None
+    anchor_stores: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--anchor-store",
+            help="Take the anchor rows from this store of the same model; repeat, one per store in their order.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """How sure scores are."""
+
+    PANEL: ClassVar = "Intervals and p-values"
+    bootstrap: Annotated[
+        int | None, typer.Option("--bootstrap", min=1, help="95 % intervals from so many resamplings of rows.")
+    ] = None
+    permutations: Annotated[
+        int | None,
+        typer.Option(
+            "--permutations",
+            min=1,
+            help="p-values and z-scores from so many shufflings of the second side's rows.",
+        ),
+    ] = None
+    confidence_rows: Annotated[
+        int,
+        typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
+    ] = 2000
+    null: int | None = None
 
 
 def parse_memory(text: str | None) -> int | None:
@@ -274,3 +277,13 @@ def parse_memory(text: str | None) -> int | None:
     if size < 1:
         raise typer.BadParameter(f"{text!r} is no size; write it as 2G or 512M", param_hint="--memory")
     return size
+
+
+def at_least(paths: Sequence[Path], count: int, command: str) -> None:
+    """Refuse too few stores.
+
+    Raises:
+        UsageError: fewer than `count`.
+    """
+    if len(paths) < count:
+        raise UsageError(f"{command} compares {count} or more stores, {len(paths)} given")

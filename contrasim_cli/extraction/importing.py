@@ -31,8 +31,8 @@ from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks
 from contrasim_cli.store.format import FLOATS
-from contrasim_cli.store.reading import PLAIN, Reading
-from contrasim_cli.store.unwritten import check_zero_rows, zero_rows
+from contrasim_cli.store.hints import PLAIN, Hints
+from contrasim_cli.store.zero_rows import check_zero_rows, zero_rows
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class ImportOptions:
 
     output: Path
     layers: Sequence[str] | None = None
-    reading: Reading = PLAIN
+    hints: Hints = PLAIN
     zero_rows: str | None = None
     choice: Choice = ALL
     store_dtype: str | None = None
@@ -101,7 +101,7 @@ def planned(path: Path, options: ImportOptions) -> Estimate:
 
 def _opened(path: Path, options: ImportOptions) -> tuple[Store, list[str]]:
     """The file, and the layers that are taken of it."""
-    store = open_store(path, replace(options.reading, layers=options.layers))
+    store = open_store(path, replace(options.hints, layers=options.layers))
     return store, select_layers(list(store.layers), options.layers, where=path.name)
 
 
@@ -165,7 +165,7 @@ def _configuration(
     return {
         "input": path.name,
         "input_digest": digest,
-        **{name: getattr(options.reading, name) for name in ("axes", "keys", "ids_key", "read_as")},
+        **{name: getattr(options.hints, name) for name in ("axes", "keys", "ids_key", "read_as")},
         "zero_rows": options.zero_rows,
         "rows": len(rows.chosen),
         "ids_digest": digest_of_ids(rows.ids()),

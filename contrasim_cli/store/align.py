@@ -12,7 +12,7 @@ from contrasim_cli.errors import ContraSimError, InputError, MismatchError, rais
 from contrasim_cli.names import look_alike, quoted, told_apart
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
 from contrasim_cli.store.store import Ids, Store, first_duplicate
-from contrasim_cli.store.unwritten import zero_rows
+from contrasim_cli.store.zero_rows import zero_rows
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ A module per kind of container opens the file and returns a `Content`: arrays an
 mean is decided in one place for all of them, by `foreign.store_of`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ import numpy as np
 
 from contrasim_cli.errors import InputError, reason
 from contrasim_cli.names import quoted
+from contrasim_cli.store.sixteen_bits import is_two_bytes
 from contrasim_cli.store.store import Array, Ids
-from contrasim_cli.store.values import is_two_bytes
 
 NUMBERS = "biuf"
 
@@ -116,3 +116,31 @@ def check_held(path: Path, name: str, size: int, budget: int | None) -> None:
             f"{quoted(path)}: {quoted(name)} takes {size / 1e9:.3g} GB of memory once it is unpacked, and there are "
             f"{limit / 1e9:.3g} GB for it; give --memory, or save it uncompressed"
         )
+
+
+KERAS = {"keras_version", "model_config", "layer_names"}  # attributes of the file, of all versions but the third
+PARAMETERS = {
+    "weight", "bias", "kernel", "gamma", "beta", "running_mean", "running_var", "moving_mean", "moving_variance",
+    "in_proj_weight", "in_proj_bias", "weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0",
+}  # fmt: skip
+
+
+def refuse_weights(path: Path, names: Iterable[str], attributes: Iterable[str] = ()) -> None:
+    """Refuse a file whose attributes, or at least half of whose arrays, are those of a model's parameters.
+
+    Raises:
+        InputError: it is one.
+    """
+    known = [_is_parameter(name) for name in names]
+    if KERAS & set(attributes) or (known and 2 * sum(known) >= len(known)):
+        raise InputError(
+            f"{quoted(path)}: holds the weights of a model, not activations; run the model, and save what its layers return "
+            "(contrasim extract --model does so)"
+        )
+
+
+def _is_parameter(name: str) -> bool:
+    """Whether an array is called as parameters are: `conv.weight`, `dense/kernel:0`, `layers/dense/vars/0`."""
+    levels = name.replace("/", ".").split(".")
+    keras = levels[-2:-1] == ["vars"] and levels[-1].isdigit()
+    return keras or (len(levels) > 1 and levels[-1].partition(":")[0] in PARAMETERS)

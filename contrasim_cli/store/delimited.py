@@ -22,9 +22,9 @@ from contrasim_cli.errors import InputError, reason
 from contrasim_cli.input_files import readable
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.content import Content, check_held
 from contrasim_cli.store.delimiters import CODE, INTEGER, NUMBER, Layout, Record, is_missing, layout_of, records
-from contrasim_cli.store.joined import Joined
 from contrasim_cli.store.store import Array, Ids
 
 NO_TABLE = (

@@ -13,7 +13,7 @@ from contrasim_cli.errors import InputError, reason
 from contrasim_cli.input_files import said
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.chunks import check_chunks
+from contrasim_cli.store.hdf5_chunks import check_chunks
 
 MAX_DEPTH = 16
 TEXT_BYTES = 24  # that a string counts for at least: each is made, and many are kept somewhere else

@@ -13,10 +13,10 @@ import numpy as np
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
 from contrasim_cli.names import quoted
+from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
 from contrasim_cli.store.content import Content
-from contrasim_cli.store.joined import Joined
-from contrasim_cli.store.reading import Reading
+from contrasim_cli.store.hints import Hints
 from contrasim_cli.store.store import Array, Ids
 
 MAX_LAYERS = 1 << 16
@@ -75,7 +75,7 @@ def plain_layout(path: Path, content: Content, words: Mapping[str, tuple[str, ..
     return _assembled(path, content, parts, "axes that nobody has named")
 
 
-def lay_out(path: Path, content: Content, how: Reading) -> Layout:
+def lay_out(path: Path, content: Content, how: Hints) -> Layout:
     """The layers of arrays as `--axes` and `--keys` say.
 
     Raises:
@@ -106,7 +106,7 @@ def _assembled(path: Path, content: Content, parts: Sequence[Part], why: str) ->
     return Layout(layers, {name: [part for part, _ in cell] for name, cell in cells.items()}, passed)
 
 
-def _parts(path: Path, content: Content, how: Reading) -> list[Part]:
+def _parts(path: Path, content: Content, how: Hints) -> list[Part]:
     """The arrays that the words fit: those with an axis per word, or else those in groups whose keys make up for the rest."""
     arrays, levels, words = content.arrays, content.levels, how.words
     for extra in range(len(words)):

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
+from contrasim_cli.store.array_views import Turned, Vector, along
 from contrasim_cli.store.hdf5 import check_dataset
 from contrasim_cli.store.store import Ids
-from contrasim_cli.store.turned import Turned, Vector, along
 
 CLASS, EMPTY, SPARSE, FIELDS = "MATLAB_class", "MATLAB_empty", "MATLAB_sparse", "MATLAB_fields"
 HEADER = b"MATLAB 7.3"

@@ -16,8 +16,8 @@ from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store.child_process import rehearse
 from contrasim_cli.store.content import Content, check_held, sorted_out
-from contrasim_cli.store.rehearsal import rehearse
 
 MAGIC = b"MATLAB 5.0 MAT-file"
 MAX_DEPTH = 8  # of structs in structs

@@ -14,9 +14,9 @@ import h5py
 
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.names import quoted
+from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.axes import LAYERS, ROWS, WIDTH, Arranged
 from contrasim_cli.store.hdf5 import check_dataset, is_text, read_text
-from contrasim_cli.store.joined import Joined
 from contrasim_cli.store.layout import place_names
 from contrasim_cli.store.store import Layer, Store
 

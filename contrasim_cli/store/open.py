@@ -13,27 +13,19 @@ from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_a
 from contrasim_cli.input_files import readable
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
-from contrasim_cli.store import (
-    foreign,
-    format,
-    hdf5,
-    neurox,
-    plain,
-    seal,
-    thingsvision,
-)
+from contrasim_cli.store import as_store, format, hdf5, hdf5_datasets, neurox, seal, thingsvision
+from contrasim_cli.store.child_process import rehearse
 from contrasim_cli.store.content import Content
+from contrasim_cli.store.hints import PLAIN, Hints
 from contrasim_cli.store.kinds import content_of, folder_content
-from contrasim_cli.store.reading import PLAIN, Reading
-from contrasim_cli.store.rehearsal import rehearse
-from contrasim_cli.store.shelf import SHELF, has_room, raise_limit
+from contrasim_cli.store.open_files import SHELF, has_room, raise_limit
 from contrasim_cli.store.store import Array, Store
 
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 Opened = TypeVar("Opened", Store, Content)
 
 
-def open_stores(paths: Sequence[Path], how: Reading = PLAIN) -> list[Store]:
+def open_stores(paths: Sequence[Path], how: Hints = PLAIN) -> list[Store]:
     """Open several stores; the problems of all of them are reported together."""
     stores: list[Store] = []
     problems: list[ContraSimError] = []
@@ -59,7 +51,7 @@ def _has_room() -> bool:
     return has_room()
 
 
-def _kept(store: Store, how: Reading) -> Store:
+def _kept(store: Store, how: Hints) -> Store:
     """A store that need not stay open in place of one that does."""
     store.close()
     return SHELF.keep(store.path, partial(open_store, store.path, how), known=True)
@@ -71,7 +63,7 @@ def close_stores(stores: Sequence[Store]) -> None:
         store.close()
 
 
-def open_store(path: Path, how: Reading = PLAIN) -> Store:
+def open_store(path: Path, how: Hints = PLAIN) -> Store:
     """Open one store: our own layout, or one of those that `foreign`, `neurox` and `thingsvision` read.
 
     `how` says what somebody else's file does not: what its axes, keys and values are.
@@ -85,11 +77,11 @@ def open_store(path: Path, how: Reading = PLAIN) -> Store:
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
     if os.path.isdir(path) and (content := folder_content(path, how.budget)) is not None:
-        return foreign.store_of(path, content, how)
+        return as_store.store_of(path, content, how)
     return one_version(path, lambda file: _store(file, how), lambda store: store.close())
 
 
-def _as_it_is(store: Store, how: Reading) -> Store:
+def _as_it_is(store: Store, how: Hints) -> Store:
     """A store whose kind says all there is to say.
 
     Raises:
@@ -103,10 +95,10 @@ def _as_it_is(store: Store, how: Reading) -> Store:
     return store
 
 
-def _store(file: Snapshot, how: Reading) -> Store:
+def _store(file: Snapshot, how: Hints) -> Store:
     if _is_hdf5(file):
         return _checked(file, lambda: _read_hdf5(file, how))
-    return foreign.store_of(file.path, content_of(file, how.budget), how)
+    return as_store.store_of(file.path, content_of(file, how.budget), how)
 
 
 def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
@@ -123,7 +115,7 @@ def _plain_content(file: Snapshot) -> Content:
     """Somebody's HDF5 file."""
     opened = hdf5.open_file(file)
     with _closed_on_error(file.path, opened):
-        return plain.read_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
+        return hdf5_datasets.read_hdf5(file.path, opened, dict(hdf5.datasets(file.path, opened)))
 
 
 def _is_hdf5(file: Snapshot) -> bool:
@@ -158,7 +150,7 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
     return read()
 
 
-def _read_hdf5(file: Snapshot, how: Reading) -> Store:
+def _read_hdf5(file: Snapshot, how: Hints) -> Store:
     path, opened = file.path, hdf5.open_file(file)
     with _closed_on_error(path, opened):
         if format.is_own(opened):
@@ -166,7 +158,7 @@ def _read_hdf5(file: Snapshot, how: Reading) -> Store:
         found = dict(hdf5.datasets(path, opened))
         if neurox.is_neurox(found):
             return _as_it_is(neurox.read_neurox(path, opened, found), how)
-        return foreign.store_of(path, plain.read_hdf5(path, opened, found, how.budget), how)
+        return as_store.store_of(path, hdf5_datasets.read_hdf5(path, opened, found, how.budget), how)
 
 
 @contextlib.contextmanager

@@ -14,8 +14,8 @@ import numpy as np
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.input_files import first_bytes
 from contrasim_cli.names import quoted
+from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.folders import Watched, check_state, state
-from contrasim_cli.store.joined import Joined
 from contrasim_cli.store.store import Array, Ids, Layer, Store
 
 NAMES = "file_names.txt"

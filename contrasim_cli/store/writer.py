@@ -20,9 +20,9 @@ from contrasim_cli.errors import InputError, OutputError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import atomic_output, writing
 from contrasim_cli.store import seal
-from contrasim_cli.store.chunks import each_chunk
 from contrasim_cli.store.format import FLOATS, FORMAT, FORMAT_VERSION, PROVENANCE_DIGEST, metadata_digest
-from contrasim_cli.store.sink import Sink
+from contrasim_cli.store.hdf5_chunks import each_chunk
+from contrasim_cli.store.hdf5_sink import Sink
 from contrasim_cli.version import __version__
 
 CHUNK_BYTES = 1 << 20

@@ -25,7 +25,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.rows import read_ahead
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, spans
-from contrasim_cli.store.unwritten import check_zero_rows
+from contrasim_cli.store.zero_rows import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, rows_of_block
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from contrasim_cli.errors import InputError, MismatchError, OutputError, UsageError
 from contrasim_cli.extraction.importing import ImportOptions, import_file, planned
 from contrasim_cli.extraction.sources.open import Choice, file_digest
-from contrasim_cli.store import Reading, Store, align, blocks, open_store
+from contrasim_cli.store import Hints, Store, align, blocks, open_store
 
 RNG = np.random.default_rng(0)
 A = RNG.normal(size=(7, 3)).astype(np.float32)
@@ -102,7 +102,7 @@ def test_axes_say_what_a_cube_is(tmp_path: Path, name: str, axes: str, cube: np.
     else:
         with h5py.File(path, "w") as file:
             file.create_dataset("c", data=cube, chunks=(1, 2, 3))
-    store = converted(path, reading=Reading(axes=axes))
+    store = converted(path, hints=Hints(axes=axes))
     assert list(store.layers) == ["layer_0", "layer_1"]
     for index in range(2):
         np.testing.assert_array_equal(store.read(f"layer_{index}", 0, 7), CUBE[index])
@@ -113,7 +113,7 @@ def test_a_cube_without_axes_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--axes layers,rows,width \(2 layers of 7 rows x 3\)"):
         converted(tmp_path / "x.npy")
     with pytest.raises(UsageError) as caught:
-        converted(tmp_path / "x.npy", reading=Reading(axes="layers,parts,width"))
+        converted(tmp_path / "x.npy", hints=Hints(axes="layers,parts,width"))
     assert str(caught.value) == (
         "--axes layers,parts,width: parts is no word for an axis; write one per axis of the array: layers, rows, width or "
         "pool, as in rows,layers,width"
@@ -123,7 +123,7 @@ def test_a_cube_without_axes_is_refused_with_the_remedy(tmp_path: Path) -> None:
 def test_axes_that_fit_no_array_are_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "x.npz")
     with pytest.raises(InputError) as caught:
-        converted(tmp_path / "x.npz", reading=Reading(axes="rows,layers,width"))
+        converted(tmp_path / "x.npz", hints=Hints(axes="rows,layers,width"))
     assert str(caught.value) == (
         f"{tmp_path / 'x.npz'}: --axes rows,layers,width fits no array of it; it holds a float32 (7, 3), b float16 (7, 4)"
     )
@@ -133,7 +133,7 @@ def test_what_a_file_says_itself_is_not_said_again(tmp_path: Path) -> None:
     write_npz(tmp_path / "x.npz")
     import_file(tmp_path / "x.npz", ImportOptions(tmp_path / "own.h5"))
     with pytest.raises(UsageError, match=r"--keys rows is for files that do not say it .*own\.h5 is a contrasim store"):
-        converted(tmp_path / "own.h5", reading=Reading(keys="rows"))
+        converted(tmp_path / "own.h5", hints=Hints(keys="rows"))
 
 
 def test_layers_limit_type_and_ids_are_chosen(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from stores import names, values, write
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli.errors import ContraSimError
-from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store import Hints, align, open_store
 
 MEMORY = 500 << 20  # bytes that reading a small file may need
 SECONDS = 10  # of processor time
@@ -291,9 +291,9 @@ KINDS = {
     "matlab.mat": Kind(matlab, rows_of, checked=False),
     "netcdf.nc": Kind(netcdf, rows_of, checked=False),
     "anndata.h5ad": Kind(anndata, rows_of, checked=False),
-    "keyed.h5": Kind(keyed, partial(rows_of, how=Reading(keys="rows", axes="layers,width")), checked=False),
+    "keyed.h5": Kind(keyed, partial(rows_of, how=Hints(keys="rows", axes="layers,width")), checked=False),
     "nested.pt": Kind(nested, rows_of),
-    "maps.npz": Kind(maps, partial(rows_of, how=Reading(axes="rows,width,pool,pool", read_as="bfloat16"))),
+    "maps.npz": Kind(maps, partial(rows_of, how=Hints(axes="rows,width,pool,pool", read_as="bfloat16"))),
     "sparse.npz": Kind(sparse, rows_of, checked=False),  # its layer is called as the file
     "columns.parquet": Kind(containers.parquet, rows_of, checked=False),
     "lists.parquet": Kind(containers.lists_in_parquet, rows_of, checked=False),

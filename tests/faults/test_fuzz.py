@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 
 from contrasim_cli.errors import ContraSimError
-from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store import Hints, align, open_store
 
 MINUTES = 30  # of each, in the long run
 SHORT = 40  # examples
@@ -165,7 +165,7 @@ def test_stores_of_any_structure(tmp_path: Path, long: bool, figures: Figures) -
 
 WORDS_OF_AXES = st.lists(st.sampled_from(["layers", "rows", "width", "pool"]), min_size=1, max_size=4).map(",".join)
 READINGS = st.builds(
-    Reading,
+    Hints,
     axes=st.one_of(st.none(), st.sampled_from(["rows,width", "width,rows", "width", "layers,width"]), WORDS_OF_AXES),
     keys=st.sampled_from([None, "rows", "layers"]),
     ids_key=st.sampled_from([None, None, "names", "x", "none"]),
@@ -218,7 +218,7 @@ def build_any(path: Path, ordered: bool, attrs: dict[str, Any], members: dict[st
                     set_attribute(holder, key, value)
 
 
-def check_reading(path: Path, how: Reading) -> None:
+def check_reading(path: Path, how: Hints) -> None:
     """All is read that is promised, or there is an error of usage or of inputs."""
     try:
         with bounded():
@@ -240,7 +240,7 @@ def check_reading(path: Path, how: Reading) -> None:
 
 
 def test_files_of_others_however_they_are_read(tmp_path: Path, long: bool, figures: Figures) -> None:
-    def one(ordered: bool, attrs: dict[str, Any], members: dict[str, Any], how: Reading) -> None:
+    def one(ordered: bool, attrs: dict[str, Any], members: dict[str, Any], how: Hints) -> None:
         build_any(tmp_path / "a.h5", ordered, attrs, members)
         check_reading(tmp_path / "a.h5", how)
 
@@ -278,7 +278,7 @@ def tensors_in(content: Any) -> Any:
 
 
 def test_torch_files_however_they_are_nested_and_read(tmp_path: Path, long: bool, figures: Figures) -> None:
-    def one(content: Any, how: Reading) -> None:
+    def one(content: Any, how: Hints) -> None:
         torch.save(tensors_in(content), tmp_path / "a.pt")
         check_reading(tmp_path / "a.pt", how)
 
@@ -286,7 +286,7 @@ def test_torch_files_however_they_are_nested_and_read(tmp_path: Path, long: bool
 
 
 def test_archives_however_they_are_read(tmp_path: Path, long: bool, figures: Figures) -> None:
-    def one(members: dict[str, tuple[str, Any]], how: Reading, packed: bool) -> None:
+    def one(members: dict[str, tuple[str, Any]], how: Hints, packed: bool) -> None:
         arrays = {}
         for name, (kind, shape) in members.items():
             dtype = object if kind == "O" else np.dtype(kind)

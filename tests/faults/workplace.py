@@ -12,8 +12,8 @@ import numpy as np
 from stores import values
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.store import Reading, align, open_store
-from contrasim_cli.store.reading import PLAIN
+from contrasim_cli.store import Hints, align, open_store
+from contrasim_cli.store.hints import PLAIN
 
 NETWORK = """
 import torch
@@ -49,7 +49,7 @@ class Command:
         return {name: self.content(folder / name) for name in self.outputs if (folder / name).exists()}
 
 
-def rows_of(path: Path, how: Reading = PLAIN) -> str:
+def rows_of(path: Path, how: Hints = PLAIN) -> str:
     """A digest of the ids and values of a store, all of which are read."""
     store = open_store(path, how)
     try:

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.store import Reading, Store, open_store
+from contrasim_cli.store import Hints, Store, open_store
 from contrasim_cli.store import axes as axes_module
 from contrasim_cli.store.axes import Arranged, boxes, parse_axes
-from contrasim_cli.store.readings import possible, remedy
+from contrasim_cli.store.interpretations import possible, remedy
 
 RNG = np.random.default_rng(0)
 
@@ -83,9 +83,9 @@ def ids(store: Store) -> list[str]:
     return store.ids.read(0, store.n_rows)
 
 
-def refusal(path: Path, how: Reading | None = None) -> str:
+def refusal(path: Path, how: Hints | None = None) -> str:
     with pytest.raises((InputError, UsageError)) as caught:
-        open_store(path, how or Reading())
+        open_store(path, how or Hints())
     (line,) = caught.value.lines
     return line.replace(f"{path}: ", "", 1)
 
@@ -101,7 +101,7 @@ def refusal(path: Path, how: Reading | None = None) -> str:
 )  # fmt: skip
 def test_every_order_of_axes_in_every_container(tmp_path: Path, save: Save, axes: str) -> None:
     arrays = {"conv1": RNG.normal(size=(4, 5, 3)), "conv2": RNG.normal(size=(4, 5, 3)).astype(np.float32)}
-    store = open_store(save(tmp_path, arrays), Reading(axes=axes))
+    store = open_store(save(tmp_path, arrays), Hints(axes=axes))
     assert list(store.layers) == ["conv1", "conv2"]
     for name, array in arrays.items():
         expected = oracle(array, tuple(axes.split(",")))
@@ -191,9 +191,9 @@ def test_words_that_are_none_are_refused(axes: str, message: str) -> None:
 
 def test_something_has_to_be_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", RNG.normal(size=(4, 3)))
-    said = refusal(tmp_path / "a.npy", Reading(axes="layers,width"))
+    said = refusal(tmp_path / "a.npy", Hints(axes="layers,width"))
     assert said == "--axes layers,width: no axis is rows; where each key of the file is a row, add --keys rows"
-    assert refusal(tmp_path / "a.npy", Reading(axes="pool,rows,width")) == (
+    assert refusal(tmp_path / "a.npy", Hints(axes="pool,rows,width")) == (
         "--axes pool,rows,width fits no array of it; it holds a float64 (4, 3)"
     )
 
@@ -201,9 +201,9 @@ def test_something_has_to_be_rows(tmp_path: Path) -> None:
 def test_an_axis_of_no_elements_makes_no_layers(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros((4, 0, 3)))
     for axes in ("rows,pool,width", "rows,layers,width"):
-        said = refusal(tmp_path / "a.npz", Reading(axes=axes))
+        said = refusal(tmp_path / "a.npz", Hints(axes=axes))
         assert said == f"x (4, 0, 3) makes no layers by --axes {axes}; is another axis meant?"
-    assert refusal(tmp_path / "a.npz", Reading(axes="rows,width,width")) == "layer x has no columns"
+    assert refusal(tmp_path / "a.npz", Hints(axes="rows,width,width")) == "layer x has no columns"
 
 
 # names of rows
@@ -211,22 +211,22 @@ def test_an_axis_of_no_elements_makes_no_layers(tmp_path: Path) -> None:
 
 def test_rows_of_several_axes_are_named_by_their_places(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=RNG.normal(size=(2, 3, 4)))
-    store = open_store(tmp_path / "a.npz", Reading(axes="rows,rows,width"))
+    store = open_store(tmp_path / "a.npz", Hints(axes="rows,rows,width"))
     assert ids(store) == ["0:0", "0:1", "0:2", "1:0", "1:1", "1:2"]
     assert store.ids is not None
     assert store.ids.automatic  # places say nothing of what lies there
     assert store.ids.read(4, 6) == ["1:1", "1:2"]
-    assert open_store(tmp_path / "a.npz", Reading(axes="rows,pool,width")).ids is None
+    assert open_store(tmp_path / "a.npz", Hints(axes="rows,pool,width")).ids is None
 
 
 def test_names_of_the_first_axis_go_before_places(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x=RNG.normal(size=(2, 3, 4)), filenames=np.array(["cat", "dog"]))
-    store = open_store(tmp_path / "a.npz", Reading(axes="rows,rows,width"))
+    store = open_store(tmp_path / "a.npz", Hints(axes="rows,rows,width"))
     assert ids(store) == ["cat:0", "cat:1", "cat:2", "dog:0", "dog:1", "dog:2"]
     assert store.ids is not None
     assert store.ids.read(2, 5) == ["cat:2", "dog:0", "dog:1"]
     assert not store.ids.automatic
-    assert ids(open_store(tmp_path / "a.npz", Reading(axes="rows,pool,width"))) == ["cat", "dog"]
+    assert ids(open_store(tmp_path / "a.npz", Hints(axes="rows,pool,width"))) == ["cat", "dog"]
 
 
 # keys
@@ -253,7 +253,7 @@ VECTORS = {f"P{k:05}": RNG.normal(size=5).astype(np.float32) for k in (3, 1, 2, 
 
 @pytest.mark.parametrize("save", CONTAINERS)
 def test_a_vector_per_key_is_a_row(tmp_path: Path, save: Save) -> None:
-    store = open_store(save(tmp_path, VECTORS), Reading(keys="rows", axes="width"))
+    store = open_store(save(tmp_path, VECTORS), Hints(keys="rows", axes="width"))
     assert list(store.layers) == ["x"]
     assert sorted(ids(store)) == sorted(VECTORS)
     np.testing.assert_array_equal(store.read("x", 0, 4), [VECTORS[name] for name in ids(store)])
@@ -265,7 +265,7 @@ def test_a_vector_per_key_is_a_row(tmp_path: Path, save: Save) -> None:
 @pytest.mark.parametrize("save", CONTAINERS)
 def test_matrices_per_key_are_rows_of_one_layer(tmp_path: Path, save: Save) -> None:
     arrays = {name: RNG.normal(size=(count, 5)) for name, count in (("a", 2), ("b", 0), ("c", 3))}
-    for how in (Reading(keys="rows"), Reading(keys="rows", axes="rows,width")):
+    for how in (Hints(keys="rows"), Hints(keys="rows", axes="rows,width")):
         store = open_store(save(tmp_path, arrays), how)
         assert ids(store) == ["a:0", "a:1", "c:0", "c:1", "c:2"]
         np.testing.assert_array_equal(store.read("x", 0, 5), np.concatenate(list(arrays.values())))
@@ -278,7 +278,7 @@ def test_a_group_per_sample(tmp_path: Path, save: Save, before: str) -> None:
     """Whose members are its layers, or whose one member has an axis of layers; what all keys begin or end with is no name."""
     samples = {f"img{k}.jpg": RNG.normal(size=(2, 5)) for k in range(3)}
     members = {f"{before}{name}/blocks.{k}": value[k] for name, value in samples.items() for k in range(2)}
-    how = Reading(keys="rows", axes="layers,width")
+    how = Hints(keys="rows", axes="layers,width")
     store = open_store(save(tmp_path, members), how)
     assert (list(store.layers), ids(store)) == (["blocks.0", "blocks.1"], list(samples))
     np.testing.assert_array_equal(store.read("blocks.1", 0, 3), [value[1] for value in samples.values()])
@@ -291,37 +291,37 @@ def test_a_group_per_sample(tmp_path: Path, save: Save, before: str) -> None:
 @pytest.mark.parametrize("save", [as_hdf5, as_npz, as_nested_torch])
 def test_a_group_per_layer(tmp_path: Path, save: Save) -> None:
     members = {f"layer_{k}/{name}": RNG.normal(size=5) for k in range(2) for name in ("q", "p")}
-    store = open_store(save(tmp_path, members), Reading(axes="rows,width"))
+    store = open_store(save(tmp_path, members), Hints(axes="rows,width"))
     assert list(store.layers) == ["layer_0", "layer_1"]
     np.testing.assert_array_equal(store.read("layer_1", 0, 2), [members[f"layer_1/{name}"] for name in ids(store)])
 
 
 def test_layers_with_other_keys_do_not_agree(tmp_path: Path) -> None:
     path = as_hdf5(tmp_path, {f"{key}/{layer}": RNG.normal(size=5) for key, layer in ("pa", "pb", "qa", "rb")})
-    assert refusal(path, Reading(keys="rows", axes="layers,width")) == (
+    assert refusal(path, Hints(keys="rows", axes="layers,width")) == (
         "layer b has other rows than a: they are named or cut otherwise; choose layers that agree with --layers"
     )
-    only = open_store(path, Reading(keys="rows", axes="layers,width", layers=["b"]))
+    only = open_store(path, Hints(keys="rows", axes="layers,width", layers=["b"]))
     assert ids(only) == ["p", "r"]
 
 
 def test_rows_that_are_cut_otherwise_do_not_line_up(tmp_path: Path) -> None:
     path = as_npz(tmp_path, {"a": RNG.normal(size=(2, 6, 3)), "b": RNG.normal(size=(3, 4, 3))})
-    assert refusal(path, Reading(axes="rows,rows,width")).startswith("layer b has other rows than a: ")
+    assert refusal(path, Hints(axes="rows,rows,width")).startswith("layer b has other rows than a: ")
 
 
 def test_several_arrays_with_layers_need_their_keys_said(tmp_path: Path) -> None:
     cubes = {str(k): RNG.normal(size=(2, count, 3)) for k, count in enumerate((4, 1))}
     path = as_npz(tmp_path, cubes)
-    assert refusal(path, Reading(axes="layers,rows,width")) == (
+    assert refusal(path, Hints(axes="layers,rows,width")) == (
         f"--axes layers,rows,width: {path} holds 2 arrays; add --keys rows, where they are rows of the same layers, or "
         "--keys layers, where each has layers of its own"
     )
-    store = open_store(path, Reading(axes="layers,rows,width", keys="rows"))
+    store = open_store(path, Hints(axes="layers,rows,width", keys="rows"))
     assert ids(store) == ["0:0", "0:1", "0:2", "0:3", "1:0"]
     np.testing.assert_array_equal(store.read("layer_1", 0, 5), np.concatenate(list(cubes.values()), axis=1)[1])
     same = open_store(
-        as_npz(tmp_path, {"x": cubes["0"], "y": cubes["0"] + 1}), Reading(axes="layers,rows,width", keys="layers")
+        as_npz(tmp_path, {"x": cubes["0"], "y": cubes["0"] + 1}), Hints(axes="layers,rows,width", keys="layers")
     )
     assert list(same.layers) == ["x.layer_0", "x.layer_1", "y.layer_0", "y.layer_1"]
     np.testing.assert_array_equal(same.read("y.layer_1", 0, 4), cubes["0"][1] + 1)
@@ -329,7 +329,7 @@ def test_several_arrays_with_layers_need_their_keys_said(tmp_path: Path) -> None
 
 def test_rows_of_one_layer_have_one_width(tmp_path: Path) -> None:
     path = as_npz(tmp_path, {"a": np.ones((2, 3)), "b": np.ones((2, 4))})
-    assert refusal(path, Reading(keys="rows")) == (
+    assert refusal(path, Hints(keys="rows")) == (
         "rows of one layer have the same width; it holds a float64 (2, 3), b float64 (2, 4)"
     )
 
@@ -337,7 +337,7 @@ def test_rows_of_one_layer_have_one_width(tmp_path: Path) -> None:
 def test_arrays_of_other_dimensions_are_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = as_npz(tmp_path, {"x": np.ones((2, 3, 4)), "fc": np.ones((2, 4)), "loss": np.ones(9)})
     with caplog.at_level(logging.INFO, "contrasim_cli"):
-        assert list(open_store(path, Reading(axes="rows,rows,width")).layers) == ["x"]
+        assert list(open_store(path, Hints(axes="rows,rows,width")).layers) == ["x"]
     assert caplog.messages == [
         f"{path}: not taken as layers: fc (2 dimensions, and --axes has 3 words), loss (one dimension)"
     ]
@@ -369,7 +369,7 @@ def test_what_would_come_of_a_reading_is_what_comes_of_it(tmp_path: Path) -> Non
     readings = possible([array.shape for array in arrays.values()])
     assert len(readings) > 40
     for one in readings:
-        store = open_store(path, Reading(axes=",".join(one.words), keys=one.keys))
+        store = open_store(path, Hints(axes=",".join(one.words), keys=one.keys))
         widths = [layer.width for layer in store.layers.values()]
         assert (len(store.layers), store.n_rows, (min(widths), max(widths))) == (one.layers, one.rows, one.widths)
 
@@ -421,7 +421,7 @@ def test_names_of_a_batch_leave_the_positions_of_its_texts_to_be_rows(tmp_path: 
     for offered in ("rows,rows,width (1 layer of 80 rows x 32)", "rows,pool,width (1 layer of 8 rows x 32)"):
         assert offered in said
     assert "layers,rows,width" not in said
-    store = open_store(path, Reading(axes="rows,rows,width"))
+    store = open_store(path, Hints(axes="rows,rows,width"))
     assert store.ids is not None
     assert store.ids.read(9, 12) == ["r0:9", "r1:0", "r1:1"]
 
@@ -434,7 +434,7 @@ def test_absurd_numbers_of_axes_and_arrays_have_a_short_message() -> None:
 
 def test_a_layer_per_index_of_a_long_axis_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((70_000, 1, 1), np.int8))
-    assert refusal(tmp_path / "a.npy", Reading(axes="layers,rows,width")) == (
+    assert refusal(tmp_path / "a.npy", Hints(axes="layers,rows,width")) == (
         "a (70000, 1, 1) makes no layers by --axes layers,rows,width; is another axis meant?"
     )
 
@@ -451,6 +451,6 @@ def test_groups_of_vectors_are_offered_with_what_comes_of_them(tmp_path: Path) -
         "(1 layer of 6 rows x 4); where its groups are rows or layers, --keys rows --axes layers,width (2 layers of 3 rows x 4) or "
         "--axes rows,width (3 layers of 2 rows x 4)"
     )
-    for how, layers, rows in ((Reading(keys="rows", axes="layers,width"), 2, 3), (Reading(axes="rows,width"), 3, 2)):
+    for how, layers, rows in ((Hints(keys="rows", axes="layers,width"), 2, 3), (Hints(axes="rows,width"), 3, 2)):
         store = open_store(tmp_path / "a.h5", how)
         assert (len(store.layers), store.n_rows) == (layers, rows)

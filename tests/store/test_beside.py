@@ -13,7 +13,7 @@ from helpers import run
 from stores import values
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store import Hints, align, open_store
 
 A, B = values(20, 6), values(20, 4, seed=1)
 T = torch.from_numpy(A)
@@ -123,9 +123,9 @@ def head(tmp_path: Path) -> Path:
 
 def test_layers_are_chosen_before_rows_are_compared(head: Path) -> None:
     for patterns in (["acts"], ["acts*"], ["acts2", "acts"], ["0", "1"], ["0-1"]):
-        store = open_store(head, Reading(layers=patterns))
+        store = open_store(head, Hints(layers=patterns))
         assert (store.n_rows, store.ids is not None) == (20, True)
-    assert open_store(head, Reading(layers=["classifier_weight"])).n_rows == 10
+    assert open_store(head, Hints(layers=["classifier_weight"])).n_rows == 10
     done = run("baseline", head, head, "--layers-a", "acts", "--layers-b", "acts2", "--format", "value")
     assert done.code == 0
     assert abs(float(done.stdout) - oracles.cka(A.astype(float), B.astype(float))) < 1e-6
@@ -148,10 +148,10 @@ def test_without_layers_the_message_lists_all_once_and_offers_every_way(head: Pa
 
 def test_an_array_of_more_dimensions_has_to_be_left_out(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros((20, 3, 4)), acts=A, fc=B)
-    assert list(open_store(tmp_path / "a.npz", Reading(layers=["acts", "fc"])).layers) == ["acts", "fc"]
+    assert list(open_store(tmp_path / "a.npz", Hints(layers=["acts", "fc"])).layers) == ["acts", "fc"]
     for patterns in (None, ["images"], ["1"], ["-1"], ["0-1"]):  # which position would acts have?
         with pytest.raises(InputError, match="images has 3 dimensions, and shapes alone do not say"):
-            open_store(tmp_path / "a.npz", Reading(layers=patterns))
+            open_store(tmp_path / "a.npz", Hints(layers=patterns))
 
 
 # weights

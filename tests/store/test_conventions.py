@@ -12,7 +12,7 @@ from helpers import run
 from stores import values
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import Reading, Store, open_store
+from contrasim_cli.store import Hints, Store, open_store
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5))
@@ -105,9 +105,9 @@ def test_an_array_of_matlab_has_the_axes_that_it_has_there(tmp_path: Path) -> No
         )
     with pytest.raises(InputError, match=r"cube float64 \(12, 4, 3\)"):
         open_store(tmp_path / "a.mat")
-    store = open_store(tmp_path / "a.mat", Reading(axes="rows,width,layers"))
+    store = open_store(tmp_path / "a.mat", Hints(axes="rows,width,layers"))
     np.testing.assert_array_equal(store.read("layer_2", 3, 9), cube[3:9, :, 2])
-    pooled = open_store(tmp_path / "a.mat", Reading(axes="rows,pool,width"))
+    pooled = open_store(tmp_path / "a.mat", Hints(axes="rows,pool,width"))
     np.testing.assert_allclose(pooled.read("cube", 0, 12), cube.mean(axis=1))
 
 
@@ -261,7 +261,7 @@ def test_names_of_dimensions_say_what_axes_are(tmp_path: Path) -> None:
     path = netcdf(tmp_path / "c.nc", {"x": (("a", "b", "c"), cube)})
     with pytest.raises(InputError, match="x has 3 dimensions"):
         open_store(path)
-    said = open_store(netcdf(tmp_path / "a.nc", variables), Reading(axes="rows,width"))  # what is said goes before that
+    said = open_store(netcdf(tmp_path / "a.nc", variables), Hints(axes="rows,width"))  # what is said goes before that
     assert said.n_rows == 5
 
 

@@ -16,7 +16,7 @@ from contrasim_cli.errors import InputError
 from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store import align, folders, open_store
 from contrasim_cli.store.folders import Watched, state
-from contrasim_cli.store.packed import read_packed
+from contrasim_cli.store.npy import read_packed
 from contrasim_cli.store.store import Store
 
 safetensors = pytest.importorskip("safetensors.torch")
@@ -163,7 +163,7 @@ def test_a_file_that_changes_while_the_folder_is_opened_is_refused(
 ) -> None:
     folder = per_layer(tmp_path / "acts", x=A)
     states = iter([(0,), (1,)])
-    monkeypatch.setattr("contrasim_cli.store.arrayfolder.state", lambda path: next(states))
+    monkeypatch.setattr("contrasim_cli.store.folders.state", lambda path: next(states))
     monkeypatch.setattr(folders, "state", lambda path: next(states))
     assert "has changed while it was read" in refusal(folder)
 

@@ -14,7 +14,7 @@ sparse = pytest.importorskip("scipy.sparse")
 
 from contrasim_cli.errors import InputError, MissingError  # noqa: E402
 from contrasim_cli.snapshot import Snapshot  # noqa: E402
-from contrasim_cli.store import extras, matlab5, open_store  # noqa: E402
+from contrasim_cli.store import kinds, matlab5, open_store  # noqa: E402
 from contrasim_cli.store.content import Content  # noqa: E402
 from contrasim_cli.store.matlab5 import read_matlab  # noqa: E402
 
@@ -161,7 +161,7 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.delattr("contrasim_cli.store.matlab5")
     io.savemat(tmp_path / "a.mat", {"x": A})
     with pytest.raises(MissingError) as caught:
-        extras.read_matlab(Snapshot(tmp_path / "a.mat"))
+        kinds.read_matlab(Snapshot(tmp_path / "a.mat"))
     assert str(caught.value).endswith(
         "a.mat: reading MATLAB files before version 7.3 needs the extra match: pip install 'contrasim[match]'; "
         "or save it by save('x.mat', '-v7.3')"

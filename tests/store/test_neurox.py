@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store import Hints, align, open_store
 
 COUNTS = [3, 0, 1, *range(1, 9), 2]  # words of sentence 0 to 11; "10" sorts before "2" as text
 RNG = np.random.default_rng(0)
@@ -98,7 +98,7 @@ def test_sentences_without_their_index_are_ambiguous_until_keys_are_said(tmp_pat
     )
     assert said.count("float32 (2, 3, 4)") == 1
     assert "--keys rows --axes layers,rows,width (2 layers of 4 rows x 4)" in said
-    store = open_store(write(tmp_path / "b.h5", SENTENCES, None), Reading(axes="layers,rows,width", keys="rows"))
+    store = open_store(write(tmp_path / "b.h5", SENTENCES, None), Hints(axes="layers,rows,width", keys="rows"))
     np.testing.assert_array_equal(store.read("layer_1", 0, store.n_rows), np.concatenate(SENTENCES, axis=1)[1])
     assert store.ids is not None
     assert store.ids.read(1, 4) == open_store(write(tmp_path / "c.h5", SENTENCES)).ids.read(1, 4)

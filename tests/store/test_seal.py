@@ -16,8 +16,8 @@ from contrasim_cli import snapshot
 from contrasim_cli.errors import InputError
 from contrasim_cli.limits import Start as limits_start
 from contrasim_cli.snapshot import Snapshot
+from contrasim_cli.store import child_process, open_store, seal
 from contrasim_cli.store import open as opening
-from contrasim_cli.store import open_store, rehearsal, seal
 
 A = values(3000, 300)  # several chunks
 DAMAGED = "its seal says that its ids, names or attributes are not what was written; the file is damaged, copy or extract it again"
@@ -90,7 +90,7 @@ def test_other_files_have_no_seal_that_holds(tmp_path: Path, content: bytes) -> 
 
 def refusal(path: Path, work) -> str:
     with pytest.raises(InputError) as caught:
-        rehearsal.rehearse(Snapshot(path), work)
+        child_process.rehearse(Snapshot(path), work)
     return str(caught.value).removeprefix(f"{path}: ")
 
 
@@ -106,7 +106,7 @@ def test_a_process_that_is_not_told_how_its_children_end(path: Path) -> None:
     """As when whoever started it ignores SIGCHLD."""
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
-        rehearsal.rehearse(Snapshot(path), lambda: None)
+        child_process.rehearse(Snapshot(path), lambda: None)
         assert refusal(path, lambda: os.kill(os.getpid(), signal.SIGSEGV)).startswith("HDF5 crashes on it;")
     finally:
         signal.signal(signal.SIGCHLD, before)
@@ -126,7 +126,7 @@ def test_other_errors_are_left_to_the_parent(path: Path) -> None:
         path.with_name("ran").touch()
         raise KeyError
 
-    rehearsal.rehearse(Snapshot(path), fail)
+    child_process.rehearse(Snapshot(path), fail)
     assert path.with_name("ran").exists()
 
 
@@ -140,10 +140,10 @@ def test_a_file_that_is_changed_after_it_was_tried_is_not_read(
     file = Snapshot(path)
     other = path.with_name("other")
     other.write_bytes(path.read_bytes())
-    rehearsal.rehearse(file, lambda: os.replace(other, path) if named else None)
+    child_process.rehearse(file, lambda: os.replace(other, path) if named else None)
     other.write_bytes(path.read_bytes() + b"more")
     with pytest.raises(InputError, match="is written to while it is opened"):
-        rehearsal.rehearse(file, lambda: other.rename(path) if not named else file.name.write_bytes(b"other"))
+        child_process.rehearse(file, lambda: other.rename(path) if not named else file.name.write_bytes(b"other"))
 
 
 def test_the_size_of_a_file_is_that_of_what_is_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,15 +151,17 @@ def test_the_size_of_a_file_is_that_of_what_is_open(path: Path, monkeypatch: pyt
     size, small = file.size, path.with_name("small")
     small.write_bytes(b"")
     small.replace(path)
-    monkeypatch.setattr(rehearsal.limits, "Start", lambda size, *more: sizes.append(size) or limits_start(size, *more))
-    rehearsal.rehearse(file, lambda: None)
+    monkeypatch.setattr(
+        child_process.limits, "Start", lambda size, *more: sizes.append(size) or limits_start(size, *more)
+    )
+    child_process.rehearse(file, lambda: None)
     assert sizes == [size]
 
 
 def test_no_child_is_left_by_an_interrupt(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    fork = rehearsal._fork
-    monkeypatch.setattr(rehearsal, "_fork", lambda: made.append(fork()) or made[-1])
+    fork = child_process._fork
+    monkeypatch.setattr(child_process, "_fork", lambda: made.append(fork()) or made[-1])
 
     def stop(number: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -168,7 +170,7 @@ def test_no_child_is_left_by_an_interrupt(path: Path, monkeypatch: pytest.Monkey
     signal.setitimer(signal.ITIMER_REAL, 0.2)
     try:
         with pytest.raises(KeyboardInterrupt):
-            rehearsal.rehearse(Snapshot(path), lambda: time.sleep(60))
+            child_process.rehearse(Snapshot(path), lambda: time.sleep(60))
     finally:
         signal.signal(signal.SIGALRM, before)
     assert made

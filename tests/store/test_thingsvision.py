@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import Reading, align, open_store
+from contrasim_cli.store import Hints, align, open_store
 
 ROWS = 11
 A = np.random.default_rng(0).normal(size=(ROWS, 3)).astype(np.float32)
@@ -141,7 +141,7 @@ def test_parts_without_their_names_are_ambiguous_until_keys_are_said(tmp_path: P
         "contrasim extract --from FILE, and say which they are: --axes width,rows (3 layers of 3 rows x 2-5); "
         "--keys rows --axes rows,width (1 layer of 11 rows x 3) or pool,width (1 layer of 3 rows x 3)"
     )
-    store = open_store(file, Reading(keys="rows"))
+    store = open_store(file, Hints(keys="rows"))
     assert list(store.layers) == ["features"]
     np.testing.assert_array_equal(store.read("features", 0, ROWS), A)
 

@@ -9,8 +9,8 @@ from contrasim_cli.commands.bench.retrieval import image_caption, multilingual
 from contrasim_cli.commands.bench.sanity import sanity
 
 bench = typer.Typer(help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval.")
-bench.command("layers")(o.common(layers_benchmark))
-bench.command("multilingual")(o.common(multilingual))
-bench.command("image-caption")(o.common(image_caption))
-bench.command("compare")(o.common(compare_trials))
-bench.command("sanity")(o.common(sanity))
+bench.command("layers")(o.command(layers_benchmark))
+bench.command("multilingual")(o.command(multilingual))
+bench.command("image-caption")(o.command(image_caption))
+bench.command("compare")(o.command(compare_trials))
+bench.command("sanity")(o.command(sanity))

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from contrasim_cli.commands import options as o
-from contrasim_cli.commands.emit import check_outputs, emit
+from contrasim_cli.commands.emit import Output
+from contrasim_cli.commands.options import Seed
 from contrasim_cli.errors import UsageError
 from contrasim_cli.report.results import CompareRow, Results
 
@@ -19,19 +19,16 @@ def compare_trials(
         list[Path],
         typer.Argument(help="One or two files that --trials wrote.", metavar="TRIALS...", show_default=False),
     ],
+    output: Output,
     measure: Annotated[
         list[str] | None,
         typer.Option(
             "--measure",
             help="A measure of the first file, and again for the second (or the same) file; words after it choose among its "
             "encoders: 'contrasim, wiki, seed 0'. Default: every measure that both files have.",
-            show_default=False,
         ),
     ] = None,
-    seed: o.Seed = 0,
-    format: o.FormatOption = None,
-    output: o.Output = None,
-    force: o.Force = False,
+    seed: Seed = 0,
 ) -> None:
     """Is the first measure better than the second on the same trials, or is it noise?
 
@@ -40,9 +37,7 @@ def compare_trials(
     """
     if len(files) > 2:
         raise UsageError(f"bench compare takes one or two files, {len(files)} given")
-    if format is o.Format.value:
-        raise UsageError("--format value prints one score; bench compare has many, give --format tsv")
-    check_outputs(output, None, force)
+    output.check("bench compare has many, give --format tsv")
     from contrasim_cli.benchmarks.differences import compare
     from contrasim_cli.benchmarks.trials import caveat, check_same_trials, read_trials, sides
 
@@ -57,4 +52,4 @@ def compare_trials(
         if note := caveat(a, b):
             log.info(note)
     about = {"inputs": [str(path) for path in files], "seed": seed}
-    emit(Results("bench compare", CompareRow, rows, about), format, output, None, force)
+    output.emit(Results("bench compare", CompareRow, rows, about))

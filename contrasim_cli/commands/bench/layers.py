@@ -2,29 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from contrasim_cli import console
 from contrasim_cli.benchmarks import by_stem, data_sets, model_pairs
 from contrasim_cli.commands import options as o
-from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.bench import training as t
-from contrasim_cli.commands.bench.options import (
-    Common,
-    Criterion,
-    Encoders,
-    Measures,
-    PlotPairs,
-    Rows,
-    StandardizeMeasures,
-    TrialsFile,
-    hows,
-)
+from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
+from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names, quoted
 from contrasim_cli.stacking import universal
@@ -33,149 +23,128 @@ if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
     from contrasim_cli.benchmarks.encoders import TrainingSet
     from contrasim_cli.benchmarks.evaluation import DataSet, Judge
-    from contrasim_cli.commands.inputs import Inputs
 
 
-class Pairs(str, Enum):
-    """Which pairs of models are compared."""
+class Criterion(str, Enum):
+    """What is asked of a grid of layers against layers."""
 
-    disjoint = "disjoint"
-    all = "all"
+    argmax = "argmax"
+    monotonicity = "monotonicity"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersOutput(BenchOutput):
+    """The same, with the grids."""
+
+    plot_grids: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-grids", help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf)."
+        ),
+    ] = None
 
 
 def layers_benchmark(
     stores: o.Stores,
-    measure: Measures = None,
-    encoder: Encoders = None,
-    train: t.TrainStores = None,
-    objective: t.Objectives = None,
-    recipe: t.RecipeOption = r.Recipe.default,
-    seeds: t.Seeds = 1,
-    train_seed: t.TrainSeed = None,
-    epochs: r.Epochs = None,
-    lr: r.LearningRate = None,
-    train_batch_size: t.TrainBatchSize = None,
-    inputs: t.InputsOption = r.RowsIn.raw,
-    anchors: r.AnchorCount = None,
-    encoder_dir: t.EncoderDir = None,
-    dry_run: t.DryRun = False,
+    judged: Judged,
+    training: t.TrainOptions,
+    rows: Rows,
+    standardizing: BenchStandardizing,
+    compute: o.SampledCompute,
+    output: LayersOutput,
     hold_out_models: Annotated[
         int | None,
         typer.Option(
             "--hold-out-models",
             min=2,
             help="Train on all but the last so many models; show pairs of seen and of unseen models side by side.",
-            show_default=False,
         ),
     ] = None,
     pairs: Annotated[
-        Pairs, typer.Option("--pairs", help="disjoint: (0,1), (2,3), …; all: every ordered pair.")
-    ] = Pairs.disjoint,
+        Literal["disjoint", "all"],
+        typer.Option("--pairs", help="disjoint: (0,1), (2,3), …; all: every ordered pair."),
+    ] = "disjoint",
     criterion: Annotated[
         list[Criterion] | None,
         typer.Option(
             "--criterion",
             help="argmax: is the same layer the most similar? monotonicity: does similarity fall with the distance between "
             "layers? repeat for both; default: argmax.",
-            show_default=False,
         ),
     ] = None,
-    layers: o.Layers = None,
-    align: o.AlignRows = o.Align.order,
-    nan: o.NanRule = o.OnNan.error,
-    zero_rows: o.ZeroRowsRule = None,
-    rank_tol: o.RankTol = 1e-6,
-    standardize: StandardizeMeasures = None,
-    shrinkage: o.Shrinkage = None,
-    standardize_from: o.StandardizeFrom = None,
-    anchor_store: o.AnchorStores = None,
-    device: o.DeviceOption = None,
-    seed: o.Seed = 0,
-    memory: o.Memory = None,
-    max_rows: o.MaxRows = None,
-    format: o.FormatOption = None,
-    output: o.Output = None,
-    plot: o.Plot = None,
-    plot_pairs: PlotPairs = None,
-    plot_grids: Annotated[
-        Path | None,
-        typer.Option(
-            "--plot-grids",
-            help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf).",
-            show_default=False,
-        ),
-    ] = None,
-    trials: TrialsFile = None,
-    force: o.Force = False,
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
     Unless --measure alone is given, the encoder of the package, universal, is shown beside all others.
     Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
-    if hold_out_models and not (train or encoder):
+    if hold_out_models and not (training.train or judged.encoder):
         raise UsageError(
             "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
         )
-    if encoder or train or not measure:
-        measure = measure or ([] if encoder or train else ["cka"])
-        encoder = list(dict.fromkeys([*(encoder or ()), Path(universal.NAME)]))
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
-        _check_pairs(paths, held_out, pairs is Pairs.all)
-    options = t.TrainOptions(
-        train, objective, recipe, seeds, train_seed, epochs, lr, train_batch_size, encoder_dir, dry_run, inputs, anchors
-    )
-    rows = Rows(standardize, shrinkage, standardize_from, anchor_store)
-    common = Common(
-        stores, measure, encoder, rank_tol, align, nan, rows, device, seed, memory, format, output, plot, force,
-        trials, options, plot_pairs, plot_grids, tuple(dict.fromkeys(criterion or [Criterion.argmax])), zero_rows,
-    )  # fmt: skip
-    names, asked = common.check()
+        _check_pairs(paths, held_out, pairs == "all")
+    criteria = tuple(dict.fromkeys(one.value for one in criterion or [Criterion.argmax]))
+    common = Common(stores, _with_universal(judged, training), rows, standardizing, compute, output, training, criteria)
+    names, room = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
     from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
-    from contrasim_cli.device import pick_device
-    from contrasim_cli.memory import memory_budget
 
-    where, budget = pick_device(device and device.value), memory_budget(asked)
-    several = bool(train or held_out or len(tests) > 1)
+    device, budget = compute.resolve()
+    several = bool(training.train or held_out or len(tests) > 1)
     with ExitStack() as stack:
-        opened = [_Opened.of(stack, common, name, paths, layers) for name, paths in tests.items()]
-        train_sets = data_sets(options.stores)
+        opened = [_Opened.of(stack, rows, room, name, paths) for name, paths in tests.items()]
+        train_sets = data_sets(training.stores)
         sets = [
-            _Opened.of(stack, common, name, _kept(paths, held_out), layers).training_set
+            _Opened.of(stack, rows, room, name, _kept(paths, held_out)).training_set
             for name, paths in train_sets.items()
         ]
-        training = options.training("layers", seed, where, budget)
-        if dry_run:
-            common.show_plan(t.planned(sets, training, {"inputs": [str(path) for path in stores], "seed": seed}))
+        how = training.training("layers", compute.seed, device, budget)
+        inputs = {"inputs": [str(path) for path in stores]}
+        if training.dry_run:
+            output.emit(t.planned(sets, how, inputs | {"seed": compute.seed}), files=False)
             return
-        made = t.trained(sets, training, together=False)
+        made = t.trained(sets, how, together=False)
         fixed = common.scorers(names)
         judges = [*map(Judge, fixed), *made]
-        test_sets = _test_sets(opened, rows, judges, train_sets, several)
+        test_sets = _test_sets(opened, standardizing, judges, train_sets, several)
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
         for test in test_sets:
-            warn_few_rows([j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows, max_rows)
+            warn_few_rows(
+                [j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows, compute.max_rows
+            )
         found = layer_trials(
             test_sets,
             judges,
             held_out,
-            every_pair=pairs is Pairs.all,
-            device=where,
+            every_pair=pairs == "all",
+            device=device,
             budget=budget,
             progress=console.progress,
-            max_rows=max_rows,
-            seed=seed,
+            max_rows=compute.max_rows,
+            seed=compute.seed,
         )
         about = {
-            **opened[0].inputs.about(seed=seed, device=str(where), standardize=hows([j.scorer for j in judges])),
-            **({"inputs": [str(path) for path in stores], **t.about(options, made)} if several else {}),
+            **opened[0].inputs.about(
+                seed=compute.seed, device=str(device), standardize=hows([j.scorer for j in judges])
+            ),
+            **(inputs | t.about(training, made) if several else {}),
         }
         tested = [(one.name if len(opened) > 1 else "", one.inputs, distinct_names(one.paths)) for one in opened]
         facts = common.facts("layers", tested)
     common.report("layers", found, facts, about, several)
+
+
+def _with_universal(judged: Judged, training: t.TrainOptions) -> Judged:
+    """With the encoder of the package, unless measures alone are given."""
+    if judged.measure and not judged.encoder and not training.train:
+        return judged
+    measures = judged.measure or ([] if judged.encoder or training.train else ["cka"])
+    return replace(
+        judged, measure=measures, encoder=list(dict.fromkeys([*(judged.encoder or ()), Path(universal.NAME)]))
+    )
 
 
 def _check_pairs(paths: Sequence[Path], held_out: frozenset[str], every: bool) -> None:
@@ -214,19 +183,13 @@ class _Opened:
 
     name: str
     paths: Sequence[Path]
-    inputs: "Inputs"
+    inputs: Inputs
     layers: Sequence[Sequence[str]]
 
     @classmethod
-    def of(
-        cls, stack: ExitStack, common: Common, name: str, paths: Sequence[Path], layers: Sequence[str] | None
-    ) -> "_Opened":
-        from contrasim_cli.commands.inputs import Inputs
-
-        inputs = stack.enter_context(
-            Inputs(paths, common.align, common.nan, common.zero_rows, [layers], o.parse_memory(common.memory))
-        )
-        return cls(name, paths, inputs, inputs.select(layers, embeddings=False))
+    def of(cls, stack: ExitStack, rows: Rows, room: int | None, name: str, paths: Sequence[Path]) -> "_Opened":
+        inputs = stack.enter_context(Inputs(paths, rows, room))
+        return cls(name, paths, inputs, inputs.select(embeddings=False))
 
     @property
     def training_set(self) -> "TrainingSet":
@@ -238,7 +201,7 @@ class _Opened:
 
 def _test_sets(
     opened: Sequence[_Opened],
-    rows: Rows,
+    standardizing: BenchStandardizing,
     judges: "Sequence[Judge]",
     train_sets: Mapping[str, Sequence[Path]],
     several: bool,
@@ -249,12 +212,16 @@ def _test_sets(
     made, done, scorers = [], 0, [judge.scorer for judge in judges]
     for one in opened:
         part = slice(done, done + len(one.paths)) if len(opened) > 1 else slice(None)
-        sources, anchors = (rows.standardize_from or [])[part], (rows.anchor_stores or [])[part]
+        mine = replace(
+            standardizing,
+            standardize_from=(standardizing.standardize_from or [])[part],
+            anchor_stores=(standardizing.anchor_stores or [])[part],
+        )
         own: dict[Anchoring, Sequence[Path]] = {}
         for train_set, paths in train_sets.items():
             trained_there = [judge for judge in judges if judge.origin.train == train_set]
             own |= t.anchors_of(trained_there, t.matched(one.paths, paths))
-        standardizer = one.inputs.standardizer_of(sources, scorers, one.layers, anchors, own)
+        standardizer = one.inputs.standardizer_of(mine, scorers, one.layers, own)
         name = one.name if several else ""
         made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
         done += len(one.paths)

@@ -2,15 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
-from contrasim_cli.commands.emit import check_outputs, check_plot, emit
+from contrasim_cli.commands.emit import PlottedOutput, check_plot
+from contrasim_cli.commands.inputs import Rows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import MEASURES, Options, check_names
 from contrasim_cli.names import quoted
@@ -23,54 +23,67 @@ if TYPE_CHECKING:
     from contrasim_cli.commands.inputs import Inputs
     from contrasim_cli.scoring import Scorer
 
-
-Measures = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--measure",
-        help=f"{', '.join(MEASURES)}; repeat for several; default: cka without --encoder and --train.",
-        show_default=False,
-    ),
-]
-Encoders = Annotated[
-    list[Path] | None,
-    typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several.", show_default=False),
-]
-StandardizeMeasures = Annotated[
-    o.Standardize | None,
-    typer.Option(
-        "--standardize",
-        help="Rows before --measure: none, center, zscore or whiten; default: none. Encoders bring their own.",
-        show_default=False,
-    ),
-]
-TrialsFile = Annotated[
-    Path | None,
-    typer.Option("--trials", help="Write every trial to this file (.json), for bench compare.", show_default=False),
-]
+MANY = "bench has many, give --format tsv"
 
 
-PlotPairs = Annotated[
-    Path | None,
-    typer.Option("--plot-pairs", help="Draw the accuracy of every pair as bars (.png .svg .pdf).", show_default=False),
-]
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """Which measures and encoders are judged."""
+
+    PANEL: ClassVar = "Measures and encoders"
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            help=f"{', '.join(MEASURES)}; repeat for several; default: cka without --encoder and --train.",
+        ),
+    ] = None
+    encoder: Annotated[
+        list[Path] | None,
+        typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several."),
+    ] = None
+    rank_tol: o.RankTol = 1e-6
 
 
-class Criterion(str, Enum):
-    """What is asked of a grid of layers against layers."""
+@dataclass(frozen=True, kw_only=True)
+class BenchStandardizing(o.EncoderStandardizing):
+    """What is done to rows before closed forms; encoders bring their own."""
 
-    argmax = "argmax"
-    monotonicity = "monotonicity"
+    standardize: Annotated[
+        o.StandardizeName | None,
+        typer.Option(
+            "--standardize",
+            help="Rows before --measure: none, center, zscore or whiten; default: none. Encoders bring their own.",
+        ),
+    ] = None
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What is done to rows beforehand."""
+@dataclass(frozen=True, kw_only=True)
+class BenchOutput(PlottedOutput):
+    """Results, their pictures, and every trial."""
 
-    standardize: o.Standardize | None
-    shrinkage: float | None
-    standardize_from: Sequence[Path] | None
-    anchor_stores: Sequence[Path] | None
+    plot_pairs: Annotated[
+        Path | None,
+        typer.Option("--plot-pairs", help="Draw the accuracy of every pair as bars (.png .svg .pdf)."),
+    ] = None
+    plot_grids: Path | None = None
+    trials: Annotated[
+        Path | None,
+        typer.Option("--trials", help="Write every trial to this file (.json), for bench compare."),
+    ] = None
+
+    def check(self, several: str = MANY) -> None:
+        """Refuse outputs that cannot be written, or have one name, before any work is done for them."""
+        super().check(several)
+        if self.trials is not None:
+            check_output(self.trials, self.force)
+        check_plot(self.plot_pairs, self.force, "--plot-pairs")
+        check_plot(self.plot_grids, self.force, "--plot-grids")
+        outputs = (self.output, self.plot, self.plot_pairs, self.plot_grids, self.trials)
+        paths = [path.resolve() for path in outputs if path is not None]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        if twice:
+            raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
 
 
 @dataclass(frozen=True)
@@ -78,59 +91,30 @@ class Common:
     """The options that all benchmarks have."""
 
     stores: Sequence[Path]
-    measure: Sequence[str] | None
-    encoder: Sequence[Path] | None
-    rank_tol: float
-    align: o.Align
-    nan: o.OnNan
+    judged: Judged
     rows: Rows
-    device: o.Device | None
-    seed: int
-    memory: str | None
-    form: o.Format | None
-    output: Path | None
-    plot: Path | None
-    force: bool
-    trials: Path | None
+    standardizing: BenchStandardizing
+    compute: o.Compute
+    output: BenchOutput
     train: TrainOptions
-    plot_pairs: Path | None = None
-    plot_grids: Path | None = None
-    criteria: Sequence[Criterion] = (Criterion.argmax,)
-    zero_rows: o.ZeroRows | None = None
+    criteria: Sequence[str] = ("argmax",)
 
     def check(self) -> tuple[list[str], int | None]:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
-        o.check_shrinkage(self.rows.standardize, self.rows.shrinkage)
-        if self.form is o.Format.value:
-            raise UsageError("--format value prints one score; bench has many, give --format tsv")
-        names = check_names(self.measure or ([] if self.encoder or self.train else ["cka"]))
-        check_outputs(self.output, self.plot, self.force)
-        if self.trials is not None:
-            check_output(self.trials, self.force)
-            if Criterion.argmax not in self.criteria:
-                raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
-        for option, path in (("--plot-pairs", self.plot_pairs), ("--plot-grids", self.plot_grids)):
-            if path is not None:
-                check_plot(path, option)
-                check_output(path, self.force)
-        self._check_distinct()
+        self.standardizing.check()
+        names = check_names(self.judged.measure or ([] if self.judged.encoder or self.train else ["cka"]))
+        self.output.check()
+        if self.output.trials is not None and "argmax" not in self.criteria:
+            raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
         self.train.check()
-        return names, o.parse_memory(self.memory)
-
-    def _check_distinct(self) -> None:
-        asked = (self.output, self.plot, self.plot_pairs, self.plot_grids, self.trials)
-        paths = [path.resolve() for path in asked if path is not None]
-        twice = next((path for path in paths if paths.count(path) > 1), None)
-        if twice:
-            raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
+        return names, self.compute.memory_asked
 
     def scorers(self, names: Sequence[str]) -> "list[Scorer]":
         """Closed-form measures, then encoders."""
         from contrasim_cli.scoring import closed_form, learned
 
-        how = o.standardization(self.rows.standardize, self.rows.shrinkage)
-        options = Options(rank_tol=self.rank_tol, seed=self.seed)
-        return [*closed_form(names, options, how), *learned(self.encoder or ())]
+        options = Options(rank_tol=self.judged.rank_tol, seed=self.compute.seed)
+        return [*closed_form(names, options, self.standardizing.how), *learned(self.judged.encoder or ())]
 
     def facts(self, benchmark: str, tested: "Sequence[tuple[str, Inputs, Sequence[str]]]", **more: Any) -> "Facts":
         """What the trials are of: names of data sets, their stores, and the stores' names."""
@@ -145,37 +129,32 @@ class Common:
     ) -> None:
         """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
         rows = [row for criterion in self.criteria for row in self._rows(criterion, benchmark, trials)]
-        if self.trials is not None:
+        if self.output.trials is not None:
             from contrasim_cli.benchmarks.trials import write_trials
 
-            write_trials(self.trials, facts, trials, self.force)
+            write_trials(self.output.trials, facts, trials, self.output.force)
         shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
-        results = Results("bench", BenchRow, rows, about, shown)
         self._draw(rows, trials)
-        emit(results, self.form, self.output, self.plot, self.force)
+        self.output.emit(Results("bench", BenchRow, rows, about, shown))
 
-    def _rows(self, criterion: Criterion, benchmark: str, trials: "list[Trials]") -> list[BenchRow]:
+    def _rows(self, criterion: str, benchmark: str, trials: "list[Trials]") -> list[BenchRow]:
         from contrasim_cli.benchmarks.layers import monotonicity
         from contrasim_cli.benchmarks.outcomes import tabulate
 
-        if criterion is Criterion.argmax:
-            return tabulate(benchmark, trials, self.seed)
-        return tabulate(MONOTONICITY, monotonicity(trials), self.seed)
+        if criterion == "argmax":
+            return tabulate(benchmark, trials, self.compute.seed)
+        return tabulate(MONOTONICITY, monotonicity(trials), self.compute.seed)
 
     def _draw(self, rows: Sequence[BenchRow], trials: "list[Trials]") -> None:
         """Draw what is asked for besides the results."""
-        if self.plot_pairs is None and self.plot_grids is None:
+        if self.output.plot_pairs is None and self.output.plot_grids is None:
             return
         from contrasim_cli import plots
 
-        if self.plot_pairs is not None:
-            plots.draw_pairs(rows, self.plot_pairs, self.force)
-        if self.plot_grids is not None:
-            plots.draw_mean_grids(trials, self.plot_grids, self.force)
-
-    def show_plan(self, results: Results) -> None:
-        """Print and write what would be trained."""
-        emit(results, self.form, self.output, None, self.force)
+        if self.output.plot_pairs is not None:
+            plots.draw_pairs(rows, self.output.plot_pairs, self.output.force)
+        if self.output.plot_grids is not None:
+            plots.draw_mean_grids(trials, self.output.plot_grids, self.output.force)
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

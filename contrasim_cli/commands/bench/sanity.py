@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,9 +10,10 @@ import typer
 
 from contrasim_cli import console
 from contrasim_cli.commands import options as o
-from contrasim_cli.commands.bench.options import Encoders, StandardizeMeasures, hows
-from contrasim_cli.commands.emit import check_outputs, emit
-from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.commands.bench.options import MANY, BenchStandardizing, Judged, hows
+from contrasim_cli.commands.emit import Output
+from contrasim_cli.commands.inputs import Align, Inputs, Rows
+from contrasim_cli.errors import InputError
 from contrasim_cli.measures import Options, check_names
 from contrasim_cli.names import quoted
 from contrasim_cli.report.results import Results, SanityRow
@@ -30,69 +32,77 @@ COPIES = 10  # of rows in float64, and of n × n matrices of measures that have 
 LEAST_ROWS = 4
 
 
-def sanity(
-    store: Annotated[Path, typer.Argument(help="A file of activations.", show_default=False)],
+@dataclass(frozen=True, kw_only=True)
+class OwnJudged(Judged):
+    """Which measures and encoders are examined."""
+
     measure: Annotated[
         list[str] | None,
         typer.Option(
             "--measure",
             help="A name, family:NAME or all; repeat for several; default: those of the paper, without --encoder.",
-            show_default=False,
         ),
-    ] = None,
-    encoder: Encoders = None,
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnRows(Rows):
+    """Layers and rows of one store."""
+
     layers: Annotated[
         list[str] | None,
-        typer.Option(
-            "--layers", help="As for the other commands, but the default is the last layer.", show_default=False
-        ),
-    ] = None,
+        typer.Option("--layers", help="As for the other commands, but the default is the last layer."),
+    ] = None
+    align: Align = "order"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnStandardizing(BenchStandardizing):
+    """By the statistics of the store itself."""
+
+    standardize_from: list[Path] | None = None
+    anchor_stores: list[Path] | None = None
+
+
+def sanity(
+    store: Annotated[Path, typer.Argument(help="A file of activations.", show_default=False)],
+    judged: OwnJudged,
+    rows: OwnRows,
+    standardizing: OwnStandardizing,
+    compute: o.Compute,
+    output: Output,
     max_rows: Annotated[
         int, typer.Option("--max-rows", min=LEAST_ROWS, help="Rows: a random subset (--seed), if there are more.")
     ] = 2000,
-    nan: o.NanRule = o.OnNan.error,
-    zero_rows: o.ZeroRowsRule = None,
-    rank_tol: o.RankTol = 1e-6,
-    standardize: StandardizeMeasures = None,
-    shrinkage: o.Shrinkage = None,
-    device: o.DeviceOption = None,
-    seed: o.Seed = 0,
-    memory: o.Memory = None,
-    format: o.FormatOption = None,
-    output: o.Output = None,
-    force: o.Force = False,
 ) -> None:
     """Do measures respond as claimed on these rows? Invariances, noise, shuffled rows, fewer neurons.
 
     A layer is compared with changed copies of itself.
     """
-    o.check_shrinkage(standardize, shrinkage)
-    if format is o.Format.value:
-        raise UsageError("--format value prints one score; bench has many, give --format tsv")
-    names = check_names(measure or ([] if encoder else OF_THE_PAPER))
-    check_outputs(output, None, force)
-    asked = o.parse_memory(memory)
+    standardizing.check()
+    names = check_names(judged.measure or ([] if judged.encoder else OF_THE_PAPER))
+    output.check(MANY)
+    room, seed = compute.memory_asked, compute.seed
     from contrasim_cli.benchmarks.sanity import examine
     from contrasim_cli.cautions import compared, warn_few_rows
-    from contrasim_cli.commands.inputs import Inputs
-    from contrasim_cli.device import device_budget, pick_device
+    from contrasim_cli.device import device_budget
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.memory import memory_budget
     from contrasim_cli.scoring import closed_form, learned
 
-    where = pick_device(device and device.value)
-    how = o.standardization(standardize, shrinkage)
-    scorers = [*closed_form(names, Options(rank_tol=rank_tol, seed=seed), how), *learned(encoder or ())]
-    patterns = layers or ["-1"]
-    with Inputs([store], o.Align.order, nan, zero_rows, [patterns], asked) as inputs:
-        (chosen,) = inputs.select(patterns)
+    device, budget = compute.resolve()
+    options = Options(rank_tol=judged.rank_tol, seed=seed)
+    scorers = [*closed_form(names, options, standardizing.how), *learned(judged.encoder or ())]
+    with Inputs([store], replace(rows, layers=rows.layers or ["-1"]), room) as inputs:
+        (chosen,) = inputs.select()
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
-        rows = _rows(view, chosen, scorers, max_rows, seed, device_budget(memory_budget(asked), where))
-        warn_few_rows(scorers, compared([view], [chosen]), len(rows[chosen[0]]))
-        found = examine(rows, view.store, scorers, device=where, seed=seed, progress=console.progress)
-        about = inputs.about(seed=seed, device=str(where), sampled_rows=len(rows[chosen[0]]), standardize=hows(scorers))
-    emit(Results("bench", SanityRow, found, about), format, output, None, force)
+        sample = _rows(view, chosen, scorers, max_rows, seed, device_budget(budget, device))
+        warn_few_rows(scorers, compared([view], [chosen]), len(sample[chosen[0]]))
+        results = examine(sample, view.store, scorers, device=device, seed=seed, progress=console.progress)
+        about = inputs.about(
+            seed=seed, device=str(device), sampled_rows=len(sample[chosen[0]]), standardize=hows(scorers)
+        )
+    output.emit(Results("bench", SanityRow, results, about))
 
 
 def _rows(

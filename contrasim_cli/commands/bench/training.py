@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from contrasim_cli import console
 from contrasim_cli.benchmarks import expanded
+from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.errors import UsageError
 from contrasim_cli.recipes import OBJECTIVES
@@ -28,79 +29,61 @@ log = logging.getLogger(__name__)
 
 Objective = Enum("Objective", {name: name for name in OBJECTIVES}, type=str)  # type: ignore[misc]
 
-TrainStores = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--train",
-        help="Store to train encoders on, matched to the tested ones by file name; repeat, or quote a pattern: 'train/*.h5'.",
-        show_default=False,
-    ),
-]
-Objectives = Annotated[
-    list[Objective] | None,
-    typer.Option("--objective", help="What to train; repeat for several; default: the recipe's.", show_default=False),
-]
-RecipeOption = Annotated[
-    r.Recipe, typer.Option("--recipe", help="How to train: as contrasim train does, or as published.")
-]
-Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, max=1000, help="Encoders of each kind, which differ in their seed.")
-]
-TrainSeed = Annotated[
-    int | None,
-    typer.Option(
-        "--train-seed", min=0, max=2**31, help="The first of these seeds; default: --seed.", show_default=False
-    ),
-]
-EncoderDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--encoder-dir",
-        help="Folder that keeps what is trained, for later runs too; default: the user's cache.",
-        show_default=False,
-    ),
-]
-TrainBatchSize = Annotated[
-    int | None,
-    typer.Option(
-        "--train-batch-size", min=2, help="Rows per training step; default: the recipe's.", show_default=False
-    ),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Say what would be trained, and for how long by one timed step; train nothing."),
-]
-InputsOption = Annotated[
-    r.RowsIn,
-    typer.Option(
-        "--inputs",
-        help="What encoders are trained on: rows as they are; by their likeness to anchor rows, for any model; or closed-form "
-        "measures of whole layers (bench layers), for any model.",
-    ),
-]
-AnchorSide = Annotated[
-    r.AnchorSide,
-    typer.Option("--anchor-side", help="Whose rows are anchors in training; first: one encoder per order of a pair."),
-]
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainOptions:
-    """What was asked for."""
+    """What encoders are trained on and how, where the benchmark needs some."""
 
-    train: Sequence[Path] | None
-    objective: "Sequence[Objective] | None"
-    recipe: r.Recipe
-    seeds: int
-    train_seed: int | None
-    epochs: int | None
-    lr: float | None
-    batch_size: int | None
-    encoder_dir: Path | None
-    dry_run: bool
-    inputs: r.RowsIn
-    anchors: int | None
-    anchor_side: r.AnchorSide = r.AnchorSide.both
+    PANEL: ClassVar = "Training"
+    train: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--train",
+            help="Store to train encoders on, matched to the tested ones by file name; repeat, or quote a pattern: "
+            "'train/*.h5'.",
+        ),
+    ] = None
+    objective: Annotated[
+        list[Objective] | None,
+        typer.Option("--objective", help="What to train; repeat for several; default: the recipe's."),
+    ] = None
+    recipe: Annotated[
+        r.RecipeName, typer.Option("--recipe", help="How to train: as contrasim train does, or as published.")
+    ] = "default"
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=1000, help="Encoders of each kind, which differ in their seed.")
+    ] = 1
+    train_seed: Annotated[
+        int | None,
+        typer.Option("--train-seed", min=0, max=2**31, help="The first of these seeds; default: --seed."),
+    ] = None
+    epochs: r.Epochs = None
+    lr: r.LearningRate = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--train-batch-size", min=2, help="Rows per training step; default: the recipe's."),
+    ] = None
+    inputs: Annotated[
+        r.RowsIn,
+        typer.Option(
+            "--inputs",
+            help="What encoders are trained on: rows as they are; by their likeness to anchor rows, for any model; or "
+            "closed-form measures of whole layers (bench layers), for any model.",
+        ),
+    ] = "raw"
+    anchors: r.AnchorCount = None
+    anchor_side: str = "both"
+    encoder_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--encoder-dir",
+            help="Folder that keeps what is trained, for later runs too; default: the user's cache.",
+        ),
+    ] = None
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what would be trained, and for how long by one timed step; train nothing."),
+    ] = False
 
     def __bool__(self) -> bool:
         return bool(self.train)
@@ -117,7 +100,7 @@ class TrainOptions:
     @property
     def both_orders(self) -> bool:
         """Whether a pair's two orders need an encoder each."""
-        return self.anchor_side is r.AnchorSide.first
+        return self.anchor_side == "first"
 
     def check(self) -> None:
         """Refuse options of training where nothing is trained, and values that cannot be.
@@ -125,26 +108,11 @@ class TrainOptions:
         Raises:
             UsageError: there are such.
         """
-        asked = {
-            "--objective": self.objective,
-            "--seeds": self.seeds > 1,
-            "--train-seed": self.train_seed is not None,
-            "--epochs": self.epochs,
-            "--lr": self.lr is not None,
-            "--train-batch-size": self.batch_size,
-            "--encoder-dir": self.encoder_dir,
-            "--recipe": self.recipe is not r.Recipe.default,
-            "--inputs": self.inputs is not r.RowsIn.raw,
-            "--anchors": self.anchors,
-            "--anchor-side": self.both_orders,
-            "--dry-run": self.dry_run,
-        }
-        alone = [name for name, given in asked.items() if given]
-        if alone and not self.train:
+        if not self.train and (alone := [flag for flag in o.given(self) if flag != "--train"]):
             raise UsageError(f"{alone[0]} is about training; give --train STORE with it")
-        if self.anchors and self.inputs is not r.RowsIn.anchors:
+        if self.anchors and self.inputs != "anchors":
             raise UsageError("--anchors goes with --inputs anchors")
-        if self.inputs is r.RowsIn.measures:
+        if self.inputs == "measures":
             r.check_measured(self.recipe, [objective.value for objective in self.objective or ()])
         if self.lr is not None and not self.lr > 0:
             raise UsageError(f"--lr {self.lr:g}: must be greater than 0")
@@ -157,20 +125,20 @@ class TrainOptions:
         """How encoders are trained."""
         from contrasim_cli.benchmarks.encoders import Training
 
-        if task != "layers" and self.inputs is r.RowsIn.measures:
+        if task != "layers" and self.inputs == "measures":
             raise UsageError("--inputs measures compares whole layers; it goes with bench layers")
         first = seed if self.train_seed is None else self.train_seed
         given: dict[str, Any] = {
             "epochs": self.epochs,
             "lr": self.lr,
             "batch_size": self.batch_size,
-            "anchor_side": self.anchor_side.value if task == "pairs" else None,
-            "inputs": self.inputs.value,
+            "anchor_side": self.anchor_side if task == "pairs" else None,
+            "inputs": self.inputs,
             "n_anchors": self.anchors,
         }
         return Training(
             task=task,
-            recipe=self.recipe.value,
+            recipe=self.recipe,
             objectives=[o.value for o in dict.fromkeys(self.objective or ())] or [None],
             seeds=range(first, first + self.seeds),
             given={name: value for name, value in given.items() if value is not None},
@@ -178,6 +146,18 @@ class TrainOptions:
             device=device,
             budget=budget,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairOptions(TrainOptions):
+    """The same, for pairs of views."""
+
+    anchor_side: Annotated[
+        r.AnchorSideName,
+        typer.Option(
+            "--anchor-side", help="Whose rows are anchors in training; first: one encoder per order of a pair."
+        ),
+    ] = "both"
 
 
 def trained(sets: "Sequence[TrainingSet]", training: "Training", together: bool) -> "list[Judge]":
@@ -236,7 +216,7 @@ def about(options: TrainOptions, judges: "Sequence[Judge]") -> dict[str, Any]:
         origin = judge.origin
         file = str(judge.scorer.checkpoint.path)
         found.append({"measure": origin.label, "train_data": origin.train, "encoder": origin.encoder, "file": file})
-    return {"train": [str(path) for path in options.stores], "recipe": options.recipe.value, "encoders": found}
+    return {"train": [str(path) for path in options.stores], "recipe": options.recipe, "encoders": found}
 
 
 def planned(sets: "Sequence[TrainingSet]", training: "Training", about: dict[str, Any]) -> Results:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import quoted
-from contrasim_cli.store.select import select_layers
+from contrasim_cli.store.select_layers import select_layers
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ READ_AS = ("bfloat16", "float16", "integers")
 
 
 @dataclass(frozen=True)
-class Reading:
+class Hints:
     """What was said of a file.
 
     `axes`: a word per axis of its arrays; `keys`: whether its keys are layers or rows; `ids_key`: which of them names the rows;
@@ -53,4 +53,4 @@ class Reading:
             )
 
 
-PLAIN = Reading()
+PLAIN = Hints()

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from contrasim_cli.store.chunked import Layout, Sharding
 from contrasim_cli.store.codecs import UNPACK
+from contrasim_cli.store.zarr_chunks import Layout, Sharding
 
 TYPE_2 = re.compile(r"[<>|]([biuf]\d|[SU]\d{1,9})")
 TYPE_3 = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)")

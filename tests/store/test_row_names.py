@@ -13,7 +13,7 @@ from helpers import run
 from safetensors.numpy import save_file
 
 from contrasim_cli.errors import InputError, MismatchError, Problems
-from contrasim_cli.store import Reading, Store, align, open_store
+from contrasim_cli.store import Hints, Store, align, open_store
 
 RNG = np.random.default_rng(0)
 N = 12
@@ -108,9 +108,9 @@ def test_where_several_could_be_names_a_note_offers_the_option(
         f"{path}: rows are named by none of filenames, index: more than one could be their names; say which with "
         "contrasim extract --from FILE --ids-key NAME"
     )
-    assert ids(open_store(path, Reading(ids_key="index"))) == [str(number) for number in NUMBERS]
-    assert ids(open_store(path, Reading(ids_key="filenames"))) == FILES
-    assert ids(open_store(path, Reading(ids_key="labels"))) == [str(k) for k in range(N)]  # whoever asks for it
+    assert ids(open_store(path, Hints(ids_key="index"))) == [str(number) for number in NUMBERS]
+    assert ids(open_store(path, Hints(ids_key="filenames"))) == FILES
+    assert ids(open_store(path, Hints(ids_key="labels"))) == [str(k) for k in range(N)]  # whoever asks for it
 
 
 @pytest.mark.parametrize(
@@ -153,12 +153,12 @@ def test_ids_that_cannot_be_are_refused(tmp_path: Path, members: dict[str, Any],
 def test_an_ids_key_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = as_npz(tmp_path / "a", {"acts": X, "names": FILES, "few": np.arange(3)})
     with pytest.raises(InputError) as caught:
-        open_store(path, Reading(ids_key="name"))
+        open_store(path, Hints(ids_key="name"))
     assert str(caught.value) == (
         f"{path}: name cannot name the rows: it is not there; expected a text or an integer per row; the file has names, few"
     )
     with pytest.raises(InputError, match="few has 3 ids for 12 rows"):
-        open_store(path, Reading(ids_key="few"))
+        open_store(path, Hints(ids_key="few"))
 
 
 def test_align_position_needs_no_unique_ids(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.chunked import Chunked
 from contrasim_cli.store.content import Content, check_held, sorted_out, texts_of
-from contrasim_cli.store.trees import Archive, Folder, Tree
-from contrasim_cli.store.zarrmeta import StrangeError, layout_of
+from contrasim_cli.store.file_trees import Archive, Folder, Tree
+from contrasim_cli.store.zarr_chunks import Chunked
+from contrasim_cli.store.zarr_metadata import StrangeError, layout_of
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from helpers import run
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.store import blocks, open_store
-from contrasim_cli.store.unwritten import check_zero_rows, probe_zero_rows, zero_rows
+from contrasim_cli.store.zero_rows import check_zero_rows, probe_zero_rows, zero_rows
 from contrasim_cli.store.zeros import ZeroRows
 
 RNG = np.random.default_rng(0)

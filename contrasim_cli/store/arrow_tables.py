@@ -15,12 +15,12 @@ from contrasim_cli.errors import InputError, out_of_memory, reason
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.arrowtypes import depth, has_nulls, is_number, is_text, lengths_of, numpy_type, plain
-from contrasim_cli.store.batches import index_column, open_batches
+from contrasim_cli.store.arrow import depth, has_nulls, is_number, is_text, lengths_of, numpy_type, plain
+from contrasim_cli.store.arrow_batches import index_column, open_batches
+from contrasim_cli.store.arrow_cursors import COPIES, Columns, Table, Texts, clear
+from contrasim_cli.store.child_process import rehearse
 from contrasim_cli.store.columns import layers_of, refuse_texts
 from contrasim_cli.store.content import Content
-from contrasim_cli.store.cursors import COPIES, Columns, Table, Texts, clear
-from contrasim_cli.store.rehearsal import rehearse
 from contrasim_cli.store.store import Array, Ids
 
 LOOKED_AT = 64  # rows of a batch of lists that is only looked at

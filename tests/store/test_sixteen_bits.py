@@ -9,8 +9,8 @@ import torch
 from helpers import run
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store import Reading, align, open_store
-from contrasim_cli.store.values import looks_like_bfloat16
+from contrasim_cli.store import Hints, align, open_store
+from contrasim_cli.store.sixteen_bits import looks_like_bfloat16
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(40, 6)).astype(np.float32)
@@ -44,9 +44,9 @@ def test_bfloat16_kept_as_integers_is_refused_until_it_is_said(tmp_path: Path, s
         f"{path}: layer a is {np.dtype(dtype)} whose bits make sense as bfloat16; convert it with contrasim extract --from FILE "
         "--read-as bfloat16 (or float16, or integers, if they are that)"
     )
-    store = open_store(path, Reading(read_as="bfloat16"))
+    store = open_store(path, Hints(read_as="bfloat16"))
     np.testing.assert_array_equal(store.read("a", 3, 30), ROUNDED[3:30])
-    as_they_are = open_store(path, Reading(read_as="integers"))
+    as_they_are = open_store(path, Hints(read_as="integers"))
     np.testing.assert_array_equal(as_they_are.read("a", 0, 40), BITS.view(np.uint16).astype(dtype))
 
 
@@ -55,17 +55,17 @@ def test_raw_pairs_of_bytes_are_what_they_are_said_to_be(tmp_path: Path, suffix:
     path = save(tmp_path / f"a{suffix}", BITS.view("V2"))  # as NumPy saves an array of JAX
     with pytest.raises(InputError, match="layer a is raw pairs of bytes; convert it with"):
         open_store(path)
-    np.testing.assert_array_equal(open_store(path, Reading(read_as="bfloat16")).read("a", 0, 40), ROUNDED)
+    np.testing.assert_array_equal(open_store(path, Hints(read_as="bfloat16")).read("a", 0, 40), ROUNDED)
     save(path, HALF.view("V2"))
-    np.testing.assert_array_equal(open_store(path, Reading(read_as="float16")).read("a", 0, 40), HALF)
+    np.testing.assert_array_equal(open_store(path, Hints(read_as="float16")).read("a", 0, 40), HALF)
 
 
 def test_bits_are_averaged_as_the_floats_that_they_are(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz", BITS.reshape(40, 2, 3))
-    store = open_store(path, Reading(axes="rows,width,pool", read_as="bfloat16"))
+    store = open_store(path, Hints(axes="rows,width,pool", read_as="bfloat16"))
     np.testing.assert_allclose(store.read("a", 0, 40), ROUNDED.reshape(40, 2, 3).mean(axis=2), rtol=1e-6)
     with pytest.raises(InputError, match="whose bits make sense as bfloat16"):
-        open_store(save(tmp_path / "b.npz", BITS.reshape(8, 5, 6)), Reading(axes="rows,rows,width"))
+        open_store(save(tmp_path / "b.npz", BITS.reshape(8, 5, 6)), Hints(axes="rows,rows,width"))
 
 
 def test_extract_reads_them(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_sparse_arrays_are_read_within_the_memory_there_is(tmp_path: Path) -> No
     assert array.nbytes > 300 * path.stat().st_size
     np.testing.assert_array_equal(open_store(path).read("layer", 2000, 2100), array[2000:2100])
     with pytest.raises(InputError) as caught:
-        open_store(path, Reading(budget=90 << 20))
+        open_store(path, Hints(budget=90 << 20))
     assert str(caught.value) == (
         f"{path}: layer.npy (3000, 8000) takes 0.096 GB of memory once it is unpacked, and there are 0.0944 GB for it; give "
         "--memory, or save it uncompressed"
@@ -131,9 +131,9 @@ def test_sparse_arrays_are_read_within_the_memory_there_is(tmp_path: Path) -> No
 def test_a_bomb_is_what_does_not_fit_all_together(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "a.npz", **{f"layer_{k}": np.zeros((1000, 1000), np.float32) for k in range(5)})
     with pytest.raises(InputError, match=r"layer_0.npy \(1000, 1000\) and the rest takes 0.02 GB"):
-        open_store(tmp_path / "a.npz", Reading(budget=19 << 20))
+        open_store(tmp_path / "a.npz", Hints(budget=19 << 20))
     np.savez(tmp_path / "b.npz", x=np.ones((1000, 1000)))  # which is mapped, and held nowhere
-    assert open_store(tmp_path / "b.npz", Reading(budget=1)).n_rows == 1000
+    assert open_store(tmp_path / "b.npz", Hints(budget=1)).n_rows == 1000
 
 
 def test_large_chunks_of_hdf5_are_read_within_the_memory_there_is(tmp_path: Path) -> None:
@@ -146,4 +146,4 @@ def test_large_chunks_of_hdf5_are_read_within_the_memory_there_is(tmp_path: Path
     with pytest.raises(
         InputError, match="a single chunk takes 96000000 bytes of memory once it is unpacked, and there are"
     ):
-        open_store(tmp_path / "a.h5", Reading(budget=90 << 20))
+        open_store(tmp_path / "a.h5", Hints(budget=90 << 20))

@@ -23,9 +23,9 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 from contrasim_cli.errors import InputError, MissingError  # noqa: E402
 from contrasim_cli.snapshot import Snapshot  # noqa: E402
-from contrasim_cli.store import Reading, arrowheads, arrowtypes, batches, cursors, extras, open_store  # noqa: E402
+from contrasim_cli.store import Hints, arrow, arrow_batches, arrow_cursors, kinds, open_store  # noqa: E402
+from contrasim_cli.store.arrow_tables import read_table  # noqa: E402
 from contrasim_cli.store.content import Content  # noqa: E402
-from contrasim_cli.store.table import read_table  # noqa: E402
 
 ROWS = 50
 A = values(ROWS, 4)
@@ -162,12 +162,12 @@ def test_any_rows_in_any_order(
 def test_rows_are_read_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of one group is gone through once, and not from its start for every block; few columns are kept at a time."""
     parquet.write_table(pa.table({f"x{k}": lists(A + k) for k in range(5)}), tmp_path / "a.parquet")
-    monkeypatch.setattr(cursors, "BATCH_BYTES", 4 * A[0].nbytes)
-    monkeypatch.setattr(cursors, "ACTIVE", 2)
+    monkeypatch.setattr(arrow_cursors, "BATCH_BYTES", 4 * A[0].nbytes)
+    monkeypatch.setattr(arrow_cursors, "ACTIVE", 2)
     found = read_table(Snapshot(tmp_path / "a.parquet"))
     begun = []
-    plain = batches.Parquet.batches
-    monkeypatch.setattr(batches.Parquet, "batches", lambda self, *args: begun.append(args) or plain(self, *args))
+    plain = arrow_batches.Parquet.batches
+    monkeypatch.setattr(arrow_batches.Parquet, "batches", lambda self, *args: begun.append(args) or plain(self, *args))
     for start in range(0, ROWS, 10):
         np.testing.assert_array_equal(found.arrays["x0"][start : start + 10], A[start : start + 10])
     assert len(begun) == 1
@@ -234,10 +234,10 @@ def test_old_and_sealed_files_are_refused(tmp_path: Path) -> None:
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     as_parquet(tmp_path / "a", pa.table({"x": lists(A)}))
-    monkeypatch.setitem(__import__("sys").modules, "contrasim_cli.store.table", None)
-    monkeypatch.delattr("contrasim_cli.store.table")
+    monkeypatch.setitem(__import__("sys").modules, "contrasim_cli.store.arrow_tables", None)
+    monkeypatch.delattr("contrasim_cli.store.arrow_tables")
     with pytest.raises(MissingError) as caught:
-        extras.read_table(Snapshot(tmp_path / "a"))
+        kinds.read_table(Snapshot(tmp_path / "a"))
     assert str(caught.value).endswith(
         "a: reading Parquet and Arrow needs the extra table: pip install 'contrasim[table]'"
     )
@@ -285,7 +285,7 @@ def test_claims_of_batches(tmp_path: Path, save: Save) -> None:
     source = pa.py_buffer((tmp_path / "a").read_bytes()).slice(start)
     said = []
     for message in pa.ipc.MessageReader.open_stream(source):
-        said.append(arrowheads.claims(message))
+        said.append(arrow.claims(message))
         if sum(rows for is_rows, rows, _ in said if is_rows) == ROWS:
             break
     assert [rows for is_rows, rows, _ in said if is_rows] == [7] * 7 + [1]
@@ -324,11 +324,11 @@ def test_a_long_text_that_repeats_is_held_once(tmp_path: Path, write: Callable[.
 
 def test_texts_that_repeat_are_those_of_the_column() -> None:
     texts = pa.array(["b", None, "a", "b", None, "c"])
-    assert arrowtypes.strings(texts.dictionary_encode()[1:]) == texts.to_pylist()[1:]
-    assert arrowtypes.strings(pa.array([None, None], pa.string()).dictionary_encode()) == [None, None]
-    assert arrowtypes.strings(pa.DictionaryArray.from_arrays([0, 1, None], ["a", None])) == ["a", None, None]
+    assert arrow.strings(texts.dictionary_encode()[1:]) == texts.to_pylist()[1:]
+    assert arrow.strings(pa.array([None, None], pa.string()).dictionary_encode()) == [None, None]
+    assert arrow.strings(pa.DictionaryArray.from_arrays([0, 1, None], ["a", None])) == ["a", None, None]
     with pytest.raises(IndexError):
-        arrowtypes.strings(pa.DictionaryArray.from_arrays(pa.array([0, 9]), ["a"], safe=False))
+        arrow.strings(pa.DictionaryArray.from_arrays(pa.array([0, 9]), ["a"], safe=False))
 
 
 @pytest.mark.parametrize("how", [{}, {"use_dictionary": False}, {"dictionary_pagesize_limit": 100}])
@@ -347,7 +347,7 @@ import sys
 from pathlib import Path
 from contrasim_cli.errors import InputError
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.table import read_table
+from contrasim_cli.store.arrow_tables import read_table
 read_table(Snapshot(Path(sys.argv[1])), 800 << 20)
 try:
     read_table(Snapshot(Path(sys.argv[2])), 1 << 20)
@@ -379,20 +379,20 @@ def test_numbers_that_are_packed_well_are_read(tmp_path: Path) -> None:
 
 
 def test_a_child_process_reads_numbers_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain, here = cursors.Columns.__getitem__, os.getpid()
+    plain, here = arrow_cursors.Columns.__getitem__, os.getpid()
 
-    def crash(self: cursors.Columns, index: slice) -> np.ndarray:
+    def crash(self: arrow_cursors.Columns, index: slice) -> np.ndarray:
         return plain(self, index) if os.getpid() == here else os.kill(os.getpid(), signal.SIGSEGV)
 
     as_parquet(tmp_path / "a", pa.table({"x": lists(A)}))
-    monkeypatch.setattr(cursors.Columns, "__getitem__", crash)
+    monkeypatch.setattr(arrow_cursors.Columns, "__getitem__", crash)
     assert refusal(tmp_path / "a") == "pyarrow crashes on it (SIGSEGV); the file is damaged, copy or extract it again"
 
 
 def test_a_column_that_cannot_be_read_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
     ragged = pa.array([[1.0] * (1 + k % 3) for k in range(ROWS)])
     as_parquet(tmp_path / "a", pa.table({"tokens": ragged, "x": lists(A)}))
-    store = open_store(tmp_path / "a", Reading(layers=["x"]))
+    store = open_store(tmp_path / "a", Hints(layers=["x"]))
     assert np.array_equal(store.read("x", 0, ROWS), A)
     with pytest.raises(InputError, match="has 2 values in row 1, and 1 in the first"):
         store.read("tokens", 0, ROWS)

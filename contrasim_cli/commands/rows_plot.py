@@ -4,12 +4,13 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
 
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names
-from contrasim_cli.output_files import check_output
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,33 +27,52 @@ COUNT = 5  # of the paper's Figure 5
 MOST_VIEWS = 10  # as many shapes as there are
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RowsPlot:
-    """What is asked for; `kind` umap, pca, or None for the best that is installed."""
+    """A few rows on a plane."""
 
-    path: Path
-    count: int = COUNT
-    kind: str | None = None
+    PANEL: ClassVar = "Picture of rows"
+    path: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot-rows",
+            help="Draw a few rows of the last selected layer on a plane, before and after the encoder (.png .svg .pdf).",
+        ),
+    ] = None
+    asked_count: Annotated[int | None, typer.Option("--plot-rows-count", min=1, help="How many; default: 5.")] = None
+    projection: Annotated[
+        Literal["umap", "pca"] | None,
+        typer.Option("--projection", help="--plot-rows: umap (extra: umap) or pca; default: umap if it is installed."),
+    ] = None
+
+    @property
+    def count(self) -> int:
+        """How many rows are drawn."""
+        return self.asked_count or COUNT
 
     def check(self, stores: Sequence[Path], force: bool) -> None:
         """Refuse what cannot be drawn, before any work is done for it.
 
         Raises:
-            UsageError: the suffix stands for no format, or there are more stores than shapes.
+            UsageError: the suffix stands for no format, there are more stores than shapes, or nothing is to be drawn.
             MissingError: the extra `plot` is not there, or `umap` where it is asked for.
             OutputExistsError, OutputError: the file exists, or cannot be written.
         """
+        if self.path is None:
+            if self.asked_count is not None or self.projection is not None:
+                raise UsageError("--plot-rows-count and --projection go with --plot-rows")
+            return
         if len(stores) > MOST_VIEWS:
             raise UsageError(f"--plot-rows draws {MOST_VIEWS} stores at most, {len(stores)} given")
-        check_plot(self.path, "--plot-rows")
-        check_output(self.path, force)
+        check_plot(self.path, force, "--plot-rows")
         from contrasim_cli.projection import chosen_kind
 
-        chosen_kind(self.kind)
+        chosen_kind(self.projection)
 
 
 def draw_rows(
     asked: RowsPlot,
+    path: Path,
     inputs: "Inputs",
     layers: Sequence[str],
     scorers: "Sequence[Scorer]",
@@ -70,7 +90,7 @@ def draw_rows(
 
     n_rows = inputs.views[0].n_rows
     chosen = seeds.stream(seed, seeds.PROJECTED_ROWS).permutation(n_rows)[: max(FITTED, asked.count)]
-    kind = chosen_kind(asked.kind)
+    kind = chosen_kind(asked.projection)
     said = f"({kind.upper()} of {len(chosen)} rows)"
     panels = []
     raw = [view.read(name, chosen) for view, name in zip(inputs.views, layers, strict=True)]
@@ -87,7 +107,7 @@ def draw_rows(
         ]
         panels.append(Plane(f"after {scorer.name} {said}", project(encoded, kind, seed)))
     count = min(asked.count, n_rows)
-    plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, chosen[:count]), asked.path, force)
+    plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, chosen[:count]), path, force)
 
 
 def _ids(inputs: "Inputs", rows: "npt.NDArray[np.int64]") -> list[str]:

@@ -24,9 +24,9 @@ from zarr import codecs as v3  # noqa: E402
 
 from contrasim_cli.errors import InputError, MissingError  # noqa: E402
 from contrasim_cli.snapshot import Snapshot  # noqa: E402
-from contrasim_cli.store import codecs, extras, open_store  # noqa: E402
+from contrasim_cli.store import codecs, kinds, open_store  # noqa: E402
 from contrasim_cli.store.content import Content  # noqa: E402
-from contrasim_cli.store.zarrs import read_zarr  # noqa: E402
+from contrasim_cli.store.zarr_arrays import read_zarr  # noqa: E402
 
 ROWS = 25
 A = values(ROWS, 7)
@@ -315,8 +315,8 @@ def test_an_archive_with_two_files_of_a_name_and_one_cut_short(tmp_path: Path) -
 
 
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "contrasim_cli.store.zarrs", None)
-    monkeypatch.delattr("contrasim_cli.store.zarrs")
+    monkeypatch.setitem(__import__("sys").modules, "contrasim_cli.store.zarr_arrays", None)
+    monkeypatch.delattr("contrasim_cli.store.zarr_arrays")
     group(tmp_path / "a").create_array("x", data=A)
     with pytest.raises(MissingError, match=r"reading zarr needs the extra zarr: pip install 'contrasim\[zarr\]'"):
-        extras.read_zarr(tmp_path / "a")
+        kinds.read_zarr(tmp_path / "a")

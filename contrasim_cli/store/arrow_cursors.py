@@ -15,9 +15,9 @@ from contrasim_cli import limits
 from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.arrowtypes import RaggedError, Values, dense, strings
-from contrasim_cli.store.batches import Arrow, Batches, Parquet
-from contrasim_cli.store.rehearsal import rehearse
+from contrasim_cli.store.arrow import RaggedError, Values, dense, strings
+from contrasim_cli.store.arrow_batches import Arrow, Batches, Parquet
+from contrasim_cli.store.child_process import rehearse
 from contrasim_cli.store.store import IDS_PER_BLOCK
 
 BATCH_BYTES = 4 << 20

@@ -15,15 +15,14 @@ from pathlib import Path
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.store.axes import MATRIX, ROWS
-from contrasim_cli.store.content import Content
+from contrasim_cli.store.content import Content, refuse_weights
+from contrasim_cli.store.hints import PLAIN, Hints
+from contrasim_cli.store.interpretations import Possible, remedy
 from contrasim_cli.store.layout import Layout, lay_out, listing, plain_layout
-from contrasim_cli.store.names import row_names
-from contrasim_cli.store.reading import PLAIN, Reading
-from contrasim_cli.store.readings import Possible, remedy
-from contrasim_cli.store.select import is_position, matching, natural
+from contrasim_cli.store.row_names import row_names
+from contrasim_cli.store.select_layers import is_position, matching, natural
+from contrasim_cli.store.sixteen_bits import Column, is_column, is_two_bytes, read_as, refusal
 from contrasim_cli.store.store import Array, Layer, Store
-from contrasim_cli.store.values import Column, is_column, is_two_bytes, read_as, refusal
-from contrasim_cli.store.weights import refuse_weights
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ PARTS = re.compile(r"features_\d+")  # of thingsvision
 SHOWN = 10
 
 
-def store_of(path: Path, content: Content, how: Reading = PLAIN) -> Store:
+def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     """The layers among the arrays of a file.
 
     Raises:
@@ -55,7 +54,7 @@ def store_of(path: Path, content: Content, how: Reading = PLAIN) -> Store:
     return Store(path, content.kind, layers, ids, files=content.files, facts=facts, rows=rows, close=content.close)
 
 
-def _prepared(path: Path, content: Content, how: Reading) -> Content:
+def _prepared(path: Path, content: Content, how: Hints) -> Content:
     """The content with its arrays in order, and read as what they are said to be.
 
     Raises:
@@ -79,7 +78,7 @@ def _prepared(path: Path, content: Content, how: Reading) -> Content:
     return replace(content, arrays=read, levels=levels)
 
 
-def _plain(path: Path, content: Content, how: Reading) -> Layout:
+def _plain(path: Path, content: Content, how: Hints) -> Layout:
     """The matrices as they are, of arrays whose axes are clear.
 
     Raises:
@@ -134,7 +133,7 @@ def _without_matrix(path: Path, content: Content) -> str:
 def _readings_of_groups(path: Path, content: Content) -> list[str]:
     """What may be said of vectors within groups, with what would come of it."""
     found = []
-    for how in (Reading(keys=ROWS, axes="layers,width"), Reading(axes="rows,width")):
+    for how in (Hints(keys=ROWS, axes="layers,width"), Hints(axes="rows,width")):
         try:
             layout = lay_out(path, content, how)
         except ContraSimError:
@@ -147,7 +146,7 @@ def _readings_of_groups(path: Path, content: Content) -> list[str]:
     return found
 
 
-def _problems(path: Path, layout: Layout, chosen: Sequence[Layer], how: Reading) -> list[ContraSimError]:
+def _problems(path: Path, layout: Layout, chosen: Sequence[Layer], how: Hints) -> list[ContraSimError]:
     """What is wrong with the chosen layers."""
     first = chosen[0]
     problems: list[ContraSimError] = [

@@ -10,11 +10,10 @@ from typing import Any
 import h5py
 
 from contrasim_cli.store import anndata, matlab, netcdf
-from contrasim_cli.store.content import Content, sorted_out
+from contrasim_cli.store.content import Content, refuse_weights, sorted_out
 from contrasim_cli.store.format import text_ids
 from contrasim_cli.store.hdf5 import check_dataset, is_text, keeps_order
-from contrasim_cli.store.values import is_two_bytes
-from contrasim_cli.store.weights import refuse_weights
+from contrasim_cli.store.sixteen_bits import is_two_bytes
 
 CONVENTIONS = (matlab, anndata, netcdf)  # each says whether a file follows it, and what its members are then
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from contrasim_cli.errors import ContraSimError, InputError, reason
 from contrasim_cli.names import quoted
 from contrasim_cli.store.codecs import CHECKSUM, UnpackError, unpack
-from contrasim_cli.store.trees import Tree
+from contrasim_cli.store.file_trees import Tree
 
 PLACE = struct.Struct("<QQ")  # of a chunk in a shard: where it begins, and its bytes
 NUMBER = re.compile(r"0|[1-9]\d{0,18}", re.ASCII)

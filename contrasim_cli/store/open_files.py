@@ -19,7 +19,7 @@ import numpy.typing as npt
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import ATTEMPTS, identity_of
-from contrasim_cli.store.rehearsal import trusted
+from contrasim_cli.store.child_process import trusted
 from contrasim_cli.store.store import Ids, Store
 
 USED = 0.6  # of the descriptors that a process may have; others need some too

@@ -16,7 +16,7 @@ from stores import names, values, write, write_by_hand
 
 from contrasim_cli import snapshot
 from contrasim_cli.errors import ContraSimError, InputError
-from contrasim_cli.store import close_stores, open_stores, shelf
+from contrasim_cli.store import close_stores, open_files, open_stores
 from contrasim_cli.store.store import Store
 
 
@@ -29,10 +29,10 @@ def warm() -> Iterator[Warm]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for two files."""
-    before = shelf.descriptors()
+    before = open_files.descriptors()
     assert before is not None
-    monkeypatch.setattr(shelf, "has_room", lambda: (shelf.descriptors() or 0) < before + 2)
-    monkeypatch.setattr("contrasim_cli.store.open.has_room", shelf.has_room)
+    monkeypatch.setattr(open_files, "has_room", lambda: (open_files.descriptors() or 0) < before + 2)
+    monkeypatch.setattr("contrasim_cli.store.open.has_room", open_files.has_room)
     monkeypatch.setattr("contrasim_cli.store.open.raise_limit", lambda: None)
 
 
@@ -106,16 +106,16 @@ def test_every_kind_is_opened_again(tmp_path: Path) -> None:
     for k in range(3):
         np.save(tmp_path / f"{k}.npy", values(seed=k))
     paths += [tmp_path / f"{k}.npy" for k in range(3)]
-    before = shelf.descriptors()
+    before = open_files.descriptors()
     assert before is not None
     opened = open_stores(paths)
     for _ in range(2):
         for path, found in zip(paths, opened, strict=True):
             check_same(path, found)
-            assert (shelf.descriptors() or 0) <= before + 4  # a Parquet file takes two
+            assert (open_files.descriptors() or 0) <= before + 4  # a Parquet file takes two
     close_stores(opened)
-    assert shelf.descriptors() == before
-    assert not shelf.SHELF.stores
+    assert open_files.descriptors() == before
+    assert not open_files.SHELF.stores
 
 
 @pytest.mark.usefixtures("few")
@@ -146,7 +146,7 @@ def test_a_store_that_is_replaced_while_it_is_opened_is_opened_anew(
             return seen[0]
         return plain(path)
 
-    monkeypatch.setattr(shelf, "identity_of", identity)
+    monkeypatch.setattr(open_files, "identity_of", identity)
     opened = open_stores(paths)
     assert seen
     for _ in range(2):
@@ -180,7 +180,7 @@ def test_notes_are_said_once_and_files_tried_once(
 ) -> None:
     forks: list[int] = []
     fork = os.fork
-    monkeypatch.setattr("contrasim_cli.store.rehearsal._fork", lambda: forks.append(fork()) or forks[-1])
+    monkeypatch.setattr("contrasim_cli.store.child_process._fork", lambda: forks.append(fork()) or forks[-1])
     logger = logging.getLogger("contrasim_cli")
     monkeypatch.setattr(logger, "handlers", [caplog.handler])
     monkeypatch.setattr(logger, "propagate", False)
@@ -201,16 +201,16 @@ def test_notes_are_said_once_and_files_tried_once(
 def test_problems_are_told_together_and_nothing_is_left_open(tmp_path: Path, few: None) -> None:
     paths = stores(tmp_path, 5)
     paths[3].write_bytes(b"no store")
-    before = shelf.descriptors()
+    before = open_files.descriptors()
     with pytest.raises(ContraSimError, match=r"3\.h5"):
         open_stores([*paths, tmp_path / "none.h5"])
-    assert shelf.descriptors() == before
-    assert not shelf.SHELF.stores
+    assert open_files.descriptors() == before
+    assert not open_files.SHELF.stores
 
 
 def test_where_all_may_be_open_they_are(tmp_path: Path) -> None:
     opened = open_stores(stores(tmp_path, 5))
-    assert not shelf.SHELF.stores
+    assert not open_files.SHELF.stores
     close_stores(opened)
 
 
@@ -218,6 +218,6 @@ def test_a_limit_that_may_be_raised_is(warm: Warm, tmp_path: Path) -> None:
     paths = stores(tmp_path, 30)
     done = warm.run(
         "inspect", *paths, "--no-scan", cwd=tmp_path, limits={resource.RLIMIT_NOFILE: 32},
-        before="from contrasim_cli.store import shelf; shelf.Shelf.keep = None",
+        before="from contrasim_cli.store import open_files; open_files.Shelf.keep = None",
     )  # fmt: skip
     assert done.code == 0, done

@@ -13,7 +13,7 @@ from contrasim_cli import limits
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot
-from contrasim_cli.store.arrowheads import claims
+from contrasim_cli.store.arrow import claims
 from contrasim_cli.store.content import check_held
 
 PARQUET, ARROW, STREAM = b"PAR1", b"ARROW1", b"\xff\xff\xff\xff"
