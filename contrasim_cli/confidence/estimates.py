@@ -69,6 +69,6 @@ def interval(replicates: Values, score: float, scale: float | None) -> tuple[flo
 def significance(shuffled: Values, observed: float, higher: bool) -> tuple[float | None, float | None]:
     """P-value and z-score of an observed score among shuffled ones [B]; z is None where these are all equal."""
     sign = 1.0 if higher else -1.0
-    found = nulls.significance(sign * shuffled, np.array(sign * observed))
-    p, z = (None if np.isnan(value) else float(value) for value in found)
+    statistics = nulls.significance(sign * shuffled, np.array(sign * observed))
+    p, z = (None if np.isnan(value) else float(value) for value in statistics)
     return p, z

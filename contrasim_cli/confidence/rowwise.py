@@ -76,13 +76,13 @@ def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: 
     grid = sampling.grid
     encoded = max(grid.scorers[s].encoded for s in members)
     step = grid.reader.block_rows(grid.plan.layers, itemsize=16, encoded=encoded)
-    found = []
+    blocks = []
     for first, last in spans(stop - start, step):
         raw = {
             layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
         }
-        found.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
-    return torch.cat(found)
+        blocks.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
+    return torch.cat(blocks)
 
 
 def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
@@ -104,11 +104,11 @@ def _pairs(
     """A row form's function [*lead, layers of a, layers of b] for every pair of views; NaN where widths differ."""
     plan = sampling.grid.plan
     for a, b in plan.pairs:
-        one, other = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
-        out = torch.full((*lead, len(one), len(other)), torch.nan, dtype=torch.float64)
-        for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
-            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
-            part = function(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
+        rows_a, rows_b = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
+        out = torch.full((*lead, len(rows_a), len(rows_b)), torch.nan, dtype=torch.float64)
+        for width in {rows.shape[1] for rows in rows_a} & {rows.shape[1] for rows in rows_b}:
+            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (rows_a, rows_b))
+            part = function(torch.stack([rows_a[k] for k in i]), torch.stack([rows_b[k] for k in j]))
             out[..., torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
         yield out
 
@@ -138,12 +138,12 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
         return total
 
     observed = means(torch.arange(count, device=sampling.grid.device))
-    found = []
+    null_means = []
     with sampling.grid.progress("shuffling", sampling.shuffles_of(s), "times") as advance:
         for replicate in range(sampling.shuffles_of(s)):
-            found.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
+            null_means.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
             advance(1)
-    return observed, torch.stack(found), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
+    return observed, torch.stack(null_means), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
 
 
 def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:

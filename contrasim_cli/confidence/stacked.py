@@ -29,16 +29,16 @@ def compute(sampling: Resampling, members: Sequence[int]) -> None:
 
 def _halves(sampling: Resampling, members: Sequence[int]) -> None:
     subset, count, rows = sampling.subset.numpy(), len(sampling.subset), sampling.grid.scored_rows
-    found = []
+    draws = []
     with sampling.grid.progress("subsampling", sampling.asked.bootstrap, "draws") as advance:
         for r in range(sampling.asked.bootstrap):
             drawn = subset[sampling.draws(r, r + 1)[0].cpu().numpy()]
-            found.append(_scores(sampling, members, drawn, None))
+            draws.append(_scores(sampling, members, drawn, None))
             advance(1)
     scale = float((sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
     method = f"{sampling.half} of {count} rows without replacement, spread scaled to {rows} rows"
     for k, s in enumerate(members):
-        cells = {cell: np.array([one[(k, *cell)] for one in found]) for cell in sampling.grid.plan.cells()}
+        cells = {cell: np.array([draw[(k, *cell)] for draw in draws]) for cell in sampling.grid.plan.cells()}
         sampling.set_intervals(s, cells, scale)
         sampling.intervals[sampling.grid.scorers[s].name] = Use(count, method)
 
@@ -46,15 +46,15 @@ def _halves(sampling: Resampling, members: Sequence[int]) -> None:
 def _shuffles(sampling: Resampling, members: Sequence[int]) -> None:
     subset, count = sampling.subset.numpy(), len(sampling.subset)
     observed = _scores(sampling, members, subset, None)
-    found = []
+    shuffles = []
     with sampling.grid.progress("shuffling", sampling.asked.permutations, "times") as advance:
         for r in range(sampling.asked.permutations):
             order = sampling.orders(count, r, r + 1)[0].cpu().numpy()
-            found.append(_scores(sampling, members, subset, order))
+            shuffles.append(_scores(sampling, members, subset, order))
             advance(1)
     for k, s in enumerate(members):
         for cell in sampling.grid.plan.cells():
-            values = np.array([one[(k, *cell)] for one in found])
+            values = np.array([shuffle[(k, *cell)] for shuffle in shuffles])
             sampling.set_significance(s, cell, observed[(k, *cell)], values)
         sampling.shuffles[sampling.grid.scorers[s].name] = Use(count, f"{count} rows of Y")
 
@@ -62,11 +62,11 @@ def _shuffles(sampling: Resampling, members: Sequence[int]) -> None:
 def _scores(sampling: Resampling, members: Sequence[int], rows: Rows, order: Rows | None) -> dict[Cell, float]:
     """Scores on these rows of every pair of stores, those of the second store in another order where one is given."""
     grid = sampling.grid
-    found: dict[Cell, float] = {}
+    scores: dict[Cell, float] = {}
     scorers = [grid.scorers[s] for s in members]
     for a, b in grid.plan.pairs:
         views = list(grid.plan.views)
         views[a], views[b] = taken(views[a], rows), taken(views[b], rows if order is None else rows[order])
         inner = Grid(replace(grid.plan, views=views, pairs=[(a, b)]), scorers, grid.device, grid.budget, seed=grid.seed)
-        found |= compute_grid(inner)
-    return found
+        scores |= compute_grid(inner)
+    return scores
