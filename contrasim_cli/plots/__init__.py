@@ -18,16 +18,16 @@ def draw(results: Results, path: Path, force: bool) -> None:
         scores = [row for row in results.rows if isinstance(row, ScoreRow)]
         page.write(lambda: grids.heat_maps(grids.of_rows(scores)), path, force)
     elif results.kind is BenchRow:
-        found = [row for row in results.rows if isinstance(row, BenchRow)]
-        several = len({row.layer for row in found}) > 2  # `all` is one of them
-        page.write(lambda: accuracy.by_layer(found) if several else pairs.by_pair(found), path, force)
+        bench_rows = [row for row in results.rows if isinstance(row, BenchRow)]
+        several = len({row.layer for row in bench_rows}) > 2  # `all` is one of them
+        page.write(lambda: accuracy.by_layer(bench_rows) if several else pairs.by_pair(bench_rows), path, force)
     else:
         raise UsageError("--plot: there is nothing to draw")
 
 
-def draw_pairs(found: Sequence[BenchRow], path: Path, force: bool) -> None:
+def draw_pairs(rows: Sequence[BenchRow], path: Path, force: bool) -> None:
     """Draw a benchmark as bars per pair; whole or not at all."""
-    page.write(lambda: pairs.by_pair(found), path, force)
+    page.write(lambda: pairs.by_pair(rows), path, force)
 
 
 def draw_mean_grids(all_trials: "Sequence[Trials]", path: Path, force: bool) -> None:

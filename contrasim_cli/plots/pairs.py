@@ -35,8 +35,8 @@ def by_pair(rows: Sequence[BenchRow]) -> Figure:
         ax.axis("off")
     handles: dict[str, Any] = {}
     for k, (ax, panel) in enumerate(zip(axes.ravel(), panels, strict=False)):
-        found = {(names[r.measure, r.train_data], r.negatives): r for r in shown if _panel_of(r) == panel}
-        handles |= _panel(ax, found, measures, kinds)
+        panel_rows = {(names[r.measure, r.train_data], r.negatives): r for r in shown if _panel_of(r) == panel}
+        handles |= _panel(ax, panel_rows, measures, kinds)
         ax.set_xticks(range(len(ticks)), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
         ax.set_title(page.shortened(_title(panel), int(wide / page.LETTER) - 4))
         label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
@@ -65,13 +65,13 @@ def _panel(
     width = 0.8 / len(kinds)
     handles = {}
     for k, kind in enumerate(kinds):
-        chosen = [rows.get((measure, kind)) for measure in measures]
-        heights = [np.nan if row is None or row.accuracy is None else factor * row.accuracy for row in chosen]
+        kind_rows = [rows.get((measure, kind)) for measure in measures]
+        heights = [np.nan if row is None or row.accuracy is None else factor * row.accuracy for row in kind_rows]
         where = np.arange(len(measures)) + (k - (len(kinds) - 1) / 2) * width
         bars = ax.bar(where, heights, width, **page.bar_style(k))
         if len(kinds) > 1:
             handles[f"{kind} negatives"] = bars[0]
-        handles |= _whiskers(ax, where, chosen, heights, factor)
+        handles |= _whiskers(ax, where, kind_rows, heights, factor)
     handles["chance"] = page.chance(ax, factor * first.chance)
     ax.set_xlim(min(-0.6, -1.5 + len(measures) / 2), max(len(measures) - 0.4, 0.5 + len(measures) / 2))
     ax.tick_params(axis="x", length=0)

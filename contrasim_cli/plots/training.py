@@ -9,13 +9,13 @@ from matplotlib.ticker import MaxNLocator
 from contrasim_cli.plots import page
 
 
-def curves(found: Mapping[str, Sequence[float]]) -> Figure:
+def curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Loss and, where rows were held out, accuracy over the epochs of a run."""
-    accuracy = found.get("validation_accuracy")
+    accuracy = history.get("validation_accuracy")
     panels = 2 if accuracy else 1
     figure = Figure(figsize=(page.PAGE * panels / 2, 2.5), layout="constrained")
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    _curve(axes[0], found["loss"])
+    _curve(axes[0], history["loss"])
     axes[0].set_ylabel("mean loss of a step")
     if accuracy:
         _curve(axes[1], [100 * value for value in accuracy])
