@@ -219,8 +219,7 @@ def _against(
 def _fitting(sampling: Resampling, layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
     """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
     step = max(1, min(CHUNK_BYTES, sampling.room // 4) // (8 * each)) if each else len(layers)
-    for start in range(0, len(layers), step):
-        yield layers[start : start + step]
+    return (layers[slice(*span)] for span in spans(len(layers), step))
 
 
 def _stacked(prepared: Iterable[Any]) -> Tensor | None:
