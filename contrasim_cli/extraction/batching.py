@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.extraction.networks.network import Inputs, Network, Prepared
+from contrasim_cli.extraction.networks.network import ALIKE, ANY, ONE, Inputs, Network, Prepared
 from contrasim_cli.extraction.shards import Shard, Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, raise_bad
 from contrasim_cli.names import quoted
@@ -143,7 +143,7 @@ class Reader:
     def _batches(self, piece: Piece, size: BatchSize) -> Iterator[Batch]:
         lengths = np.asarray(piece.prepared.lengths)
         bad: Reasons = []
-        for members in by_length(piece.members, lengths, size):
+        for members in by_length(piece.members, lengths, size, self.network.grouping):
             batch = self._read(piece, members)
             bad += batch.bad
             if not bad or self.skip_bad:
@@ -199,12 +199,20 @@ def _groups(counts: Sequence[int], most: int) -> Iterator[tuple[int, int]]:
         yield start, len(counts)
 
 
-def by_length(members: Sequence[int], lengths: npt.NDArray[np.int64], size: BatchSize) -> Iterator[list[int]]:
-    """Items in batches, the longest first, so that little is padded and a lack of memory shows at once."""
+def by_length(
+    members: Sequence[int], lengths: npt.NDArray[np.int64], size: BatchSize, grouping: str = ANY
+) -> Iterator[list[int]]:
+    """Items in batches, the longest first, so that little is padded and a lack of memory shows at once.
+
+    By `grouping` the items of a batch are any, equally long, or one.
+    """
     places = np.asarray(members, dtype=np.int64)
     order = places[np.argsort(-lengths[places], kind="stable")].tolist()
     while order:
-        batch, order = order[: size.value], order[size.value :]
+        count = 1 if grouping == ONE else size.value
+        if grouping == ALIKE:
+            count = min(count, int((lengths[order] == lengths[order[0]]).sum()))
+        batch, order = order[:count], order[count:]
         yield batch
 
 

@@ -4,6 +4,8 @@ States are `[n, tokens, width]` with a mask `[n, tokens]` (1 = a real token, 0 =
 maps `[n, channels, height, width]`. Functions return one row per example `[n, width]`, `span_rows` one per span.
 """
 
+from collections.abc import Collection
+
 import torch
 from torch import Tensor
 
@@ -63,14 +65,16 @@ def span_rows(states: Tensor, spans: Tensor, how: str) -> Tensor:
     return total / lengths.unsqueeze(1)
 
 
-def pool_patches(states: Tensor, extra: int, how: str) -> Tensor:
+def pool_patches(states: Tensor, extra: Collection[int], how: str) -> Tensor:
     """One row per image: `cls` its first token, `patch-mean` or `spatial-mean` its patches, `flatten` every token.
 
-    The first `extra` tokens are no patches: CLS, distillation and register tokens.
+    The tokens at the places `extra` are no patches: CLS, distillation, register and detection tokens.
     """
     if how == "flatten":
         return states.flatten(1)
-    return states[:, 0] if how == "cls" else states[:, extra:].mean(dim=1)
+    if how == "cls":
+        return states[:, 0]
+    return states[:, [place for place in range(states.shape[1]) if place not in extra]].mean(dim=1)
 
 
 def pool_maps(maps: Tensor, how: str) -> Tensor:

@@ -73,6 +73,8 @@ def test_an_error_of_the_user_ends_the_thread() -> None:
 class Plain:
     """A network whose items have as many rows as their first number."""
 
+    grouping = "any"
+
     def prepare(self, items: np.ndarray, first: int) -> "Plain":
         self.items = items
         made = Plain()
@@ -119,3 +121,11 @@ def test_a_batch_size_that_shrinks_counts_at_once() -> None:
     size.halve(2)
     size.halve(1)
     assert size.value == 1
+
+
+@pytest.mark.parametrize(
+    ("grouping", "expected"),
+    [("any", [[1, 4, 0], [2, 3]]), ("alike", [[1, 4], [0, 2, 3]]), ("one", [[1], [4], [0], [2], [3]])],
+)
+def test_a_batch_holds_what_may_go_together(grouping: str, expected: list[list[int]]) -> None:
+    assert list(by_length(range(5), np.array([2, 5, 2, 2, 5]), BatchSize(3), grouping)) == expected

@@ -45,10 +45,10 @@ def test_without_its_mask_a_mean_depends_on_the_padding(rows: list[torch.Tensor]
 
 def test_patch_mean_leaves_out_the_tokens_before_the_patches() -> None:
     states = torch.randn(2, 6, 4)
-    torch.testing.assert_close(pool_patches(states, 2, "patch-mean"), states[:, 2:].mean(1))
-    torch.testing.assert_close(pool_patches(states, 2, "spatial-mean"), states[:, 2:].mean(1))
-    torch.testing.assert_close(pool_patches(states, 2, "cls"), states[:, 0])
-    torch.testing.assert_close(pool_patches(states, 2, "flatten"), states.view(2, 24))
+    torch.testing.assert_close(pool_patches(states, (0, 1), "patch-mean"), states[:, 2:].mean(1))
+    torch.testing.assert_close(pool_patches(states, (0, 1), "spatial-mean"), states[:, 2:].mean(1))
+    torch.testing.assert_close(pool_patches(states, (0, 1), "cls"), states[:, 0])
+    torch.testing.assert_close(pool_patches(states, (0, 1), "flatten"), states.view(2, 24))
 
 
 @pytest.mark.parametrize("how", ["mean", "first", "last"])

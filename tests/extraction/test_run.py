@@ -56,6 +56,7 @@ class Fake:
     stop: BaseException = field(default_factory=Terminated)
     scale: float = 2.0
     pooling: str = "none"
+    grouping: str = "any"
     digest: str = "d"
     name: str = "fake"
     calls: int = 0

@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
 from contrasim_cli.extraction.networks.axes import Part, arranged, model_axes, recorded, width_axis
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.networks.probe import check_repeatable, grouping
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
@@ -78,7 +79,7 @@ def refuse_texts(options: ModelOptions, source: Source | None) -> None:
         raise UsageError(f"{quoted(options.model)}: takes no --text; give its inputs as --arrays")
     asked = {
         "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
-        "--tower": options.tower is not None, "--tokenizer": options.tokenizer is not None,
+        "--part": (options.part or options.tower) is not None, "--tokenizer": options.tokenizer is not None,
         "--revision": options.revision is not None, "--unit word": options.unit == "word",
     }  # fmt: skip
     for name in (name for name, given in asked.items() if given):
@@ -191,6 +192,7 @@ class ModuleNetwork:
     source: Source | None
     chosen: list[str] = field(default_factory=list, init=False)
     width_axes: dict[str, int | None] = field(default_factory=dict, init=False)
+    grouping: str = field(default=ANY, init=False)
 
     @property
     def words(self) -> tuple[str, ...] | None:
@@ -227,7 +229,16 @@ class ModuleNetwork:
         found = {name: self._usable(name, outputs[name], inputs) for name in names}
         found = {name: self._with_width(name, state, ran[name]) for name, state in found.items()}
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
+        self._probe(inputs)
         return {name: tensor.shape[1] for name, tensor in self.rows(inputs).items()}
+
+    def _probe(self, inputs: Inputs) -> None:
+        """Find whether a row depends on what else is in the batch: the item once, and twice."""
+        dtype, seed = getattr(torch, self.options.dtype), self.options.allow_random
+        check_repeatable(lambda: self.rows(inputs), None, dtype, self.name, seed)
+        if not seed and len(next(iter(inputs.values()))) == 1:
+            together = {name: torch.cat([one, one]) for name, one in inputs.items()}
+            self.grouping = grouping(self.rows, [inputs], {ALIKE: together}, dtype, self.name)
 
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
         outputs = self._outputs(inputs, self.chosen)
@@ -308,7 +319,7 @@ class ModuleNetwork:
         if states.ndim == 4:
             return pool_maps(states, self.pooling)
         if self.pooling in ("spatial-mean", "flatten"):
-            return pool_patches(states, 0, self.pooling)
+            return pool_patches(states, (), self.pooling)
         return pool_tokens(states, torch.ones(states.shape[:2], device=states.device), self.pooling)
 
 

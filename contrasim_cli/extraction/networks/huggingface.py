@@ -4,20 +4,24 @@ Nothing is unpickled (safetensors, or tensors read with `weights_only`), and no 
 """
 
 import hashlib
+import inspect
 import json
 import logging
 import os
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError, reason
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, choose_pool
-from contrasim_cli.extraction.networks.text import TextNetwork
-from contrasim_cli.extraction.networks.towers import Tower, choose_tower, take_tower
+from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
+from contrasim_cli.extraction.networks.parts import Part, take_part
+from contrasim_cli.extraction.networks.text import Sentence, TextNetwork
 from contrasim_cli.extraction.networks.vision import VisionNetwork
 from contrasim_cli.extraction.pooling import IMAGE_POOLS, SUBWORDS, TEXT_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
@@ -32,8 +36,13 @@ TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model",
     "sentencepiece.bpe.model",
 )  # fmt: skip
+POOLINGS = {
+    "pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls", "pooling_mode_max_tokens": "max",
+    "pooling_mode_lasttoken": "last",
+}  # fmt: skip
+MODULES = "modules.json"  # of a sentence-transformers folder: the parts that make its embedding
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-TEXT, IMAGES = "input_ids", "pixel_values"
+IMAGES = "pixel_values"
 
 
 def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
@@ -41,31 +50,71 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
 
     Without a source, the tower, or else the model itself, says which.
     """
-    if options.axes is not None:
-        raise UsageError(
-            f"--axes is for --model file.py:function and --from; of {quoted(options.model)} the axes are known: give --pool"
-        )
     transformers = _import()
+    asked, sentence = options, sentence_of(Path(options.model))
+    if sentence is not None:
+        options = replace(options, model=str(sentence.folder))
     _check_name(options)
     config = _fetch(options.model, transformers.AutoConfig, options.revision)
     kind = source.kind if source else None
-    chosen = choose_tower(options.tower, kind, config, options.model)
     model, unsaved = _model(options, config, transformers)
-    tower = take_tower(model, chosen, options.model, unsaved)
-    if kind == "text" or (kind is None and _takes_text(tower)):
-        return _text_network(options, tower, config, transformers, source)
-    return _vision_network(options, tower, config, transformers, source)
+    part = take_part(model, options.part or options.tower, kind, options.model, unsaved)
+    if kind == "text" or (kind is None and _main_input(part) == TEXT):
+        if options.axes is not None:
+            raise UsageError(
+                f"--axes is for arrays and images; of {quoted(options.model)} the axes are known: give --pool"
+            )
+        network = _text_network(options, part, config, transformers, source)
+        if sentence is not None:
+            network.options = asked  # which hold the name of the folder above
+            network.take_sentence(sentence)
+        return network
+    return _vision_network(options, part, config, transformers, source)
+
+
+def sentence_of(folder: Path) -> Sentence | None:
+    """What the modules of a sentence-transformers folder make of a text; None for other folders.
+
+    Raises:
+        InputError: it has other modules than a transformer, a pooling of one way, and a normalisation.
+    """
+    if not (folder / MODULES).is_file():
+        return None
+    modules = _read(folder / MODULES)
+    kinds = [str(module["type"]).rpartition(".")[2] for module in modules]
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise InputError(
+            f"{quoted(folder)}: is a sentence-transformers folder of {', '.join(kinds)}; a Transformer, a Pooling and a Normalize "
+            "are read: give the folder of its Transformer, or --model file.py:function"
+        )
+    inner = folder / modules[0]["path"]
+    if not inner.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"{quoted(folder / MODULES)}: names a folder outside of it")
+    settings = inner / "sentence_bert_config.json"
+    limit = _read(settings).get("max_seq_length") if settings.is_file() else None
+    pooling = _read(folder / modules[1]["path"] / "config.json")
+    ways = [way for name, way in POOLINGS.items() if pooling.get(name)] or [pooling.get("pooling_mode")]
+    if len(ways) != 1 or ways[0] not in POOLINGS.values():
+        raise InputError(f"{quoted(folder)}: its pooling is not one of {', '.join(POOLINGS.values())}")
+    return Sentence(inner, str(ways[0]), len(kinds) == 3, limit)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{quoted(path)}: cannot be read ({reason(error)})") from error
 
 
 def _text_network(
-    options: ModelOptions, tower: Tower, config: Any, transformers: Any, source: Source | None
+    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
 ) -> TextNetwork:
     by_word = options.unit == "word"
     pool = _subword_pool(options) if by_word else choose_pool(options.pool, TEXT_POOLS, "mean", "text")
-    _check_modality(options.model, tower, TEXT, "text")
+    _check_modality(options.model, part, TEXT, "text")
     tokenizer = _tokenizer(options, transformers)
     return TextNetwork(
-        options, tower, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
+        options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
     )
 
 
@@ -77,16 +126,16 @@ def _subword_pool(options: ModelOptions) -> str:
 
 
 def _vision_network(
-    options: ModelOptions, tower: Tower, config: Any, transformers: Any, source: Source | None
+    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
 ) -> VisionNetwork:
     pool = choose_pool(options.pool, IMAGE_POOLS, "", "images")
     given = {"--max-length": options.max_length is not None, "--tokenizer": options.tokenizer is not None}
     given["--unit word"] = options.unit == "word"
     for name in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"{name} is for text; images are {'not cut' if name == '--max-length' else 'no words'}")
-    _check_modality(options.model, tower, IMAGES, "images")
+    _check_modality(options.model, part, IMAGES, "images")
     processor = _processor(options, transformers) if source and source.kind == "images" else None
-    return VisionNetwork(options, tower, _digest(options, config), pool, source=source, processor=processor)
+    return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
 
 
 def _import() -> Any:
@@ -169,14 +218,16 @@ def _has_any(folder: str, names: tuple[str, ...]) -> bool:
     return any((Path(folder) / name).is_file() for name in names)
 
 
-def _takes_text(tower: Tower) -> bool:
-    return tower.name == "text" if tower.name else getattr(tower.model, "main_input_name", TEXT) != IMAGES
+def _main_input(part: Part) -> str:
+    """The name of what a part is fed."""
+    return str(getattr(part.whole if part.is_second else part.model, "main_input_name", TEXT))
 
 
-def _check_modality(name: str, tower: Tower, wanted: str, what: str) -> None:
+def _check_modality(name: str, part: Part, wanted: str, what: str) -> None:
     """Refuse a model of something else before it fails in its own words."""
-    found = getattr(tower.model, "main_input_name", wanted)
-    if found != wanted:
+    found = _main_input(part)
+    # parts may have the name from the whole that they belong to
+    if found != wanted and (part.model is part.whole or wanted not in inspect.signature(part.model.forward).parameters):
         kinds = {TEXT: "text", IMAGES: "images", "input_values": "sound", "input_features": "sound"}
         raise UsageError(f"{quoted(name)}: is a model of {kinds.get(found, found)}, not of {what}")
 
@@ -184,14 +235,15 @@ def _check_modality(name: str, tower: Tower, wanted: str, what: str) -> None:
 def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Module, list[str]]:
     """The model, and the names of those of its weights that are random because its files do not hold them."""
     unsaved: list[str] = []
+    kept = options.weights_dtype if options.weights_dtype == "auto" else getattr(torch, options.weights_dtype)
     # the conversion of other people's .bin files is none of our business, and would run in the background
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     try:
         if options.random_weights:
-            model = transformers.AutoModel.from_config(config, **CLOSED)
+            model = transformers.AutoModel.from_config(config, dtype=kept if kept != "auto" else None, **CLOSED)
         else:
             model, report = transformers.AutoModel.from_pretrained(
-                options.model, output_loading_info=True, revision=options.revision or "main", **CLOSED
+                options.model, output_loading_info=True, dtype=kept, revision=options.revision or "main", **CLOSED
             )
             unsaved = _check_complete(options.model, report)
     except ImportError as error:
@@ -200,11 +252,10 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
         raise
     except Exception as error:
         raise _unloadable(options.model, error) from error
-    if getattr(model.config, "is_encoder_decoder", False):
-        model = model.get_encoder()
     model.config.use_cache = False
-    result: nn.Module = model.float().eval().to(options.device)
-    return result, unsaved
+    result: nn.Module = model.eval()
+    # quantised weights are where their package put them
+    return result if getattr(model, "hf_quantizer", None) else result.to(options.device), unsaved
 
 
 def _check_complete(model: str, report: Mapping[str, Any]) -> list[str]:

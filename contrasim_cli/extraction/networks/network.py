@@ -15,6 +15,7 @@ from contrasim_cli.names import quoted
 
 Inputs = Mapping[str, Tensor]
 CPU = torch.device("cpu")
+ANY, ALIKE, ONE = "any", "alike", "one"  # which items may share a batch: all, those equally long, none
 
 
 @dataclass(frozen=True)
@@ -22,9 +23,11 @@ class ModelOptions:
     """Which model, and what is taken from it.
 
     `unit` is `item` (one row per text or image) or `word` (one row per word of a text, from its sub-word tokens:
-    `subword` mean, first or last). `tower` is `text` or `image`, of models that have both. `tokenizer` and `revision`
-    are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32 whatever it is. `axes` are
-    the words of `--axes` for what the layers of a torch module put out, instead of `pool`.
+    `subword` mean, first or last). `part` (or `tower`) is `text`, `image`, `audio`, `encoder` or `decoder`, of models that have
+    several. `tokenizer` and `revision` are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32
+    whatever it is. `weights_dtype` is what its weights are kept in, and, with float32 as `dtype`, computed in: `auto` for what its files hold. `axes` are
+    the words of `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ
+    from one time to the next.
     """
 
     model: str
@@ -41,6 +44,9 @@ class ModelOptions:
     revision: str | None = None
     dtype: str = "float32"
     axes: str | None = None
+    part: str | None = None
+    allow_random: bool = False
+    weights_dtype: str = "auto"
 
 
 class Prepared(Protocol):
@@ -79,6 +85,10 @@ class Network(Protocol):
     @property
     def pooling(self) -> str:
         """What is done with several states per row."""
+
+    @property
+    def grouping(self) -> str:
+        """Which items may share a batch, known after `discover`: `ANY`, `ALIKE` or `ONE`."""
 
     @property
     def digest(self) -> str:

@@ -1,7 +1,7 @@
 """What the models of Hugging Face's transformers have in common, whatever they are fed.
 
-Layers are the hidden states, `hidden_0` (embeddings) to `hidden_L`, the tower's `projected` embeddings, and, where they
-are asked for by name or glob, the outputs of submodules.
+Layers are the hidden states, `hidden_0` (embeddings) to `hidden_L`, the part's `projected` embeddings, a sentence-transformers
+folder's own `sentence`, and, where they are asked for by name or glob, the outputs of submodules.
 """
 
 from abc import ABC, abstractmethod
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrasim_cli.errors import InputError
+from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, reason
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, autocast, short_name, to_device
-from contrasim_cli.extraction.networks.towers import PROJECTED, Tower
+from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, ModelOptions, autocast, short_name, to_device
+from contrasim_cli.extraction.networks.parts import PROJECTED, Part
+from contrasim_cli.extraction.networks.probe import Rows, check_repeatable, failing_layer, grouping
 from contrasim_cli.names import quoted
 
 SPANS = "spans"  # of an input: which tokens become which row; no business of the model
@@ -26,16 +27,17 @@ class Pretrained(ABC):
     """A model of texts or images, and the layers that are read from it."""
 
     options: ModelOptions
-    tower: Tower
+    part: Part
     digest: str
     pooling: str
     chosen: list[str] = field(default_factory=list, init=False)
     hooks: dict[str, nn.Module] = field(default_factory=dict, init=False)
     after_norm: bool | None = field(default=None, init=False)
+    grouping: str = field(default=ANY, init=False)
 
     @property
     def model(self) -> Any:
-        return self.tower.model
+        return self.part.model
 
     @property
     def name(self) -> str:
@@ -44,13 +46,14 @@ class Pretrained(ABC):
     def discover(self, inputs: Inputs) -> dict[str, int]:
         # twice, so that a state without an axis of rows is not taken for that of one row
         given = twice(inputs)
-        states = self._states(self._forward(given))
+        states = self._states(self._forward(given), given)
         modules = dict(_named_modules(self.model))
         names = select(list(states), list(modules), self.options.layers, self.name) if self.options.layers else states
         found = self._found(names, states, modules, given)
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         self.hooks = {name: modules[name] for name in self.chosen if name not in states}
         self.after_norm = self._is_normed(given)
+        self._probe(inputs)
         return {name: rows.shape[1] for name, rows in self.rows(given).items()}
 
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
@@ -69,44 +72,87 @@ class Pretrained(ABC):
 
     def about(self) -> dict[str, Any]:
         about = {"last_layer_after_final_norm": self.after_norm, "architecture": type(self.model).__name__}
-        return about | ({"tower": self.tower.name} if self.tower.name else {})
+        return about | {"grouping": self.grouping} | ({"part": self.part.name} if self.part.name else {})
+
+    def _probe(self, inputs: Inputs) -> None:
+        """Find which items may share a batch, with two items that are made of this one."""
+        items = self._probes(inputs)
+        dtype = next((one.dtype for one in self.model.parameters() if one.is_floating_point()), torch.float32)
+        if self.options.dtype != "float32":
+            dtype = getattr(torch, self.options.dtype)
+        first = items[0]
+        check_repeatable(lambda: self.rows(first), self.part.whole.config, dtype, self.name, self.options.allow_random)
+        if self.options.allow_random:
+            return
+        batches = ({ANY: items[2]} if len(items) > 2 else {}) | {ALIKE: twice(first)}
+        self.grouping = grouping(self._probe_rows, items[:2], batches, dtype, self.name)
+
+    def _probe_rows(self, inputs: Inputs) -> Rows:
+        return self.rows(inputs)
+
+    def _forward(self, inputs: Inputs) -> Any:
+        return self._run(self.part.run, inputs)
 
     @torch.inference_mode()
-    def _forward(self, inputs: Inputs) -> Any:
+    def _run(self, function: Any, inputs: Inputs) -> Any:
         given = to_device(self._given(inputs), self.options.device)
-        with autocast(self.options):
-            return self.model(**given, output_hidden_states=True, return_dict=True)
+        kept = next((one.dtype for one in self.model.parameters() if one.is_floating_point()), torch.float32)
+        given = {name: one.to(kept) if one.is_floating_point() else one for name, one in given.items()}
+        try:
+            with autocast(self.options):
+                return function(given)
+        except Exception as error:  # a model raises whatever its author chose
+            if isinstance(error, ContraSimError) or out_of_memory(error):
+                raise
+            raise self._failure(error, inputs) from error
+
+    def _failure(self, error: Exception, inputs: Inputs) -> ContraSimError:
+        """What a failing model says: the layer, and the exception with its type."""
+        layer = failing_layer(error, self.model)
+        where = f" in layer {quoted(layer)}" if layer else ""
+        return InputError(
+            f"{quoted(self.name)}: fails{where} with {type(error).__name__}: {reason(error)}; what "
+            "it needs beside this, a function of yours can give it (--model file.py:function)"
+        )
 
     def _given(self, inputs: Inputs) -> Inputs:
         """What of the inputs the model takes."""
         return {name: tensor for name, tensor in inputs.items() if name != SPANS}
 
-    def _states(self, output: Any) -> dict[str, Tensor]:
+    def _states(self, output: Any, inputs: Inputs) -> dict[str, Tensor]:
         """The hidden states by name, and the projected embeddings."""
-        hidden = getattr(output, "hidden_states", None)
+        hidden = self.part.states(output)
         if not hidden:
             raise InputError(
                 f"{quoted(self.name)}: gives no hidden states; give --model file.py:function and choose its modules"
             )
         states = {f"hidden_{index}": state for index, state in enumerate(hidden)}
-        if self.tower.project is not None and self._has_whole_items():
-            with torch.inference_mode(), autocast(self.options):
-                states[PROJECTED] = self.tower.project(output)
+        if PROJECTED in (self.chosen or [PROJECTED]) and self.part.features is not None and self._has_whole_items():
+            states |= self._projected(inputs)
         return states
+
+    def _projected(self, inputs: Inputs) -> dict[str, Tensor]:
+        try:
+            projected = self._run(self.part.project, inputs)
+        except ContraSimError:
+            if self.chosen:
+                raise
+            return {}  # a function that needs more than the part does: the layer is not offered
+        return {} if projected is None else {PROJECTED: projected}
 
     def _collected(self, inputs: Inputs, hooks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """The states and what the hooked modules put out, one output each."""
         with hooked(hooks) as outputs:
             output = self._forward(inputs)
         modules = {name: state for name, (state,) in outputs.items() if state is not None}
-        return self._states(output) | modules
+        return self._states(output, inputs) | modules
 
     def _found(
         self, names: Iterable[str], states: Mapping[str, Tensor], modules: Mapping[str, nn.Module], inputs: Inputs
     ) -> dict[str, Tensor | str]:
         """What each of the layers puts out, or why it is no layer."""
         outputs = self._module_outputs({name: modules[name] for name in names if name not in states}, inputs)
-        return {name: states[name] if name in states else self._usable(name, outputs[name], inputs) for name in names}
+        return {name: self._usable(name, [states[name]] if name in states else outputs[name], inputs) for name in names}
 
     def _module_outputs(self, modules: Mapping[str, nn.Module], inputs: Inputs) -> Outputs:
         with hooked(modules) as outputs:
@@ -118,7 +164,7 @@ class Pretrained(ABC):
         state = only_output(name, outputs)
         if isinstance(state, str):
             return state
-        if any(weight.startswith(f"{name}.") for weight in self.tower.unsaved):
+        if any(weight.startswith(f"{name}.") for weight in self.part.unsaved):
             return f"layer {quoted(name)} has weights that the model's files do not hold"
         count = _count(self._given(inputs))
         if state.ndim < 2 or len(state) != count or not state.is_floating_point() or not self._fits(state, inputs):
@@ -129,7 +175,7 @@ class Pretrained(ABC):
         """Whether the last hidden state is what a normalisation puts out."""
         norms = {name: module for name, module in _named_modules(self.model) if "norm" in type(module).__name__.lower()}
         with hooked(norms) as outputs:
-            last = self._forward(inputs).hidden_states[-1]
+            last = self.part.states(self._forward(inputs))[-1]
         tensors = [tensor for found in outputs.values() for tensor in found if tensor is not None]
         return any(tensor.shape == last.shape and torch.equal(tensor, last) for tensor in tensors)
 
@@ -153,6 +199,10 @@ class Pretrained(ABC):
     @abstractmethod
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
         """The shape of a module's output, in words where it is that of the data."""
+
+    @abstractmethod
+    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
+        """Two items like this one, unequal where items can be, and both of them as a batch."""
 
     @abstractmethod
     def _made_up(self) -> dict[str, Tensor]:

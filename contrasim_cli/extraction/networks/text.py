@@ -1,15 +1,18 @@
 """Models of text: one row per text, per word, or per token."""
 
+import contextlib
+import hashlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.errors import ContraSimError, InputError, UsageError
 from contrasim_cli.extraction.networks.network import Inputs
 from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
 from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
@@ -20,9 +23,21 @@ from contrasim_cli.names import quoted
 log = logging.getLogger(__name__)
 
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
+SENTENCE = "sentence"
+PROBED = 9  # tokens of an item that tells what the model does with its items, at least
 MADE_UP = 3  # tokens; their values do not matter to shapes
 
 Spans = dict[int, tuple[int, int]]  # number of a word or token -> its first token and the one behind its last
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """What a sentence-transformers folder makes of a text: the model in `folder`, its last states pooled, and normalised."""
+
+    folder: Path
+    pool: str
+    normalised: bool
+    limit: int | None
 
 
 @dataclass
@@ -77,6 +92,7 @@ class TextNetwork(Pretrained):
     """An encoder or decoder of text, with its tokenizer."""
 
     tokenizer: Any = None
+    sentence: Sentence | None = None
     kept_words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of texts, of which not all make rows
 
     def __post_init__(self) -> None:
@@ -85,10 +101,58 @@ class TextNetwork(Pretrained):
         # padding is masked, so that any token will do where there is none for it
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         self.pad = next(number for number in candidates if number is not None)
-        # SigLIP's were trained on texts of one length without a mask: padding is part of what they read
-        self.fixed = positions(self.model) if self.model.config.model_type.startswith("siglip") else None
-        self.parameters = inspect.signature(self.model.forward).parameters
+        self.parameters = (
+            inspect.signature(self.model.forward).parameters
+            if not self.part.is_second
+            else inspect.signature(self.part.whole.forward).parameters
+        )
+        self.fixed: int | None = None
+        if self._reads_padding():
+            self.fixed = positions(self.model)
         self.told_of_empty_words = False
+
+    def take_sentence(self, sentence: Sentence) -> None:
+        """Give a text the row that its sentence-transformers folder gives it, as the layer `sentence`, and its limit."""
+        self.sentence = sentence
+        made = f"{self.digest} {sentence.pool} {sentence.normalised} {sentence.limit}"
+        self.digest = hashlib.sha256(made.encode()).hexdigest()
+        if sentence.limit is not None and self.options.max_length is None:
+            self.limit = min(self.limit or sentence.limit, sentence.limit)
+
+    def _states(self, output: Any, inputs: Inputs) -> dict[str, Tensor]:
+        states = super()._states(output, inputs)
+        if self.sentence is None or not self._has_whole_items():
+            return states
+        last = self.part.states(output)[-1].float()
+        row = pool_tokens(last, inputs["attention_mask"].to(last.device), self.sentence.pool)
+        return states | {SENTENCE: torch.nn.functional.normalize(row, dim=1) if self.sentence.normalised else row}
+
+    def _reads_padding(self) -> bool:
+        """Whether the model's own row of a text is that of its last place, be it padding, which its states do not depend on.
+
+        Such models were trained on texts of one length without a mask.
+        """
+        ids = list(self.tokenizer("a a a", verbose=False)["input_ids"])
+        room = (positions(self.model) or 0) - len(ids)
+        if room < 1 or not ids or self.part.is_second:
+            return False
+        try:
+            short, padded = (
+                self._run(self.part.run, Tokens([row], None, self.pad).batch([0]) | {"attention_mask": mask})
+                for row, mask in (
+                    (ids, torch.ones(1, len(ids), dtype=torch.long)),
+                    (ids + [self.pad] * 1, torch.tensor([[1] * len(ids) + [0]])),
+                )
+            )
+        except ContraSimError:  # which the run itself will meet, and say
+            return False
+        states = [self.part.states(output)[-1][:, : len(ids)] for output in (short, padded) if self.part.states(output)]
+        pooled = [
+            found for output in (short, padded) if isinstance(found := getattr(output, "pooler_output", None), Tensor)
+        ]
+        if len(states) < 2 or len(pooled) < 2:
+            return False
+        return _close(*states) and not _close(*pooled)
 
     def prepare(self, items: Sequence[str], first: int) -> Tokens:
         texts = [" ".join(split(item)) for item in items] if self._by_word else list(items)
@@ -191,9 +255,32 @@ class TextNetwork(Pretrained):
     def _row(self, states: Tensor, inputs: Inputs) -> Tensor:
         if states.ndim == 2:
             return states
+        if states.shape[1] != inputs["input_ids"].shape[1]:
+            raise InputError(
+                f"{quoted(self.name)}: a layer has {states.shape[1]} places for {inputs['input_ids'].shape[1]} tokens; "
+                "choose others with --layers"
+            )
         if SPANS in inputs:
             return span_rows(states, inputs[SPANS].to(states.device), self.options.subword if self._by_word else "mean")
         return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
+
+    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
+        ids = inputs["input_ids"][0].tolist()
+        types = inputs["token_type_ids"][0].tolist() if "token_type_ids" in inputs else None
+        count = max(1, min(self.limit or PROBED, max(len(ids), PROBED)))
+        places = [0, *(1 + place % max(1, len(ids) - 2) for place in range(count - 2)), len(ids) - 1][:count]
+        places = [min(place, len(ids) - 1) for place in places]
+        both = [places, places[: (count + 1) // 2 - 1] + places[-1:]]
+        spans = [{place: (place, place + 1) for place in range(len(one))} for one in both]
+        tokens = Tokens(
+            [[ids[place] for place in one] for one in both],
+            None if types is None else [[types[place] for place in one] for one in both],
+            self.pad,
+            (),
+            None if self._has_whole_items() else spans,
+            self.fixed,
+        )
+        return [tokens.batch([0]), tokens.batch([1]), tokens.batch([0, 1])]
 
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
         return f"[rows, tokens, {state.shape[2]}]" if state.ndim == 3 else f"[rows, {state.shape[1]}]"
@@ -202,6 +289,10 @@ class TextNetwork(Pretrained):
         count = min(self.limit or MADE_UP, MADE_UP)
         found = None if self._has_whole_items() else [{place: (place, place + 1) for place in range(count)}]
         return Tokens([[0] * count], None, self.pad, (), found, self.fixed).batch([0])
+
+
+def _close(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and bool((first - second).norm() <= 1e-2 * first.norm())
 
 
 def token_limit(tokenizer: Any, model: nn.Module, asked: int | None) -> int | None:
@@ -234,6 +325,8 @@ def positions(model: nn.Module) -> int | None:
 
 def vocabulary(model: nn.Module) -> int | None:
     """How many tokens the model knows."""
-    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    embeddings = None
+    with contextlib.suppress(NotImplementedError, AttributeError):  # parts whose class does not say
+        embeddings = model.get_input_embeddings()  # type: ignore[operator]
     found: int | None = getattr(embeddings, "num_embeddings", getattr(model.config, "vocab_size", None))
     return found

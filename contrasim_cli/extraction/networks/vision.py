@@ -1,5 +1,6 @@
 """Models of images: one row per image."""
 
+import inspect
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -11,9 +12,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.errors import InputError, MismatchError, UsageError, reason
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
+from contrasim_cli.extraction.networks.axes import arranged, model_axes
 from contrasim_cli.extraction.networks.network import Inputs, shapes
 from contrasim_cli.extraction.networks.pretrained import Pretrained
+from contrasim_cli.extraction.networks.probe import constant_tokens
 from contrasim_cli.extraction.pooling import pool_maps, pool_patches
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import Items, Source
@@ -21,9 +24,9 @@ from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 
-PIXELS = 1 << 26  # of images that are held at once; one may have more
+HELD = 1 << 26  # of images that are held at once; one may have more
+PIXELS = "pixel_values"
 SIDE = 224  # of a made-up image, where the config does not say
-CLS_NAMES = ("cls_token", "class_embedding")
 
 
 @dataclass
@@ -42,15 +45,26 @@ class Pixels:
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         if self.network.processor is None:
-            return {"pixel_values": _pixels(np.asarray(self.items[rows]))}
+            return {PIXELS: _pixels(np.asarray(self.items[rows]))}
         parts = [self._processed(images) for images in self._images(rows)]
-        if len({part.shape[1:] for part in parts}) > 1:
+        if len({one.shape[1:] for part in parts for one in part.values()}) > len(parts[0]):
             raise InputError(f"{self.network.name}: its images come in different sizes; give --batch-size 1")
-        return {"pixel_values": torch.cat(parts) if len(parts) > 1 else parts[0]}
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _processed(self, images: Sequence[Any]) -> Tensor:
-        pixels: Tensor = self.network.processor(images=images, return_tensors="pt")["pixel_values"]
-        return pixels
+    def _processed(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """All that the processor returns and the model takes."""
+        made = self.network.processor(images=images, return_tensors="pt")
+        found = {
+            name: made[name] for name in made if name in self.network.parameters and isinstance(made[name], Tensor)
+        }
+        counts = {len(one) for one in found.values()}
+        if counts != {len(images)}:
+            raise InputError(
+                f"{quoted(self.network.name)}: its processor gives no array with an axis of images "
+                f"({', '.join(f'{name} {list(one.shape)}' for name, one in found.items()) or 'nothing that the model takes'}); "
+                "give --model file.py:function"
+            )
+        return found
 
     def _images(self, rows: Sequence[int]) -> Iterator[list[Any]]:
         """The images in parts, so that no more large ones are held than have to be."""
@@ -59,7 +73,7 @@ class Pixels:
         for row in rows:
             images.append(open_image(self.items[row], self.network.channels))
             pixels += images[-1].width * images[-1].height
-            if pixels > PIXELS:
+            if pixels > HELD:
                 yield images
                 images, pixels = [], 0
         if images:
@@ -76,16 +90,22 @@ def _pixels(array: npt.NDArray[Any]) -> Tensor:
 class VisionNetwork(Pretrained):
     """An encoder of images, with its image processor where files are read.
 
-    `extra` tokens stand before the patches: CLS, distillation and register tokens.
+    `extra` says which of so many tokens are no patches: CLS, distillation, register and detection tokens.
     """
 
     source: Source | None = None
     processor: Any = None
-    extra: int = field(default=0, init=False)
-    patches: int = field(default=0, init=False)
+    extra: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.pooling = self.pooling or self._default_pool()
+        self.parameters = inspect.signature(self.model.forward).parameters
+        self.words = None if self.options.axes is None else model_axes(self.options.axes)
+        if self.words and self.pooling:
+            raise UsageError("--axes says what is averaged and --pool too; give one of them")
+        if self.words:
+            self.pooling = f"axes {','.join(self.words)}"
+        if not self.pooling:
+            self._look_at_tokens(self._made_up())
 
     @property
     def channels(self) -> int | None:
@@ -96,7 +116,7 @@ class VisionNetwork(Pretrained):
         return Pixels(self, items)
 
     def discover(self, inputs: Inputs) -> dict[str, int]:
-        pixels = inputs["pixel_values"]
+        pixels = inputs[PIXELS]
         if pixels.ndim != 4:
             raise MismatchError(
                 f"{self._where}: a row is {shapes([pixels])}; {quoted(self.name)} takes [channels, height, width]"
@@ -105,69 +125,67 @@ class VisionNetwork(Pretrained):
             raise MismatchError(
                 f"{self._where}: images have {pixels.shape[1]} channels, {quoted(self.name)} takes {self.channels}"
             )
-        self._count_tokens(inputs)
+        self._look_at_tokens(inputs)
         return super().discover(inputs)
+
+    def widths(self) -> dict[str, str]:
+        self._look_at_tokens(self._made_up())
+        return super().widths()
+
+    def _look_at_tokens(self, inputs: Inputs) -> None:
+        """Which tokens are no patches, and, where it was not asked for, what makes the row of an image."""
+        generator = torch.Generator().manual_seed(0)
+        others = [{**inputs, PIXELS: torch.randn(inputs[PIXELS].shape, generator=generator)} for _ in range(2)]
+        self.extra = constant_tokens(self.model, self._forward, others)
+        states = self.part.states(self._forward(inputs))
+        has_cls = bool(states) and states[-1].ndim == 3 and 0 in self.extra.get(states[-1].shape[1], ())
+        if not self.pooling:
+            self.pooling = "cls" if has_cls else _mean_of(states)
+            if not has_cls:
+                log.info("%s has no CLS token: a row is the mean over its image (--pool %s)", self.name, self.pooling)
+        if self.pooling == "cls" and not has_cls and not self.options.layers:
+            raise UsageError(f"{quoted(self.name)} has no CLS token; give --pool {_mean_of(states)}")
 
     @property
     def _where(self) -> str:
         return quoted(self.source.name) if self.source else "input"
 
-    def _forward(self, inputs: Inputs) -> Any:
-        try:
-            return super()._forward(inputs)
-        except (ValueError, TypeError) as error:
-            raise MismatchError(
+    def _failure(self, error: Exception, inputs: Inputs) -> ContraSimError:
+        if isinstance(error, (ValueError, TypeError)):
+            return MismatchError(
                 f"{self._where}: {quoted(self.name)} does not take images {shapes(inputs.values())} ({reason(error)})"
-            ) from error
-
-    def _default_pool(self) -> str:
-        """CLS where there is one; else the mean over the image."""
-        if self._has_cls():
-            return "cls"
-        chosen = _mean_of(self._forward(self._made_up()).hidden_states)
-        log.info("%s has no CLS token: a row is the mean over its image (--pool %s)", self.name, chosen)
-        return chosen
-
-    def _has_cls(self) -> bool:
-        return any(name.rpartition(".")[2] in CLS_NAMES for name, _ in self.model.named_parameters())
-
-    def _count_tokens(self, inputs: Inputs) -> None:
-        """How many tokens are patches, and how many stand before them."""
-        output = self._forward(inputs)
-        hidden = getattr(output, "hidden_states", None)
-        # Swin's kind merges patches from stage to stage and has no other tokens
-        merges = getattr(output, "reshaped_hidden_states", None) is not None
-        if hidden and hidden[0].ndim == 3 and not merges:
-            self.patches = self._patches(inputs["pixel_values"])
-            self.extra = hidden[0].shape[1] - self.patches
-        if self.pooling == "cls" and self.extra < 1:
-            raise UsageError(f"{quoted(self.name)} has no CLS token; give --pool {_mean_of(hidden)}")
-
-    def _patches(self, pixels: Tensor) -> int:
-        size = getattr(self.model.config, "patch_size", None)
-        if size is None:
-            raise InputError(
-                f"{quoted(self.name)}: its config.json has no patch_size, so that its patches cannot be told apart"
             )
-        height, width = (size, size) if isinstance(size, int) else size
-        return (pixels.shape[2] // height) * (pixels.shape[3] // width)
+        return super()._failure(error, inputs)
+
+    def _given(self, inputs: Inputs) -> Inputs:
+        return {name: tensor for name, tensor in inputs.items() if name in self.parameters}
+
+    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
+        mirrored = {**inputs, PIXELS: inputs[PIXELS].flip(-1)}
+        return [inputs, mirrored, {name: torch.cat([inputs[name], mirrored[name]]) for name in inputs}]
 
     @property
     def _expected(self) -> str:
-        grids = "[n, tokens, width]" + (f" with {self.extra} + {self.patches} tokens" if self.extra else "")
+        if self.words:
+            return f"[n, width] or {len(self.words)} axes"
         maps = "" if self.pooling == "cls" else ", [n, channels, height, width]"
-        return f"{grids}{maps} or [n, width]"
+        return f"[n, tokens, width]{maps} or [n, width]"
 
     def _fits(self, state: Tensor, inputs: Inputs) -> bool:
+        if self.words:
+            return state.ndim in (2, len(self.words))
         if state.ndim == 3:
-            # a state of the patches alone has no CLS
-            return not self.extra or state.shape[1] == self.extra + self.patches
+            return self.pooling != "cls" or 0 in self.extra.get(state.shape[1], ())
         return state.ndim == 2 or (state.ndim == 4 and self.pooling != "cls")
 
     def _row(self, states: Tensor, inputs: Inputs) -> Tensor:
+        if self.words and states.ndim == len(self.words):
+            return arranged(states, self.words)
+        if self.pooling == "flatten":
+            return states.flatten(1)
         if states.ndim == 4:
-            return pool_maps(_channels_first(states, inputs["pixel_values"]), self.pooling)
-        return states if states.ndim == 2 else pool_patches(states, self.extra, self.pooling)
+            return pool_maps(_channels_first(states, inputs[PIXELS]), self.pooling)
+        return states if states.ndim == 2 else pool_patches(states, self.extra.get(states.shape[1], ()), self.pooling)
 
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
         return str(["rows", *state.shape[1:]]).replace("'", "")

@@ -299,7 +299,7 @@ def test_integers_stay_integers_and_bytes_become_numbers(folder: Path) -> None:
         ({"unit": "word"}, "--unit word"),
         ({"tokenizer": "t"}, "--tokenizer"),
         ({"revision": "r"}, "--revision"),
-        ({"tower": "text"}, "--tower"),
+        ({"part": "text"}, "--part"),
         ({"max_length": 3}, "--max-length"),
         ({"random_weights": True}, "--random-weights"),
     ],

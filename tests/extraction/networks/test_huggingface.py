@@ -336,7 +336,7 @@ def test_large_images_are_held_a_few_at_a_time(tmp_path: Path, monkeypatch: pyte
     block = vision.Pixels(found, next(iter(source.blocks(7))))
     expected = block.batch(range(7))["pixel_values"]
     for most, parts in ((1 << 26, [7]), (900, [3, 3, 1]), (1, [1] * 7)):
-        monkeypatch.setattr(vision, "PIXELS", most)
+        monkeypatch.setattr(vision, "HELD", most)
         assert [len(images) for images in block._images(range(7))] == parts
         assert torch.equal(block.batch(range(7))["pixel_values"], expected)
 

@@ -74,7 +74,7 @@ def test_texts_go_to_the_text_tower(folder: Path, lines: Path, pool: str, size: 
     found = rows(network, TEXTS, size)
     assert list(found) == ["hidden_0", "hidden_1", "hidden_2", "projected"]
     assert_same(found, expected)
-    assert network.about()["tower"] == "text"
+    assert network.about()["part"] == "text"
     assert network.about()["last_layer_after_final_norm"] is False
 
 
@@ -92,7 +92,7 @@ def test_images_go_to_the_image_tower(folder: Path, pixels: Path) -> None:
     found = rows(network, images)
     assert list(found) == ["hidden_0", "hidden_1", "hidden_2", "projected"]
     assert_same(found, expected)
-    assert network.about()["tower"] == "image"
+    assert network.about()["part"] == "image"
     # CLIP's last state is what its transformer puts out: the norm behind it sees the CLS token alone
     assert network.about()["last_layer_after_final_norm"] is False
 
@@ -127,7 +127,7 @@ def test_random_weights_are_made_from_the_seed(folder: Path, lines: Path, pixels
 
 def test_the_layers_of_a_tower_need_no_data(folder: Path) -> None:
     for tower in ("text", "image"):
-        found = layer_widths(load(ModelOptions(str(folder), tower=tower), None))
+        found = layer_widths(load(ModelOptions(str(folder), part=tower), None))
         widths = {"hidden_0": 16, "hidden_1": 16, "hidden_2": 16, "projected": 12 if folder.name == "clip" else 16}
         assert list(found.items())[:4] == [(name, f"[rows, {width}]") for name, width in widths.items()]
 
@@ -135,19 +135,15 @@ def test_the_layers_of_a_tower_need_no_data(folder: Path) -> None:
 def test_a_tower_must_be_known_and_fit(folder: Path, lines: Path) -> None:
     with pytest.raises(UsageError) as caught:
         load(ModelOptions(str(folder)), None)
-    assert str(caught.value) == (
-        f"{folder}: has a text and an image tower; choose one with --tower text or --tower image"
-    )
+    assert str(caught.value) == (f"{folder}: takes several kinds of input; choose one with --part text or --part image")
     with pytest.raises(UsageError) as caught:
-        reading(folder, lines, tower="image")
+        reading(folder, lines, part="image")
     assert str(caught.value) == (
-        "--tower image takes --images or --arrays, not --text; leave --tower out or change the data"
+        "--part image takes --images or --arrays, not --text; leave --part out or change the data"
     )
 
 
 def test_a_model_of_one_kind_has_no_tower(tmp_path: Path, lines: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        reading(tiny.bert(tmp_path / "bert"), lines, tower="text")
-    assert str(caught.value) == (
-        f"--tower text: {tmp_path / 'bert'} is a model of one kind of input; leave --tower out"
-    )
+        reading(tiny.bert(tmp_path / "bert"), lines, part="text")
+    assert str(caught.value) == (f"--part text: {tmp_path / 'bert'} is a model of one kind of input; leave --part out")

@@ -1,0 +1,253 @@
+"""Rows of `extract` beside a plain transformers call on single items, for every architecture that transformers knows.
+
+Architectures are not chosen: every kind of configuration is made tiny by the names of its numbers, and those that can be built and
+called are compared: `equal` (within 1e-5 of the row's length), `refused` (one line that says what to do), or `wrong`.
+
+    python tests/studies/architectures.py [--ci] [--markdown] [NAME ...]
+"""
+
+import argparse
+import collections
+import contextlib
+import copy
+import io
+import logging
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import tiny
+
+from contrasim_cli.errors import ContraSimError
+from contrasim_cli.extraction.batching import BatchSize, by_length
+from contrasim_cli.extraction.networks.load import load
+from contrasim_cli.extraction.networks.network import ModelOptions
+from contrasim_cli.extraction.sources.arrays import array_source
+from contrasim_cli.extraction.sources.texts import text_source
+
+TEXTS = [
+    "the unbelievable winter",
+    "talking",
+    "a winter's tale of the talkers, walking and walked",
+    "the winter talking",
+]
+SIDE, TOKENS = 32, 128
+MOST = 8_000_000  # weights of a model that is tiny
+CI = 40
+WITHIN = 1e-5
+PADDED = ("siglip", "siglip2")  # whose documentation pads texts to one length, without a mask
+# what the numbers of a configuration are made to be, by their names; the first name that is part of theirs counts
+SIZES = {
+    "vocab_size": TOKENS, "max_position_embeddings": 64, "n_positions": 64, "max_source_positions": 64, "max_target_positions": 64,
+    "num_key_value_heads": 2, "num_attention_heads": 4, "attention_heads": 4, "num_heads": 4, "n_head": 4, "head_dim": 8,
+    "intermediate_size": 64, "ffn_dim": 64, "d_ff": 64, "d_kv": 8, "hidden_size": 32, "d_model": 32, "n_embd": 32,
+    "embedding_size": 32, "num_hidden_layers": 2, "num_layers": 2, "n_layer": 2, "encoder_layers": 2, "decoder_layers": 2,
+    "image_size": SIDE, "patch_size": 8, "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "projection_dim": 16,
+}  # fmt: skip
+SPREAD = {"initializer_range": 0.2, "init_std": 0.2}
+
+
+@dataclass(frozen=True)
+class Case:
+    """What was found of one architecture fed one kind of input."""
+
+    name: str
+    part: str
+    verdict: str
+    note: str = ""
+
+
+def shrunk(config: Any) -> Any:
+    """A configuration, and those within it, made tiny."""
+    config = copy.deepcopy(config)
+    for name, value in list(vars(config).items()):
+        if hasattr(value, "to_dict"):
+            setattr(config, name, shrunk(value))
+        elif isinstance(value, bool) or not isinstance(value, (int, float)):
+            continue
+        elif name in SIZES and isinstance(value, int):
+            with contextlib.suppress(Exception):
+                setattr(config, name, min(value, SIZES[name]) or SIZES[name])
+        elif name in SPREAD:
+            setattr(config, name, SPREAD[name])
+        elif name.endswith("token_id") and value >= TOKENS:
+            setattr(config, name, 1)
+    if isinstance(getattr(config, "layer_types", None), list):
+        config.layer_types = config.layer_types[:2]
+    return config
+
+
+def built(name: str, folder: Path) -> Any:
+    """A tiny model of an architecture, saved in a folder; None where it cannot be built."""
+    try:
+        config = shrunk(transformers.CONFIG_MAPPING[name]())
+        with torch.device("meta"):
+            weights = sum(one.numel() for one in transformers.AutoModel.from_config(config).parameters())
+        if weights > MOST:
+            return None
+        torch.manual_seed(0)
+        model = transformers.AutoModel.from_config(config).eval()
+        model.save_pretrained(folder)
+        tokenizer().save_pretrained(folder)
+        return transformers.AutoModel.from_pretrained(folder).eval()
+    except Exception:  # each says in its own way that sizes do not fit
+        return None
+
+
+def tokenizer() -> Any:
+    """Of WordPiece, with fewer tokens than the models know."""
+    return tiny.wordpiece_tokenizer()
+
+
+def plain_parts(model: Any) -> Iterator[tuple[str, Any]]:
+    """The parts that transformers' own functions find, and what kind of input each takes: text, image, encoder or decoder."""
+    taken = {"input_ids": "text", "pixel_values": "image"}
+    image = _got(model, "get_encoder", modality="image")
+    if image is not None:
+        yield "image", image
+        text = _got(model, "get_decoder") or _got(model, "get_encoder")
+        if text is not None:
+            yield "text", text
+        return
+    if getattr(model.config, "is_encoder_decoder", False) and model.main_input_name == "input_ids":
+        yield "encoder", model.get_encoder()
+        yield "decoder", model
+    elif model.main_input_name in taken:
+        yield taken[model.main_input_name], model
+
+
+def _got(model: Any, method: str, **given: Any) -> Any:
+    try:
+        found = getattr(model, method)(**given)
+    except Exception:
+        return None
+    return None if found is model else found
+
+
+@torch.no_grad()
+def plain_rows(part: str, model: Any, items: Sequence[Any], folder: Path) -> list[list[Tensor]]:
+    """For each item alone the hidden states: [tokens, width] of a text, anything of an image."""
+    found = []
+    tokens = transformers.AutoTokenizer.from_pretrained(folder)
+    for item in items:
+        if part == "image":
+            states = model(pixel_values=torch.from_numpy(item[None]), output_hidden_states=True).hidden_states
+        elif part == "decoder":
+            ids = tokens(item, return_tensors="pt")["input_ids"]
+            states = model(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True).decoder_hidden_states
+        else:
+            ids = tokens(item, return_tensors="pt")["input_ids"]
+            count = ids.shape[1]
+            if model.config.model_type.startswith(PADDED):
+                ids = torch.nn.functional.pad(
+                    ids, (0, SIZES["max_position_embeddings"] - count), value=tokens.pad_token_id
+                )
+            states = [state[:, :count] for state in model(input_ids=ids, output_hidden_states=True).hidden_states]
+        found.append([state[0].float() for state in states])
+    return found
+
+
+def our_rows(folder: Path, part: str, asked: str | None, items: Any, data: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """What `extract` makes of the items, in batches as it forms them."""
+    source = array_source(data) if part == "image" else text_source(data)
+    network = load(ModelOptions(str(folder), part=asked, pool="flatten" if part == "image" else "mean"), source)
+    widths = network.discover(network.prepare(items[:1], 0).batch([0]))
+    prepared = network.prepare(items, 0)
+    found = {name: np.full((len(items), width), np.nan, np.float32) for name, width in widths.items()}
+    for members in by_length(range(len(items)), np.asarray(prepared.lengths), BatchSize(8), network.grouping):
+        for name, rows in network.rows(prepared.batch(members)).items():
+            found[name][members] = rows.numpy()
+    return found
+
+
+def compared(part: str, ours: Any, plain: Sequence[Sequence[Tensor]]) -> str | None:
+    """The first layer whose rows are not those of single items, and by how much."""
+    layers = [name for name in ours if name.startswith("hidden_")]
+    if not layers:
+        return "no hidden states"
+    for name in layers:
+        states = [item[int(name.removeprefix("hidden_"))] for item in plain]
+        expected = torch.stack([state.flatten() if part == "image" else state.mean(0) for state in states]).numpy()
+        lengths = np.linalg.norm(expected, axis=1).clip(1e-12)
+        if expected.shape != ours[name].shape:
+            return f"{name}: {ours[name].shape} for {expected.shape}"
+        worst = float((np.linalg.norm(ours[name] - expected, axis=1) / lengths).max())
+        if not worst <= WITHIN:
+            return f"{name}: off by {worst:.1e}"
+    return None
+
+
+def studied(name: str) -> Iterator[Case]:
+    """The cases of an architecture; none where no tiny model of it can be built, or called plainly."""
+    with tempfile.TemporaryDirectory() as place, contextlib.redirect_stdout(io.StringIO()):
+        folder = Path(place) / "model"
+        model = built(name, folder)
+        if model is None:
+            return
+        images = np.random.default_rng(0).random((3, 3, SIDE, SIDE)).astype(np.float32)
+        np.save(Path(place) / "i.npy", images)
+        (Path(place) / "s.txt").write_text("\n".join(TEXTS) + "\n")
+        for part, module in plain_parts(model):
+            items: Any = images if part == "image" else TEXTS
+            try:
+                plain = plain_rows(part, module, items, folder)
+            except Exception:  # a plain call fails too: its sizes do not fit, or it takes something else
+                continue
+            asked = part if part in ("encoder", "decoder") else None
+            try:
+                ours = our_rows(folder, part, asked, items, Path(place) / ("i.npy" if part == "image" else "s.txt"))
+            except ContraSimError as error:
+                yield Case(name, part, "refused", str(error).replace(place + "/", ""))
+                continue
+            except Exception as error:
+                yield Case(name, part, "wrong", f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+                continue
+            problem = compared(part, ours, plain)
+            yield Case(name, part, "wrong" if problem else "equal", problem or "")
+
+
+def architectures() -> list[str]:
+    """The names of all that AutoModel makes."""
+    known = {config.model_type for config in transformers.MODEL_MAPPING if hasattr(config, "model_type")}
+    return sorted(known)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--ci", action="store_true", help=f"stop behind {CI} architectures")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    transformers.logging.set_verbosity_error()
+    logging.disable(logging.ERROR)
+    counts: collections.Counter[tuple[str, str]] = collections.Counter()
+    seen = 0
+    torch.set_num_threads(1)
+    for name in options.names or architectures():
+        cases = list(studied(name))
+        for case in cases:
+            counts[case.part, case.verdict] += 1
+            print(f"{case.name}\t{case.part}\t{case.verdict}\t{case.note}", flush=True)
+        seen += bool(cases)
+        if options.ci and seen == CI:
+            break
+    print(f"{seen} architectures", file=sys.stderr)
+    for part in sorted({part for part, _ in counts}):
+        said = ", ".join(f"{counts[part, verdict]} {verdict}" for verdict in ("equal", "refused", "wrong"))
+        print(f"{part}: {said}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
