@@ -51,19 +51,11 @@ def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
     return limited or sampling.grid.plan.n_rows
 
 
-def _scale(sampling: Resampling, scorer: Scorer) -> float:
-    """What takes the spread of scores on m of n rows to that of the score on all N."""
-    rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
-    growth = (rows / sampling.half) ** scorer.entry.growth
-    return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
-
-
 def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     replicates, count = sampling.asked.bootstrap, len(sampling.subset)
     scorers = [sampling.grid.scorers[s] for s in members]
     for scorer in scorers:
-        method = f"{sampling.half} of {count} rows without replacement, spread scaled to {_scored_rows(sampling, scorer)} rows"
-        sampling.intervals[scorer.name] = Use(count, method)
+        sampling.intervals[scorer.name] = sampling.halves(_scored_rows(sampling, scorer))
         _warn_narrow(sampling, scorer)
     if count < FEWEST_ROWS:
         log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
@@ -85,7 +77,8 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
             advance(stop - start)
     for s in members:
         cells = {cell: torch.cat(found[s, cell]).numpy() for cell in sampling.grid.plan.cells()}
-        sampling.set_intervals(s, cells, _scale(sampling, sampling.grid.scorers[s]))
+        scorer = sampling.grid.scorers[s]
+        sampling.set_intervals(s, cells, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
 
 
 def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
