@@ -106,5 +106,5 @@ def _quotient(values: Values, by: Values, rounding: Values) -> Values:
     """Values / by; NaN where `by` is not above rounding."""
     by = np.broadcast_to(by, values.shape)
     with np.errstate(invalid="ignore"):
-        found: Values = np.divide(values, by, out=np.full(values.shape, np.nan), where=by > rounding)
-    return found
+        quotient: Values = np.divide(values, by, out=np.full(values.shape, np.nan), where=by > rounding)
+    return quotient

@@ -32,10 +32,10 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
-        made = {name: _taken(options, name, group) for name, group in groups.items()}
-        made.pop("general").set_up()
+        arguments = {name: _taken(options, name, group) for name, group in groups.items()}
+        arguments.pop("general").set_up()
         try:
-            function(**options, **made)
+            function(**options, **arguments)
         except KeyboardInterrupt as stop:
             raise Interrupted(*stop.args) from stop
 

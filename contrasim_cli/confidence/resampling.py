@@ -103,12 +103,12 @@ class Resampling:
         """
         rows = self.grid.plan.n_rows
         count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
-        chosen = (
+        subset = (
             np.arange(rows)
             if count == rows
             else np.sort(self.rng(seeds.CONFIDENCE_SUBSET).choice(rows, count, replace=False))
         )
-        self.subset = torch.from_numpy(chosen)
+        self.subset = torch.from_numpy(subset)
         self.half = count // 2
         self._encoded: dict[Any, Tensor] = {}
         self._check_memory(count)
@@ -157,7 +157,7 @@ class Resampling:
             ("calibrated by %d shuffles, %s (%s)", self.asked.nulls, self.nulls),
         ):
             for use in dict.fromkeys(uses.values()):
-                names = ", ".join(name for name, found in uses.items() if found == use)
+                names = ", ".join(name for name, u in uses.items() if u == use)
                 log.info(text, count, use.method, names)
 
     def rng(self, *purpose: int) -> np.random.Generator:
@@ -166,10 +166,10 @@ class Resampling:
 
     def orders(self, count: int, start: int, stop: int) -> Tensor:
         """Shuffles [stop - start, count] of so many rows."""
-        found = np.stack(
+        orders = np.stack(
             [self.rng(seeds.CONFIDENCE_SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)]
         )
-        return torch.from_numpy(found).to(self.grid.device)
+        return torch.from_numpy(orders).to(self.grid.device)
 
     def offsets(self, count: int, rolls: int) -> list[int]:
         """By how much rows are rolled: one seeded offset in each of so many equal parts of the rows, the first row's left out."""

@@ -120,9 +120,9 @@ def _panel(
     layers = list(dict.fromkeys(row.layer for row in rows))
     handles = {}
     for k, measure in enumerate(measures):
-        chosen = {row.layer: row for row in rows if names[row.measure, row.train_data] == measure}
-        if chosen:
-            handles[measure] = _line(ax, k, [chosen.get(layer) for layer in layers], factor)
+        rows_by_layer = {row.layer: row for row in rows if names[row.measure, row.train_data] == measure}
+        if rows_by_layer:
+            handles[measure] = _line(ax, k, [rows_by_layer.get(layer) for layer in layers], factor)
     handles["chance"] = page.chance(ax, factor * rows[0].chance)
     step = -(-len(layers) // MOST_TICKS)
     ticks = page.distinct(layers, NAME)[::step]
