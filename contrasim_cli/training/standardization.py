@@ -215,7 +215,13 @@ class _Layer:
 
 
 def _by_differences(
-    data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows, near: Sequence[Tensor], softly: bool
+    data: Data,
+    standardizer: Standardizer,
+    config: Config,
+    k: int,
+    rows: Rows,
+    near: Sequence[Tensor],
+    softly: bool = False,
 ) -> list[Tensor]:
     """Margins by how views differ, for each shrinkage, estimated a fold of the rows at a time without these."""
     centred = centred_rows(data, standardizer, k, rows)
