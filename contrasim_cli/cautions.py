@@ -15,7 +15,7 @@ import numpy as np
 from contrasim_cli.names import listed, quoted
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex, block_rows
+from contrasim_cli.store.blocks import RowIndex, row_blocks
 
 log = logging.getLogger(__name__)
 
@@ -143,9 +143,7 @@ def _is_constant(view: View, name: str) -> bool:
 
 
 def _blocks(view: View, name: str) -> Iterator[RowIndex]:
-    step = block_rows(view.store.layer(name))
-    for start in range(0, view.n_rows, step):
-        yield np.arange(start, min(start + step, view.n_rows))
+    return (np.arange(*block) for block in row_blocks(view.store.layer(name), view.n_rows))
 
 
 def _row_told(view: View, row: int) -> str:

@@ -28,6 +28,7 @@ from contrasim_cli.output_files import write_atomic
 from contrasim_cli.snapshot import Snapshot, one_version
 from contrasim_cli.stacking.measures import eligible
 from contrasim_cli.stacking.network import GridNetwork
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.transforms import Standardization, Within
 
 FORMAT = "contrasim-encoder"
@@ -299,8 +300,8 @@ class Checkpoint:
         """Rows [n, width] of a layer to unit vectors [n, members · output], float32, on the device."""
         encoder, step = self.encoder.to(device).eval(), self.config.step(layer)
         blocks = [
-            encoder(torch.as_tensor(rows[start : start + ENCODE_ROWS], dtype=torch.float32).to(device), view, step)
-            for start in range(0, len(rows), ENCODE_ROWS)
+            encoder(torch.as_tensor(rows[start:stop], dtype=torch.float32).to(device), view, step)
+            for start, stop in spans(len(rows), ENCODE_ROWS)
         ]
         return torch.cat(blocks)
 

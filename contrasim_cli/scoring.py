@@ -1,7 +1,4 @@
-"""Scorers, which compare two aligned matrices: a closed-form measure, or an encoder with a measure behind it.
-
-And the grid: every layer of one store against every layer of another, each layer read and prepared once.
-"""
+"""Scorers, which compare two aligned matrices: a closed-form measure, or an encoder with a measure behind it."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -62,11 +59,11 @@ class Scorer:
         """Rows below which every score is undefined or the same."""
         return self.measure.k + self.entry.fewest
 
-    def rows(self, matrix: Floats, store: Store, layer: str, device: torch.device) -> Tensor:
+    def rows(self, rows: Floats | Tensor, store: Store, layer: str, device: torch.device) -> Tensor:
         """Rows [n, p] of a store's layer, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.encoder is None:
-            return torch.as_tensor(matrix).to(device)
-        return self.encoder.encode(matrix, self.encoder.view_of(store.stem, store.path), layer, device)
+            return torch.as_tensor(rows).to(device)
+        return self.encoder.encode(rows, self.encoder.view_of(store.stem, store.path), layer, device)
 
     def check(self, store: Store, layers: Sequence[str]) -> list[ContraSimError]:
         """Why these layers cannot go through the encoder."""

@@ -24,11 +24,12 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.anchors import Anchored, Anchoring, Anchors
+from contrasim_cli.anchors.features import APPLIED_ROWS
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import Floats, RowIndex, block_rows
+from contrasim_cli.store.blocks import Floats, RowIndex, row_blocks, spans
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,6 @@ KINDS = ("none", "center", "zscore", "whiten")
 SHRUNK = ("whiten", "within")
 RANK_TOL = 1e-6
 ROWS_PER_NEURON = 10  # below which a covariance is mostly noise
-APPLIED_ROWS = 256  # transformed in one product: how a row is rounded must not depend on how many are read with it
 
 Doubles = npt.NDArray[np.float64]
 
@@ -112,10 +112,9 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
     first = view.read(layer, np.arange(1))[0].astype(np.float64)
     mean, count = np.zeros_like(first), 0
     scatter = np.zeros((len(first), len(first)) if covariance else len(first))
-    step = block_rows(view.store.layer(layer))
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, view.n_rows, step):
-            block = view.read(layer, np.arange(start, min(start + step, view.n_rows))) - first
+        for start, stop in row_blocks(view.store.layer(layer), view.n_rows):
+            block = view.read(layer, np.arange(start, stop)) - first
             delta = block.mean(axis=0) - mean
             block -= block.mean(axis=0)
             weight = count * len(block) / (count + len(block))
@@ -145,9 +144,9 @@ class Transform:
     def __call__(self, rows: Floats) -> Floats:
         """The rows transformed, in the type they came in."""
         out = np.empty_like(rows)
-        for start in range(0, len(rows), APPLIED_ROWS):
-            centred = rows[start : start + APPLIED_ROWS] - self.mean
-            out[start : start + APPLIED_ROWS] = centred if self.factor is None else self._scaled(centred, self.factor)
+        for start, stop in spans(len(rows), APPLIED_ROWS):
+            centred = rows[start:stop] - self.mean
+            out[start:stop] = centred if self.factor is None else self._scaled(centred, self.factor)
         return out
 
     @property

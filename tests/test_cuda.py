@@ -18,8 +18,8 @@ from helpers import Result, run
 
 from contrasim_cli import encoder as encoders
 from contrasim_cli import training
-from contrasim_cli.benchmarks import encoded_rows as rows_compared
 from contrasim_cli.measures import MEASURES
+from contrasim_cli.rows import rows as rows_compared
 from contrasim_cli.store import open_store
 from contrasim_cli.training import rows as rows_trained_on
 

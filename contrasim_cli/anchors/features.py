@@ -34,12 +34,14 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.store.blocks import Floats
+from contrasim_cli.store.blocks import Floats, spans
 
 Doubles = npt.NDArray[np.float64]
 Singles = npt.NDArray[np.float32]
 
-APPLIED_ROWS = 256  # described in one product: how a row is rounded must not depend on how many are read with it
+APPLIED_ROWS = (
+    256  # described, or standardised, in one product: how a row is rounded must not depend on how many are read with it
+)
 QUANTILES = 16
 RIDGES = (0.1, 0.01, 0.001)  # times the trace of the anchors' covariance
 SHARP = RIDGES[1:]  # those that bring out the weak directions, in which networks' layers differ most alike
@@ -288,7 +290,7 @@ class Anchored:
 
     def __call__(self, rows: Floats) -> Singles:
         """The rows described."""
-        blocks = [self._block(rows[start : start + APPLIED_ROWS]) for start in range(0, len(rows), APPLIED_ROWS)]
+        blocks = [self._block(rows[start:stop]) for start, stop in spans(len(rows), APPLIED_ROWS)]
         return np.concatenate(blocks) if blocks else np.empty((0, self.width), np.float32)
 
     def _block(self, rows: Floats) -> Singles:

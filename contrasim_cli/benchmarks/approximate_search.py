@@ -13,7 +13,10 @@ import faiss
 import numpy as np
 
 from contrasim_cli import seeds
-from contrasim_cli.benchmarks.exact_search import (
+from contrasim_cli.benchmarks.negatives import CANDIDATES
+from contrasim_cli.errors import InputError
+from contrasim_cli.names import quoted
+from contrasim_cli.rows.exact_search import (
     Floats,
     Pool,
     SameRow,
@@ -23,11 +26,9 @@ from contrasim_cli.benchmarks.exact_search import (
     check_left,
     nearest_of,
     order,
+    parts,
     scale_of,
 )
-from contrasim_cli.benchmarks.negatives import CANDIDATES
-from contrasim_cli.errors import InputError
-from contrasim_cli.names import quoted
 from contrasim_cli.store.blocks import RowIndex
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,7 @@ def approximate_candidates(
     same = SameRow(queries, pool, siblings)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
     wanted = count + same.spare
-    step = max(1, shares.queries // (4 * queries.width + 16 * wanted))
-    for start in range(0, queries.n_rows, step):
-        which = np.arange(start, min(start + step, queries.n_rows))
+    for which in parts(np.arange(queries.n_rows), 4 * queries.width + 16 * wanted, shares.queries):
         chosen[which] = _proposed(made, queries, which, pool, min(wanted, pool.n_rows), count, same, shares, tell)
     sample = np.unique(np.linspace(0, queries.n_rows - 1, min(SAMPLED, queries.n_rows)).astype(np.int64))
     exact = nearest_of(queries, sample, pool, count, same, shares, tell)

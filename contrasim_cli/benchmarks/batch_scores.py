@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from contrasim_cli.benchmarks.encoded_rows import Taken
 from contrasim_cli.measures.protocol import InnerForm, Measure, RowForm, expand
+from contrasim_cli.rows.rows import Taken
 from contrasim_cli.scoring import Scorer
 
 DOUBT = 1e-6  # scores of vectors made in float32 that differ by less are taken again in float64: a tie is a tie

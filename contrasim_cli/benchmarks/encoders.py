@@ -29,8 +29,7 @@ from contrasim_cli.report.results import PlanRow
 from contrasim_cli.scoring import Scorer, learned_scorer
 from contrasim_cli.stacking.measures import SCALED
 from contrasim_cli.training import Data, Order, check_data, partial_path, stacked
-from contrasim_cli.training.estimate import step_seconds
-from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, train_encoder
+from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, step_seconds, train_encoder
 from contrasim_cli.training.rows import content_digest
 from contrasim_cli.transforms import Standardizer
 from contrasim_cli.version import __version__

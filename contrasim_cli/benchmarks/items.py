@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli import seeds
-from contrasim_cli.benchmarks.exact_search import Pool, unrelated
 from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
+from contrasim_cli.rows.exact_search import Pool, unrelated
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex, block_rows
+from contrasim_cli.store.blocks import RowIndex, row_blocks
 
 log = logging.getLogger(__name__)
 
@@ -226,9 +226,8 @@ def row_hashes(view: View, layer: str, rows: RowIndex) -> npt.NDArray[np.void]:
 
 
 def _blocks(view: View, layer: str, rows: RowIndex) -> Iterator[tuple[int, npt.NDArray[np.floating]]]:
-    step = block_rows(view.store.layer(layer))
-    for start in range(0, len(rows), step):
-        yield start, view.read(layer, rows[start : start + step])
+    for start, stop in row_blocks(view.store.layer(layer), len(rows)):
+        yield start, view.read(layer, rows[start:stop])
 
 
 def _numbered(hashes: npt.NDArray[np.void]) -> Labels:

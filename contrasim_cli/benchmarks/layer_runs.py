@@ -10,11 +10,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.anchors import Anchored
 from contrasim_cli.benchmarks.approximate_search import approximate_candidates
 from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
-from contrasim_cli.benchmarks.encoded_rows import Room, Rows, stored_rows
-from contrasim_cli.benchmarks.exact_search import Pool, Tell, nearest_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
@@ -22,8 +19,10 @@ from contrasim_cli.cautions import zero_row
 from contrasim_cli.device import device_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
+from contrasim_cli.rows import Room, Rows, scored_rows, stored_rows
+from contrasim_cli.rows.exact_search import Pool, Tell, nearest_candidates
 from contrasim_cli.scoring import Scorer
-from contrasim_cli.store.blocks import RowIndex
+from contrasim_cli.store.blocks import RowIndex, spans
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
@@ -178,16 +177,9 @@ class _Layer:
 
     def _formed(self, raw: Rows, j: int, scorer: Scorer, room: Room) -> Rows:
         """Rows as a scorer takes them, held where they fit."""
-        rows, how = raw, scorer.standardize
-        if how:
-            transform = self.run.standardizer.transform(j, self.names[j], how)
-            kept = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
-            rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *kept)
-        if scorer.checkpoint is not None:
-            store, name, device = self.task.views[j].store, self.names[j], self.run.device
-            rows = rows.mapped(lambda x: scorer.rows(x.numpy(), store, name, device), scorer.encoded, torch.float32)
-        elif self.run.device.type == "cuda":
-            rows = rows.mapped(lambda x: x.to(self.run.device), rows.width, rows.dtype)
+        how, name = scorer.standardize, self.names[j]
+        transform = self.run.standardizer.transform(j, name, how) if how else None
+        rows = scored_rows(raw, transform, scorer, self.task.views[j].store, name, self.run.device)
         return (rows.near() if takes_near(scorer, self.task.batch_size) else rows).hold(room)
 
     def compare(self, group: Sequence[int], advance: Advance) -> None:
@@ -289,5 +281,4 @@ class _Layer:
         step = max(1, (min(CHUNK_BYTES[self.run.device.type], share) if held else share) // each)
         whole = sum(len(batch) == size for batch in cut)
         for first, last in ((0, whole), (whole, len(cut))):
-            for start in range(first, last, step):
-                yield np.arange(start, min(start + step, last))
+            yield from (first + np.arange(*span) for span in spans(last - first, step))

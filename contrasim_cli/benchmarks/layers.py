@@ -19,7 +19,7 @@ from contrasim_cli.benchmarks import model_pairs
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.errors import MismatchError, raise_all
 from contrasim_cli.grid import Grid, layer_grids
-from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.scoring import Scorer, by_standardization

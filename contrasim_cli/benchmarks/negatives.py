@@ -4,7 +4,7 @@ import numpy as np
 
 from contrasim_cli import seeds
 from contrasim_cli.errors import InputError
-from contrasim_cli.store.blocks import RowIndex
+from contrasim_cli.store.blocks import RowIndex, spans
 
 CANDIDATES = 10
 DRAWN_ANEW = 4  # where there are this many rows per row to draw, what is drawn twice is drawn anew
@@ -12,7 +12,7 @@ DRAWN_ANEW = 4  # where there are this many rows per row to draw, what is drawn 
 
 def batches(n_rows: int, size: int) -> list[RowIndex]:
     """Rows cut into batches in their order; a last partial one counts if it has at least 2 rows."""
-    cut = [np.arange(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+    cut = [np.arange(*span) for span in spans(n_rows, size)]
     return [batch for batch in cut if len(batch) > 1]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from contrasim_cli.confidence import Asked
     from contrasim_cli.grid import Cell
-    from contrasim_cli.grid.plan import Plan
+    from contrasim_cli.grid.grid import Plan
     from contrasim_cli.nulls import Standing
     from contrasim_cli.scoring import Scorer
 
@@ -150,7 +150,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.cautions import compared, warn_few_rows
     from contrasim_cli.errors import raise_all
     from contrasim_cli.familiarity import check_familiar
-    from contrasim_cli.grid.plan import Plan
+    from contrasim_cli.grid.grid import Plan
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain
 

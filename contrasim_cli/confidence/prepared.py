@@ -12,11 +12,12 @@ from torch import Tensor
 from contrasim_cli.confidence.estimates import Use, Values
 from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Layer
-from contrasim_cli.grid import in_memory as whole
-from contrasim_cli.grid.plan import Kept, size, spans
+from contrasim_cli.grid.prepared import rows_of
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
 from contrasim_cli.measures.permuted import OF_INNER_PRODUCT, flat, permute_rows
+from contrasim_cli.rows import Kept, Room, size
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.store.blocks import spans
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
         for start, stop in spans(replicates, _together(sampling, each)):
             draws = sampling.draws(start, stop)
-            kept = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), sampling.room)  # noqa: B023
+            kept = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
                 ones, others = (
                     [(a, n) for n in sampling.grid.plan.first[a]],
@@ -143,7 +144,7 @@ def _compared(
 def _shuffle_prepared(sampling: Resampling, members: Sequence[int]) -> None:
     """Shuffles of the subset, for scorers that take as many: those of one measure, or of one encoder."""
     scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
-    kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), sampling.room)
+    kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), Room(sampling.room))
     facing: dict[Layer, list[Layer]] = {}
     for one, other in sampling.grid.plan.cells():
         facing.setdefault(other, []).append(one)
@@ -168,7 +169,7 @@ def _level(sampling: Resampling, s: int) -> Values | None:
         return None
     traces = {}
     for layer in grid.plan.layers:
-        prepared = grid.scorers[s].measure.prepare(whole.rows_of(grid, grid.scorers[s], layer))
+        prepared = grid.scorers[s].measure.prepare(rows_of(grid, grid.scorers[s], layer))
         traces[layer] = float(prepared.rows.square().sum() if prepared.gram is None else prepared.gram.trace())
     return np.array([traces[one] * traces[other] / (grid.plan.n_rows - 1) for one, other in grid.plan.cells()])
 

@@ -174,12 +174,7 @@ class Resampling:
 
     def rows_of(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Some rows [k, p] as the scorer's measure takes them."""
-        reader = self.grid.reader
-        if reader.in_memory:
-            raw = reader.rows(layer, 0, self.grid.plan.n_rows)[rows.to(self.grid.device)]
-        else:
-            raw = torch.from_numpy(self.grid.plan.views[layer[0]].read(layer[1], rows.numpy())).to(self.grid.device)
-        return self.grid.encoded(scorer, layer, raw)
+        return self.grid.encoded(scorer, layer, self.grid.reader.chosen(layer, rows.numpy()))
 
     def width(self, scorer: Scorer, layer: Layer) -> int:
         """Columns of a layer as the scorer's measure takes it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from contrasim_cli.confidence.estimates import Use, Values
 from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Layer
-from contrasim_cli.grid.plan import spans
+from contrasim_cli.store.blocks import spans
 
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
 DRAWN_TOGETHER = 256  # replicates whose weights are drawn together

@@ -14,7 +14,7 @@ from contrasim_cli.confidence.estimates import Use
 from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Cell, Grid
 from contrasim_cli.grid.compute import compute as compute_grid
-from contrasim_cli.grid.stacked import taken
+from contrasim_cli.grid.compute import taken
 
 Rows = npt.NDArray[np.int64]
 

@@ -15,7 +15,6 @@ Memory is bounded by a budget: what does not fit is worked off in tiles of layer
 """
 
 from contrasim_cli.grid.compute import compute, layer_grids
-from contrasim_cli.grid.grid import Cell, Grid
-from contrasim_cli.grid.plan import Layer, Plan
+from contrasim_cli.grid.grid import Cell, Grid, Layer, Plan
 
 __all__ = ["Cell", "Grid", "Layer", "Plan", "compute", "layer_grids"]

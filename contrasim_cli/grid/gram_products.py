@@ -14,11 +14,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from contrasim_cli.grid.grid import Grid
+from contrasim_cli.grid.grid import Grid, Layer, Rows
 from contrasim_cli.grid.moments import passes
-from contrasim_cli.grid.plan import Layer, Rows, spans
 from contrasim_cli.measures.distances import sum_of
 from contrasim_cli.measures.protocol import Energies
+from contrasim_cli.store.blocks import spans
 
 log = logging.getLogger(__name__)
 

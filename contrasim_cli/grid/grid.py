@@ -1,7 +1,7 @@
-"""What a grid computes, and the state that all forms of measures share."""
+"""What a grid compares, how its rows are read, and the state that all forms of measures share."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -11,10 +11,158 @@ from torch import Tensor
 
 from contrasim_cli import seeds
 from contrasim_cli.device import device_budget
-from contrasim_cli.grid.plan import Blocks, Layer, Plan, Reader
+from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.nulls import Null
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.rows import Room, stored_rows
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.store import View
+from contrasim_cli.store.blocks import spans
+
+BLOCK_BYTES = 256 << 20  # of all layers of a pass together
+
+Layer = tuple[int, str]  # view, name
+Rows = Callable[[Layer, int, int], Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which layers meet which: for every pair of views, the layers of either side."""
+
+    views: Sequence[View]
+    pairs: Sequence[tuple[int, int]]
+    first: Sequence[Sequence[str]]
+    second: Sequence[Sequence[str]]
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of every view."""
+        return self.views[0].n_rows
+
+    @property
+    def layers(self) -> list[Layer]:
+        """Every layer that some pair needs, once."""
+        sides = [((a, self.first[a]), (b, self.second[b])) for a, b in self.pairs]
+        return list(dict.fromkeys((view, name) for pair in sides for view, names in pair for name in names))
+
+    def width(self, layer: Layer) -> int:
+        """Neurons of a layer."""
+        return self.views[layer[0]].store.layer(layer[1]).width
+
+    def problems(self, scorer: Scorer) -> list[ContraSimError]:
+        """Why layers cannot go through a scorer's encoder."""
+        by_view: dict[int, list[str]] = {}
+        for view, name in self.layers:
+            by_view.setdefault(view, []).append(name)
+        return [problem for view, names in by_view.items() for problem in scorer.check(self.views[view].store, names)]
+
+    def cells(self) -> Iterator[tuple[Layer, Layer]]:
+        """Every pair of layers."""
+        for a, b in self.pairs:
+            for one in self.first[a]:
+                for other in self.second[b]:
+                    yield (a, one), (b, other)
+
+
+@dataclass
+class Reader:
+    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing."""
+
+    plan: Plan
+    device: torch.device
+    budget: int
+    _first: dict[Layer, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.size = sum(self.plan.n_rows * self.plan.width(layer) * self._itemsize(layer) for layer in self.plan.layers)
+        self.in_memory = self.size <= self.budget // 2
+        self._rows = {
+            (v, name): stored_rows(self.plan.views[v], name, self.device, widened=True) for v, name in self.plan.layers
+        }
+
+    def _itemsize(self, layer: Layer) -> int:
+        return self.plan.views[layer[0]].store.layer(layer[1]).read_dtype.itemsize
+
+    def load(self, progress: Progress) -> None:
+        """Read what fits once; the bad values of all layers are reported together."""
+        if not self.in_memory:
+            return
+        problems: list[ContraSimError] = []
+        with progress("reading", len(self.plan.layers), "layers") as advance:
+            for rows in self._rows.values():
+                try:
+                    rows.hold(Room(self.size))
+                except InputError as problem:
+                    problems.append(problem)
+                advance(1)
+        raise_all(problems)
+
+    def rows(self, layer: Layer, start: int, stop: int) -> Tensor:
+        """Raw rows [stop - start, p]."""
+        return self._rows[layer].span(start, stop)
+
+    def chosen(self, layer: Layer, rows: npt.NDArray[np.int64]) -> Tensor:
+        """The given raw rows [len(rows), p]."""
+        return self._rows[layer].take(torch.from_numpy(rows))
+
+    def shifted(self, layer: Layer, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
+        rows = self.rows(layer, start, stop)
+        return rows.to(dtype or rows.dtype) - self.first(layer).to(dtype or rows.dtype)
+
+    def squares_fit(self, layer: Layer) -> bool:
+        """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
+        if self._itemsize(layer) < 8:
+            return True
+        n_rows = self.plan.n_rows
+        blocks = spans(n_rows, n_rows if self._rows[layer].held else self.block_rows([layer], itemsize=8))
+        largest = max(float(self.shifted(layer, start, stop).abs().amax()) for start, stop in blocks)
+        return largest == 0 or 1e-60 < largest < 1e60
+
+    def first(self, layer: Layer) -> Tensor:
+        """The layer's first row [1, p]."""
+        if layer not in self._first:
+            self._first[layer] = self.rows(layer, 0, 1).clone()
+        return self._first[layer]
+
+    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4, encoded: int = 0) -> int:
+        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget.
+
+        `encoded` is how wide their rows become, where that may be more.
+        """
+        size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
+        widths = [max(encoded, self.plan.width(layer)) for layer in layers]
+        return max(64, size // max(1, itemsize * sum(widths)))
+
+    @property
+    def free(self) -> int:
+        """What the budget leaves beside the rows kept."""
+        return max(0, self.budget - (self.size if self.in_memory else 0))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Raw rows [k, p] of one layer, or of a subset of its rows, block by block and as often as asked."""
+
+    reader: Reader
+    layer: Layer
+    step: int
+    chosen: npt.NDArray[np.int64] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """How many rows there are."""
+        return self.reader.plan.n_rows if self.chosen is None else len(self.chosen)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Some of them."""
+        if self.chosen is None:
+            return self.reader.rows(self.layer, start, stop)
+        return self.reader.chosen(self.layer, self.chosen[start:stop])
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.step))
+
 
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
 Scores = dict[Cell, float]
@@ -71,10 +219,7 @@ class Grid:
 
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""
-        if scorer.encoder is None:
-            return rows
-        store = self.plan.views[layer[0]].store
-        return scorer.encoder.encode(rows, scorer.encoder.view_of(store.stem, store.path), layer[1], self.device)
+        return scorer.rows(rows, self.plan.views[layer[0]].store, layer[1], self.device)
 
     def scores_of(self, s: int, a: int, b: int) -> npt.NDArray[np.float64]:
         """What a scorer found for a pair of views [layers of a, layers of b]; NaN where it is not finite."""

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from contrasim_cli.grid.grid import Grid
-from contrasim_cli.grid.plan import Layer
+from contrasim_cli.grid.grid import Grid, Layer
 from contrasim_cli.measures.protocol import PairForm
 from contrasim_cli.measures.tiles import Tile, Tiles
 from contrasim_cli.scoring import Scorer

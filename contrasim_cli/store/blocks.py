@@ -20,12 +20,22 @@ def block_rows(layer: Layer, block_bytes: int = BLOCK_BYTES) -> int:
     return max(layer.chunk_rows, rows // layer.chunk_rows * layer.chunk_rows)
 
 
+def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
+    """Where runs of `step` begin and end: to cut what is worked off at once, as within a product."""
+    for start in range(0, count, step):
+        yield start, min(start + step, count)
+
+
+def row_blocks(layer: Layer, n_rows: int, block_bytes: int = BLOCK_BYTES) -> Iterator[tuple[int, int]]:
+    """Where the blocks begin and end in which rows of a layer are read; the cut follows from the layer and the options alone."""
+    return spans(n_rows, block_rows(layer, block_bytes))
+
+
 def iter_blocks(store: Store, name: str) -> Iterator[tuple[int, Floats]]:
     """All rows of a layer in order as (position of the first, [k, width]); widened, unchecked."""
     layer = store.layer(name)
-    step = block_rows(layer)
-    for start in range(0, layer.n_rows, step):
-        yield start, store.read(name, start, min(start + step, layer.n_rows)).astype(layer.read_dtype, copy=False)
+    for start, stop in row_blocks(layer, layer.n_rows):
+        yield start, store.read(name, start, stop).astype(layer.read_dtype, copy=False)
 
 
 def read_rows(store: Store, name: str, rows: RowIndex) -> Floats:

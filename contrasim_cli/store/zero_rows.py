@@ -11,7 +11,7 @@ import numpy as np
 
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.names import quoted
-from contrasim_cli.store.blocks import block_rows
+from contrasim_cli.store.blocks import row_blocks
 from contrasim_cli.store.store import Store
 from contrasim_cli.store.zeros import Places, ZeroRows
 
@@ -25,9 +25,7 @@ def zero_rows(store: Store, layers: Sequence[str]) -> Places:
     """[k] the rows of a store that are zero in all of these layers; reads no more than it takes to know."""
     found = ZeroRows(store.n_rows)
     for name in layers:
-        step = block_rows(store.layer(name))
-        for start in range(0, store.n_rows, step):
-            stop = min(start + step, store.n_rows)
+        for start, stop in row_blocks(store.layer(name), store.n_rows):
             if not found.are_alive(start, stop):
                 found.look(start, store.read(name, start, stop))
     return found.places

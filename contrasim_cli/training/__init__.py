@@ -4,10 +4,10 @@ Task `layers`: a step takes a batch of rows through every layer of every model; 
 Task `pairs`: a step takes a batch of rows through one layer of both views; items are the rows of either view. An epoch
 visits every (batch, layer) once, in random order.
 
-`data` is what is trained on, `choice` how each layer's rows are best standardised, by their `margins` to near rows, `within` how
-views differ, `steps` how far each layer goes towards the trained map, `order` which rows a step sees, `rows` where they are read,
-`objective` the loss, `state` where a run stands,
-`validation` how it fares on held-out rows, and `loop` the loop.
+`data` is what is trained on; `standardization` how each layer's rows are best standardised, by their margins to near rows
+(`hard_negatives`), or by how views differ (`within`); `steps` how far each layer goes towards the trained map, `start` where first
+layers begin; `shuffle` which rows a step sees, `rows` where they are read and encoded, `objective` the loss, and how held-out rows
+fare; `state` where a run stands, `loop` the loop, `job` a run from options to file, `stacked` the same on grids of measures.
 What a step sees depends on seed, epoch and step alone, so that a run can be taken up at any step.
 """
 

@@ -6,11 +6,13 @@ What `contrasim train` calls, and whatever else trains encoders.
 import logging
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from contrasim_cli import encoder as encoders
@@ -20,15 +22,15 @@ from contrasim_cli.errors import OutputError, OutputExistsError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output, discard, sweep
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.training.anchored_rows import anchored
-from contrasim_cli.training.data import Data
-from contrasim_cli.training.journal import Journal
+from contrasim_cli.store import View
+from contrasim_cli.training.data import Data, anchored
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.rows import Source
-from contrasim_cli.training.shuffle import Order
+from contrasim_cli.training.rows import Held, Source
+from contrasim_cli.training.shuffle import Order, Step
 from contrasim_cli.training.standardization import Choice, choose
 from contrasim_cli.training.start import warm
 from contrasim_cli.training.state import (
+    Journal,
     State,
     check_resumable,
     check_room,
@@ -262,3 +264,32 @@ def _state(files: Files, data: Data, config: Config, about: dict[str, Any], devi
     state = resumed_state(found, config, device)
     log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
     return state
+
+
+@dataclass
+class _Timed(Run):
+    """A run that notes how long its steps take."""
+
+    seconds: list[float] = field(default_factory=list)
+
+    def _step(self, step: Step, held: Held) -> float:
+        before = time.perf_counter()
+        value = super()._step(step, held)
+        self.seconds.append(time.perf_counter() - before)
+        return value
+
+
+def step_seconds(data: Data, config: Config, device: torch.device, budget: int) -> float:
+    """Seconds of one step on the first batch of the rows; nothing else of the data is read.
+
+    The first step, which also warms up what later ones find warm, is left out.
+    """
+    rows = min(data.n_rows, config.batch_size)
+    views = [View(v.store, np.arange(rows) if v.rows is None else v.rows[:rows]) for v in data.views]
+    few = Data(views, [names[:1] for names in data.layers] if config.task == "pairs" else data.layers)
+    if config.anchoring:
+        few = anchored(few, config)
+    once = replace(config, epochs=2, standardize="none", validation=0.0, patience=0, schedule="constant", warmup=0.0)
+    run = _Timed(Source(few, Order.of(few, once), budget, device=device), once, new_state(once, device), device)
+    run.train()
+    return run.seconds[-1]

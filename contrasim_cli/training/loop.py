@@ -9,17 +9,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from contrasim_cli import signals
 from contrasim_cli.encoder import Config, Encoder
 from contrasim_cli.errors import TrainingError
 from contrasim_cli.progress import Advance, Progress, silent
-from contrasim_cli.training.encoding import encode_parts
-from contrasim_cli.training.journal import Journal
-from contrasim_cli.training.objective import WITH_NEGATIVES, Objective
-from contrasim_cli.training.rows import Held, Source
+from contrasim_cli.training.objective import WITH_NEGATIVES, Objective, layer_accuracy, mean_row_accuracy
+from contrasim_cli.training.rows import Held, Source, encode_parts
 from contrasim_cli.training.shuffle import Step
-from contrasim_cli.training.state import State, learning_rate
-from contrasim_cli.training.stopping import Stop, deferred_signals
-from contrasim_cli.training.validation import layer_accuracy, mean_row_accuracy
+from contrasim_cli.training.state import Journal, State, Stop, learning_rate
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +61,8 @@ class Run:
             Terminated, KeyboardInterrupt: SIGTERM or Ctrl-C, after the running step is done and the state saved.
         """
         total = self.config.epochs * self.epoch_steps
-        with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
+        with signals.noted() as came, self.progress("training", total, "steps") as advance:
+            stop = Stop(came)
             advance(self.steps_done, earlier=True)
             finished = self.state.epoch == self.config.epochs
             while not finished:

@@ -1,14 +1,16 @@
-"""Where the rows of a step come from: memory where all fit, else disk, the next group being read while steps run.
+"""Where the rows of a step come from, and their way through the encoder.
 
-Rows are kept in the type of the encoder's products where that is a narrow one, so that no step converts them again; else as
-stored, float16 as float16.
+They come from memory where all fit, else from disk, the next group being read while steps run. They are kept in the type of the
+encoder's products where that is a narrow one, so that no step converts them again; else as stored, float16 as float16.
+
+All models and layers of one width go through the encoder together. On a CPU they do so in chunks, gathered and widened one by one,
+so that what they become on their way stays in its cache.
 """
 
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,10 +20,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.device import free_on
-from contrasim_cli.encoder import training_bytes
+from contrasim_cli.encoder import Config, Encoder, training_bytes
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.rows import read_ahead
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import Floats
+from contrasim_cli.store.blocks import Floats, spans
 from contrasim_cli.store.zero_rows import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
 from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, block_rows
@@ -152,17 +155,15 @@ class Source:
         block = self.data.views[item.view].read(item.name, rows)
         if digest:
             digest.update(_kept(block, kept_dtype(self.data.views[item.view].store.layer(item.name))))
-        transform = self.data.transforms.get((item.view, item.name))
-        return _narrow(transform(block) if transform else block, item.dtype)
+        return _narrow(self.data.formed(item.view, item.name, block), item.dtype)
 
     def _group(self, rows: Rows) -> Held:
         """The blocks that the rows lie in."""
         blocks = np.unique(rows // BLOCK_ROWS)
         held = self._empty(np.concatenate([block_rows(int(b), self.data.n_rows) for b in blocks]))
         for i, item in enumerate(self.items):
-            step = max(1, READ_BYTES // (8 * item.width * BLOCK_ROWS)) * BLOCK_ROWS
-            for start in range(0, len(held.rows), step):
-                held.put(i, start, self._read(item, held.rows[start : start + step]))
+            for span in _spans(len(held.rows), item.width):
+                held.put(i, int(span[0]), self._read(item, held.rows[span]))
         return held
 
     @contextmanager
@@ -171,21 +172,16 @@ class Source:
 
         Groups whose steps are `done` already are left out. While one is in use the next is read, where both fit.
         """
-        with ThreadPoolExecutor(1) as reader:
-            yield self._opened(epoch, done, reader)
+        with closing(self._opened(list(self._left(epoch, done)))) as groups:
+            yield groups
 
-    def _opened(self, epoch: int, done: int, reader: ThreadPoolExecutor) -> Iterator[tuple[Group, Held, int]]:
-        coming: Future[Held] | None = None
-        left = list(self._left(epoch, done))
-        for k, (group, before) in enumerate(left):
-            if self.in_memory:
-                yield group, self._whole, before
-                continue
-            held = coming.result() if coming else self._group(group.rows)
-            if self.reads_ahead and k + 1 < len(left):
-                coming = reader.submit(self._group, left[k + 1][0].rows)
-            yield group, held, before
-            del held  # before the next is read
+    def _opened(self, left: Sequence[tuple[Group, int]]) -> Generator[tuple[Group, Held, int], None, None]:
+        if self.in_memory:
+            yield from ((group, self._whole, before) for group, before in left)
+            return
+        with closing(read_ahead(self._group, [group.rows for group, _ in left], self.reads_ahead)) as blocks:
+            for group, before in left:
+                yield group, next(blocks), before  # which nothing here holds when the next is read
 
     def _left(self, epoch: int, done: int) -> Iterator[tuple[Group, int]]:
         before = 0
@@ -219,5 +215,33 @@ def _narrow(rows: Floats, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
 def _spans(n_rows: int, width: int) -> Iterator[Rows]:
     """All rows in runs of whole blocks."""
     step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
-    for start in range(0, n_rows, step):
-        yield np.arange(start, min(start + step, n_rows))
+    return (np.arange(*span) for span in spans(n_rows, step))
+
+
+CHUNK_ROWS = 4096
+
+
+def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, config: Config) -> Tensor:
+    """The encoded items z [items, n, output] of a step, float32."""
+    encoded, places = [], []
+    dtype: torch.dtype = getattr(torch, config.precision)
+    with _autocast(dtype, device):
+        for part in parts:
+            z = torch.cat([encoder(rows, part.view) for rows in _chunks(part, device, dtype)])
+            encoded.append(z.view(len(part.places), -1, z.shape[-1]))
+            places.extend(part.places)
+    z = encoded[0] if len(encoded) == 1 else torch.cat(encoded)
+    if places == list(range(len(places))):
+        return z
+    return z[torch.tensor(places, device=z.device).argsort()]
+
+
+def _chunks(part: Part, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
+    for span in spans(part.n_rows, CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)):
+        yield part.rows(slice(*span)).to(device).to(dtype)
+
+
+def _autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[object]:
+    """Weights are cast anew for every chunk, so that the chunks' gradients add up in float32."""
+    reduced = dtype != torch.float32
+    return torch.autocast(device.type, dtype=dtype if reduced else None, enabled=reduced, cache_enabled=False)

@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from contrasim_cli import encoder as encoders
+from contrasim_cli import signals
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
 from contrasim_cli.grid import Grid
-from contrasim_cli.grid.plan import Plan
-from contrasim_cli.grid.stacked import stacks
+from contrasim_cli.grid.compute import stacks
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import discard, sweep
 from contrasim_cli.progress import Progress, silent
@@ -30,10 +31,11 @@ from contrasim_cli.stacking.measures import blind, identity
 from contrasim_cli.stacking.training import Batches, Example, loss, same_depth
 from contrasim_cli.store import View
 from contrasim_cli.training.job import Files
-from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.rows import content_digest
 from contrasim_cli.training.state import (
+    Journal,
     State,
+    Stop,
     check_resumable,
     curves_of,
     learning_rate,
@@ -41,7 +43,6 @@ from contrasim_cli.training.state import (
     partial_path,
     resumed_state,
 )
-from contrasim_cli.training.stopping import deferred_signals
 from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
@@ -161,7 +162,8 @@ class Run:
             Terminated, KeyboardInterrupt: a signal, after the epoch at hand; the state is saved.
         """
         total = self.config.epochs * self.config.epoch_steps
-        with deferred_signals() as stop, self.progress("training", total, "steps") as advance:
+        with signals.noted() as came, self.progress("training", total, "steps") as advance:
+            stop = Stop(came)
             advance(self.state.epoch * self.config.epoch_steps, earlier=True)
             if not self.state.epoch:
                 self.save(self.state, False)
@@ -170,7 +172,7 @@ class Run:
                 for k in range(self.config.epoch_steps):
                     losses.append(self.step(self.state.epoch * self.config.epoch_steps + k))
                     advance(1, f"epoch {self.state.epoch + 1}, loss {losses[-1]:.4g}")
-                    if stop.received:
+                    if came:
                         break
                 else:
                     self.state.add(loss=sum(losses) / len(losses))

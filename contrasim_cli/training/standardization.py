@@ -1,8 +1,8 @@
 """How each layer's rows are best standardised, told before training by how clearly rows lie nearer to their own across views.
 
 Rows of a sample are standardised in every way of a ladder, weakest first, and compared by their cosines: a way's score is the
-clearness of the rows' margins (`margins`), over both directions. Of each layer the weakest way is taken that the clearest does
-not beat by more than the standard error of their difference, row by row. Where that is whitening by little shrinkage, how the
+clearness of the rows' margins (`hard_negatives`), over both directions. Of each layer the weakest way is taken that the clearest
+does not beat by more than the standard error of their difference, row by row. Where that is whitening by little shrinkage, how the
 views of a row differ (`within`) may do better still: estimated without the rows that it is judged by, it is taken by the same
 rule. Where weaker ways win, how two views differ says little about others.
 
@@ -26,8 +26,8 @@ from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.hard_negatives import clearness, margins, nearest, weakest
+from contrasim_cli.training.objective import row_accuracy
 from contrasim_cli.training.shuffle import HELD_OUT_ROWS, Rows, held_out_rows
-from contrasim_cli.training.validation import row_accuracy
 from contrasim_cli.training.within import centred_rows, factor, level, misfit, scatter, spectrum, trained_scatter
 from contrasim_cli.transforms import Doubles, Standardization, Standardizer, Transform, each_transform, transform
 

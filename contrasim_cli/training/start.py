@@ -12,7 +12,7 @@ import numpy as np
 
 from contrasim_cli import seeds
 from contrasim_cli.encoder import Config, Encoder
-from contrasim_cli.training.data import Data, Item
+from contrasim_cli.training.data import Data
 from contrasim_cli.training.shuffle import Rows, held_out_rows
 from contrasim_cli.transforms import Doubles, shrunk_inverse_root
 
@@ -29,7 +29,8 @@ def warm(encoder: Encoder, data: Data, config: Config) -> None:
     for width in data.widths:
         items = [item for item in data.items if item.width == width]
         rows = _sample(data.n_rows, math.ceil(ROWS_PER_NEURON * width / len(items)), config)
-        mean, factor = whitening([_read(data, item, rows) for item in items])
+        read = [data.formed(item.view, item.name, data.views[item.view].read(item.name, rows)) for item in items]
+        mean, factor = whitening([block.astype(np.float64, copy=False) for block in read])
         if factor.any():
             encoder.fold(width, mean, factor)
 
@@ -61,9 +62,3 @@ def _sample(n_rows: int, count: int, config: Config) -> Rows:
     rows = np.setdiff1d(np.arange(n_rows), held_out_rows(n_rows, config))
     rng = seeds.stream(config.seed, 0, seeds.FIRST_LAYERS)
     return np.sort(rng.choice(rows, min(len(rows), max(LEAST_ROWS, count)), replace=False))
-
-
-def _read(data: Data, item: Item, rows: Rows) -> Doubles:
-    block = data.views[item.view].read(item.name, rows)
-    transform = data.transforms.get((item.view, item.name))
-    return np.asarray(transform(block) if transform else block, dtype=np.float64)

@@ -1,9 +1,18 @@
-"""Where a run stands, and what a checkpoint must hold so that it can be taken up again."""
+"""Where a run stands: what a checkpoint must hold so that it can be taken up again, its log, and the signals that stop it.
+
+The log has one JSON object per step and line, and a resumed run goes on with it where its state stands. Ctrl-C and SIGTERM wait for
+the end of the running step.
+"""
 
 import copy
+import json
 import math
+import signal
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -12,9 +21,10 @@ from contrasim_cli import neuron_moments as domain
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
 from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
-from contrasim_cli.errors import UsageError
+from contrasim_cli.errors import OutputError, Terminated, UsageError
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
+from contrasim_cli.output_files import write_atomic, writing
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.standardization import Choice
 from contrasim_cli.version import __version__
@@ -186,3 +196,70 @@ def check_resumable(checkpoint: Checkpoint, about: dict[str, Any]) -> None:
         raise UsageError(
             f"{quoted(checkpoint.path)}: holds no unfinished run; leave it out and give --force to start over"
         )
+
+
+class Journal(AbstractContextManager["Journal"]):
+    """Lines `{"step": 1, "epoch": 1, "loss": …}`; steps are counted over the whole run. Without a path nothing is kept."""
+
+    def __init__(self, path: Path | None, steps_done: int = 0) -> None:
+        self.path = path
+        if path is None:
+            return
+        kept = [line for line in _lines(path) if _step(line) <= steps_done] if steps_done else []
+        write_atomic(path, "".join(kept).encode(), force=True)
+        with writing(path):
+            self._stream = path.open("a", encoding="utf-8")
+
+    def write(self, **values: Any) -> None:
+        """Add a line."""
+        if self.path is not None:
+            with writing(self.path):
+                self._stream.write(json.dumps(values) + "\n")
+                self._stream.flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.path is None:
+            return
+        try:
+            self._stream.close()
+        except OSError as problem:  # of what could not be written before, which is the error then
+            if error is None:
+                raise OutputError(f"{quoted(self.path)}: cannot be written: {problem.strerror}") from problem
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except FileNotFoundError:
+        return []
+
+
+def _step(line: str) -> float:
+    """The step a line is of; infinite where the line was cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The signals that came while a step was running, and wait for its end."""
+
+    came: Sequence[int]
+
+    def act(self, state: State, save: Callable[[bool], None]) -> None:
+        """Save the state and stop, if a signal came.
+
+        Raises:
+            Terminated, KeyboardInterrupt: it was SIGTERM, or Ctrl-C.
+        """
+        if not self.came:
+            return
+        save(False)
+        text = f"stopped in epoch {state.epoch + 1} after {state.step} steps; the state is saved, --resume goes on"
+        if self.came[-1] == signal.SIGINT:
+            raise KeyboardInterrupt(text)
+        raise Terminated(text)

@@ -95,8 +95,7 @@ def _layer(data: Data, encoder: Encoder, k: int, which: Rows, device: torch.devi
     for v, names in enumerate(data.layers):
         raw = data.views[v].read(names[k])
         near.append(nearest((raw - raw.mean(axis=0)).astype(np.float64), which))
-        transform = data.transforms[v, names[k]]
-        made.append(torch.from_numpy(transform(raw)).float().to(device))
+        made.append(torch.from_numpy(data.formed(v, names[k], raw)).float().to(device))
     return [
         margins(torch.stack([encoder(rows, v, step) for v, rows in enumerate(made)]).cpu(), near, which)
         for step in STEPS

@@ -16,7 +16,7 @@ from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store.blocks import block_rows
+from contrasim_cli.store.blocks import row_blocks
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.shuffle import Rows, held_out_rows
 from contrasim_cli.transforms import Doubles, Standardizer, Within, shrunk_inverse_root
@@ -43,8 +43,8 @@ def centred_rows(data: Data, standardizer: Standardizer, k: int, rows: Rows) -> 
 def trained_scatter(data: Data, standardizer: Standardizer, k: int, config: Config) -> tuple[Doubles, int]:
     """The scatter of all rows that are not held out, streamed, and their number."""
     rows = np.setdiff1d(np.arange(data.n_rows), held_out_rows(data.n_rows, config))
-    step = block_rows(data.views[0].store.layer(data.layers[0][k]))
-    blocks = (rows[start : start + step] for start in range(0, len(rows), step))
+    layer = data.views[0].store.layer(data.layers[0][k])
+    blocks = (rows[slice(*block)] for block in row_blocks(layer, len(rows)))
     return sum(scatter(centred_rows(data, standardizer, k, block)) for block in blocks), len(rows)  # type: ignore[return-value]
 
 

@@ -18,8 +18,7 @@ from contrasim_cli.anchors.views import side_by_side
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Ids, Layer, Store, View
-from contrasim_cli.training.anchored_rows import anchored
-from contrasim_cli.training.data import Data
+from contrasim_cli.training.data import Data, anchored
 
 Matrix = npt.NDArray[Any]
 

@@ -12,8 +12,8 @@ from helpers import run
 
 from contrasim_cli.benchmarks import approximate_search as index
 from contrasim_cli.benchmarks.approximate_search import approximate_candidates, index_bytes
-from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.errors import InputError
+from contrasim_cli.rows.exact_search import Pool, nearest_candidates
 
 BUDGET = 1 << 30
 

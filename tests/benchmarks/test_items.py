@@ -15,13 +15,13 @@ import torch
 from every_oracle import ORACLES
 from helpers import run
 
-from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.groups import by_pattern, by_table
 from contrasim_cli.benchmarks.intervals import cluster_interval
 from contrasim_cli.benchmarks.items import Siblings, find_siblings, labels_in_pool, repeats
 from contrasim_cli.benchmarks.retrieval import retrieval
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.rows.exact_search import Pool, nearest_candidates
 from contrasim_cli.scoring import closed_form, learned
 from contrasim_cli.store import View, open_store
 

@@ -13,8 +13,6 @@ import torch
 
 from contrasim_cli.benchmarks import layer_runs as run
 from contrasim_cli.benchmarks.batch_scores import Compared
-from contrasim_cli.benchmarks.encoded_rows import Room
-from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
 from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
 from contrasim_cli.benchmarks.outcomes import judge as judged
 from contrasim_cli.benchmarks.outcomes import tabulate
@@ -22,6 +20,8 @@ from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval, trained_vie
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.rows.exact_search import Pool, nearest_candidates
+from contrasim_cli.rows.rows import Room
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import View
 from contrasim_cli.transforms import Standardization

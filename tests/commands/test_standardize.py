@@ -10,7 +10,7 @@ import pytest
 from helpers import run
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli.benchmarks.exact_search import Pool, nearest_candidates
+from contrasim_cli.rows.exact_search import Pool, nearest_candidates
 from contrasim_cli.transforms import Standardization, Standardizer
 
 HOWS = ["center", "zscore", "whiten"]

@@ -15,7 +15,7 @@ from contrasim_cli import confidence, seeds
 from contrasim_cli.confidence import Asked, Confidence, Resampling, interval, significance
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Grid, compute
-from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.report.results import Results, ScoreRow

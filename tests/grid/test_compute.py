@@ -19,9 +19,9 @@ from contrasim_cli import scoring
 from contrasim_cli.errors import ContraSimError, InputError
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid import gram_products as energies
-from contrasim_cli.grid import plan as plan_module
+from contrasim_cli.grid import grid as grid_module
 from contrasim_cli.grid import row_pairs as kernels
-from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES, Options, cca, statistics
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.scoring import Scorer, closed_form
@@ -325,7 +325,7 @@ def test_the_cheaper_way_is_chosen(tmp_path: Path) -> None:
 def test_many_small_blocks_equal_one_block(tmp_path: Path, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
     both = views(tmp_path, *made.related(2, 2, 1000, (7, 9)))
     whole = scores(both, STREAMED)
-    monkeypatch.setattr(plan_module, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(grid_module, "BLOCK_BYTES", 1)
     for name, found in scores(both, STREAMED, budget).items():
         np.testing.assert_allclose(found, whole[name], rtol=1e-6, err_msg=name)
 
@@ -347,7 +347,7 @@ def drifting(n: int, width: int) -> Layers:
 def test_rows_whose_mean_drifts_lose_nothing(
     tmp_path: Path, budget: int, block_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plan_module, "BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(grid_module, "BLOCK_BYTES", block_bytes)
     a, b = drifting(1000, 5), made.related(1, 2, 1000, (5,))[0]
     for name, found in scores(views(tmp_path, a, b), STREAMED, budget).items():
         np.testing.assert_allclose(found, pair_by_pair(name, a, b), rtol=1e-6, atol=1e-7, err_msg=name)
@@ -446,7 +446,7 @@ PEAK = """
 import re, sys, torch
 from pathlib import Path
 from contrasim_cli.grid import Grid, layer_grids
-from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.store import View, open_store
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ import torch
 from timing import product_rate, seconds
 
 from contrasim_cli.grid import Grid, layer_grids
-from contrasim_cli.grid.plan import Plan
+from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.store import LayerSpec, StoreWriter, align, open_stores

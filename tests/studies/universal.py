@@ -28,7 +28,7 @@ import torch
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.grid import Grid, Plan, layer_grids
-from contrasim_cli.grid.stacked import sized, taken
+from contrasim_cli.grid.compute import sized, taken
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.recipes import MEASURED, MEASURED_LR, TUNED_LR
 from contrasim_cli.scoring import closed_form

@@ -22,7 +22,8 @@ from contrasim_cli.anchors.features import FEATURES, NEAR, Doubles, Geometry, Se
 from contrasim_cli.encoder import Config
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
-from contrasim_cli.training import encoding, job
+from contrasim_cli.training import job
+from contrasim_cli.training import rows as training_rows
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.rows import Part
 
@@ -174,14 +175,14 @@ def families_dropped(share: float) -> Changed:
             else:
                 yield rows
 
-    whole, known = encoding._chunks, dict[int, int]()
+    whole, known = training_rows._chunks, dict[int, int]()
 
     def _width(count: int) -> int:
         if count not in known:
             known[count] = Anchored(Geometry.of(np.eye(count)), FEATURES).width if count >= 128 else 0
         return known[count]
 
-    return lambda: mock.patch.object(encoding, "_chunks", chunks)
+    return lambda: mock.patch.object(training_rows, "_chunks", chunks)
 
 
 # --- all of them --------------------------------------------------------------------------------------------------------

@@ -22,10 +22,9 @@ from recipes import line, text_study, trained
 from torch import Tensor
 
 from contrasim_cli.training import job
-from contrasim_cli.training.encoding import encode_parts
 from contrasim_cli.training.hard_negatives import nearest
 from contrasim_cli.training.loop import Run
-from contrasim_cli.training.rows import Held, Part
+from contrasim_cli.training.rows import Held, Part, encode_parts
 from contrasim_cli.training.shuffle import Step
 
 

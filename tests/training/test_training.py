@@ -24,12 +24,12 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli import training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, Terminated, TrainingError, UsageError
-from contrasim_cli.training import Data, Order, Run, Source, State, Step, encoding, loop
+from contrasim_cli.training import Data, Order, Run, Source, State, Step, loop
 from contrasim_cli.training import rows as rows_module
 from contrasim_cli.training import shuffle as ordering
-from contrasim_cli.training.journal import Journal
 from contrasim_cli.training.loop import nothing_saved
-from contrasim_cli.training.rows import Held
+from contrasim_cli.training.rows import Held, encode_parts
+from contrasim_cli.training.state import Journal
 from contrasim_cli.transforms import Standardization, Standardizer
 
 CPU = torch.device("cpu")
@@ -363,7 +363,7 @@ def test_items_of_differing_widths_come_back_in_their_order(
     tmp_path: Path, task: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Layers of one model differ in width and type, so that what goes through together is not what lies together."""
-    monkeypatch.setattr(encoding, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(rows_module, "CHUNK_ROWS", chunk)
     rng = np.random.default_rng(0)
     layers = [
         {
@@ -380,7 +380,7 @@ def test_items_of_differing_widths_come_back_in_their_order(
     with source_of(data, options).groups(0, 0) as groups, torch.no_grad():
         ((_, held, _),) = groups
         for layer in (None,) if task == "layers" else range(3):
-            z = encoding.encode_parts(encoder, held.take(rows, layer), CPU, options)
+            z = encode_parts(encoder, held.take(rows, layer), CPU, options)
             items = [(v, n) for v in range(2) for k, n in enumerate(data.layers[v]) if layer in (None, k)]
             expected = [encoder(torch.from_numpy(layers[v][n][rows]).float()) for v, n in items]
             torch.testing.assert_close(z, torch.stack(expected))

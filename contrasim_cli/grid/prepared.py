@@ -1,4 +1,8 @@
-"""Measures that need whole layers, and those whose other forms do not resolve the layers: prepared in memory."""
+"""Measures of which every layer is prepared once, and pairs of prepared layers compared.
+
+Layers are prepared from all their rows in memory, where measures need them whole or their other forms do not resolve the layers; or
+from a few reads of blocks, where one number per layer is compared.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +12,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import InputError
-from contrasim_cli.grid.grid import Grid
-from contrasim_cli.grid.plan import Kept, Layer, size, spans
+from contrasim_cli.grid.grid import Grid, Layer
 from contrasim_cli.names import quoted
+from contrasim_cli.rows import Kept, Room, size
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.store.blocks import spans
 
 Pairs = Sequence[tuple[Layer, Layer]]
 
@@ -77,7 +82,7 @@ class Prepared:
     _last: tuple[Layer, Any] | None = None
 
     def __post_init__(self) -> None:
-        self._kept = Kept(self._make, self.grid.reader.free // 2)
+        self._kept = Kept(self._make, Room(self.grid.reader.free // 2))
 
     def ordered(self, cells: Pairs) -> Iterator[tuple[Layer, Layer]]:
         """The cells in an order in which every second layer meets as many first ones as fit, which are pinned meanwhile."""
@@ -122,3 +127,18 @@ class Prepared:
 
     def _make(self, layer: Layer) -> Any:
         return self.scorer.measure.prepare(rows_of(self.grid, self.scorer, layer))
+
+
+def compute_numbers(grid: Grid, members: list[int]) -> None:
+    """Every layer's number once, then every pair."""
+    layers = grid.plan.layers
+    with grid.progress("comparing", len(members) * len(layers), "layers") as advance:
+        for s in members:
+            scorer, own = grid.scorers[s], grid.scorers[s].measure.own
+            assert own is not None
+            made: dict[Any, Any] = {}
+            for layer in layers:
+                made[layer] = own(grid.blocks(scorer, layer))
+                advance(1)
+            for one, other in grid.plan.cells():
+                grid.scores[s, one, other] = float(scorer.measure.compare(made[one], made[other]))

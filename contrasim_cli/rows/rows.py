@@ -1,14 +1,23 @@
-"""Rows of one layer of a view, wherever they are: held in memory where they fit, else read, standardised and encoded anew."""
+"""Rows of one layer of a view in one form, wherever they are: held in memory where they fit, else read anew.
+
+The form is that of the store, or what a scorer takes: standardised or described by anchors, and then encoded.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from contrasim_cli.store import View
-from contrasim_cli.store.blocks import Floats, RowIndex
+from contrasim_cli.anchors import Anchored
+from contrasim_cli.scoring import Scorer
+from contrasim_cli.store import Store, View
+from contrasim_cli.store.blocks import RowIndex, spans
+from contrasim_cli.transforms import Transform
 
+CPU = torch.device("cpu")
 FILLED_ROWS = 8192  # read, standardised or encoded at once
 SAMPLED_ROWS = 2048  # whose mean is taken for that of all
 HELD_AS_STORED = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
@@ -30,6 +39,31 @@ class Room:
         fits = size <= self.left
         self.left -= size if fits else 0
         return fits
+
+
+@dataclass
+class Kept:
+    """What is made for a key on demand; kept while there is room, made anew when asked for again otherwise."""
+
+    make: Callable[[Any], Any]
+    room: Room
+    made: dict[Any, Any] = field(default_factory=dict)
+
+    def get(self, key: Any) -> Any:
+        """What `make` makes of the key."""
+        if key in self.made:
+            return self.made[key]
+        made = self.make(key)
+        if self.room.takes(size(made)):
+            self.made[key] = made
+        return made
+
+
+def size(prepared: Any) -> int:
+    """Bytes of the tensors of a prepared layer."""
+    if isinstance(prepared, Tensor):
+        return prepared.numel() * prepared.element_size()
+    return sum(map(size, prepared)) if isinstance(prepared, tuple) else 0
 
 
 class Rows:
@@ -63,14 +97,22 @@ class Rows:
         return self
 
     def _filled(self) -> Tensor:
-        step = max(1, min(self.n_rows, FILLED_ROWS))
-        first = self.read(np.arange(step)).to(self.held_as)
-        everything = torch.empty((self.n_rows, self.width), dtype=self.held_as, device=first.device)
-        everything[:step] = first
-        for start in range(step, self.n_rows, step):
-            stop = min(start + step, self.n_rows)
-            everything[start:stop] = self.read(np.arange(start, stop))
+        everything = None
+        for start, stop in spans(self.n_rows, FILLED_ROWS):
+            rows = self.read(np.arange(start, stop)).to(self.held_as)
+            if len(rows) == self.n_rows:
+                return rows
+            if everything is None:
+                everything = rows.new_empty(self.n_rows, self.width)
+            everything[start:stop] = rows
+        assert everything is not None
         return everything
+
+    def span(self, start: int, stop: int) -> Tensor:
+        """The rows [stop - start, width] from `start` to before `stop`."""
+        if self._held is not None:
+            return self._held[start:stop].to(self.dtype)
+        return self.read(np.arange(start, stop))
 
     def take(self, where: Tensor) -> Tensor:
         """The rows [..., width] at positions [...]."""
@@ -115,17 +157,30 @@ class Rows:
         )
 
 
-def stored_rows(view: View, name: str) -> Rows:
-    """The rows of a layer as they are in the store, widened when they are taken."""
+def stored_rows(view: View, name: str, device: torch.device = CPU, widened: bool = False) -> Rows:
+    """The rows of a layer as the view has them, on a device; held as they are stored, or `widened` as they are taken."""
     layer = view.store.layer(name)
     read_as = _torch_type(layer.read_dtype)
-    held_as = _torch_type(layer.dtype) if layer.dtype in HELD_AS_STORED else read_as
+    as_stored = not widened and layer.dtype in HELD_AS_STORED
+    held_as = _torch_type(layer.dtype) if as_stored else read_as
 
     def read(where: RowIndex) -> Tensor:
-        rows: Floats = view.read(name, where)
-        return torch.from_numpy(rows)
+        return torch.from_numpy(view.read(name, where)).to(device)
 
     return Rows(read, view.n_rows, layer.width, read_as, held_as)
+
+
+def scored_rows(
+    raw: Rows, transform: Transform | Anchored | None, scorer: Scorer, store: Store, layer: str, device: torch.device
+) -> Rows:
+    """The rows of a store's layer as a scorer's measure takes them: standardised or described by anchors, then encoded."""
+    rows = raw
+    if transform is not None:
+        made = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
+        rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *made)
+    if scorer.encoder is not None:
+        return rows.mapped(lambda x: scorer.rows(x, store, layer, device), scorer.encoded, torch.float32)
+    return rows.mapped(lambda x: x.to(device), rows.width, rows.dtype) if device.type == "cuda" else rows
 
 
 def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:

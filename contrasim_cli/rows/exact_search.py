@@ -1,7 +1,6 @@
 """The nearest rows of a layer, exactly: FAISS proposes in float32, block by block of the pool, and exact distances decide."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,12 +8,13 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
+from contrasim_cli.rows.ahead import read_ahead
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex, block_rows
+from contrasim_cli.store.blocks import RowIndex, block_rows, row_blocks, spans
 
+CANDIDATES = 10
 MOST_SPARE = 64  # of these, for siblings
 SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplicates, and what settles the order
 BUDGET = 2 << 30
@@ -55,16 +55,12 @@ class Pool:
 
     def blocks(self, block_bytes: int) -> Iterator[tuple[int, Floats]]:
         """Position of the first and raw rows of every block, the next of which is read while one is in use."""
-        step = block_rows(self.view.store.layer(self.layer), block_bytes)
-        cuts = [np.arange(start, min(start + step, self.n_rows)) for start in range(0, self.n_rows, step)]
-        with ThreadPoolExecutor(1) as reader:
-            coming = reader.submit(self.read, cuts[0])
-            for k, rows in enumerate(cuts):
-                block = coming.result()
-                if k + 1 < len(cuts):
-                    coming = reader.submit(self.read, cuts[k + 1])
-                yield int(rows[0]), block
-                del block  # before the next but one is read
+        cuts = [np.arange(*block) for block in row_blocks(self.view.store.layer(self.layer), self.n_rows, block_bytes)]
+        start = 0
+        for block in read_ahead(self.read, cuts):
+            yield start, block
+            start += len(block)
+            del block  # before the next but one is read
 
     @property
     def id_hashes(self) -> npt.NDArray[np.void] | None:
@@ -124,9 +120,7 @@ def nearest_candidates(
     shares = Shares(budget)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
     same = SameRow(queries, pool, siblings)
-    step = max(1, shares.queries // (4 * queries.width + 16 * (count + same.spare)))
-    for start in range(0, queries.n_rows, step):
-        which = np.arange(start, min(start + step, queries.n_rows))
+    for which in parts(np.arange(queries.n_rows), 4 * queries.width + 16 * (count + same.spare), shares.queries):
         chosen[which] = nearest_of(queries, which, pool, count, same, shares, tell)
     return chosen
 
@@ -156,9 +150,7 @@ def nearest_of(
 
 def parts(which: RowIndex, each: int, limit: int) -> Iterator[RowIndex]:
     """Cut so that a part, whose elements take `each`, stays below the limit."""
-    step = max(1, limit // each)
-    for start in range(0, len(which), step):
-        yield which[start : start + step]
+    return (which[slice(*span)] for span in spans(len(which), max(1, limit // each)))
 
 
 def _search(
