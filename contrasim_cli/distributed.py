@@ -100,11 +100,28 @@ def share(items: Sequence[T]) -> Sequence[T]:
     return items[n * own // count : n * (own + 1) // count]
 
 
+def dealt(items: Sequence[T]) -> Sequence[T]:
+    """This rank's items where they are dealt in turns, as those that differ in cost are."""
+    return items[_ranks.rank :: _ranks.world]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """A block in which this process works as if there were no others: nothing is shared or summed."""
+    global _ranks  # noqa: PLW0603
+    before = _ranks
+    _ranks = _Ranks(before.rank, local_rank=before.local_rank)
+    try:
+        yield
+    finally:
+        _ranks = before
+
+
 def budget_per_rank(size: int) -> int:
     """The bytes that each rank may take of what is there for all on its machine: the same number on all ranks."""
     if _ranks.world == 1:
         return size
-    return min(gathered(size // _ranks.local_world))
+    return int(min(gathered(size // _ranks.local_world)))
 
 
 # --- adding up -----------------------------------------------------------------------------------------------------------
@@ -126,7 +143,7 @@ def total(*tensors: "torch.Tensor") -> None:
             tensor.copy_(whole)
 
 
-def gathered(value: T) -> list[T]:
+def gathered(value: Any) -> list[Any]:
     """A value of JSON of every rank, in their order."""
     if _ranks.world == 1:
         return [value]
@@ -193,6 +210,16 @@ def agreed(work: Callable[[], T]) -> T:
     if problems:
         raise next(iter(problems.values())) if len(problems) == 1 else Problems(problems.values())
     return result
+
+
+def check_alone(what: str) -> None:
+    """Refuse to work as one of several.
+
+    Raises:
+        UsageError: there are several ranks.
+    """
+    if _ranks.world > 1:
+        raise UsageError(f"{what} does not share its work among processes; start it once, without torchrun or srun")
 
 
 def by_first(work: Callable[[], None]) -> None:

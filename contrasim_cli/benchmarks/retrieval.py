@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from contrasim_cli import distributed
 from contrasim_cli.benchmarks.layer_runs import Run
 from contrasim_cli.benchmarks.layers import check_depth
 from contrasim_cli.benchmarks.negatives import CANDIDATES
@@ -72,9 +73,11 @@ def retrieval(
     budget = _check(task, scorers, budget)
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     run = Run(task, scorers, task.cut, device, budget)
-    with progress("comparing", len(task.layers[0]) * run.steps, "batches") as advance:
-        for k in range(len(task.layers[0])):
+    own = distributed.share(range(len(task.layers[0])))
+    with progress("comparing", len(own) * run.steps, "batches") as advance:
+        for k in own:
             run.layer(k, advance)
+    run.gather(own)
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [

@@ -145,13 +145,7 @@ class Compute:
     ] = None
     seed: Seed = 0
     memory: Memory = None
-    ranks: Annotated[
-        str | None,
-        typer.Option(
-            "--ranks",
-            help="Processes of this machine to share the work among, with the same results; auto: one per CUDA device.",
-        ),
-    ] = None
+    ranks: str | None = None
     max_rows: int | None = None
     precision: str = "float32"
 
@@ -173,7 +167,20 @@ class Compute:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledCompute(Compute):
+class SharedCompute(Compute):
+    """The same, where several processes share the work."""
+
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--ranks",
+            help="Processes of this machine to share the work among, with the same results; auto: one per CUDA device.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledCompute(SharedCompute):
     """The same, of some of the rows where all cost too much."""
 
     max_rows: Annotated[

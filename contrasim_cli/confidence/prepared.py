@@ -1,7 +1,7 @@
 """Confidence of all other measures, from a subset of rows that is prepared once."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.confidence.estimates import Use, Values
 from contrasim_cli.confidence.resampling import Resampling
 from contrasim_cli.grid import Layer
@@ -73,7 +74,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
     found: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
-        for start, stop in spans(replicates, _together(sampling, each)):
+        for start, stop in distributed.share(list(spans(replicates, _together(sampling, each)))):
             draws = sampling.draws(start, stop)
             kept = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
@@ -84,9 +85,17 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
                 for s, cell, values in _compared(sampling, members, kept, ones, others):
                     found.setdefault((s, cell), []).append(values)
             advance(stop - start)
+    cells = list(sampling.grid.plan.cells())
+    drawn = _of_all_ranks(found, [(s, cell) for s in members for cell in cells])
     for s in members:
-        cells = {cell: torch.cat(found[s, cell]).numpy() for cell in sampling.grid.plan.cells()}
-        sampling.set_intervals(s, cells, _scale(sampling, sampling.grid.scorers[s]))
+        own = {cell: drawn[s, cell] for cell in cells}
+        sampling.set_intervals(s, own, _scale(sampling, sampling.grid.scorers[s]))
+
+
+def _of_all_ranks(found: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
+    """The values of replicates by key, those of all ranks in order."""
+    parts = [torch.cat(list(found[key])).numpy() if key in found else np.empty(0) for key in keys]
+    return dict(zip(keys, distributed.joined_rows(np.stack(parts), axis=1), strict=True))
 
 
 def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
@@ -189,7 +198,7 @@ def _shuffle_layer(
     widest = max(sampling.width(scorer, one) for one in ones)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
     found: dict[tuple[int, Layer], list[Tensor]] = {}
-    for start, stop in spans(sampling.shuffles_of(members[0]), _together(sampling, each)):
+    for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _together(sampling, each)))):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
@@ -197,9 +206,9 @@ def _shuffle_layer(
         for s, one, values in _against(sampling, members, kept, ones, shuffled):
             found.setdefault((s, one), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
-    for (s, one), parts in found.items():
+    for (s, one), scores in _of_all_ranks(found, [(s, one) for s in members for one in ones]).items():
         observed = sampling.grid.scorers[s].measure.compare(kept.get(one), prepared)
-        into[s, (one, other)] = float(observed), torch.cat(parts).numpy()
+        into[s, (one, other)] = float(observed), scores
 
 
 def _against(

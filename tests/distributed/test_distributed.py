@@ -19,7 +19,7 @@ from contrasim_cli.errors import UsageError
 PAIR = (str(Path(__file__).with_name("pair.py")),)
 
 
-@pytest.fixture(scope="module", params=[2, 3])
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.slow)])
 def said(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
     """What every rank of 2, and of 3, found."""
     done = run(request.param, python=PAIR)
@@ -130,6 +130,7 @@ def test_rank_0_speaks_for_all(stores: list[Path], tmp_path: Path) -> None:
     assert (tmp_path / "out.tsv").read_text() == done[0].stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["srun", "own"])
 def test_an_error_keeps_its_line_and_code(stores: list[Path], tmp_path: Path, launcher: str) -> None:
     there = tmp_path / "out.tsv"
@@ -154,6 +155,7 @@ def test_an_error_keeps_its_line_and_code(stores: list[Path], tmp_path: Path, la
     assert there.read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_ranks_of_this_machine(stores: list[Path]) -> None:
     alone, both = program("baseline", *stores[:2]), program("baseline", *stores[:2], "--ranks", 2)
     assert (both.code, both.stdout.count("\n")) == (0, alone.stdout.count("\n"))
@@ -176,6 +178,7 @@ main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], killed: int) -> None:
     processes = start(2, "baseline", *stores[:2], killed, python=("-c", WAITING))
@@ -194,6 +197,7 @@ def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], killed: int) -
         assert done[0].stderr.count("error") == 1
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_ends_all(stores: list[Path]) -> None:
     processes = start(2, "baseline", *stores[:2], 1, python=("-c", WAITING))
     for process in processes:
@@ -208,6 +212,7 @@ def test_a_signal_to_all_ends_all(stores: list[Path]) -> None:
     assert done[0].stderr.count("error: terminated") == 1
 
 
+@pytest.mark.slow
 def test_a_rank_that_never_comes_is_told(stores: list[Path]) -> None:
     program = "import contrasim_cli.distributed as d; d.JOIN_SECONDS = 2\nfrom contrasim_cli.cli import main\nmain()"
     (done,) = finish(start(2, "baseline", *stores[:2], python=("-c", program), only=[0]))
@@ -215,3 +220,17 @@ def test_a_rank_that_never_comes_is_told(stores: list[Path]) -> None:
     assert done.stderr.splitlines()[-1].endswith(
         "waited 2 s for 2 ranks (WORLD_SIZE), and not all came; unset WORLD_SIZE to run alone"
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["train", "extract", "inspect"])
+def test_what_is_not_shared_is_refused(stores: list[Path], tmp_path: Path, command: str) -> None:
+    arguments = {
+        "train": [*stores[:2], "--task", "layers", "-o", tmp_path / "e.pt"],
+        "extract": ["--from", stores[0], "-o", tmp_path / "x.h5"],
+        "inspect": [stores[0]],
+    }
+    done = run(2, command, *arguments[command])
+    assert [one.code for one in done] == [2, 2]
+    assert f"contrasim {command} does not share its work among processes" in done[0].stderr
+    assert not list(tmp_path.iterdir())
