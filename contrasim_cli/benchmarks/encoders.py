@@ -31,6 +31,7 @@ from contrasim_cli.stacking.measures import SCALED
 from contrasim_cli.training import Data, Order, check_data, partial_path, stacked
 from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, step_seconds, train_encoder
 from contrasim_cli.training.rows import content_digest
+from contrasim_cli.training.state import described
 from contrasim_cli.transforms import Standardizer
 from contrasim_cli.version import __version__
 
@@ -114,14 +115,8 @@ def _described(view: Any, layers: Sequence[str], digests: dict[tuple[int, tuple[
     key = id(view), tuple(layers)
     if key not in digests:
         digests[key] = content_digest(view, layers)
-    ids = view.store.ids
-    return {
-        "name": view.store.stem,
-        "rows": view.n_rows,
-        "layers": list(layers),
-        "content": digests[key],
-        "ids": ids.digest if ids else "",
-    }
+    found = described(view, layers, digests[key])
+    return {name: value for name, value in found.items() if name not in ("model", "data")}
 
 
 def _wanted(

@@ -13,15 +13,14 @@ from torch import Tensor
 from contrasim_cli import distributed
 from contrasim_cli.benchmarks.approximate_search import approximate_candidates
 from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
-from contrasim_cli.benchmarks.negatives import CANDIDATES, random_candidates
 from contrasim_cli.benchmarks.outcomes import Judged, judge
-from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask, random_candidates
 from contrasim_cli.cautions import zero_row
 from contrasim_cli.device import device_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.rows import Room, Rows, scored_rows, stored_rows
-from contrasim_cli.rows.exact_search import Pool, Tell, nearest_candidates
+from contrasim_cli.rows.exact_search import CANDIDATES, Pool, Tell, nearest_candidates
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import RowIndex, spans
 from contrasim_cli.transforms import Standardizer

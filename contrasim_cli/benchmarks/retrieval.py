@@ -6,20 +6,21 @@ items, batches are of different items and siblings are no candidates.
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
 from contrasim_cli import distributed
+from contrasim_cli.benchmarks import check_depth
 from contrasim_cli.benchmarks.layer_runs import Run
-from contrasim_cli.benchmarks.layers import check_depth
-from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.benchmarks.outcomes import Judged, Trials
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
-from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.rows.exact_search import CANDIDATES
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.store.align import misfits
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,8 @@ def _check(task: RetrievalTask, scorers: Sequence[Scorer], budget: int) -> int:
     problems: list[ContraSimError] = []
     for view, names in zip(task.views, task.layers, strict=True):
         problems.extend(problem for scorer in scorers for problem in scorer.check(view.store, names))
-    problems.extend(_candidates_problems(task))
+    if pool := task.candidates_from:
+        problems.extend(misfits(task.views[-1].store, pool.store, task.layers[-1], "draw candidates from"))
     raise_all(problems)
     cut = task.cut
     if task.siblings and task.siblings.n_items < task.batch_size + 2:
@@ -133,24 +135,6 @@ def _check(task: RetrievalTask, scorers: Sequence[Scorer], budget: int) -> int:
             "--batch-size or fewer measures"
         )
     return left
-
-
-def _candidates_problems(task: RetrievalTask) -> Iterator[ContraSimError]:
-    """Why nearest neighbours cannot be drawn from the store that was given for them."""
-    if task.candidates_from is None:
-        return
-    pool, view = task.candidates_from.store, task.views[-1]
-    for name in task.layers[-1]:
-        if name not in pool.layers:
-            there = ", ".join(map(quoted, pool.layers))
-            yield MismatchError(
-                f"{quoted(pool.path)}: has no layer {quoted(name)} to draw candidates from; it has {there}"
-            )
-        elif pool.layer(name).width != view.store.layer(name).width:
-            yield MismatchError(
-                f"{quoted(pool.path)}: layer {quoted(name)} has width {pool.layer(name).width}, "
-                f"{quoted(view.store.path)} has {view.store.layer(name).width}"
-            )
 
 
 def _kept_pairs(task: RetrievalTask, scorer: Scorer) -> list[int]:

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import distributed
-from contrasim_cli.confidence.estimates import Use, Values
-from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.prepared import rows_of
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form

@@ -1,6 +1,6 @@
 """Confidence of row-wise measures and learned scores, from their values per row."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import distributed
-from contrasim_cli.confidence.estimates import Use, Values
-from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
+from contrasim_cli.grid.rowwise import by_pair
 from contrasim_cli.store.blocks import spans
 
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
@@ -92,34 +92,15 @@ def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count:
     form = scorer.measure.rowwise
     assert form is not None
     mapped = {layer: form.map(sampling.grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
-    pairs = _pairs(sampling, mapped, mapped, form.values, (count,))
+    pairs = by_pair(sampling.grid.plan, mapped, mapped, form.values, (count,))
     return torch.cat([values.flatten(1) for values in pairs], dim=1)
-
-
-def _pairs(
-    sampling: Resampling,
-    first: Mapping[Layer, Tensor],
-    second: Mapping[Layer, Tensor],
-    function: Callable[[Tensor, Tensor], Tensor],
-    lead: tuple[int, ...] = (),
-) -> Iterator[Tensor]:
-    """A row form's function [*lead, layers of a, layers of b] for every pair of views; NaN where widths differ."""
-    plan = sampling.grid.plan
-    for a, b in plan.pairs:
-        one, other = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
-        out = torch.full((*lead, len(one), len(other)), torch.nan, dtype=torch.float64)
-        for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
-            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
-            part = function(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
-            out[..., torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
-        yield out
 
 
 def _cells(sampling: Resampling, s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
     """[cells] Σ_r f(x_r, y_r) of mapped rows."""
     form = sampling.grid.scorers[s].measure.rowwise
     assert form is not None
-    return torch.cat([values.flatten() for values in _pairs(sampling, first, second, form.sums)])
+    return torch.cat([values.flatten() for values in by_pair(sampling.grid.plan, first, second, form.sums)])
 
 
 def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contrasim_cli.rows.exact_search import nearest_in
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.shuffle import Rows
 from contrasim_cli.transforms import Doubles
 
@@ -27,16 +29,12 @@ def nearest(rows: Doubles, which: Rows | None = None) -> Tensor:
 
     -1 where no unequal ones are left.
     """
-    values = torch.from_numpy(rows)
-    queries = values if which is None else values[torch.from_numpy(which)]
-    squares = values.square().sum(dim=1)
-    proposed = min(len(values), NEIGHBOURS + _most_equal(rows))
+    queries = rows if which is None else rows[which]
+    proposed = min(len(rows), NEIGHBOURS + _most_equal(rows))
     found = []
-    for start in range(0, len(queries), TILE_ROWS):
-        tile = queries[start : start + TILE_ROWS]
-        distance = tile.square().sum(dim=1, keepdim=True) + squares - 2 * tile @ values.T
-        closest = distance.topk(proposed, largest=False).indices
-        equal = (values[closest] == tile[:, None]).all(dim=-1)
+    for start, stop in spans(len(queries), TILE_ROWS):
+        closest = torch.from_numpy(nearest_in(queries[start:stop], rows, proposed)[1])
+        equal = torch.from_numpy((rows[closest] == queries[start:stop, None]).all(axis=-1))
         ranked = closest.masked_fill(equal, -1).gather(1, equal.long().sort(dim=1, stable=True).indices)
         found.append(functional.pad(ranked, (0, NEIGHBOURS), value=-1)[:, :NEIGHBOURS])
     return torch.cat(found)

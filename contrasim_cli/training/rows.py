@@ -27,7 +27,7 @@ from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, spans
 from contrasim_cli.store.zero_rows import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
-from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, block_rows
+from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, rows_of_block
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ class Source:
     def _group(self, rows: Rows) -> Held:
         """The blocks that the rows lie in."""
         blocks = np.unique(rows // BLOCK_ROWS)
-        held = self._empty(np.concatenate([block_rows(int(b), self.data.n_rows) for b in blocks]))
+        held = self._empty(np.concatenate([rows_of_block(int(b), self.data.n_rows) for b in blocks]))
         for i, item in enumerate(self.items):
             for span in _spans(len(held.rows), item.width):
                 held.put(i, int(span[0]), self._read(item, held.rows[span]))

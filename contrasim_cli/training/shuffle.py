@@ -76,7 +76,7 @@ class Order:
         config = self.config
         rng = seeds.stream(config.seed, epoch)
         blocks = rng.permutation(math.ceil(self.n_rows / BLOCK_ROWS))
-        order = np.concatenate([block_rows(b, self.n_rows) for b in blocks])
+        order = np.concatenate([rows_of_block(b, self.n_rows) for b in blocks])
         order = order[~np.isin(order, self.held_out)]
         layers = range(self.n_layers) if config.task == "pairs" else range(1)
         for start in range(0, len(order), self.group_rows):
@@ -88,7 +88,7 @@ class Order:
             yield Group(rows, [steps[i] for i in rng.permutation(len(steps))])
 
 
-def block_rows(block: int, n_rows: int) -> Rows:
+def rows_of_block(block: int, n_rows: int) -> Rows:
     """The rows of a block."""
     return np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows))
 

@@ -22,9 +22,8 @@ from contrasim_cli.training.hard_negatives import clearness, margins, nearest, w
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.shuffle import Order, Rows
-from contrasim_cli.training.standardization import Choice, sample
+from contrasim_cli.training.standardization import Choice, sample, within
 from contrasim_cli.training.state import new_state
-from contrasim_cli.training.within import within
 from contrasim_cli.transforms import Standardizer
 
 STEPS = (0.0, 0.1, 0.25, 0.5, 1.0)
