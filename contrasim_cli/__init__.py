@@ -32,5 +32,5 @@ What everything uses
 - `input_files`, `output_files`, `snapshot`, `archives`, `locks`: files that are one version, whole or absent, and safe to open.
 - `memory`, `device`, `limits`: how much room there is, where, and for a process that tries a file.
 - `names`, `console`, `progress`: names of others as they are shown, what goes to stderr, and how far work is.
-- `seeds`, `ties`: what a seed is for, and by how much a score must be greater to be greater.
+- `seeds`: what a seed is for.
 """

@@ -353,11 +353,11 @@ def save(path: Path, checkpoint: Checkpoint, force: bool) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return [_plain(one) for one in value] if isinstance(value, tuple) else value
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _tuples(value: Any) -> Any:
-    return tuple(_tuples(one) for one in value) if isinstance(value, list) else value
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def load(path: Path) -> Checkpoint:
@@ -414,10 +414,10 @@ def _check_shapes(config: Config, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"there are {config.members} members")
     with torch.device("meta"):
         expected = {name: tensor.shape for name, tensor in Encoder(config).state_dict().items()}
-    found = {name: tensor.shape for name, tensor in state.items()}
-    if expected != found:
-        name = next(name for name in (*expected, *found) if expected.get(name) != found.get(name))
-        raise ValueError(f"{name} is {_shape(found.get(name))}, and {_shape(expected.get(name))} by the configuration")
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    if expected != shapes:
+        name = next(name for name in (*expected, *shapes) if expected.get(name) != shapes.get(name))
+        raise ValueError(f"{name} is {_shape(shapes.get(name))}, and {_shape(expected.get(name))} by the configuration")
 
 
 def _shape(shape: torch.Size | None) -> str:

@@ -22,9 +22,9 @@ V1 = Names(("memory.limit_in_bytes",), "memory.usage_in_bytes", ("total_active_f
 V2 = Names(("memory.max", "memory.high"), "memory.current", ("active_file", "inactive_file"))
 
 
-def memory_budget(asked: int | None) -> int:
+def memory_budget(budget: int | None) -> int:
     """Bytes to work in: what was asked for, or half of what is free."""
-    return asked if asked is not None else free_memory() // 2
+    return budget if budget is not None else free_memory() // 2
 
 
 def free_memory(root: Path = Path("/")) -> int:

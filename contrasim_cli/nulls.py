@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.ties import SINGLE_TIE, TIE
+TIE = 1e-9  # relative; by how much one score differs that is computed again on the same rows in another order
+SINGLE_TIE = 1e-7  # the same, of rows that are encoded in float32
 
 Values = npt.NDArray[np.float64]
 
@@ -105,5 +106,5 @@ def _quotient(values: Values, by: Values, rounding: Values) -> Values:
     """Values / by; NaN where `by` is not above rounding."""
     by = np.broadcast_to(by, values.shape)
     with np.errstate(invalid="ignore"):
-        found: Values = np.divide(values, by, out=np.full(values.shape, np.nan), where=by > rounding)
-    return found
+        quotient: Values = np.divide(values, by, out=np.full(values.shape, np.nan), where=by > rounding)
+    return quotient

@@ -55,16 +55,16 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
     check_output(path, force)
     target = Path(os.path.realpath(path))
     sweep(target)
-    made: list[tuple[Path, int]] = []
+    temporaries: list[tuple[Path, int]] = []
     try:
         with writing(path), signals.deferred():
-            made.append(_create_locked(target, 0o600 if target.exists() else 0o666))
-        yield made[0][0]
+            temporaries.append(_create_locked(target, 0o600 if target.exists() else 0o666))
+        yield temporaries[0][0]
         with writing(path):
-            _publish(*made[0], target, force)
+            _publish(*temporaries[0], target, force)
     finally:
         with signals.deferred():
-            for temporary, descriptor in made:
+            for temporary, descriptor in temporaries:
                 os.close(descriptor)
                 with contextlib.suppress(OSError):
                     temporary.unlink()

@@ -23,12 +23,12 @@ PAUSE = 0.01  # seconds before the second, and that much longer before each that
 Result = TypeVar("Result")
 
 
-def _kept(result: object) -> None:
+def _no_op(result: object) -> None:
     pass
 
 
 def one_version(
-    path: Path, read: Callable[["Snapshot"], Result], discard: Callable[[Result], object] = _kept
+    path: Path, read: Callable[["Snapshot"], Result], discard: Callable[[Result], object] = _no_op
 ) -> Result:
     """What `read` makes of a file that is not written to meanwhile; it is read anew otherwise.
 
@@ -56,8 +56,8 @@ def one_version(
 def identity_of(path: Path) -> tuple[int, ...]:
     """Differs once the path leads to other content."""
     with readable(path):
-        found = path.stat()
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class Snapshot:
@@ -84,8 +84,8 @@ class Snapshot:
     @property
     def name(self) -> Path:
         """A path for libraries that open files themselves; where the system has none of this version, the file's own."""
-        found = Path(f"/proc/self/fd/{self._descriptor}")
-        return found if found.exists() else self.path
+        descriptor_path = Path(f"/proc/self/fd/{self._descriptor}")
+        return descriptor_path if descriptor_path.exists() else self.path
 
     def identity(self) -> tuple[int, ...]:
         """Differs once `name` leads to other content."""

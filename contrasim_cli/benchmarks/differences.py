@@ -26,6 +26,7 @@ from contrasim_cli.benchmarks.trials import Context, Recorded, SetFacts, Side, T
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.names import quoted
 from contrasim_cli.report.results import ALL, CompareRow
+from contrasim_cli.store.blocks import spans
 
 LEVEL = 0.05
 RESAMPLES = 10_000
@@ -239,11 +240,10 @@ def _interval(
     if sums[0].shape[1] < 2:
         return None
     differences = []
-    for start in range(0, RESAMPLES, TOGETHER):
-        size = min(TOGETHER, RESAMPLES - start)
-        clusters = _cluster_weights(common, sums[0].shape[1], size, rng)
-        first = _weights(len(sums[0]), size, rng)
-        second = first if common.paired else _weights(len(sums[1]), size, rng)
+    for start, stop in spans(RESAMPLES, TOGETHER):
+        clusters = _cluster_weights(common, sums[0].shape[1], stop - start, rng)
+        first = _weights(len(sums[0]), stop - start, rng)
+        second = first if common.paired else _weights(len(sums[1]), stop - start, rng)
         means = [
             _ratio((u @ s * clusters).sum(axis=1), (u @ n * clusters).sum(axis=1))
             for u, s, n in zip((first, second), sums, counts, strict=True)
@@ -284,9 +284,8 @@ def sign_flips(differences: Doubles, rng: np.random.Generator) -> float:
         signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
         return float((np.abs(signs @ differences) >= reached).mean())
     extreme = 0
-    for start in range(0, FLIPS - 1, TOGETHER):
-        size = min(TOGETHER, FLIPS - 1 - start)
-        signs = rng.integers(0, 2, size=(size, len(differences))) * 2.0 - 1.0
+    for start, stop in spans(FLIPS - 1, TOGETHER):
+        signs = rng.integers(0, 2, size=(stop - start, len(differences))) * 2.0 - 1.0
         extreme += int((np.abs(signs @ differences) >= reached).sum())
     return (1 + extreme) / FLIPS
 
@@ -302,9 +301,8 @@ def exchanges(
     places = np.argsort(strata, kind="stable")  # the places of each stratum, together
     reached = abs(_difference(sums, counts, own[None], first)[0]) - 1e-12
     extreme = 0
-    for start in range(0, FLIPS - 1, TOGETHER):
-        size = min(TOGETHER, FLIPS - 1 - start)
-        shuffled = np.argsort(strata + rng.random((size, len(strata))), axis=1)
+    for start, stop in spans(FLIPS - 1, TOGETHER):
+        shuffled = np.argsort(strata + rng.random((stop - start, len(strata))), axis=1)
         order = np.empty_like(shuffled)
         order[:, places] = shuffled
         extreme += int((np.abs(_difference(sums, counts, order, first)) >= reached).sum())

@@ -24,7 +24,7 @@ from contrasim_cli.input_files import first_bytes, readable
 from contrasim_cli.names import quoted
 from contrasim_cli.rows.exact_search import CANDIDATES, Pool, unrelated
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex, row_blocks
+from contrasim_cli.store.blocks import RowIndex, row_blocks, spans
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Siblings:
         order, starts = self._by_label[0]
         items = np.argsort(-self._counts, kind="stable")
         found, blocks = [], []
-        for b, start in enumerate(range(0, len(items), size)):
-            block = items[start : start + size]
+        for b, span in enumerate(spans(len(items), size)):
+            block = items[slice(*span)]
             if len(block) > 1:
                 rounds = int(self._counts[block].min())
                 found += [order[starts[block] + k] for k in range(rounds)]

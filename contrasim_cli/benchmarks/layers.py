@@ -21,9 +21,8 @@ from contrasim_cli.errors import raise_all
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.grid import Plan
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.scoring import Scorer, by_standardization
+from contrasim_cli.scoring import STRICTLY, Scorer, by_standardization
 from contrasim_cli.store import View
-from contrasim_cli.ties import STRICTLY
 from contrasim_cli.transforms import Standardizer
 
 

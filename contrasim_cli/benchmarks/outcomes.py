@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from contrasim_cli import seeds
 from contrasim_cli.report.results import ALL, BenchRow
-from contrasim_cli.scoring import Scorer
-from contrasim_cli.ties import STRICTLY
+from contrasim_cli.scoring import STRICTLY, Scorer
+from contrasim_cli.store.blocks import spans
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -49,10 +49,9 @@ def cluster_interval(
         return None, None
     rng = seeds.stream(seed, seeds.INTERVALS)
     count = by_cluster.size
-    together = max(1, DRAWN // count)
     means = []
-    for done in range(0, RESAMPLES, together):
-        drawn = rng.integers(0, count, size=(min(together, RESAMPLES - done), count))
+    for start, stop in spans(RESAMPLES, max(1, DRAWN // count)):
+        drawn = rng.integers(0, count, size=(stop - start, count))
         found = by_cluster[drawn].mean(axis=1)
         means.append(found if sizes is None else found / sizes[drawn].mean(axis=1))
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

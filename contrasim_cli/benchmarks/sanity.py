@@ -34,9 +34,8 @@ from contrasim_cli.measures import INVARIANCES
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.report.results import SanityRow
-from contrasim_cli.scoring import Scorer
+from contrasim_cli.scoring import STRICTLY, Scorer
 from contrasim_cli.store import Store
-from contrasim_cli.ties import STRICTLY
 from contrasim_cli.transforms import Standardization, statistics_of, transform
 
 log = logging.getLogger(__name__)

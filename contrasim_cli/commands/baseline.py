@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 LISTED = ("name", "family", "range", "more_similar", "invariances", "cost", "source", "summary")
 
 
-def _list(asked: bool) -> None:
-    if asked:
+def _list(flag: bool) -> None:
+    if flag:
         typer.echo("\t".join(LISTED))
         for entry in MEASURES.values():
             typer.echo("\t".join(_listed(entry)))

@@ -187,11 +187,11 @@ def _print_layers(network: "Network", sources: "Sequence[Source]") -> None:
 
     with _without_stdout():
         if not sources:
-            found = layer_widths(network)
+            shapes = layer_widths(network)
         else:
-            found = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
+            shapes = {name: f"[rows, {width}]" for name, width in layer_table(network, sources[0]).items()}
     typer.echo("layer\tshape")
-    for name, shape in found.items():
+    for name, shape in shapes.items():
         typer.echo(f"{cell(name)}\t{shape}")
 
 

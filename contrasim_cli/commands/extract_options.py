@@ -78,8 +78,8 @@ class Input:
             return given[0]
         if needless and not given:
             return "model", None
-        found = " and ".join(f"--{kind}" for kind, _ in given) or "none"
-        raise UsageError(f"give one of --text, --arrays, --images and --from; found {found}")
+        kinds = " and ".join(f"--{kind}" for kind, _ in given) or "none"
+        raise UsageError(f"give one of --text, --arrays, --images and --from; found {kinds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,7 +241,7 @@ class StoreOutput:
         return paths
 
     def _refusal(self, path: Path, read: Sequence[Path | None]) -> ContraSimError | None:
-        if any(one is not None and path.is_file() and one.is_file() and path.samefile(one) for one in read):
+        if any(source is not None and path.is_file() and source.is_file() and path.samefile(source) for source in read):
             return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
         try:
             check_output(path, self.force or self.resume)

@@ -141,35 +141,35 @@ class Inputs(AbstractContextManager["Inputs"]):
         from contrasim_cli.store import select_layers
 
         problems: dict[str, ContraSimError] = {}  # both sides often ask for the same
-        chosen: list[list[list[str]]] = [[[] for _ in self.stores] for _ in sides]
+        layers: list[list[list[str]]] = [[[] for _ in self.stores] for _ in sides]
         for side, patterns in enumerate(sides):
             stores = list(enumerate(self.stores))
             for k, store in stores if len(sides) == 1 else (stores[:-1], stores[1:])[side]:
                 try:
                     names = select_layers(list(store.layers), patterns, where=str(store.path), embeddings=embeddings)
-                    chosen[side][k] = names
+                    layers[side][k] = names
                 except ContraSimError as problem:
                     problems[str(problem)] = problem
         raise_all(list(problems.values()))
-        self._drop([list(dict.fromkeys(itertools.chain(*names))) for names in zip(*chosen, strict=True)])
-        return chosen
+        self._drop([list(dict.fromkeys(itertools.chain(*names))) for names in zip(*layers, strict=True)])
+        return layers
 
-    def _drop(self, chosen: Sequence[Sequence[str]]) -> None:
+    def _drop(self, layers: Sequence[Sequence[str]]) -> None:
         """Leave out rows that are bad, or zero, in the chosen layers of any store, where that is asked for."""
         from contrasim_cli.store import drop_nonfinite, drop_zero_rows
         from contrasim_cli.store.zero_rows import probe_zero_rows
 
         if self.rows.zero_rows == "drop":
-            self.views = drop_zero_rows(self.views, chosen)
+            self.views = drop_zero_rows(self.views, layers)
         elif self.rows.zero_rows is None:
-            for store, names in zip(self.stores, chosen, strict=True):
+            for store, names in zip(self.stores, layers, strict=True):
                 probe_zero_rows(store, names)
         if self.rows.nan == "drop":
-            self.views = drop_nonfinite(self.views, chosen)
+            self.views = drop_nonfinite(self.views, layers)
 
     def standardizer(
         self,
-        asked: Sequence[Path],
+        statistics_from: Sequence[Path],
         hows: Sequence["RowsAs"],
         layers: Sequence[Sequence[str]],
         anchor_stores: Sequence[Path] = (),
@@ -191,9 +191,9 @@ class Inputs(AbstractContextManager["Inputs"]):
         anchorings = list(dict.fromkeys(how for how in hows if isinstance(how, Anchoring)))
         if anchor_stores and not anchorings:
             raise UsageError("--anchor-store goes with an encoder trained on anchored rows (train --inputs anchors)")
-        if asked and not any(how for how in hows if how not in anchorings):
+        if statistics_from and not any(how for how in hows if how not in anchorings):
             raise UsageError("--standardize-from goes with --standardize, or an encoder trained on standardised rows")
-        sources = self._open(asked)
+        sources = self._open(statistics_from)
         self._sources += sources
         of = {} if anchor_stores else dict(anchors_of or {})
         paths = list(dict.fromkeys((*anchor_stores, *itertools.chain(*of.values()))))
@@ -202,16 +202,18 @@ class Inputs(AbstractContextManager["Inputs"]):
         anchors = Anchors(
             self.views,
             [opened[path] for path in anchor_stores],
-            {anchoring: [opened[path] for path in chosen] for anchoring, chosen in of.items()},
+            {anchoring: [opened[path] for path in stores] for anchoring, stores in of.items()},
         )
         whitens = any("whiten" in how.kinds for how in hows if isinstance(how, Standardization))
-        made = Standardizer(self.views, [View(store) for store in sources] or None, whitens, anchors)
-        made.check(layers)
+        standardizer = Standardizer(self.views, [View(store) for store in sources] or None, whitens, anchors)
+        standardizer.check(layers)
         for anchoring in anchorings:
-            made.anchors.check(anchoring, layers)
+            standardizer.anchors.check(anchoring, layers)
         if self.rows.nan == "drop":
-            made.sources = [drop_nonfinite([v], [n])[0] for v, n in zip(made.sources, layers, strict=True)]
-        return made
+            standardizer.sources = [
+                drop_nonfinite([v], [n])[0] for v, n in zip(standardizer.sources, layers, strict=True)
+            ]
+        return standardizer
 
     def standardizer_of(
         self,

@@ -137,7 +137,7 @@ def _encoder_results(checkpoint: "Checkpoint") -> Results:
     if validated := curves.get("validation_loss_curve"):
         facts["epoch of least validation loss"] = 1 + validated.index(min(validated))
     for epoch in range(len(curve)):
-        values = [f"{name.removesuffix('_curve')} {found[epoch]:.6g}" for name, found in curves.items()]
+        values = [f"{name.removesuffix('_curve')} {points[epoch]:.6g}" for name, points in curves.items()]
         facts[f"epoch {epoch + 1}"] = ", ".join(values)
     for name, version in checkpoint.provenance.get("versions", {}).items():
         facts[f"{name} version"] = version
@@ -186,11 +186,11 @@ def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool)
     rows = []
     for k, store in enumerate(stores):
         for layer in store.layers.values():
-            found = counts.get((k, layer.name))
-            bad = (found.nan, found.inf, found.constant_columns) if found else (None, None, None)
-            spread = astuple(found.anisotropy) if found else (None, None, None)
+            count = counts.get((k, layer.name))
+            bad = (count.nan, count.inf, count.constant_columns) if count else (None, None, None)
+            spread = astuple(count.anisotropy) if count else (None, None, None)
             rounded = (None if value is None else round(value, 4) for value in spread)
-            read = (*bad, *rounded, found.zero_rows if found else None)
+            read = (*bad, *rounded, count.zero_rows if count else None)
             rows.append(InspectRow(names[k], layer.name, layer.n_rows, layer.width, layer.dtype.name, *read))
     described = {name: facts(store, zero) for name, store, zero in zip(names, stores, zeros, strict=True)}
     about = {"inputs": [str(path) for path in paths], "stores": described}

@@ -97,8 +97,8 @@ class Found:
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
         self.about["max_rows"] = self.about.get("max_rows") or grid.rows_of_subset
         if resampling:
-            found = compute(resampling)
-            self.confidence |= {(members[s], one, other): sure for (s, one, other), sure in found.items()}
+            confidences = compute(resampling)
+            self.confidence |= {(members[s], x, y): sure for (s, x, y), sure in confidences.items()}
             _merge(self.about, resampling.about)
             resampling.note()
         for (s, a, b), null in grid.nulls.items():
@@ -113,19 +113,19 @@ class Found:
         rows = []
         for a, b in self.plan.pairs:
             for s, scorer in enumerate(self.scorers):
-                for (i, one), (j, other) in product(enumerate(first[a]), enumerate(second[b])):
+                for (i, layer_a), (j, layer_b) in product(enumerate(first[a]), enumerate(second[b])):
                     score = _defined(self.scores[s, a, b][i, j])
-                    sure = self.confidence.get((s, (a, one), (b, other)), Sure())
+                    sure = self.confidence.get((s, (a, layer_a), (b, layer_b)), Sure())
                     stands = self._standing(s, a, b, i, j)
-                    rows.append(ScoreRow(scorer.name, names[a], one, names[b], other, score, *sure, *stands))
+                    rows.append(ScoreRow(scorer.name, names[a], layer_a, names[b], layer_b, score, *sure, *stands))
         return rows
 
     def _standing(self, s: int, a: int, b: int, i: int, j: int) -> list[float | None]:
         """The columns of a cell between chance and identity; nothing where the scorer has no null."""
         if (s, a, b) not in self.standings:
             return []
-        found = [_defined(part[i, j]) for part in self.standings[s, a, b]]
-        return [None, *found[1:]] if self.strangers.get(s, frozenset()) & {a, b} else found
+        standing = [_defined(part[i, j]) for part in self.standings[s, a, b]]
+        return [None, *standing[1:]] if self.strangers.get(s, frozenset()) & {a, b} else standing
 
 
 def _defined(value: "np.float64") -> float | None:
@@ -159,18 +159,18 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         first, second = inputs.select_sides()
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
-        layers = [list(dict.fromkeys([*one, *other])) for one, other in zip(first, second, strict=True)]
+        layers = [list(dict.fromkeys([*a, *b])) for a, b in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
         warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows, request.compute.max_rows)
-        found = Found(request, plan, scorers, device, budget)
-        found.strangers = check_familiar(scorers, layers, standardizer, budget)
+        comparison = Found(request, plan, scorers, device, budget)
+        comparison.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():
             views = standardizer.views(how, layers, budget, console.progress)
-            found.add(replace(plan, views=views), members)
+            comparison.add(replace(plan, views=views), members)
         inputs.check_zero_rows()
-        rows = found.rows(distinct_names(request.stores))
+        rows = comparison.rows(distinct_names(request.stores))
         if request.rows_plot.path:
-            last = [(one or other)[-1] for one, other in zip(first, second, strict=True)]
+            last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
             draw_rows(
                 request.rows_plot,
                 request.rows_plot.path,
@@ -184,5 +184,5 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                 force=request.output.force,
             )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
-        about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **found.about)
-    request.output.emit(Results(request.command, ScoreRow, rows, about, found.columns))
+        about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **comparison.about)
+    request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns))

@@ -33,14 +33,14 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
-        made = {name: _taken(options, name, group) for name, group in groups.items()}
-        made.pop("general").set_up()
-        ranks = next((group.ranks for group in made.values() if getattr(group, "ranks", None)), None)
+        arguments = {name: _taken(options, name, group) for name, group in groups.items()}
+        arguments.pop("general").set_up()
+        ranks = next((group.ranks for group in arguments.values() if getattr(group, "ranks", None)), None)
         try:
             if (code := distributed.started(ranks, sys.argv[1:])) is not None:
                 raise distributed.Quiet(code)
             with distributed.joined():
-                function(**options, **made)
+                function(**options, **arguments)
         except KeyboardInterrupt as stop:
             raise Interrupted(*stop.args) from stop
 

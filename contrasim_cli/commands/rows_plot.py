@@ -71,7 +71,7 @@ class RowsPlot:
 
 
 def draw_rows(
-    asked: RowsPlot,
+    options: RowsPlot,
     path: Path,
     inputs: "Inputs",
     layers: Sequence[str],
@@ -89,25 +89,25 @@ def draw_rows(
     from contrasim_cli.projection import FITTED, chosen_kind, project
 
     n_rows = inputs.views[0].n_rows
-    chosen = seeds.stream(seed, seeds.PROJECTED_ROWS).permutation(n_rows)[: max(FITTED, asked.count)]
-    kind = chosen_kind(asked.projection)
-    said = f"({kind.upper()} of {len(chosen)} rows)"
+    sample = seeds.stream(seed, seeds.PROJECTED_ROWS).permutation(n_rows)[: max(FITTED, options.count)]
+    kind = chosen_kind(options.projection)
+    said = f"({kind.upper()} of {len(sample)} rows)"
     panels = []
-    raw = [view.read(name, chosen) for view, name in zip(inputs.views, layers, strict=True)]
+    raw = [view.read(name, sample) for view, name in zip(inputs.views, layers, strict=True)]
     if len({rows.shape[1] for rows in raw}) == 1:
         panels.append(Plane(f"{'/'.join(dict.fromkeys(layers))} as stored {said}", project(raw, kind, seed)))
     else:
         log.info("--plot-rows: layers of different widths are in no one space before the encoder; drawn after it alone")
     for scorer in scorers:
         views = standardizer.views(scorer.standardize, [[name] for name in layers], budget)
-        rows = [view.read(name, chosen) for view, name in zip(views, layers, strict=True)]
+        rows = [view.read(name, sample) for view, name in zip(views, layers, strict=True)]
         encoded = [
             scorer.rows(own, view.store, name, device).cpu().numpy()
             for own, view, name in zip(rows, inputs.views, layers, strict=True)
         ]
         panels.append(Plane(f"after {scorer.name} {said}", project(encoded, kind, seed)))
-    count = min(asked.count, n_rows)
-    plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, chosen[:count]), path, force)
+    count = min(options.count, n_rows)
+    plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, sample[:count]), path, force)
 
 
 def _ids(inputs: "Inputs", rows: "npt.NDArray[np.int64]") -> list[str]:

@@ -65,10 +65,10 @@ def _alike(paths: Sequence[Path]) -> dict[Any, list[Path]]:
     from contrasim_cli.store import close_stores, open_stores
 
     stores = open_stores(paths)
-    found: dict[Any, list[Path]] = {}
+    groups: dict[Any, list[Path]] = {}
     try:
         for path, store in zip(paths, stores, strict=True):
-            found.setdefault((store.n_rows, store.ids.digest if store.ids else ""), []).append(path)
+            groups.setdefault((store.n_rows, store.ids.digest if store.ids else ""), []).append(path)
     finally:
         close_stores(stores)
-    return found
+    return groups

@@ -108,10 +108,10 @@ def train(
         by = [{"name": p.stem, "rows": v.n_rows} for p, v in zip(sources, standardizer.sources, strict=False)]
         picks_lr = recipe.lr is None and recipe_name == "default"
         files = job.Files(output.encoder, output.log, output.save_every, output.resume, output.force)
-        made = job.Job(data, config, standardizer, by, picks_lr)
+        training_job = job.Job(data, config, standardizer, by, picks_lr)
         with only_writer(output.encoder):
             files.check_stopped()
-            curves = job.train_encoder(made, files, device, budget, console.progress)
+            curves = job.train_encoder(training_job, files, device, budget, console.progress)
     output.draw(curves)
 
 
@@ -129,9 +129,9 @@ def _check_inputs(inputs: str, said: Mapping[str, Any]) -> None:
     """Refuse options that go with the other kinds of inputs."""
     if any(flag in said for flag in OF_MEASURES):
         raise UsageError("--measures, --match and --start go with --inputs measures")
-    foreign, other = (OF_RAW, "raw") if inputs == "anchors" else (OF_ANCHORS, "anchors")
+    foreign, kind = (OF_RAW, "raw") if inputs == "anchors" else (OF_ANCHORS, "anchors")
     if wrong := [flag for flag in foreign if flag in said]:
-        raise UsageError(f"{wrong[0]} goes with --inputs {other}")
+        raise UsageError(f"{wrong[0]} goes with --inputs {kind}")
 
 
 def _check_parts(task: str, parts: Mapping[str, Any], said: Mapping[str, Any]) -> None:

@@ -52,55 +52,46 @@ def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
     return limited or sampling.grid.plan.n_rows
 
 
-def _scale(sampling: Resampling, scorer: Scorer) -> float:
-    """What takes the spread of scores on m of n rows to that of the score on all N."""
-    rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
-    growth = (rows / sampling.half) ** scorer.entry.growth
-    return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
-
-
 def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     replicates, count = sampling.asked.bootstrap, len(sampling.subset)
     scorers = [sampling.grid.scorers[s] for s in members]
     for scorer in scorers:
-        method = f"{sampling.half} of {count} rows without replacement, spread scaled to {_scored_rows(sampling, scorer)} rows"
-        sampling.intervals[scorer.name] = Use(count, method)
+        sampling.intervals[scorer.name] = sampling.halves(_scored_rows(sampling, scorer))
         _warn_narrow(sampling, scorer)
     if count < FEWEST_ROWS:
         log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
         return
     rows = {layer: _subset_rows(sampling, scorers[0], layer) for layer in sampling.grid.plan.layers}
     each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
-    found: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
+    scores: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
         for start, stop in distributed.share(list(spans(replicates, _together(sampling, each)))):
             draws = sampling.draws(start, stop)
-            kept = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
+            cache = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
-                ones, others = (
+                layers_a, layers_b = (
                     [(a, n) for n in sampling.grid.plan.first[a]],
                     [(b, n) for n in sampling.grid.plan.second[b]],
                 )
-                for s, cell, values in _compared(sampling, members, kept, ones, others):
-                    found.setdefault((s, cell), []).append(values)
+                for s, cell, values in _compared(sampling, members, cache, layers_a, layers_b):
+                    scores.setdefault((s, cell), []).append(values)
             advance(stop - start)
     cells = list(sampling.grid.plan.cells())
-    drawn = _of_all_ranks(found, [(s, cell) for s in members for cell in cells])
+    drawn = _of_all_ranks(scores, [(s, cell) for s in members for cell in cells])
     for s in members:
         own = {cell: drawn[s, cell] for cell in cells}
-        sampling.set_intervals(s, own, _scale(sampling, sampling.grid.scorers[s]))
+        scorer = sampling.grid.scorers[s]
+        sampling.set_intervals(s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
 
 
-def _of_all_ranks(found: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
-    """The values of replicates by key, those of all ranks in order."""
-    parts = [torch.cat(list(found[key])).numpy() if key in found else np.empty(0) for key in keys]
+def _of_all_ranks(scores: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
+    """The scores of replicates by key, those of all ranks in order."""
+    parts = [torch.cat(list(scores[key])).numpy() if key in scores else np.empty(0) for key in keys]
     return dict(zip(keys, distributed.joined_rows(np.stack(parts), axis=1), strict=True))
 
 
 def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
-    widest = max(
-        sampling.width(scorer, one) + sampling.width(scorer, other) for one, other in sampling.grid.plan.cells()
-    )
+    widest = max(sampling.width(scorer, a) + sampling.width(scorer, b) for a, b in sampling.grid.plan.cells())
     if scorer.entry.trivial_at_full_rank and sampling.half <= widest:
         log.warning(
             "%s: intervals are from %d rows, fewer than the %d neurons of two layers: they are too narrow; raise "
@@ -127,43 +118,43 @@ def _prepare(sampling: Resampling, scorer: Scorer, rows: Tensor) -> Any:
 def _gram_is_cheaper(sampling: Resampling, scorer: Scorer, count: int, drawn: bool) -> bool:
     """Count operations of a replicate: cross products of features, or of Gram matrices, made for a draw or shuffled."""
     plan = sampling.grid.plan
-    cells = [(sampling.width(scorer, one), sampling.width(scorer, other)) for one, other in plan.cells()]
+    cells = [(sampling.width(scorer, a), sampling.width(scorer, b)) for a, b in plan.cells()]
     each = [sampling.width(scorer, layer) if drawn else GATHER for layer in plan.layers]
     return count * (sum(each) + len(cells)) < sum(p * q for p, q in cells)
 
 
 def _compared(
-    sampling: Resampling, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], others: Sequence[Layer]
+    sampling: Resampling, members: Sequence[int], cache: "Kept", layers_a: Sequence[Layer], layers_b: Sequence[Layer]
 ) -> Iterator[tuple[int, tuple[Layer, Layer], Tensor]]:
     """Scores [c] of all layers of one side with all of the other, both with a leading dimension c."""
     compares = {s: sampling.grid.scorers[s].measure.compare for s in members}
     products: Tensor | None = None
     if not OF_INNER_PRODUCT.keys().isdisjoint(compares.values()):
-        first, second = (_stacked(kept.get(layer) for layer in side) for side in (ones, others))
+        first, second = (_stacked(cache.get(layer) for layer in side) for side in (layers_a, layers_b))
         products = None if first is None or second is None else first @ second.mT
-    for (i, one), (j, other) in product(enumerate(ones), enumerate(others)):
+    for (i, layer_a), (j, layer_b) in product(enumerate(layers_a), enumerate(layers_b)):
         for s, compare in compares.items():
             if products is None or compare not in OF_INNER_PRODUCT:
-                yield s, (one, other), compare(kept.get(one), kept.get(other)).cpu()
+                yield s, (layer_a, layer_b), compare(cache.get(layer_a), cache.get(layer_b)).cpu()
             else:
-                yield s, (one, other), OF_INNER_PRODUCT[compare](products[:, i, j]).cpu()
+                yield s, (layer_a, layer_b), OF_INNER_PRODUCT[compare](products[:, i, j]).cpu()
 
 
 def _shuffle_prepared(sampling: Resampling, members: Sequence[int]) -> None:
     """Shuffles of the subset, for scorers that take as many: those of one measure, or of one encoder."""
     scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
-    kept = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), Room(sampling.room))
+    cache = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), Room(sampling.room))
     facing: dict[Layer, list[Layer]] = {}
-    for one, other in sampling.grid.plan.cells():
-        facing.setdefault(other, []).append(one)
-    found: Shuffled = {}
+    for layer_a, layer_b in sampling.grid.plan.cells():
+        facing.setdefault(layer_b, []).append(layer_a)
+    shuffles: Shuffled = {}
     with sampling.grid.progress("shuffling", sampling.shuffles_of(members[0]) * len(facing), "layers") as advance:
-        for other, ones in facing.items():
-            _shuffle_layer(sampling, members, kept, ones, other, found, advance)
+        for layer_b, layers_a in facing.items():
+            _shuffle_layer(sampling, members, cache, layers_a, layer_b, shuffles, advance)
     cells = list(sampling.grid.plan.cells())
     for s in members:
-        observed = np.array([found[s, cell][0] for cell in cells])
-        shuffled = np.stack([found[s, cell][1] for cell in cells], axis=1)
+        observed = np.array([shuffles[s, cell][0] for cell in cells])
+        shuffled = np.stack([shuffles[s, cell][1] for cell in cells], axis=1)
         sampling.set_shuffled(s, Use(count, f"{count} rows of Y"), observed, shuffled, _level(sampling, s))
 
 
@@ -179,63 +170,62 @@ def _level(sampling: Resampling, s: int) -> Values | None:
     for layer in grid.plan.layers:
         prepared = grid.scorers[s].measure.prepare(rows_of(grid, grid.scorers[s], layer))
         traces[layer] = float(prepared.rows.square().sum() if prepared.gram is None else prepared.gram.trace())
-    return np.array([traces[one] * traces[other] / (grid.plan.n_rows - 1) for one, other in grid.plan.cells()])
+    return np.array([traces[a] * traces[b] / (grid.plan.n_rows - 1) for a, b in grid.plan.cells()])
 
 
 def _shuffle_layer(
     sampling: Resampling,
     members: Sequence[int],
-    kept: "Kept",
-    ones: Sequence[Layer],
-    other: Layer,
+    cache: "Kept",
+    layers_a: Sequence[Layer],
+    layer_b: Layer,
     into: Shuffled,
     advance: Callable[[int], None],
 ) -> None:
     """Shuffle one layer's rows, and compare with every layer that faces it."""
-    scorer, prepared = sampling.grid.scorers[members[0]], kept.get(other)
-    rows = _subset_rows(sampling, scorer, other)
-    widest = max(sampling.width(scorer, one) for one in ones)
+    scorer, prepared = sampling.grid.scorers[members[0]], cache.get(layer_b)
+    rows = _subset_rows(sampling, scorer, layer_b)
+    widest = max(sampling.width(scorer, a) for a in layers_a)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
-    found: dict[tuple[int, Layer], list[Tensor]] = {}
+    scores: dict[tuple[int, Layer], list[Tensor]] = {}
     for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _together(sampling, each)))):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
             shuffled = scorer.measure.prepare(rows[orders])
-        for s, one, values in _against(sampling, members, kept, ones, shuffled):
-            found.setdefault((s, one), []).append(values.cpu().expand(stop - start))
+        for s, layer_a, values in _against(sampling, members, cache, layers_a, shuffled):
+            scores.setdefault((s, layer_a), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
-    for (s, one), scores in _of_all_ranks(found, [(s, one) for s in members for one in ones]).items():
-        observed = sampling.grid.scorers[s].measure.compare(kept.get(one), prepared)
-        into[s, (one, other)] = float(observed), scores
+    for (s, layer_a), shuffles in _of_all_ranks(scores, [(s, a) for s in members for a in layers_a]).items():
+        observed = sampling.grid.scorers[s].measure.compare(cache.get(layer_a), prepared)
+        into[s, (layer_a, layer_b)] = float(observed), shuffles
 
 
 def _against(
-    sampling: Resampling, members: Sequence[int], kept: "Kept", ones: Sequence[Layer], shuffled: Any
+    sampling: Resampling, members: Sequence[int], cache: "Kept", layers_a: Sequence[Layer], shuffled: Any
 ) -> Iterator[tuple[int, Layer, Tensor]]:
     """Scores [c] of layers with a shuffled one."""
     values = flat(shuffled)
-    for some in _fitting(sampling, ones, 0 if values is None else values.shape[-1]):
-        side = None if values is None else _stacked(kept.get(one) for one in some)
+    for some in _fitting(sampling, layers_a, 0 if values is None else values.shape[-1]):
+        side = None if values is None else _stacked(cache.get(layer) for layer in some)
         products = None if values is None or side is None else side @ values.mT
         for s in members:
             compare = sampling.grid.scorers[s].measure.compare
-            for i, one in enumerate(some):
+            for i, layer_a in enumerate(some):
                 if products is None or compare not in OF_INNER_PRODUCT:
-                    yield s, one, compare(kept.get(one), shuffled)
+                    yield s, layer_a, compare(cache.get(layer_a), shuffled)
                 else:
-                    yield s, one, OF_INNER_PRODUCT[compare](products[i])
+                    yield s, layer_a, OF_INNER_PRODUCT[compare](products[i])
 
 
 def _fitting(sampling: Resampling, layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
     """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
     step = max(1, min(CHUNK_BYTES, sampling.room // 4) // (8 * each)) if each else len(layers)
-    for start in range(0, len(layers), step):
-        yield layers[start : start + step]
+    return (layers[slice(*span)] for span in spans(len(layers), step))
 
 
 def _stacked(prepared: Iterable[Any]) -> Tensor | None:
     """The kernels of prepared layers [..., layers, d]; None where one has none."""
     values = [flat(layer) for layer in prepared]
-    found = [value for value in values if value is not None]
-    return torch.stack(found, dim=-2) if len(found) == len(values) else None
+    kernels = [value for value in values if value is not None]
+    return torch.stack(kernels, dim=-2) if len(kernels) == len(values) else None

@@ -17,6 +17,8 @@ from contrasim_cli.grid import Cell, Grid, Layer
 from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
 
+log = logging.getLogger(__name__)
+
 ROWS = 2000  # of the subset
 
 Values = npt.NDArray[np.float64]
@@ -82,9 +84,6 @@ def significance(shuffled: Values, observed: float, higher: bool) -> tuple[float
     return p, z
 
 
-log = logging.getLogger(__name__)
-
-
 @dataclass
 class Resampling:
     """Confidence for every cell of a grid that has its scores."""
@@ -104,12 +103,12 @@ class Resampling:
         """
         rows = self.grid.plan.n_rows
         count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
-        chosen = (
+        subset = (
             np.arange(rows)
             if count == rows
             else np.sort(self.rng(seeds.CONFIDENCE_SUBSET).choice(rows, count, replace=False))
         )
-        self.subset = torch.from_numpy(chosen)
+        self.subset = torch.from_numpy(subset)
         self.half = count // 2
         self._encoded: dict[Any, Tensor] = {}
         self._check_memory(count)
@@ -158,7 +157,7 @@ class Resampling:
             ("calibrated by %d shuffles, %s (%s)", self.asked.nulls, self.nulls),
         ):
             for use in dict.fromkeys(uses.values()):
-                names = ", ".join(name for name, found in uses.items() if found == use)
+                names = ", ".join(name for name, u in uses.items() if u == use)
                 log.info(text, count, use.method, names)
 
     def rng(self, *purpose: int) -> np.random.Generator:
@@ -167,10 +166,10 @@ class Resampling:
 
     def orders(self, count: int, start: int, stop: int) -> Tensor:
         """Shuffles [stop - start, count] of so many rows."""
-        found = np.stack(
+        orders = np.stack(
             [self.rng(seeds.CONFIDENCE_SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)]
         )
-        return torch.from_numpy(found).to(self.grid.device)
+        return torch.from_numpy(orders).to(self.grid.device)
 
     def offsets(self, count: int, rolls: int) -> list[int]:
         """By how much rows are rolled: one seeded offset in each of so many equal parts of the rows, the first row's left out."""
@@ -182,6 +181,16 @@ class Resampling:
         count = len(self.subset)
         draws = [self.rng(seeds.CONFIDENCE_DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
         return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
+
+    def halves(self, rows: int) -> Use:
+        """How intervals of scores on so many rows are found by halves of the subset."""
+        count = len(self.subset)
+        return Use(count, f"{self.half} of {count} rows without replacement, spread scaled to {rows} rows")
+
+    def scale(self, rows: int, growth: float = 0.0) -> float:
+        """What takes the spread of scores on halves to that of the score on so many rows, with which it grows besides."""
+        count = len(self.subset)
+        return float((rows / self.half) ** growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
 
     def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
         """Set some of what is found for a cell."""

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.plots import page
 from contrasim_cli.report.results import ScoreRow
-from contrasim_cli.ties import STRICTLY
+from contrasim_cli.scoring import STRICTLY
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials
@@ -88,7 +88,7 @@ def of_trials(all_trials: "Sequence[Trials]") -> list[HeatMap]:
 
 def heat_maps(maps: Sequence[HeatMap]) -> Figure:
     """A panel per map, as many beside each other as a page is wide; measures side by side where they fit."""
-    high, wide = (max(_inches(one.values.shape[axis]) for one in maps) for axis in (0, 1))
+    high, wide = (max(_inches(m.values.shape[axis]) for m in maps) for axis in (0, 1))
     beside, beneath = (max(page.inches_of(page.distinct(names, NAME)) for names in side) for side in _sides(maps))
     room = wide + beside + 0.95
     maps, columns = _arranged(maps, max(1, int(page.PAGE / room)))
@@ -97,25 +97,25 @@ def heat_maps(maps: Sequence[HeatMap]) -> Figure:
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for ax in axes[len(maps) :]:
         ax.axis("off")
-    for ax, one in zip(axes, maps, strict=False):
-        _heat_map(figure, ax, one, _limits([other.values for other in maps if other.measure == one.measure]))
-    if any(one.best().any() for one in maps):
+    for ax, grid in zip(axes, maps, strict=False):
+        _heat_map(figure, ax, grid, _limits([m.values for m in maps if m.measure == grid.measure]))
+    if any(m.best().any() for m in maps):
         figure.supxlabel("framed: the most similar layer of each row", fontsize=page.SMALL)
     return figure
 
 
 def _sides(maps: Sequence[HeatMap]) -> tuple[list[Sequence[str]], list[Sequence[str]]]:
     """The names beside the maps, and those beneath."""
-    return [one.down for one in maps], [one.across for one in maps]
+    return [m.down for m in maps], [m.across for m in maps]
 
 
 def _arranged(maps: Sequence[HeatMap], most: int) -> tuple[list[HeatMap], int]:
     """The maps in drawing order, and how many stand side by side: the measures of a pair of stores, where they fit."""
-    measures = list(dict.fromkeys(one.measure for one in maps))
+    measures = list(dict.fromkeys(m.measure for m in maps))
     if not 1 < len(measures) <= most:
         return list(maps), min(most, len(maps))
-    pairs = list(dict.fromkeys(one.stores for one in maps))
-    return sorted(maps, key=lambda one: (pairs.index(one.stores), measures.index(one.measure))), len(measures)
+    pairs = list(dict.fromkeys(m.stores for m in maps))
+    return sorted(maps, key=lambda m: (pairs.index(m.stores), measures.index(m.measure))), len(measures)
 
 
 def _inches(layers: int) -> float:
@@ -129,24 +129,24 @@ def _limits(grids: Sequence[Values]) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
 
 
-def _heat_map(figure: Figure, ax: Any, one: HeatMap, limits: tuple[float, float]) -> None:
-    colours = mpl.colormaps["viridis" if one.higher else "viridis_r"]  # bright is similar
+def _heat_map(figure: Figure, ax: Any, grid: HeatMap, limits: tuple[float, float]) -> None:
+    colours = mpl.colormaps["viridis" if grid.higher else "viridis_r"]  # bright is similar
     ax.patch.set(hatch="////", edgecolor="0.7", facecolor="white")  # shows where there is no value
-    image = ax.imshow(one.values, cmap=colours, aspect="equal", origin="lower", vmin=limits[0], vmax=limits[1])
+    image = ax.imshow(grid.values, cmap=colours, aspect="equal", origin="lower", vmin=limits[0], vmax=limits[1])
     bar = figure.colorbar(image, ax=ax, shrink=0.9, fraction=0.06, pad=0.03)
     bar.ax.tick_params(labelsize=page.SMALL)
-    if not one.higher:
+    if not grid.higher:
         bar.set_label("lower is more similar", fontsize=page.SMALL)
     ax.spines[:].set_visible(True)
-    ax.set_title(page.shortened(one.measure, TITLE))
-    ax.set_xlabel(page.shortened(one.stores[1], TITLE))
-    ax.set_ylabel(page.shortened(one.stores[0], TITLE))
-    ax.set_xticks(*_ticks(one.across), rotation=90)
-    ax.set_yticks(*_ticks(one.down))
-    if max(one.values.shape) <= MOST_VALUES:
-        _write_values(ax, image, one.values)
-    for i, j in np.argwhere(one.best()):
-        _frame(ax, i, j, small=max(one.values.shape) > MOST_VALUES)
+    ax.set_title(page.shortened(grid.measure, TITLE))
+    ax.set_xlabel(page.shortened(grid.stores[1], TITLE))
+    ax.set_ylabel(page.shortened(grid.stores[0], TITLE))
+    ax.set_xticks(*_ticks(grid.across), rotation=90)
+    ax.set_yticks(*_ticks(grid.down))
+    if max(grid.values.shape) <= MOST_VALUES:
+        _write_values(ax, image, grid.values)
+    for i, j in np.argwhere(grid.best()):
+        _frame(ax, i, j, small=max(grid.values.shape) > MOST_VALUES)
 
 
 def _ticks(names: Sequence[str]) -> tuple[Sequence[int], Sequence[str]]:

@@ -98,8 +98,8 @@ def distinct(names: Sequence[str], letters: int) -> list[str]:
     if max(map(len, names), default=0) <= letters or len(set(names)) < 2:
         return [shortened(name, letters) for name in names]
     heads = [k + 1 for k, letter in enumerate(_shared(names)) if letter in BETWEEN_WORDS]
-    kept = [_without(names, head) for head in (*heads[-2:], 0)]  # the last word that all share is kept where it fits
-    best = next((found for found in kept if max(map(len, found)) <= letters), kept[-2 if heads else -1])
+    tails = [_without(names, head) for head in (*heads[-2:], 0)]  # the last word that all share is kept where it fits
+    best = next((c for c in tails if max(map(len, c)) <= letters), tails[-2 if heads else -1])
     return [shortened(name, letters) for name in best]
 
 

@@ -52,16 +52,16 @@ def _by_layer(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
     kinds = list(dict.fromkeys(row.negatives for row in rows))
     blocks = {kind: _columns([row for row in rows if row.negatives == kind and row.pair == ALL]) for kind in kinds}
     layers = list(dict.fromkeys(row.layer for row in rows if row.pair == ALL and row.layer != ALL))
-    there = {label for found in blocks.values() for cells in found.values() for label in cells}
-    labels = [*layers, ALL, *(label for label in OVERALL if label in there)]
+    used_labels = {label for columns in blocks.values() for cells in columns.values() for label in cells}
+    labels = [*layers, ALL, *(label for label in OVERALL if label in used_labels)]
     room = width - max(map(len, labels)) - 4
-    together = {f"{kind}\n{name}": cells for kind, found in blocks.items() for name, cells in found.items()}
+    together = {f"{kind}\n{name}": cells for kind, columns in blocks.items() for name, cells in columns.items()}
     if len(kinds) > 1 and len(_fitting(together, room)) == 1:
         return [_title(rows), _layer_table(together, list(together), labels)]
     parts: list[Table | str] = []
-    for kind, found in blocks.items():
+    for kind, block in blocks.items():
         parts.append(_title(rows, kind))
-        parts.extend(_layer_table(found, names, labels) for names in _fitting(found, room))
+        parts.extend(_layer_table(block, names, labels) for names in _fitting(block, room))
     return parts
 
 
@@ -69,13 +69,13 @@ def _columns(rows: Sequence[BenchRow]) -> Columns:
     by_measure: dict[str, dict[str, BenchRow]] = {}
     for row in rows:
         by_measure.setdefault(row.measure, {})[row.layer] = row
-    return {name: _column(found) for name, found in by_measure.items()}
+    return {name: _column(by_layer) for name, by_layer in by_measure.items()}
 
 
-def _column(found: dict[str, BenchRow]) -> dict[str, str]:
+def _column(by_layer: dict[str, BenchRow]) -> dict[str, str]:
     """The cells of a measure by the labels of their lines."""
-    cells = {layer: _percent(row) for layer, row in found.items()}
-    overall = found.get(ALL)
+    cells = {layer: _percent(row) for layer, row in by_layer.items()}
+    overall = by_layer.get(ALL)
     if overall is not None and overall.trials:
         cells |= {INTERVAL: _interval(overall), TRIALS: str(overall.trials)}
         told = {MRR: (overall.mrr, ".3f"), MARGIN: (overall.margin, ".1f"), RECALL: (overall.recall, ".3f")}
@@ -136,8 +136,8 @@ def _by_model_pair(rows: Sequence[BenchRow]) -> list[Table | str]:
 
 def _each(rows: Sequence[BenchRow]) -> str:
     """How many trials a measure had, an encoder among several."""
-    found = sorted({row.trials // max(1, row.encoders) for row in rows if row.trials})
-    count = f"{found[0]} to {found[-1]}" if len(found) > 1 else f"{found[0]}" if found else "no"
+    counts = sorted({row.trials // max(1, row.encoders) for row in rows if row.trials})
+    count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "no"
     encoders = max(row.encoders for row in rows)
     return f"{count} trials" + (f" (for each of {encoders} encoders)" if encoders > 1 else "")
 
@@ -201,7 +201,7 @@ def compare_tables(rows: Sequence[CompareRow]) -> list[Table | str]:
     for row in rows:
         key = row.measure_a, row.measure_b, row.negatives, row.pair, row.test_data, row.models
         groups.setdefault(key, []).append(row)
-    return [part for found in groups.values() for part in _comparison(found)]
+    return [part for group in groups.values() for part in _comparison(group)]
 
 
 def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:

@@ -38,12 +38,12 @@ class ScoreGrid:
 
     def styles(self) -> dict[Pair, Style]:
         """Shades of the pairs that have a score, from the least similar to the most."""
-        found = {pair: value for pair in self.scores if (value := self.similar(pair)) is not None}
-        if not found or min(found.values()) == max(found.values()):
+        similarities = {pair: value for pair in self.scores if (value := self.similar(pair)) is not None}
+        if not similarities or min(similarities.values()) == max(similarities.values()):
             return {}
-        least, most = min(found.values()), max(found.values())
+        least, most = min(similarities.values()), max(similarities.values())
         # halves, whose difference is in range whatever the values
-        shares = {pair: (value / 2 - least / 2) / (most / 2 - least / 2) for pair, value in found.items()}
+        shares = {pair: (value / 2 - least / 2) / (most / 2 - least / 2) for pair, value in similarities.items()}
         return {pair: _style(round((len(SHADES) - 1) * share)) for pair, share in shares.items()}
 
 
@@ -78,7 +78,7 @@ def narrow_table(grid: ScoreGrid, width: int) -> Table | None:
 def _filled(table: Table, grid: ScoreGrid, shown: Mapping[Pair, str]) -> Table:
     styles = grid.styles()
     for name in grid.down:
-        pairs = [(name, other) for other in grid.across]
+        pairs = [(name, layer) for layer in grid.across]
         cells = [Text(shown.get(pair, ""), style=styles.get(pair, ""), justify="right") for pair in pairs]
         table.add_row(name, *cells)
     return table
@@ -91,9 +91,9 @@ def best_matches(grid: ScoreGrid) -> Table:
     for column in (2, 4):
         table.columns[column].justify = "right"
     for name in grid.down:
-        found = {other: value for other in grid.across if (value := grid.similar((name, other))) is not None}
-        best = nlargest(2, found, key=lambda other: found[other])
-        cells = [cell for other in best for cell in (other, grid.shown[name, other])]
+        similarities = {layer: value for layer in grid.across if (value := grid.similar((name, layer))) is not None}
+        best = nlargest(2, similarities, key=lambda layer: similarities[layer])
+        cells = [cell for layer in best for cell in (layer, grid.shown[name, layer])]
         table.add_row(name, *cells, *[""] * (4 - len(cells)))
     return table
 

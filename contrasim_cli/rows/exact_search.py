@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contrasim_cli.errors import InputError
 from contrasim_cli.measures.neighbours import all_beyond
 from contrasim_cli.names import quoted
-from contrasim_cli.rows.ahead import read_ahead
+from contrasim_cli.rows.rows import read_ahead
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows, row_blocks, spans
 

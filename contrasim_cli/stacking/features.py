@@ -35,8 +35,8 @@ def advantages(values: Tensor, levels: Tensor, identity: Tensor) -> Tensor:
     `values` and `levels` [..., K, L, M], `identity` [K].
     """
     room = identity[:, None, None] - levels
-    found: Tensor = (values - levels) / torch.where(room.abs() > LEAST, room, torch.nan)
-    return found.clamp(-1.0, 1.0)
+    advantage: Tensor = (values - levels) / torch.where(room.abs() > LEAST, room, torch.nan)
+    return advantage.clamp(-1.0, 1.0)
 
 
 def describe(advantages: Tensor) -> Described:

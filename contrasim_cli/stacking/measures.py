@@ -26,8 +26,8 @@ SCALED = (*SCALE_FREE, "procrustes_size_shape")  # with the lengths of rows, whi
 
 def blind(names: Sequence[str]) -> tuple[str, ...]:
     """Those that half of an encoder's members do not see, as they mind the lengths of rows; none where all do."""
-    found = tuple(name for name in names if name not in SCALE_FREE and "scale" not in MEASURES[name].invariances)
-    return found if len(found) < len(names) else ()
+    of_scale = tuple(name for name in names if name not in SCALE_FREE and "scale" not in MEASURES[name].invariances)
+    return of_scale if len(of_scale) < len(names) else ()
 
 
 def identity(names: Sequence[str]) -> list[float]:
@@ -50,14 +50,14 @@ def entry(names: Sequence[str]) -> Entry:
     )
 
 
-def check_measures(asked: Sequence[str]) -> tuple[str, ...]:
+def check_measures(selection: Sequence[str]) -> tuple[str, ...]:
     """The measures asked for, each once; `scale_free` and `scaled` stand for several.
 
     Raises:
         UsageError: one is unknown, tells X from Y, has no value for a layer and itself, needs an extra, or costs n².
     """
     sets = {"scale_free": SCALE_FREE, "scaled": SCALED}
-    names = tuple(check_names([name for one in asked for name in sets.get(one, (one,))], "--measures"))
+    names = tuple(check_names([name for word in selection for name in sets.get(word, (word,))], "--measures"))
     for name in names:
         if problem := _unfit(MEASURES[name]):
             raise UsageError(f"--measures {name}: {problem}; those that can be taken: {', '.join(eligible())}")

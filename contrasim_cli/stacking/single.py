@@ -30,8 +30,8 @@ def single(network: GridNetwork, names: Sequence[str], options: Options = Option
     def prepare(x: Tensor) -> Sides:
         x = x / x.shape[-1] ** 0.5  # as grids do: lengths of rows that do not depend on how wide models are
         order = torch.randperm(x.shape[-2], generator=torch.Generator().manual_seed(options.seed)).to(x.device)
-        made = {id(m.prepare): (m.prepare(x), m.prepare(x[..., order, :])) for m in measures}
-        sides = [made[id(m.prepare)] for m in measures]
+        prepared = {id(m.prepare): (m.prepare(x), m.prepare(x[..., order, :])) for m in measures}
+        sides = [prepared[id(m.prepare)] for m in measures]
         return Sides(tuple(ahead for ahead, _ in sides), tuple(shuffled for _, shuffled in sides))
 
     def compare(a: Sides, b: Sides) -> Tensor:
@@ -46,5 +46,5 @@ def single(network: GridNetwork, names: Sequence[str], options: Options = Option
 
 def _compared(measures: Sequence[Measure], a: Sequence[object], b: Sequence[object]) -> Tensor:
     """[measures] of one pair."""
-    values = [m.compare(one, other).cpu().double() for m, one, other in zip(measures, a, b, strict=True)]
+    values = [m.compare(x, y).cpu().double() for m, x, y in zip(measures, a, b, strict=True)]
     return torch.stack(values)

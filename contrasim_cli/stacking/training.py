@@ -63,8 +63,8 @@ class Batches:
         values, level, null, positives = shape.cut(rng, self.size)
         if rng.random() < 0.5:
             values, level, null, positives = values.mT, level.mT, null.mT, positives.mT
-        kept = torch.from_numpy(rng.random((self.size, len(self.identity), 1, 1)) >= LEFT_OUT)
-        gone = ~(kept | ~kept.any(dim=1, keepdim=True))
+        mask = torch.from_numpy(rng.random((self.size, len(self.identity), 1, 1)) >= LEFT_OUT)
+        gone = ~(mask | ~mask.any(dim=1, keepdim=True))
         moved = torch.from_numpy(MOVED * rng.normal(size=(2, *values.shape)))
         u, v = (
             (advantages(x, level, self.identity) + by).masked_fill(gone, torch.nan).float()
@@ -98,15 +98,15 @@ class _Shape:
         """Some layers of some examples: values, levels and values of shuffled rows [size, K, l, m], positives [size, l, m]."""
         first, second = self.positives.shape[1:]
         down, across = (int(rng.integers(min(2, layers), layers + 1)) for layers in (first, second))
-        chosen = np.array([rng.choice(self.groups[g]) for g in rng.integers(len(self.groups), size=size)])
+        examples = np.array([rng.choice(self.groups[g]) for g in rng.integers(len(self.groups), size=size)])
         rows = np.sort(rng.random((size, first)).argsort(axis=1)[:, :down], axis=1)
         # mostly the layers that correspond, so that small cuts have positives
-        matched = np.take_along_axis(self.positives[chosen].numpy(), rows[:, :, None], axis=1).any(axis=1)
+        matched = np.take_along_axis(self.positives[examples].numpy(), rows[:, :, None], axis=1).any(axis=1)
         keys = rng.random((size, second)) + ~matched * (rng.random((size, 1)) < MATCHED)
         columns = np.sort(keys.argsort(axis=1)[:, :across], axis=1)
-        at, i, j = chosen[:, None, None], rows[:, :, None], columns[:, None, :]
-        one, other = rng.permutation(self.shuffled.shape[1])[[0, -1]]
-        grids = (self.values, self.shuffled[:, one], self.shuffled[:, other])
+        at, i, j = examples[:, None, None], rows[:, :, None], columns[:, None, :]
+        level_index, null_index = rng.permutation(self.shuffled.shape[1])[[0, -1]]
+        grids = (self.values, self.shuffled[:, level_index], self.shuffled[:, null_index])
         values, level, null = (grid[at, :, i, j].movedim(-1, 1) for grid in grids)
         return values, level, null, self.positives[at, i, j]
 

@@ -93,7 +93,7 @@ def align(stores: Sequence[Store], how: str = "order") -> list[View]:
     if how == "ids":
         return _intersect(stores)
     first = stores[0]
-    raise_all([problem for other in stores[1:] for problem in _difference(first, other)])
+    raise_all([problem for store in stores[1:] for problem in _difference(first, store)])
     return [View(store) for store in stores]
 
 
@@ -104,20 +104,18 @@ def _ids(store: Store) -> Ids:
 
 
 def _duplicates(store: Store) -> list[ContraSimError]:
-    found = None if store.ids is None else first_duplicate(store.ids.hashes)
-    if found is None:
+    rows = None if store.ids is None else first_duplicate(store.ids.hashes)
+    if rows is None:
         return []
-    name = quoted(_ids(store).read(found[0], found[0] + 1)[0])
+    name = quoted(_ids(store).read(rows[0], rows[0] + 1)[0])
     return [
-        InputError(
-            f"{quoted(store.path)}: id {name} occurs twice, in rows {found[0]} and {found[1]}; ids must be unique"
-        )
+        InputError(f"{quoted(store.path)}: id {name} occurs twice, in rows {rows[0]} and {rows[1]}; ids must be unique")
     ]
 
 
 def _sources_differ(stores: Sequence[Store]) -> bool:
     ids = [_ids(store) for store in stores]
-    return all(one.automatic for one in ids) and len({one.source for one in ids}) > 1
+    return all(names.automatic for names in ids) and len({names.source for names in ids}) > 1
 
 
 def _match_positions(stores: Sequence[Store], how: str, named: Sequence[Store]) -> None:
@@ -128,11 +126,11 @@ def _match_positions(stores: Sequence[Store], how: str, named: Sequence[Store]) 
     raise_all(
         [
             MismatchError(
-                f"{quoted(other.path)}: has {other.n_rows} rows where {quoted(first.path)} has {first.n_rows}; "
+                f"{quoted(store.path)}: has {store.n_rows} rows where {quoted(first.path)} has {first.n_rows}; "
                 "rows without common ids can only be matched by position"
             )
-            for other in stores[1:]
-            if other.n_rows != first.n_rows
+            for store in stores[1:]
+            if store.n_rows != first.n_rows
         ]
     )
     if len(stores) > 1:
@@ -148,8 +146,8 @@ def _why(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
     return "the ids are line numbers of different sources, so that nothing shows whether they line up"
 
 
-def _difference(first: Store, other: Store) -> list[ContraSimError]:
-    a, b = _ids(first), _ids(other)
+def _difference(first: Store, second: Store) -> list[ContraSimError]:
+    a, b = _ids(first), _ids(second)
     if a.count == b.count and bool((a.hashes == b.hashes).all()):
         return []
     common = len(np.intersect1d(a.hashes, b.hashes))
@@ -167,7 +165,7 @@ def _difference(first: Store, other: Store) -> list[ContraSimError]:
         advice = "they differ in spaces, Unicode form or unseen characters alone: write them alike in both files"
     return [
         MismatchError(
-            f"{quoted(other.path)}: ids differ from those of {quoted(first.path)} ({b.count} and {a.count} rows, {common} ids "
+            f"{quoted(second.path)}: ids differ from those of {quoted(first.path)} ({b.count} and {a.count} rows, {common} ids "
             f"in common); the first difference is in row {row}: {shown[1]} instead of {shown[0]}; {advice}"
         )
     ]
@@ -216,8 +214,8 @@ def _without(views: Sequence[View], bad: npt.NDArray[np.bool_], option: str, wha
             f"{option} leaves no row: every row {what[0]} in {quoted(views[0].store.path)} or another store"
         )
     log.warning("%s: %d of %d rows %s and are left out of every store", option, bad.sum(), len(bad), what[1])
-    kept = np.flatnonzero(~bad)
-    return [View(view.store, kept if view.rows is None else view.rows[kept]) for view in views]
+    remaining = np.flatnonzero(~bad)
+    return [View(view.store, remaining if view.rows is None else view.rows[remaining]) for view in views]
 
 
 def drop_zero_rows(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[View]:

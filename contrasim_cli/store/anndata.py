@@ -18,7 +18,7 @@ ROWS = ("csr_matrix", "csr")
 COLUMNS = ("csc_matrix", "csc")
 
 
-def is_followed(file: h5py.File, found: Mapping[str, h5py.Dataset]) -> bool:
+def is_followed(file: h5py.File, datasets: Mapping[str, h5py.Dataset]) -> bool:
     """Whether the file is AnnData: it says so, or has the parts of one, as older ones have."""
     return _text(file.attrs.get("encoding-type")) == "anndata" or all(part in file for part in ("X", "obs", "var"))
 

@@ -28,8 +28,8 @@ class Turned:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
-        return found
+        dtype: np.dtype[Any] = self.whole.dtype
+        return dtype
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -41,8 +41,8 @@ class Turned:
         """Some of the values."""
         keys = key if isinstance(key, tuple) else (key,)
         keys += (slice(None),) * (len(self.shape) - len(keys))
-        found: npt.NDArray[Any] = np.asarray(self.whole[keys[::-1]]).T
-        return found
+        values: npt.NDArray[Any] = np.asarray(self.whole[keys[::-1]]).T
+        return values
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class Vector:
     @cached_property
     def dtype(self) -> np.dtype[Any]:
         """The type of the values."""
-        found: np.dtype[Any] = self.whole.dtype
+        dtype: np.dtype[Any] = self.whole.dtype
         starts = range(0, self.shape[0], BLOCK)
-        is_whole = found.kind == "f" and all(_are_whole(self._read(start, start + BLOCK)) for start in starts)
-        return np.dtype(np.int64) if is_whole else found
+        is_whole = dtype.kind == "f" and all(_are_whole(self._read(start, start + BLOCK)) for start in starts)
+        return np.dtype(np.int64) if is_whole else dtype
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Some of the values."""

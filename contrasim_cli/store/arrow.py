@@ -48,10 +48,10 @@ def numpy_type(kind: pa.DataType, missing: bool) -> np.dtype[Any]:
         leaf = plain(leaf.value_type)
     if types.is_decimal(leaf) or (missing and not types.is_floating(leaf)):
         return np.dtype(np.float64)
-    found: np.dtype[Any] = (
+    dtype: np.dtype[Any] = (
         pa.array([], leaf).to_numpy(zero_copy_only=False).dtype
     )  # older ones ask pandas for it otherwise
-    return found
+    return dtype
 
 
 def stored(values: pa.Array) -> pa.Array:
@@ -67,12 +67,12 @@ def strings(values: pa.Array) -> list[str | None]:
         values = values.storage
     if not types.is_dictionary(values.type):
         return list(values.to_pylist())
-    found: list[str | None] = [None] * len(values)
+    strings: list[str | None] = [None] * len(values)
     used, numbers = np.unique(values.indices.drop_null().to_numpy(zero_copy_only=False), return_inverse=True)
     texts = values.dictionary.take(pa.array(used, values.type.index_type)).to_pylist()
     for place, number in zip(np.flatnonzero(values.indices.is_valid()), numbers.tolist(), strict=True):
-        found[place] = texts[number]
-    return found
+        strings[place] = texts[number]
+    return strings
 
 
 def has_nulls(values: pa.Array) -> bool:
@@ -117,12 +117,12 @@ def dense(values: pa.Array, tail: Sequence[int]) -> Values:
 
 def _check_lengths(lists: pa.Array, missing: Values, expected: int) -> None:
     if types.is_fixed_size_list(lists.type):
-        found = np.full(len(lists), lists.type.list_size)
+        lengths = np.full(len(lists), lists.type.list_size)
     else:
-        found = np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False))
-    wrong = np.flatnonzero(found != expected)
+        lengths = np.asarray(lists.value_lengths().to_numpy(zero_copy_only=False))
+    wrong = np.flatnonzero(lengths != expected)
     if wrong.size:
-        raise RaggedError(int(np.flatnonzero(~missing)[wrong[0]]), int(found[wrong[0]]), expected)
+        raise RaggedError(int(np.flatnonzero(~missing)[wrong[0]]), int(lengths[wrong[0]]), expected)
 
 
 def claims(message: Any) -> tuple[bool, int, int]:

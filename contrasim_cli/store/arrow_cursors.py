@@ -177,9 +177,9 @@ class Texts:
         texts: list[str] = []
         for first, batch in self._reader.batches(start, stop):
             with clear(self.table.path):  # a place in a dictionary may be beyond its end
-                found = strings(batch.column(0))
-            texts += [text for text in found if text is not None]
-            if len(texts) < first - start + len(found):
-                row = first + found.index(None)
+                block = strings(batch.column(0))
+            texts += [text for text in block if text is not None]
+            if len(texts) < first - start + len(block):
+                row = first + block.index(None)
                 raise InputError(f"{quoted(self.table.path)}: {quoted(self.column)} is missing in row {row}")
         return texts

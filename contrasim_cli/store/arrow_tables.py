@@ -73,9 +73,9 @@ def _content(table: Table) -> Content:
     if not lists:
         refuse_texts(path, texts, sum(map(len, layers.values())))
     taken = {column for columns in layers.values() for column in columns}
-    found = layers | {name: [name] for name in numbers if name not in taken}
+    groups = layers | {name: [name] for name in numbers if name not in taken}
     arrays: dict[str, Array] = {}
-    for name, columns in sorted(found.items(), key=lambda item: source.schema.get_field_index(item[1][0])):
+    for name, columns in sorted(groups.items(), key=lambda item: source.schema.get_field_index(item[1][0])):
         key = name if name in layers or name not in layers else f"{name} (column)"
         arrays[key] = _array(table, columns, kinds, as_matrix=name in layers and name not in lists)
     known = {*numbers, *lists, *texts}
@@ -106,5 +106,5 @@ def _has_nulls(table: Table, column: str) -> bool:
 def _tail(table: Table, column: str, dimensions: int) -> tuple[int, ...]:
     """The lengths of the lists of a column, by the first row that has one."""
     batches = table.source.batches([column], 0, LOOKED_AT)
-    found = (lengths for _, batch in batches if (lengths := lengths_of(batch.column(0))) is not None)
-    return next(found, (0,) * dimensions)
+    tails = (lengths for _, batch in batches if (lengths := lengths_of(batch.column(0))) is not None)
+    return next(tails, (0,) * dimensions)

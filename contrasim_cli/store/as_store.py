@@ -42,15 +42,15 @@ def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     content = _prepared(path, content, how)
     layout = _plain(path, content, how) if how.axes is None and how.keys is None else lay_out(path, content, how)
     layers = {name: Layer(name, array, _chunk_rows(array)) for name, array in layout.layers.items()}
-    chosen = matching(list(layers), how.layers or ()) or list(layers)
-    raise_all(_problems(path, layout, [layers[name] for name in chosen], how))
-    key, ids = row_names(path, content, layout, chosen[0], how.ids_key)
+    names = matching(list(layers), how.layers or ()) or list(layers)
+    raise_all(_problems(path, layout, [layers[name] for name in names], how))
+    key, ids = row_names(path, content, layout, names[0], how.ids_key)
     _note_passed(path, content, layout, key)
     facts = {} if key is None else {"ids_key": key}
     if len(layers) > 1:
         facts["order_of_layers"] = WRITTEN if content.ordered else SORTED
         log.info("%s: its %d layers are %s", quoted(path), len(layers), facts["order_of_layers"])
-    rows = layers[chosen[0]].n_rows
+    rows = layers[names[0]].n_rows
     return Store(path, content.kind, layers, ids, files=content.files, facts=facts, rows=rows, close=content.close)
 
 
@@ -121,18 +121,18 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
 def _without_matrix(path: Path, content: Content) -> str:
     """The message for a file without matrices: vectors may be rows."""
     vectors = {name: array for name, array in content.arrays.items() if array.dtype.kind == "f"}
-    found = [listing(content.arrays)] if content.arrays else []
-    found += [f"{quoted(name)} ({why})" for name, why in list(content.passed.items())[:SHOWN]]
-    found += [f"{quoted(name)} ({ids.count} texts)" for name, ids in list(content.texts.items())[:SHOWN]]
+    contents = [listing(content.arrays)] if content.arrays else []
+    contents += [f"{quoted(name)} ({why})" for name, why in list(content.passed.items())[:SHOWN]]
+    contents += [f"{quoted(name)} ({ids.count} texts)" for name, ids in list(content.texts.items())[:SHOWN]]
     advice = f"; where its keys are rows, {remedy(vectors)}" if len(vectors) > 1 else ""
     groups = _readings_of_groups(path, content) if advice else []
     advice += f"; where its groups are rows or layers, {' or '.join(groups)}" if groups else ""
-    return f"{quoted(path)}: holds no matrix [rows, width] of numbers: {', '.join(found) or 'nothing'}{advice}"
+    return f"{quoted(path)}: holds no matrix [rows, width] of numbers: {', '.join(contents) or 'nothing'}{advice}"
 
 
 def _readings_of_groups(path: Path, content: Content) -> list[str]:
     """What may be said of vectors within groups, with what would come of it."""
-    found = []
+    readings = []
     for how in (Hints(keys=ROWS, axes="layers,width"), Hints(axes="rows,width")):
         try:
             layout = lay_out(path, content, how)
@@ -142,29 +142,29 @@ def _readings_of_groups(path: Path, content: Content) -> list[str]:
         if len({rows for rows, _ in shapes}) == 1 < shapes[0][0] and not layout.differences(path, list(layout.layers)):
             widths = sorted({width for _, width in shapes})
             outcome = Possible(how.keys, how.words, len(shapes), shapes[0][0], (widths[0], widths[-1]))
-            found.append(f"{'--keys rows ' if how.keys else ''}--axes {outcome}")
-    return found
+            readings.append(f"{'--keys rows ' if how.keys else ''}--axes {outcome}")
+    return readings
 
 
-def _problems(path: Path, layout: Layout, chosen: Sequence[Layer], how: Hints) -> list[ContraSimError]:
+def _problems(path: Path, layout: Layout, layers: Sequence[Layer], how: Hints) -> list[ContraSimError]:
     """What is wrong with the chosen layers."""
-    first = chosen[0]
+    first = layers[0]
     problems: list[ContraSimError] = [
-        InputError(f"{quoted(path)}: layer {quoted(layer.name)} has no columns") for layer in chosen if not layer.width
+        InputError(f"{quoted(path)}: layer {quoted(layer.name)} has no columns") for layer in layers if not layer.width
     ]
-    other = next((layer for layer in chosen if layer.n_rows != first.n_rows), None)
-    if other is not None:
-        arrays = {layer.name: layer.array for layer in chosen}
+    unequal = next((layer for layer in layers if layer.n_rows != first.n_rows), None)
+    if unequal is not None:
+        arrays = {layer.name: layer.array for layer in layers}
         advice = f", or {remedy(arrays)}" if how.axes is None and how.keys is None else ""
         problems.append(
             InputError(
-                f"{quoted(path)}: layer {quoted(other.name)} has {other.n_rows} rows where {quoted(first.name)} has "
+                f"{quoted(path)}: layer {quoted(unequal.name)} has {unequal.n_rows} rows where {quoted(first.name)} has "
                 f"{first.n_rows}; every layer of a store has the same rows: {listing(arrays)}; choose with --layers{advice}"
             )
         )
-    problems += layout.differences(path, [layer.name for layer in chosen])
-    found = (refusal(path, layer.name, layer.array, how.read_as) for layer in chosen)
-    return problems + [problem for problem in found if problem is not None]
+    problems += layout.differences(path, [layer.name for layer in layers])
+    refusals = (refusal(path, layer.name, layer.array, how.read_as) for layer in layers)
+    return problems + [problem for problem in refusals if problem is not None]
 
 
 def _note_passed(path: Path, content: Content, layout: Layout, key: str | None) -> None:

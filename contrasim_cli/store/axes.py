@@ -109,7 +109,7 @@ class Arranged:
 
 def sizes(shape: Sequence[int], words: Sequence[str], word: str) -> tuple[int, ...]:
     """The lengths of the axes that are this."""
-    return tuple(int(size) for size, found in zip(shape, words, strict=True) if found == word)
+    return tuple(int(size) for size, axis in zip(shape, words, strict=True) if axis == word)
 
 
 def boxes(lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[slice, ...]]:

@@ -74,8 +74,8 @@ def _zstd_size(data: bytes) -> int:
         raise UnpackError(
             "a frame of zstd does not say its size; write the array with zarr-python, or packed with blosc"
         )
-    found = int.from_bytes(data[place : place + size], "little")
-    return found + 256 if size == 2 else found
+    content_size = int.from_bytes(data[place : place + size], "little")
+    return content_size + 256 if size == 2 else content_size
 
 
 def _check(size: int, limit: int) -> None:

@@ -20,13 +20,13 @@ def layers_of(names: Iterable[str], table: str) -> dict[str, list[str]]:
     Columns whose names differ only in their last number are one layer (`f0`, `f1`, …), or several (`conv_0`, … and `fc_0`, …), if
     they are most of all. Otherwise all are neurons of one layer, which is named for the table, as a single one always is.
     """
-    kept = [name for name in names if not INDEX.fullmatch(name) and not ROW_NAMES.fullmatch(name)]
+    candidates = [name for name in names if not INDEX.fullmatch(name) and not ROW_NAMES.fullmatch(name)]
     families: dict[str, list[str]] = {}
-    for name in kept:
+    for name in candidates:
         families.setdefault(family(name), []).append(name)
     numbered = {name: columns for name, columns in families.items() if len(set(columns)) > 1}
-    if 2 * sum(map(len, numbered.values())) <= len(kept):
-        return {table: kept} if kept else {}
+    if 2 * sum(map(len, numbered.values())) <= len(candidates):
+        return {table: candidates} if candidates else {}
     if len(numbered) == 1:
         return {table: next(iter(numbered.values()))}
     shown = {name: name.rstrip("#_.-[( ") or table for name in numbered}

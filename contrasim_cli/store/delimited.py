@@ -183,8 +183,8 @@ def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.
 
 def _parsed(cells: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
     lines = ["\t".join(row) for row in cells]
-    found: npt.NDArray[np.float64] = np.loadtxt(lines, np.float64, comments=None, delimiter="\t", ndmin=2)
-    return found
+    values: npt.NDArray[np.float64] = np.loadtxt(lines, np.float64, comments=None, delimiter="\t", ndmin=2)
+    return values
 
 
 def _vector(cells: Sequence[str]) -> npt.NDArray[np.int64] | npt.NDArray[np.float64] | None:

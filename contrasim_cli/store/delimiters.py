@@ -84,8 +84,8 @@ def layout_of(path: Path, table: str, comment: str | None, lines: Sequence[str])
     if names is None:
         layers = {table: neurons} if neurons else {}
     else:
-        chosen = layers_of([names[k] for k in neurons], table)
-        layers = {layer: [k for k in neurons if names[k] in set(members)] for layer, members in chosen.items()}
+        names_by_layer = layers_of([names[k] for k in neurons], table)
+        layers = {layer: [k for k in neurons if names[k] in set(members)] for layer, members in names_by_layer.items()}
     taken = {k for members in layers.values() for k in members}
     beside = {
         k: (names[k] if names else "") or (f"column {k + 1}" if k else "index") for k in range(width) if k not in taken
@@ -99,7 +99,7 @@ def layout_of(path: Path, table: str, comment: str | None, lines: Sequence[str])
 def _delimiter(path: Path, lines: Sequence[str]) -> str | None:
     """What leaves numbers in rows of the same length: spaces if nothing else does, and most numbers of several."""
     best: tuple[bool, bool, int] = (False, False, 0)
-    chosen: str | None = None
+    best_delimiter: str | None = None
     for delimiter in DELIMITERS:
         try:
             rows = [cells for _, cells in records(lines, delimiter)]
@@ -116,20 +116,20 @@ def _delimiter(path: Path, lines: Sequence[str]) -> str | None:
             )
         splits = (width > 1 and len(set(map(len, body))) == 1, width > 1 and delimiter is not None, numbers)
         if numbers and splits > best:
-            best, chosen = splits, delimiter
+            best, best_delimiter = splits, delimiter
     if not best[2]:
         _refuse_lists(path, [cell for _, cells in records(lines, ",") for cell in cells])
         raise InputError(
             f"{quoted(path)}: holds text and no numbers; run a model on it: contrasim extract --model MODEL --text FILE"
         )
-    return chosen
+    return best_delimiter
 
 
 def _refuse_lists(path: Path, cells: Iterable[str]) -> None:
-    found = next((cell for cell in cells if cell.startswith("[") and cell.endswith("]")), None)
-    if found is not None:
+    text = next((cell for cell in cells if cell.startswith("[") and cell.endswith("]")), None)
+    if text is not None:
         raise InputError(
-            f"{quoted(path)}: holds lists that are written as text, such as {quoted(found[:40])}; write a column per number"
+            f"{quoted(path)}: holds lists that are written as text, such as {quoted(text[:40])}; write a column per number"
         )
 
 
@@ -154,15 +154,15 @@ def _numeric(columns: Sequence[Sequence[str]], names: list[str] | None) -> list[
     Without a header the first may name the rows, and then one text is enough; with one, columns that differ from a numeric one in
     their number are numeric too.
     """
-    found = [
+    flags = [
         2 * sum(NUMBER.fullmatch(cell) is not None or is_missing(cell) for cell in cells) >= len(cells)
         for cells in columns
     ]
     if names is None:
-        found[0] = all(NUMBER.fullmatch(cell) or is_missing(cell) for cell in columns[0])
-        return found
-    families = {family(name) for name, numeric in zip(names, found, strict=True) if numeric and family(name) != name}
-    return [numeric or family(name) in families for name, numeric in zip(names, found, strict=True)]
+        flags[0] = all(NUMBER.fullmatch(cell) or is_missing(cell) for cell in columns[0])
+        return flags
+    families = {family(name) for name, numeric in zip(names, flags, strict=True) if numeric and family(name) != name}
+    return [numeric or family(name) in families for name, numeric in zip(names, flags, strict=True)]
 
 
 def _are_numbers(cells: Sequence[str]) -> bool:

@@ -83,10 +83,8 @@ class Folder(Tree):
         with readable(self.path / name), (self._root / name).open("rb") as stream:
             stream.seek(start)
             content = stream.read(length)
-            found = state_of(
-                os.fstat(stream.fileno())
-            )  # its name may lead to another file by now, and to the same again
-        check_state(self.path / name, self._states[name], found)
+            now = state_of(os.fstat(stream.fileno()))  # its name may lead to another file by now, and to the same again
+        check_state(self.path / name, self._states[name], now)
         return content
 
     def close(self) -> None:

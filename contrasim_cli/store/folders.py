@@ -27,9 +27,9 @@ def state(path: Path) -> State:
         return state_of(path.stat())
 
 
-def state_of(found: os.stat_result) -> State:
+def state_of(status: os.stat_result) -> State:
     """The same, of what the system says of a file."""
-    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 def members(folder: Path) -> list[Path]:
@@ -93,8 +93,8 @@ class Watched:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The array's."""
-        found: np.dtype[Any] = self.array.dtype
-        return found
+        dtype: np.dtype[Any] = self.array.dtype
+        return dtype
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
@@ -143,8 +143,8 @@ def read_folder(folder: Path, files: Iterable[Path], read: Read) -> Content:
     arrays: dict[str, Array] = {}
     texts: dict[str, Ids] = {}
     passed: dict[str, str] = {}
-    kept = list(files)
-    for path in kept:
+    paths = list(files)
+    for path in paths:
         before = state(path)
         name, content = _name(path), read(path)
         check_state(path, before)
@@ -160,7 +160,7 @@ def read_folder(folder: Path, files: Iterable[Path], read: Read) -> Content:
             texts[name] = ids
         for why in content.passed.values():
             passed[name] = why
-    return Content("folder of arrays", arrays, texts=texts, passed=passed | _others(folder, kept), files=tuple(kept))
+    return Content("folder of arrays", arrays, texts=texts, passed=passed | _others(folder, paths), files=tuple(paths))
 
 
 def _name(path: Path) -> str:
@@ -171,5 +171,5 @@ def _name(path: Path) -> str:
     return quoted(name or path.name)
 
 
-def _others(folder: Path, kept: list[Path]) -> dict[str, str]:
-    return {path.name: "a file of another kind" for path in members(folder) if path not in kept}
+def _others(folder: Path, paths: list[Path]) -> dict[str, str]:
+    return {path.name: "a file of another kind" for path in members(folder) if path not in paths}

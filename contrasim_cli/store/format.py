@@ -51,8 +51,8 @@ def metadata_digest(
 
 def is_own(file: h5py.File) -> bool:
     """Whether the file says that it is a contrasim store, or said so before its attribute `format` was damaged."""
-    found = file.attrs.get("format")
-    named = isinstance(found, (str, bytes)) and found in (FORMAT, FORMAT.encode())
+    label = file.attrs.get("format")
+    named = isinstance(label, (str, bytes)) and label in (FORMAT, FORMAT.encode())
     return named or {"format_version", "complete"} <= set(file.attrs)
 
 
@@ -73,13 +73,13 @@ def read_store(path: Path, file: h5py.File) -> Store:
         )
     if not bool(file.attrs.get("complete", False)):
         raise InputError(f"{where}: the store is not complete: its writer was stopped; extract it again")
-    found = dict(datasets(path, file))
-    members = {name.removeprefix("layers/"): found[name] for name in found if name.startswith("layers/")}
+    arrays = dict(datasets(path, file))
+    members = {name.removeprefix("layers/"): arrays[name] for name in arrays if name.startswith("layers/")}
     if not members:
         raise InputError(f"{where}: the store has no layers")
     layers = [_read_layer(path, name, dataset) for name, dataset in sorted(members.items(), key=_index)]
     raise_all(check_rows(path, layers))
-    ids = read_ids(path, found["ids"], layers[0].n_rows) if "ids" in found else None
+    ids = read_ids(path, arrays["ids"], layers[0].n_rows) if "ids" in arrays else None
     digest = text.pop("digest", None)
     if digest is None and "contrasim_version" in text:
         raise InputError(f"{where}: the store has lost its digest; the file is damaged")
@@ -92,7 +92,7 @@ def read_store(path: Path, file: h5py.File) -> Store:
         layers={layer.name: layer for layer in layers},
         ids=ids,
         attrs=text,
-        provenance=_read_provenance(path, found.get("provenance"), said),
+        provenance=_read_provenance(path, arrays.get("provenance"), said),
         digest=digest,
         close=file.close,
     )
@@ -184,10 +184,10 @@ def _verify(store: Store, attrs: Mapping[str, str], order: Sequence[tuple[str, i
     index = dict(order)
     table = [(n, index[n], layer.n_rows, layer.width, _stored_type(layer.array)) for n, layer in store.layers.items()]
     ids = store.ids
-    found = metadata_digest(
+    digest = metadata_digest(
         table, attrs, ids.digest if ids else None, ids.automatic if ids else False, ids.source if ids else None
     )
-    if found != store.digest:
+    if digest != store.digest:
         raise InputError(
             f"{quoted(store.path)}: ids, layer names or attributes do not match the store's digest; the file is damaged or "
             "was changed by hand (delete its attribute digest to read it all the same)"

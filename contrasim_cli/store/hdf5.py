@@ -56,15 +56,15 @@ def datasets(path: Path, file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
     yield from _below(path, file, "", {})
 
 
-def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> Iterator[tuple[str, h5py.Dataset]]:
+def _below(path: Path, group: h5py.Group, prefix: str, addresses: dict[int, str]) -> Iterator[tuple[str, h5py.Dataset]]:
     if prefix.count("/") > MAX_DEPTH:
         raise InputError(f"{quoted(path)}: groups are nested deeper than {MAX_DEPTH}")
     address = int(h5py.h5o.get_info(group.id).addr)
-    if address in seen:
+    if address in addresses:
         raise InputError(
-            f"{quoted(path)}: {quoted(prefix)} is the same group as {quoted(seen[address])}; keep one of them"
+            f"{quoted(path)}: {quoted(prefix)} is the same group as {quoted(addresses[address])}; keep one of them"
         )
-    seen[address] = prefix or "/"
+    addresses[address] = prefix or "/"
     for key in group:
         limits.grow(objects=1)
         name = f"{prefix}{key}"
@@ -74,7 +74,7 @@ def _below(path: Path, group: h5py.Group, prefix: str, seen: dict[int, str]) -> 
             raise InputError(f"{quoted(path)}: {quoted(name)} is {kind} link; only data inside the file is read")
         member = group[key]
         if isinstance(member, h5py.Group):
-            yield from _below(path, member, f"{name}/", seen)
+            yield from _below(path, member, f"{name}/", addresses)
         elif isinstance(member, h5py.Dataset):
             yield name, member
 

@@ -18,24 +18,24 @@ from contrasim_cli.store.sixteen_bits import is_two_bytes
 CONVENTIONS = (matlab, anndata, netcdf)  # each says whether a file follows it, and what its members are then
 
 
-def read_hdf5(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset], budget: int | None = None) -> Content:
+def read_hdf5(path: Path, file: h5py.File, datasets: Mapping[str, h5py.Dataset], budget: int | None = None) -> Content:
     """The content of an HDF5 file that is not one of ours, with all its datasets.
 
     Raises:
         InputError: it holds the weights of a model, or a dataset that cannot be read.
     """
-    refuse_weights(path, found, file.attrs)
+    refuse_weights(path, datasets, file.attrs)
     passed: dict[str, str] = {}
     members = {
         name: _member(path, name, dataset, passed, budget)
-        for name, dataset in found.items()
+        for name, dataset in datasets.items()
         if not netcdf.is_bare_dimension(dataset)
     }
     more: dict[str, Any] = {"kind": "HDF5", "members": members}
-    convention = next((one for one in CONVENTIONS if one.is_followed(file, found)), None)
+    convention = next((c for c in CONVENTIONS if c.is_followed(file, datasets)), None)
     if convention is not None:
         more = convention.described(path, file, members, passed)
-    ordered = more.pop("ordered", False) or keeps_order(file, found)
+    ordered = more.pop("ordered", False) or keeps_order(file, datasets)
     return sorted_out(path, passed=passed, ordered=ordered, close=file.close, **more)
 
 

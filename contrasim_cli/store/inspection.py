@@ -86,10 +86,10 @@ def count_bad(store: Store, name: str, zeros: ZeroRows | None = None) -> LayerCo
     first = None
     constant = np.ones(store.layer(name).width, dtype=bool)
     rng = np.random.default_rng(seeds.INSPECTED_ROWS)
-    chosen = np.sort(rng.choice(store.n_rows, min(store.n_rows, SAMPLED_ROWS), replace=False))
+    rows = np.sort(rng.choice(store.n_rows, min(store.n_rows, SAMPLED_ROWS), replace=False))
     sample = []
     for start, block in iter_blocks(store, name):
-        picked = block[chosen[(chosen >= start) & (chosen < start + len(block))] - start]
+        picked = block[rows[(rows >= start) & (rows < start + len(block))] - start]
         sample.append(picked[np.isfinite(picked).all(axis=1)])
         nan += int(np.isnan(block).sum())
         inf += int(np.isinf(block).sum())

@@ -38,20 +38,20 @@ class Possible:
 
 def remedy(arrays: Mapping[str, Array], n_names: int | None = None) -> str:
     """How to say what the arrays are; `n_names`: for how many rows the file has names."""
-    found = possible([tuple(array.shape) for array in arrays.values()])
+    readings = possible([tuple(array.shape) for array in arrays.values()])
     shape = tuple(next(iter(arrays.values())).shape)
-    named = [one for one in found if n_names in (one.rows, *sizes(shape, one.words, ROWS)[:1])]
-    found = named or found
-    if not found:
+    named = [r for r in readings if n_names in (r.rows, *sizes(shape, r.words, ROWS)[:1])]
+    readings = named or readings
+    if not readings:
         return (
             "convert it with contrasim extract --from FILE --axes WORDS, a word per axis: layers, rows, width or pool"
         )
-    listed = [one for one in found if one.is_usual] if len(found) > MOST else found
-    by_keys = {keys: [one for one in listed if one.keys == keys] for keys in dict.fromkeys(one.keys for one in listed)}
+    listed = [r for r in readings if r.is_usual] if len(readings) > MOST else readings
+    by_keys = {keys: [r for r in listed if r.keys == keys] for keys in dict.fromkeys(r.keys for r in listed)}
     shown = "; ".join(
         f"{f'--keys {keys} ' if keys else ''}--axes {' or '.join(map(str, ways))}" for keys, ways in by_keys.items()
     )
-    more = "; any other order of the words works as well" if len(listed) < len(found) else ""
+    more = "; any other order of the words works as well" if len(listed) < len(readings) else ""
     return f"convert it with contrasim extract --from FILE, and say which they are: {shown}{more}"
 
 
@@ -60,13 +60,13 @@ def possible(shapes: Sequence[tuple[int, ...]]) -> list[Possible]:
     counts = Counter(shapes)
     if len(shapes[0]) > MOST_AXES or len(counts) > MOST_SHAPES:
         return []
-    found = [
-        one
+    readings = [
+        outcome
         for keys in ((LAYERS, ROWS) if len(shapes) > 1 else (LAYERS,))
         for words in _orders(list(counts), keys)
-        if (one := _outcome(counts, keys, words)) is not None
+        if (outcome := _outcome(counts, keys, words)) is not None
     ]
-    return sorted(found, key=lambda one: (one.keys is not None, one.keys == ROWS, not one.is_usual))
+    return sorted(readings, key=lambda reading: (reading.keys is not None, reading.keys == ROWS, not reading.is_usual))
 
 
 def _orders(shapes: Sequence[tuple[int, ...]], keys: str) -> Iterator[tuple[str, ...]]:

@@ -35,11 +35,11 @@ def read_table(file: Snapshot, budget: int | None = None) -> Content:
     return arrow_tables.read_table(file, budget)
 
 
-def read_zarr(found: Path | Snapshot, budget: int | None = None) -> Content:
+def read_zarr(source: Path | Snapshot, budget: int | None = None) -> Content:
     """Zarr in a folder or a zip archive."""
-    with _needs(found.path if isinstance(found, Snapshot) else found, "zarr", "zarr"):
+    with _needs(source.path if isinstance(source, Snapshot) else source, "zarr", "zarr"):
         from contrasim_cli.store import zarr_arrays
-    return zarr_arrays.read_zarr(found, budget)
+    return zarr_arrays.read_zarr(source, budget)
 
 
 def read_matlab(file: Snapshot, budget: int | None = None) -> Content:

@@ -157,16 +157,16 @@ def _layers(path: Path, part: Part, alone: bool) -> dict[str, Array]:
 
 def _layer(path: Path, name: str, cell: Sequence[tuple[Part, Array]]) -> Array:
     """A layer of one array, or of several whose rows follow each other."""
-    found = [matrix for _, matrix in cell]
+    matrices = [matrix for _, matrix in cell]
     if any(not part.rows for part, _ in cell):
         if len(cell) > 1:
             shown = ", ".join(quoted(part.name) for part, _ in cell)
             raise InputError(f"{quoted(path)}: layer {quoted(name)} would be each of {shown}; rename them")
-        return found[0]
-    if len({matrix.shape[1] for matrix in found}) > 1:
+        return matrices[0]
+    if len({matrix.shape[1] for matrix in matrices}) > 1:
         shown = listing({part.name: part.array for part, _ in cell})
         raise InputError(f"{quoted(path)}: rows of one layer have the same width; it holds {shown}")
-    return Joined(found)
+    return Joined(matrices)
 
 
 def _rows(parts: Sequence[Part]) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:

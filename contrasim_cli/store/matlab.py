@@ -25,11 +25,11 @@ NUMBERS = {"double", "single", "logical", *(f"{sign}int{bits}" for sign in ("", 
 LONGEST_TEXT = MOST_MATRICES = 1 << 16
 
 
-def is_followed(file: h5py.File, found: Mapping[str, h5py.Dataset]) -> bool:
+def is_followed(file: h5py.File, datasets: Mapping[str, h5py.Dataset]) -> bool:
     """Whether MATLAB wrote the file: its user block or the attributes of its datasets say so."""
     with open(file.filename, "rb") as stream:
         header = stream.read(len(HEADER))
-    return header == HEADER or any(CLASS in dataset.attrs for dataset in found.values())
+    return header == HEADER or any(CLASS in dataset.attrs for dataset in datasets.values())
 
 
 def described(path: Path, file: h5py.File, members: Mapping[str, Any], passed: dict[str, str]) -> dict[str, Any]:
@@ -59,8 +59,8 @@ def _fields(file: h5py.File, members: Mapping[str, Any]) -> dict[str, Any] | Non
 
 
 def _place(order: Sequence[str], name: str) -> int:
-    found = name if name in order else name.rpartition(".")[0]  # a matrix of a cell
-    return order.index(found) if found in order else len(order)
+    variable = name if name in order else name.rpartition(".")[0]  # a matrix of a cell
+    return order.index(variable) if variable in order else len(order)
 
 
 def _member(path: Path, file: h5py.File, name: str, member: Any, passed: dict[str, str]) -> dict[str, Any]:
@@ -83,8 +83,8 @@ def _member(path: Path, file: h5py.File, name: str, member: Any, passed: dict[st
 
 
 def _class(dataset: h5py.Dataset) -> str:
-    found = dataset.attrs.get(CLASS, b"double" if dataset.dtype.kind in "biuf" else b"object")
-    return quoted(found.decode("utf-8", "replace") if isinstance(found, bytes) else found)
+    name = dataset.attrs.get(CLASS, b"double" if dataset.dtype.kind in "biuf" else b"object")
+    return quoted(name.decode("utf-8", "replace") if isinstance(name, bytes) else name)
 
 
 def _numbers(dataset: h5py.Dataset) -> Any:
@@ -123,7 +123,7 @@ def _cell(path: Path, name: str, dataset: h5py.Dataset, passed: dict[str, str]) 
 
 def _targets(path: Path, name: str, cell: h5py.Dataset, start: int, stop: int) -> list[h5py.Dataset]:
     """The datasets that members of a cell refer to."""
-    found = []
+    targets = []
     for place, reference in enumerate(cell[along(cell, start, stop)].ravel(), start):
         target = cell.file[reference]
         if not isinstance(target, h5py.Dataset) or target.shape is None or target.dtype.kind not in "biuf":
@@ -131,8 +131,8 @@ def _targets(path: Path, name: str, cell: h5py.Dataset, start: int, stop: int) -
                 f"{quoted(path)}: {quoted(name)}{{{place + 1}}} is no plain array; save texts with cellstr(), and matrices by name"
             )
         check_dataset(path, f"{name}{{{place + 1}}}", target)
-        found.append(target)
-    return found
+        targets.append(target)
+    return targets
 
 
 def _texts(path: Path, name: str, cell: h5py.Dataset, start: int, stop: int) -> list[str]:

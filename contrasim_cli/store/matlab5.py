@@ -43,9 +43,9 @@ def read_matlab(file: Snapshot, budget: int | None = None) -> Content:
     held = sum(math.prod(shape) * SIZES.get(kind, 8) for shape, kind in claims.values())
     check_held(path, path.name, held, budget)
     rehearse(file, lambda: _variables(file, claims), "scipy", held, memory_budget(budget))
-    found = [member for name, value in _variables(file, claims).items() for member in _members(name, value, 0)]
-    members = {name: value for name, value, why in found if why is None}
-    passed = {name: why for name, _, why in found if why is not None}
+    entries = [member for name, value in _variables(file, claims).items() for member in _members(name, value, 0)]
+    members = {name: value for name, value, why in entries if why is None}
+    passed = {name: why for name, _, why in entries if why is not None}
     return sorted_out(path, "MATLAB", members, passed, ordered=True)
 
 
@@ -55,12 +55,12 @@ def _claims(file: Snapshot) -> dict[str, Claim]:
 
 def _variables(file: Snapshot, claims: Mapping[str, Claim]) -> dict[str, Any]:
     """The variables; doubles and singles that are kept as integers, to save room, are floats again."""
-    found = {name: value for name, value in _read(file, io.loadmat).items() if not name.startswith("__")}
-    for name, value in found.items():
+    variables = {name: value for name, value in _read(file, io.loadmat).items() if not name.startswith("__")}
+    for name, value in variables.items():
         kind = FLOATS.get(claims[name][1]) if name in claims else None
         if kind and isinstance(value, np.ndarray) and value.dtype.kind in "iu":
-            found[name] = value.astype(kind)
-    return found
+            variables[name] = value.astype(kind)
+    return variables
 
 
 def _read(file: Snapshot, read: Any) -> Any:

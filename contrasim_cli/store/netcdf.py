@@ -40,9 +40,9 @@ def is_bare_dimension(dataset: h5py.Dataset) -> bool:
     return text.startswith(BARE)
 
 
-def is_followed(file: h5py.File, found: Mapping[str, h5py.Dataset]) -> bool:
+def is_followed(file: h5py.File, datasets: Mapping[str, h5py.Dataset]) -> bool:
     """Whether the file is NetCDF: its library says so, or a dataset stands for a dimension."""
-    return "_NCProperties" in file.attrs or any(map(is_bare_dimension, found.values()))
+    return "_NCProperties" in file.attrs or any(map(is_bare_dimension, datasets.values()))
 
 
 def described(path: Path, file: h5py.File, members: Mapping[str, Any], passed: dict[str, str]) -> dict[str, Any]:

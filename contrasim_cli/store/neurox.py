@@ -24,25 +24,25 @@ INDEX = "sentence_to_index"
 AXES = (LAYERS, ROWS, WIDTH)
 
 
-def is_neurox(found: Mapping[str, h5py.Dataset]) -> bool:
+def is_neurox(datasets: Mapping[str, h5py.Dataset]) -> bool:
     """Whether an HDF5 file says that it is of this kind."""
-    return INDEX in found
+    return INDEX in datasets
 
 
-def read_neurox(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset]) -> Store:
+def read_neurox(path: Path, file: h5py.File, datasets: Mapping[str, h5py.Dataset]) -> Store:
     """The store in such a file.
 
     Raises:
         InputError: datasets are missing, have no number, or do not agree on layers and width.
     """
-    corpus = _corpus(path, found[INDEX])
-    sentences = _in_order(path, {name: dataset for name, dataset in found.items() if name != INDEX})
+    corpus = _corpus(path, datasets[INDEX])
+    sentences = _in_order(path, {name: dataset for name, dataset in datasets.items() if name != INDEX})
     first = sentences[0]
-    raise_all([problem for name, one in enumerate(sentences) if (problem := _difference(path, name, one, first))])
+    raise_all([problem for name, s in enumerate(sentences) if (problem := _difference(path, name, s, first))])
     if first.ndim == 2:
         layers = [Joined(sentences)]
     else:
-        layers = [Joined([Arranged(one, AXES, index) for one in sentences]) for index in range(first.shape[0])]
+        layers = [Joined([Arranged(s, AXES, index) for s in sentences]) for index in range(first.shape[0])]
     if not layers or not layers[0].shape[0]:
         raise InputError(f"{quoted(path)}: its {len(sentences)} sentences have no words in any layer")
     numbers = list(map(str, range(len(sentences))))
@@ -51,7 +51,7 @@ def read_neurox(path: Path, file: h5py.File, found: Mapping[str, h5py.Dataset]) 
         "NeuroX or ELMo HDF5",
         {f"layer_{index}": Layer(f"layer_{index}", layer) for index, layer in enumerate(layers)},
         # the words of one corpus line up, whatever model they went through
-        replace(place_names(numbers, [(one.shape[-2],) for one in sentences]), automatic=True, source=corpus),
+        replace(place_names(numbers, [(s.shape[-2],) for s in sentences]), automatic=True, source=corpus),
         attrs={"unit": "word"},
         close=file.close,
     )
@@ -77,23 +77,27 @@ def _in_order(path: Path, sentences: Mapping[str, h5py.Dataset]) -> list[h5py.Da
     strange = [name for name in sentences if name not in wanted]
     if strange or not count:
         missing = sorted(wanted - set(sentences), key=int)
-        found = f"it holds {quoted(strange[0])}" if strange else "it holds none"
+        content = f"it holds {quoted(strange[0])}" if strange else "it holds none"
         lacks = f" and lacks {missing[0]}" if missing else ""
         raise InputError(
-            f"{quoted(path)}: has {INDEX}, and so its datasets are sentences 0 to {max(count - 1, 0)}; {found}{lacks}"
+            f"{quoted(path)}: has {INDEX}, and so its datasets are sentences 0 to {max(count - 1, 0)}; {content}{lacks}"
         )
     return [sentences[str(number)] for number in range(count)]
 
 
-def _difference(path: Path, name: int, one: h5py.Dataset, first: h5py.Dataset) -> InputError | None:
-    if one.dtype.kind not in "fiu" or one.ndim not in (2, 3):
+def _difference(path: Path, name: int, sentence: h5py.Dataset, first: h5py.Dataset) -> InputError | None:
+    if sentence.dtype.kind not in "fiu" or sentence.ndim not in (2, 3):
         return InputError(
-            f"{quoted(path)}: sentence {name} is {one.dtype} {one.shape}; expected numbers [layers, words, width]"
+            f"{quoted(path)}: sentence {name} is {sentence.dtype} {sentence.shape}; expected numbers [layers, words, width]"
         )
-    alike = one.ndim == first.ndim and one.shape[-1] == first.shape[-1] and one.shape[:-2] == first.shape[:-2]
+    alike = (
+        sentence.ndim == first.ndim
+        and sentence.shape[-1] == first.shape[-1]
+        and sentence.shape[:-2] == first.shape[:-2]
+    )
     if not alike:
         return InputError(
-            f"{quoted(path)}: sentence {name} is {one.shape} where sentence 0 is {first.shape}; layers and width must agree"
+            f"{quoted(path)}: sentence {name} is {sentence.shape} where sentence 0 is {first.shape}; layers and width must agree"
         )
-    check_dataset(path, str(name), one)
+    check_dataset(path, str(name), sentence)
     return None

@@ -35,18 +35,18 @@ def read_npz(file: Snapshot, budget: int | None = None) -> Content:
     """A `.npz` archive, in the order of its members; no Python object in it is unpickled."""
     path = file.path
     try:
-        found = members(file, objects=True)
-        _check_room(path, found, budget)
-        kept = arrays(file, {name: member for name, member in found.items() if not member.dtype.hasobject})
-        if set(found) >= SPARSE:
-            return _sparse(path, kept)
+        entries = members(file, objects=True)
+        _check_room(path, entries, budget)
+        values = arrays(file, {name: member for name, member in entries.items() if not member.dtype.hasobject})
+        if set(entries) >= SPARSE:
+            return _sparse(path, values)
     except InputError:
         raise
     except Exception as error:  # zipfile and zlib raise whatever they trip over
         raise unreadable(path, ".npz", error) from error
     reason = "an array of Python objects, which would have to be unpickled; save texts with .astype(str)"
-    objects = {name: reason for name in found if name not in kept}
-    return sorted_out(path, ".npz", {name: kept.get(name) for name in found}, objects, ordered=True)
+    objects = {name: reason for name in entries if name not in values}
+    return sorted_out(path, ".npz", {name: values.get(name) for name in entries}, objects, ordered=True)
 
 
 def _sparse(path: Path, parts: Mapping[str, Any]) -> Content:
@@ -58,9 +58,9 @@ def _sparse(path: Path, parts: Mapping[str, Any]) -> Content:
     return Content("SciPy sparse .npz", {quoted(path.stem): matrix})
 
 
-def _check_room(path: Path, found: dict[str, Member], budget: int | None) -> None:
+def _check_room(path: Path, entries: dict[str, Member], budget: int | None) -> None:
     """What is compressed has to fit into memory, whatever it was packed to."""
-    packed = [member for member in found.values() if member.is_packed and not member.dtype.hasobject]
+    packed = [member for member in entries.values() if member.is_packed and not member.dtype.hasobject]
     if packed:
         largest = max(packed, key=lambda member: member.info.file_size)
         shown = f"{largest.info.filename} {largest.shape}" + " and the rest" * (len(packed) > 1)

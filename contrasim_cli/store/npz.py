@@ -37,8 +37,8 @@ class Member:
         """The whole array: mapped, or unpacked into memory. Its checksum is verified."""
         if self.is_packed or 0 in self.shape:
             with archive.open(self.info) as stream:
-                found: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
-                return found
+                array: npt.NDArray[Any] = np.lib.format.read_array(stream, allow_pickle=False)
+                return array
         archives.verify(archive, self.info)
         start = self._offset() + self.header
         values = self.file.content[start : start + math.prod(self.shape) * self.dtype.itemsize].view(self.dtype)
@@ -86,10 +86,10 @@ def _check_claim(member: Member) -> None:
         raise ValueError(f"{member.info.filename} claims {claimed} bytes in shape {member.shape}, and holds {size}")
 
 
-def arrays(file: Snapshot, found: Mapping[str, Member]) -> dict[str, npt.NDArray[Any]]:
+def arrays(file: Snapshot, members: Mapping[str, Member]) -> dict[str, npt.NDArray[Any]]:
     """The arrays of some members; the archive is opened once for all of them."""
     with zipfile.ZipFile(file.reader()) as archive:
-        return {name: member.array(archive) for name, member in found.items()}
+        return {name: member.array(archive) for name, member in members.items()}
 
 
 def members(file: Snapshot, objects: bool = False) -> dict[str, Member]:
@@ -97,18 +97,18 @@ def members(file: Snapshot, objects: bool = False) -> dict[str, Member]:
 
     Whatever zipfile, zlib and NumPy trip over is raised as it is.
     """
-    found: dict[str, Member] = {}
+    entries: dict[str, Member] = {}
     with zipfile.ZipFile(file.reader()) as archive:
         archives.check_packed(file, archive)
         for info in archive.infolist():
             name = info.filename.removesuffix(".npy")
-            if name in found:
+            if name in entries:
                 raise ValueError(f"two of its arrays are called {name}")
             with archive.open(info) as stream:
                 shape, fortran, dtype = HEADERS[np.lib.format.read_magic(stream)](stream)
-                found[name] = Member(file, info, shape, dtype, fortran, stream.tell())
+                entries[name] = Member(file, info, shape, dtype, fortran, stream.tell())
             if not dtype.hasobject:
-                _check_claim(found[name])
+                _check_claim(entries[name])
             elif not objects:
                 raise ValueError(f"{info.filename} holds Python objects")
-    return found
+    return entries

@@ -34,7 +34,7 @@ def open_stores(paths: Sequence[Path], how: Hints = PLAIN) -> list[Store]:
         try:
             if not shelved and not _has_room():
                 shelved = True
-                stores[:] = [_kept(store, how) for store in stores]
+                stores[:] = [_store_on_shelf(store, how) for store in stores]
             stores.append(SHELF.keep(path, partial(open_store, path, how)) if shelved else open_store(path, how))
         except ContraSimError as problem:
             problems.append(problem)
@@ -51,7 +51,7 @@ def _has_room() -> bool:
     return has_room()
 
 
-def _kept(store: Store, how: Hints) -> Store:
+def _store_on_shelf(store: Store, how: Hints) -> Store:
     """A store that need not stay open in place of one that does."""
     store.close()
     return SHELF.keep(store.path, partial(open_store, store.path, how), known=True)
@@ -155,10 +155,10 @@ def _read_hdf5(file: Snapshot, how: Hints) -> Store:
     with _closed_on_error(path, opened):
         if format.is_own(opened):
             return _as_it_is(format.read_store(path, opened), how)
-        found = dict(hdf5.datasets(path, opened))
-        if neurox.is_neurox(found):
-            return _as_it_is(neurox.read_neurox(path, opened, found), how)
-        return as_store.store_of(path, hdf5_datasets.read_hdf5(path, opened, found, how.budget), how)
+        datasets = dict(hdf5.datasets(path, opened))
+        if neurox.is_neurox(datasets):
+            return _as_it_is(neurox.read_neurox(path, opened, datasets), how)
+        return as_store.store_of(path, hdf5_datasets.read_hdf5(path, opened, datasets, how.budget), how)
 
 
 @contextlib.contextmanager

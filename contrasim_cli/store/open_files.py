@@ -73,44 +73,44 @@ class Shelf:
         with self.lock:
             self._make_room()
             before = descriptors()
-            kept = _opened(path, read, known)
-            store = kept.store
+            entry = _opened(path, read, known)
+            store = entry.store
             assert store is not None
             if descriptors() == before:  # it is mapped or in memory, and needs none
                 return store
-            self.stores.append(kept)
+            self.stores.append(entry)
         layers = {
-            name: replace(layer, array=_Shelved(self, kept, name, tuple(layer.array.shape), layer.dtype))
+            name: replace(layer, array=_Shelved(self, entry, name, tuple(layer.array.shape), layer.dtype))
             for name, layer in store.layers.items()
         }
-        return replace(store, layers=layers, ids=self._ids(kept, store.ids), close=lambda: self.remove(kept))
+        return replace(store, layers=layers, ids=self._ids(entry, store.ids), close=lambda: self.remove(entry))
 
-    def _ids(self, kept: Kept, ids: Ids | None) -> Ids | None:
+    def _ids(self, entry: Kept, ids: Ids | None) -> Ids | None:
         def read(start: int, stop: int) -> list[str]:
-            with self.opened(kept) as store:
+            with self.opened(entry) as store:
                 return store.ids.read(start, stop) if store.ids else []
 
         return None if ids is None else replace(ids, read=read)
 
     @contextlib.contextmanager
-    def opened(self, kept: Kept) -> Iterator[Store]:
+    def opened(self, entry: Kept) -> Iterator[Store]:
         """The store, which stays open until others need its descriptors; no other is read meanwhile."""
         with self.lock:
-            if kept.store is None:
+            if entry.store is None:
                 self._make_room()
-                kept.open_again()
-            if kept in self.stores:
-                self.stores.remove(kept)
-            self.stores.append(kept)
-            assert kept.store is not None
-            yield kept.store
+                entry.open_again()
+            if entry in self.stores:
+                self.stores.remove(entry)
+            self.stores.append(entry)
+            assert entry.store is not None
+            yield entry.store
 
-    def remove(self, kept: Kept) -> None:
+    def remove(self, entry: Kept) -> None:
         """Close a store for good."""
         with self.lock:
-            if kept in self.stores:
-                self.stores.remove(kept)
-            kept.close()
+            if entry in self.stores:
+                self.stores.remove(entry)
+            entry.close()
 
     def _make_room(self) -> None:
         while self.stores and not has_room():
@@ -122,14 +122,14 @@ class _Shelved:
     """A layer of a store on the shelf."""
 
     shelf: Shelf
-    kept: Kept
+    entry: Kept
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Some of it, which needs no file any more."""
-        with self.shelf.opened(self.kept) as store:
+        with self.shelf.opened(self.entry) as store:
             return np.array(store.layers[self.name].array[key])
 
 
@@ -138,9 +138,9 @@ SHELF = Shelf()
 
 def has_room() -> bool:
     """Whether another store can be opened, so that enough descriptors are left for what else needs them."""
-    found = descriptors()
+    n_open = descriptors()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return found is None or most == resource.RLIM_INFINITY or found < USED * most
+    return n_open is None or most == resource.RLIM_INFINITY or n_open < USED * most
 
 
 def raise_limit() -> None:

@@ -37,15 +37,15 @@ def row_names(
     if declared is not None:
         return declared, _declared(path, content, vectors, declared, (n_rows, *axes[:1]), places)
     usable = {name: ids for name, ids in vectors.items() if ids.count in (n_rows, *axes[:1])}
-    found = {name: ids for name, ids in usable.items() if _are_names(name, ids)}
-    if len(found) > 1:
+    candidates = {name: ids for name, ids in usable.items() if _are_names(name, ids)}
+    if len(candidates) > 1:
         log.info(
             "%s: rows are named by none of %s: more than one could be their names; say which with "
             "contrasim extract --from FILE --ids-key NAME",
-            quoted(path), ", ".join(map(quoted, found)),
+            quoted(path), ", ".join(map(quoted, candidates)),
         )  # fmt: skip
-    elif found:
-        name, ids = next(iter(found.items()))
+    elif candidates:
+        name, ids = next(iter(candidates.items()))
         log.info("%s: rows are named by %s", quoted(path), quoted(name))
         return name, _along(ids, n_rows, places)
     elif repeated := [name for name in usable if name in content.texts and not _is_of_classes(name)]:
@@ -74,10 +74,10 @@ def _declared(
     ids = vectors.get(key)
     if ids is None:
         array = content.arrays.get(key)
-        found = content.passed.get(key, "not there") if array is None else f"{array.dtype} {tuple(array.shape)}"
+        description = content.passed.get(key, "not there") if array is None else f"{array.dtype} {tuple(array.shape)}"
         known = f"; the file has {', '.join(map(quoted, vectors))}" if vectors else ""
         raise InputError(
-            f"{quoted(path)}: {quoted(key)} cannot name the rows: it is {found}; expected a text or an integer per row{known}"
+            f"{quoted(path)}: {quoted(key)} cannot name the rows: it is {description}; expected a text or an integer per row{known}"
         )
     if ids.count not in counts:
         raise InputError(f"{quoted(path)}: {quoted(key)} has {ids.count} ids for {counts[0]} rows; mend one of them")

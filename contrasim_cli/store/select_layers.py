@@ -25,21 +25,21 @@ def select_layers(
         UsageError: a pattern matches no layer of `where`.
     """
     if not patterns:
-        kept = [name for name in names if embeddings or name != EMBEDDINGS]
-        return kept or list(names)
-    chosen: dict[str, None] = {}
+        layers = [name for name in names if embeddings or name != EMBEDDINGS]
+        return layers or list(names)
+    selection: dict[str, None] = {}
     for pattern in patterns:
-        found = _matches(names, pattern)
-        if not found:
+        matches = _matches(names, pattern)
+        if not matches:
             raise UsageError(f"--layers {quoted(pattern)} matches no layer of {quoted(where)}; {_hint(names, pattern)}")
-        chosen.update(dict.fromkeys(found))
-    return list(chosen)
+        selection.update(dict.fromkeys(matches))
+    return list(selection)
 
 
 def matching(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     """The names that some of the patterns select, in the order of the names; a pattern may match none."""
-    found = {name for pattern in patterns for name in _matches(names, pattern)}
-    return [name for name in names if name in found]
+    matches = {name for pattern in patterns for name in _matches(names, pattern)}
+    return [name for name in names if name in matches]
 
 
 def is_position(pattern: str) -> bool:
@@ -55,8 +55,8 @@ def _matches(names: Sequence[str], pattern: str) -> list[str]:
     if bounds := re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", pattern):
         first, last = int(bounds[1]), int(bounds[2] or bounds[1])
         numbered = _numbered(names, first, last)
-        there = first in numbered and last in numbered
-        return [name for number, name in numbered.items() if first <= number <= last] if there else []
+        complete = first in numbered and last in numbered
+        return [name for number, name in numbered.items() if first <= number <= last] if complete else []
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 

@@ -23,8 +23,8 @@ class SparseRows:
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of the values."""
-        found: np.dtype[Any] = self.data.dtype
-        return found
+        dtype: np.dtype[Any] = self.data.dtype
+        return dtype
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Some rows, or a part of some."""

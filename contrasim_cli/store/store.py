@@ -84,9 +84,9 @@ class Ids:
         everything = hashlib.sha256()
         done = 0
         for block in self.blocks():
-            found = id_hashes(block)
-            hashes[done : done + len(block)] = found
-            everything.update(found.tobytes())
+            block_hashes = id_hashes(block)
+            hashes[done : done + len(block)] = block_hashes
+            everything.update(block_hashes.tobytes())
             done += len(block)
         return hashes, everything.hexdigest()
 

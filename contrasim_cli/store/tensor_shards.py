@@ -26,11 +26,11 @@ def index_of(folder: Path) -> Path | None:
     Raises:
         InputError: there are several.
     """
-    found = [path for path in members(folder) if path.name.endswith(SUFFIX) and _places(Snapshot(path)) is not None]
-    if len(found) > 1:
-        shown = ", ".join(quoted(path.name) for path in found)
+    indices = [path for path in members(folder) if path.name.endswith(SUFFIX) and _places(Snapshot(path)) is not None]
+    if len(indices) > 1:
+        shown = ", ".join(quoted(path.name) for path in indices)
         raise InputError(f"{quoted(folder)}: holds several indices: {shown}; give the one that is meant")
-    return found[0] if found else None
+    return indices[0] if indices else None
 
 
 def is_index(file: Snapshot, start: bytes) -> bool:

@@ -48,8 +48,8 @@ class Tensor:
 
         part = self.tensor[key]
         small = part.is_floating_point() and part.element_size() <= 2 and part.dtype != torch.float16
-        found: npt.NDArray[Any] = (part.float() if small else part).numpy()
-        return found
+        values: npt.NDArray[Any] = (part.float() if small else part).numpy()
+        return values
 
 
 def read_safetensors(file: Snapshot) -> Content:
@@ -115,7 +115,7 @@ def _leaves(path: Path, content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
     Raises:
         InputError: they are nested too deep, or one is in two places, which could be 10^16 places.
     """
-    seen: set[int] = set()
+    addresses: set[int] = set()
     left: list[tuple[tuple[str, ...], Any]] = [((), content)]
     while left:
         keys, value = left.pop()
@@ -123,10 +123,10 @@ def _leaves(path: Path, content: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
         if items is None:
             yield keys, value
             continue
-        if len(keys) >= MAX_DEPTH or id(value) in seen:
-            problem = "is in two places" if id(value) in seen else f"is nested deeper than {MAX_DEPTH}"
+        if len(keys) >= MAX_DEPTH or id(value) in addresses:
+            problem = "is in two places" if id(value) in addresses else f"is nested deeper than {MAX_DEPTH}"
             raise InputError(f"{quoted(path)}: {quoted('.'.join(keys))} {problem}; save tensors by name")
-        seen.add(id(value))
+        addresses.add(id(value))
         left += reversed([((*keys, str(key)), member) for key, member in items])
 
 
@@ -134,7 +134,7 @@ def _items(value: Any) -> Iterable[tuple[Any, Any]] | None:
     """The keys and members of a container; None of anything else, and of lists of plain values."""
     if isinstance(value, Mapping):
         return value.items()
-    is_list = isinstance(value, (list, tuple)) and not all(isinstance(one, PLAIN) for one in value)
+    is_list = isinstance(value, (list, tuple)) and not all(isinstance(member, PLAIN) for member in value)
     return enumerate(value) if is_list else None
 
 
@@ -142,9 +142,9 @@ def _vector(value: Any) -> Any:
     """A list of texts, or of integers, which may name rows; None of anything else."""
     if not isinstance(value, (list, tuple)) or not value:
         return None
-    if all(isinstance(one, str) for one in value):
+    if all(isinstance(member, str) for member in value):
         return Ids(len(value), lambda start, stop: list(value[start:stop]))
-    whole = all(isinstance(one, int) and not isinstance(one, bool) and abs(one) < 1 << 63 for one in value)
+    whole = all(isinstance(member, int) and not isinstance(member, bool) and abs(member) < 1 << 63 for member in value)
     return np.array(value, dtype=np.int64) if whole else None
 
 

@@ -28,8 +28,8 @@ Read = Callable[[Path], tuple[Mapping[str, Array], Callable[[], None]]]  # the a
 
 def feature_files(folder: Path) -> list[Path]:
     """The files that make the store, of which there are none in other folders."""
-    found = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and FEATURES.fullmatch(p.stem) and p.is_file())
-    return [*found, folder / NAMES] if found and (folder / NAMES).exists() else found
+    files = sorted(p for p in folder.iterdir() if p.suffix in SUFFIXES and FEATURES.fullmatch(p.stem) and p.is_file())
+    return [*files, folder / NAMES] if files and (folder / NAMES).exists() else files
 
 
 def read_thingsvision(folder: Path, arrays_of: Read) -> Store:
@@ -48,15 +48,15 @@ def read_thingsvision(folder: Path, arrays_of: Read) -> Store:
         arrays: dict[str, Array] = {}
         for path in files:
             before = state(path)
-            found, close = arrays_of(path)
+            members, close = arrays_of(path)
             stack.callback(close)
             check_state(path, before)
-            _add(folder, arrays, {_part(path, name): Watched(array, path, before) for name, array in found.items()})
+            _add(folder, arrays, {_part(path, name): Watched(array, path, before) for name, array in members.items()})
         layers = _layers(folder, _of_variables(folder, arrays, names), len(names))
         ids = Ids(len(names), lambda start, stop: names[start:stop])
         by_name = {layer.name: layer for layer in layers}
-        kept = (*files, names_file)
-        return Store(folder, "thingsvision", by_name, ids, files=kept, close=stack.pop_all().close)
+        all_files = (*files, names_file)
+        return Store(folder, "thingsvision", by_name, ids, files=all_files, close=stack.pop_all().close)
     raise AssertionError  # ExitStack swallows nothing
 
 
@@ -96,8 +96,8 @@ def _of_variables(folder: Path, arrays: Mapping[str, Array], names: Sequence[str
     return {"features": np.stack(vectors)}
 
 
-def _add(folder: Path, arrays: dict[str, Array], found: Mapping[str, Array]) -> None:
-    for name, array in found.items():
+def _add(folder: Path, arrays: dict[str, Array], members: Mapping[str, Array]) -> None:
+    for name, array in members.items():
         if name in arrays:
             raise InputError(f"{quoted(folder)}: two files hold {quoted(name)}; keep one, or give the file itself")
         arrays[name] = array

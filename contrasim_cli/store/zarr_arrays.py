@@ -26,13 +26,13 @@ MAX_METADATA = 64 << 20  # bytes
 PACKED = ("scale_factor", "add_offset")  # attributes by which values have to be changed
 
 
-def read_zarr(found: Path | Snapshot, budget: int | None = None) -> Content:
+def read_zarr(source: Path | Snapshot, budget: int | None = None) -> Content:
     """The arrays of a folder, or of an archive that is open.
 
     Raises:
         InputError: it is damaged, rows of an array were never written, a codec is not known, or a chunk takes more than `budget`.
     """
-    tree = Folder(found) if isinstance(found, Path) else _archive(found)
+    tree = Folder(source) if isinstance(source, Path) else _archive(source)
     try:
         return _content(tree.path, tree, budget)
     except BaseException:
@@ -67,23 +67,23 @@ def _content(path: Path, tree: Folder | Archive, budget: int | None) -> Content:
         dimensions[shown] = metadata.get("dimension_names") or attributes.get("_ARRAY_DIMENSIONS") or []
     texts = {name: texts_of(path, name, array) for name, array in arrays.items() if array.layout.stored is None}
     rest = {name: array for name, array in arrays.items() if name not in texts}
-    found = sorted_out(
+    content = sorted_out(
         path, "zarr", rest, passed, names=_coordinate(arrays, dimensions), files=tree.files, close=tree.close
     )
-    return found if not texts else Content(**{**vars(found), "texts": {**texts, **found.texts}})
+    return content if not texts else Content(**{**vars(content), "texts": {**texts, **content.texts}})
 
 
 def _metadata(path: Path, tree: Tree) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
     """What is said of each array, and its attributes, by its name."""
-    found = {}
+    metadata = {}
     for name in tree.names:
         folder, _, last = name.rpartition("/")
         if last == ANY and (said := _json(path, tree, name)).get("node_type") == "array":
-            found[folder] = said, _mapping(said.get("attributes"))
+            metadata[folder] = said, _mapping(said.get("attributes"))
         elif last == ARRAY:
             beside = f"{folder}/{ATTRIBUTES}".lstrip("/")
-            found[folder] = _json(path, tree, name), _json(path, tree, beside) if beside in tree else {}
-    return found
+            metadata[folder] = _json(path, tree, name), _json(path, tree, beside) if beside in tree else {}
+    return metadata
 
 
 def _json(path: Path, tree: Tree, name: str) -> dict[str, Any]:

@@ -128,11 +128,11 @@ def _bits(said: str, stored: np.dtype[Any]) -> Any:
 
 def _configs(codecs: Sequence[Any]) -> list[Config]:
     """Codecs of version 3 as those of version 2 are written."""
-    found: list[Config] = []
+    configs: list[Config] = []
     for codec in codecs:
         name, how = (codec, {}) if isinstance(codec, str) else (codec["name"], codec.get("configuration") or {})
-        found.append({**how, "id": str(name).removeprefix("numcodecs.")})
-    return found
+        configs.append({**how, "id": str(name).removeprefix("numcodecs.")})
+    return configs
 
 
 def _known(codecs: Sequence[Config]) -> list[Config]:

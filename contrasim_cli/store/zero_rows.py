@@ -23,12 +23,12 @@ PROBED = 128  # rows that are looked at before any work is done
 
 def zero_rows(store: Store, layers: Sequence[str]) -> Places:
     """[k] the rows of a store that are zero in all of these layers; reads no more than it takes to know."""
-    found = ZeroRows(store.n_rows)
+    zeros = ZeroRows(store.n_rows)
     for name in layers:
         for start, stop in row_blocks(store.layer(name), store.n_rows):
-            if not found.are_alive(start, stop):
-                found.look(start, store.read(name, start, stop))
-    return found.places
+            if not zeros.are_alive(start, stop):
+                zeros.look(start, store.read(name, start, stop))
+    return zeros.places
 
 
 def probe_zero_rows(store: Store, layers: Sequence[str]) -> None:
@@ -50,12 +50,12 @@ def probe_zero_rows(store: Store, layers: Sequence[str]) -> None:
 def _zero_among(store: Store, name: str, rows: Places) -> Places:
     """Those of the given rows that are zero in a layer; every chunk is read once."""
     chunks = rows // store.layer(name).chunk_rows
-    found = []
+    places = []
     for run in np.split(rows, np.flatnonzero(np.diff(chunks)) + 1):
         if len(run):
             block = store.read(name, int(run[0]), int(run[-1]) + 1)
-            found.append(run[~block[run - run[0]].any(axis=1)])
-    return np.concatenate(found) if found else rows
+            places.append(run[~block[run - run[0]].any(axis=1)])
+    return np.concatenate(places) if places else rows
 
 
 def check_zero_rows(stores: Iterable[Store], among: Places | None = None) -> None:

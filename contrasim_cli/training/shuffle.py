@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from contrasim_cli import seeds
 from contrasim_cli.encoder import Config
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.data import Data
 
 BLOCK_ROWS = 256
@@ -79,9 +80,9 @@ class Order:
         order = np.concatenate([rows_of_block(b, self.n_rows) for b in blocks])
         order = order[~np.isin(order, self.held_out)]
         layers = range(self.n_layers) if config.task == "pairs" else range(1)
-        for start in range(0, len(order), self.group_rows):
-            rows = rng.permutation(order[start : start + self.group_rows])
-            batches = [rows[at : at + config.batch_size] for at in range(0, len(rows), config.batch_size)]
+        for group in spans(len(order), self.group_rows):
+            rows = rng.permutation(order[slice(*group)])
+            batches = [rows[slice(*batch)] for batch in spans(len(rows), config.batch_size)]
             steps = [
                 Step(batch, layer) for batch in batches for layer in layers if len(batch) > 1 or config.task == "layers"
             ]

@@ -11,7 +11,7 @@ import oracles
 import pytest
 import torch
 
-from contrasim_cli.benchmarks import layer_runs as run
+from contrasim_cli.benchmarks import retrieval as run
 from contrasim_cli.benchmarks.batch_scores import Compared
 from contrasim_cli.benchmarks.outcomes import judge as judged
 from contrasim_cli.benchmarks.outcomes import tabulate

@@ -23,7 +23,7 @@ import numpy.typing as npt
 import torch
 from timing import product_rate
 
-from contrasim_cli.benchmarks import layer_runs as run
+from contrasim_cli.benchmarks import retrieval as run
 from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask, batches, random_candidates
 from contrasim_cli.encoder import Checkpoint, Config, Encoder

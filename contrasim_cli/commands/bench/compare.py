@@ -45,9 +45,9 @@ def compare_trials(
     first, second = read[0], read[1] if len(read) > 1 else None
     if second is not None:
         check_same_trials(first, second)
-    chosen = sides(first, second, measure or [])
+    side_pairs = sides(first, second, measure or [])
     rows: list[CompareRow] = []
-    for a, b in chosen:
+    for a, b in side_pairs:
         rows.extend(compare(first, a, b, seed))
         if note := caveat(a, b):
             log.info(note)

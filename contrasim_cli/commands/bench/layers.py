@@ -85,7 +85,7 @@ def layers_benchmark(
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():
         _check_pairs(paths, held_out, pairs == "all")
-    criteria = tuple(dict.fromkeys(one.value for one in criterion or [Criterion.argmax]))
+    criteria = tuple(dict.fromkeys(c.value for c in criterion or [Criterion.argmax]))
     common = Common(stores, _with_universal(judged, training), rows, standardizing, compute, output, training, criteria)
     names, room = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
@@ -97,7 +97,7 @@ def layers_benchmark(
         opened = [_Opened.of(stack, rows, room, name, paths) for name, paths in tests.items()]
         train_sets = data_sets(training.stores)
         sets = [
-            _Opened.of(stack, rows, room, name, _kept(paths, held_out)).training_set
+            _Opened.of(stack, rows, room, name, _training_paths(paths, held_out)).training_set
             for name, paths in train_sets.items()
         ]
         how = training.training("layers", compute.seed, device, budget)
@@ -105,9 +105,9 @@ def layers_benchmark(
         if training.dry_run:
             output.emit(t.planned(sets, how, inputs | {"seed": compute.seed}), files=False)
             return
-        made = t.trained(sets, how, together=False)
+        trained_judges = t.trained(sets, how, together=False)
         fixed = common.scorers(names)
-        judges = [*map(Judge, fixed), *made]
+        judges = [*map(Judge, fixed), *trained_judges]
         test_sets = _test_sets(opened, standardizing, judges, train_sets, several)
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
@@ -115,7 +115,7 @@ def layers_benchmark(
             warn_few_rows(
                 [j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows, compute.max_rows
             )
-        found = layer_trials(
+        trials = layer_trials(
             test_sets,
             judges,
             held_out,
@@ -130,11 +130,11 @@ def layers_benchmark(
             **opened[0].inputs.about(
                 seed=compute.seed, device=str(device), standardize=hows([j.scorer for j in judges])
             ),
-            **(inputs | t.about(training, made) if several else {}),
+            **(inputs | t.about(training, trained_judges) if several else {}),
         }
-        tested = [(one.name if len(opened) > 1 else "", one.inputs, distinct_names(one.paths)) for one in opened]
+        tested = [(s.name if len(opened) > 1 else "", s.inputs, distinct_names(s.paths)) for s in opened]
         facts = common.facts("layers", tested)
-    common.report("layers", found, facts, about, several)
+    common.report("layers", trials, facts, about, several)
 
 
 def _with_universal(judged: Judged, training: t.TrainOptions) -> Judged:
@@ -168,13 +168,13 @@ def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:
     return frozenset(list(dict.fromkeys(path.stem for path in stores))[-count:] if count else ())
 
 
-def _kept(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
+def _training_paths(paths: Sequence[Path], held_out: frozenset[str]) -> list[Path]:
     """The stores to train on."""
-    kept = [path for path in paths if path.stem not in held_out]
-    if len(kept) < 2 and (not kept or kept[0].exists()):
-        left = f"{len(kept)} model{'' if len(kept) == 1 else 's'}"
+    remaining = [path for path in paths if path.stem not in held_out]
+    if len(remaining) < 2 and (not remaining or remaining[0].exists()):
+        left = f"{len(remaining)} model{'' if len(remaining) == 1 else 's'}"
         raise UsageError(f"--train {quoted(paths[0].parent)}: encoders are trained on two models or more, found {left}")
-    return kept
+    return remaining
 
 
 @dataclass(frozen=True)
@@ -209,9 +209,9 @@ def _test_sets(
     """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
 
-    made, done, scorers = [], 0, [judge.scorer for judge in judges]
-    for one in opened:
-        part = slice(done, done + len(one.paths)) if len(opened) > 1 else slice(None)
+    test_sets, done, scorers = [], 0, [judge.scorer for judge in judges]
+    for data in opened:
+        part = slice(done, done + len(data.paths)) if len(opened) > 1 else slice(None)
         mine = replace(
             standardizing,
             standardize_from=(standardizing.standardize_from or [])[part],
@@ -220,9 +220,9 @@ def _test_sets(
         own: dict[Anchoring, Sequence[Path]] = {}
         for train_set, paths in train_sets.items():
             trained_there = [judge for judge in judges if judge.origin.train == train_set]
-            own |= t.anchors_of(trained_there, t.matched(one.paths, paths))
-        standardizer = one.inputs.standardizer_of(mine, scorers, one.layers, own)
-        name = one.name if several else ""
-        made.append(DataSet(name, one.inputs.views, distinct_names(one.paths), one.layers, standardizer))
-        done += len(one.paths)
-    return made
+            own |= t.anchors_of(trained_there, t.matched(data.paths, paths))
+        standardizer = data.inputs.standardizer_of(mine, scorers, data.layers, own)
+        name = data.name if several else ""
+        test_sets.append(DataSet(name, data.inputs.views, distinct_names(data.paths), data.layers, standardizer))
+        done += len(data.paths)
+    return test_sets

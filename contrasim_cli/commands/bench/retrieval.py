@@ -172,12 +172,12 @@ class _Group:
     inputs: Inputs
     layers: list[list[str]]
 
-    def part(self, name: str, chosen: Sequence[int]) -> "TrainingSet":
+    def part(self, name: str, places: Sequence[int]) -> "TrainingSet":
         """Some of them, to train on."""
         from contrasim_cli.benchmarks.encoders import TrainingSet
         from contrasim_cli.training import Data
 
-        return TrainingSet(name, Data([self.inputs.views[k] for k in chosen], [self.layers[k] for k in chosen]))
+        return TrainingSet(name, Data([self.inputs.views[k] for k in places], [self.layers[k] for k in places]))
 
 
 @dataclass(frozen=True)
@@ -207,24 +207,26 @@ class _Retrieval:
         said = self.batches.said()
         with ExitStack() as stack:
             opened = [self._opened(stack, paths) for paths in self.groups]
-            sets = [one for paths in trainable for one in self._training_sets(self._opened(stack, paths))]
+            sets = [train_set for paths in trainable for train_set in self._training_sets(self._opened(stack, paths))]
             training = options.training("pairs", common.compute.seed, device, budget)
             if options.dry_run:
                 inputs = {"inputs": [str(path) for path in common.stores], "seed": common.compute.seed}
                 common.output.emit(t.planned(sets, training, inputs), files=False)
                 return
-            made = t.trained(sets, training, together=True)
+            trained_judges = t.trained(sets, training, together=True)
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
-            tasks = self._tasks(stack, opened, fixed, made, trainable, said)
+            tasks = self._tasks(stack, opened, fixed, trained_judges, trainable, said)
             for _, task, _ in tasks:
                 if task.standardizer:
                     check_familiar([judge.scorer for judge in fixed], task.layers, task.standardizer, budget)
-            found = retrieval_trials(
+            trials = retrieval_trials(
                 tasks, hold_out=not self.one_way, device=device, budget=budget, progress=console.progress
             )
-            about = self._about(opened, tasks, [*fixed, *made], device) | (t.about(options, made) if options else {})
+            about = self._about(opened, tasks, [*fixed, *trained_judges], device) | (
+                t.about(options, trained_judges) if options else {}
+            )
             facts = self._facts(opened, tasks)
-        common.report(self.benchmark, found, facts, about, several=bool(options) or len(self.groups) > 1)
+        common.report(self.benchmark, trials, facts, about, several=bool(options) or len(self.groups) > 1)
 
     def _opened(self, stack: ExitStack, paths: Sequence[Path]) -> _Group:
         inputs = stack.enter_context(Inputs(paths, self.common.rows, self.common.compute.memory_asked))
@@ -251,10 +253,10 @@ class _Retrieval:
         missing = [name for name in tested if name not in known]
         if missing and self.one_way:
             raise UsageError(f"--train: there is no training store of the name {', '.join(map(quoted, missing))}")
-        found = [[known[path.stem] for path in paths if path.stem in known] for paths in self.groups]
-        if len(found[0]) < 2:
+        training_groups = [[known[path.stem] for path in paths if path.stem in known] for paths in self.groups]
+        if len(training_groups[0]) < 2:
             raise UsageError("--train takes a store for each side of a pair; give two or more")
-        return found
+        return training_groups
 
     def _training_sets(self, group: _Group) -> "list[TrainingSet]":
         names = [path.stem for path in group.paths]
@@ -270,15 +272,15 @@ class _Retrieval:
         stack: ExitStack,
         opened: Sequence[_Group],
         fixed: "Sequence[Judge]",
-        made: "Sequence[Judge]",
+        trained_judges: "Sequence[Judge]",
         trainable: Sequence[Sequence[Path]],
         said: "Said | None",
     ) -> "list[tuple[str, RetrievalTask, list[Judge]]]":
         """Every group with its name, where there are several, and who judges it."""
-        each = len(made) // len(opened)
+        each = len(trained_judges) // len(opened)
         tasks = []
         for k, group in enumerate(opened):
-            own = made[k * each : (k + 1) * each]
+            own = trained_judges[k * each : (k + 1) * each]
             anchors = t.anchors_of(own, self._anchor_stores(group, trainable[k])) if own else {}
             judges = [*fixed, *own]
             task = self._task(stack, group, [judge.scorer for judge in judges], anchors, said)
@@ -372,9 +374,9 @@ class _Retrieval:
 
     def _items(self, tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> dict[str, Any]:
         """How many items rows belong to, and who says so, where there are fewer than rows."""
-        found = [task.siblings.n_items for _, task, _ in tasks if task.siblings]
+        counts = [task.siblings.n_items for _, task, _ in tasks if task.siblings]
         said = {"group_by": self.batches.group_by, "groups": self.batches.groups and str(self.batches.groups)}
-        return {"items": found} | {name: value for name, value in said.items() if value} if found else {}
+        return {"items": counts} | {name: value for name, value in said.items() if value} if counts else {}
 
     def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> "Facts":
         tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
@@ -388,9 +390,9 @@ class _Retrieval:
             candidates=source if self.batches.index == "exact" else f"{source} {self.batches.index}",
         )
         sets = [
-            replace(one, items=task.siblings.digest, blocks=task.siblings.cut(task.batch_size)[1].tolist())
+            replace(tested_set, items=task.siblings.digest, blocks=task.siblings.cut(task.batch_size)[1].tolist())
             if task.siblings
-            else one
-            for one, (_, task, _) in zip(facts.tested_on, tasks, strict=True)
+            else tested_set
+            for tested_set, (_, task, _) in zip(facts.tested_on, tasks, strict=True)
         ]
         return replace(facts, tested_on=sets)

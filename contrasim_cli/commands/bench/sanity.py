@@ -93,14 +93,14 @@ def sanity(
     options = Options(rank_tol=judged.rank_tol, seed=seed)
     scorers = [*closed_form(names, options, standardizing.how), *learned(judged.encoder or ())]
     with Inputs([store], replace(rows, layers=rows.layers or ["-1"]), room) as inputs:
-        (chosen,) = inputs.select()
+        (layers,) = inputs.select()
         view = inputs.views[0]
-        raise_all([problem for scorer in scorers for problem in scorer.check(view.store, chosen)])
-        sample = _rows(view, chosen, scorers, max_rows, seed, device_budget(budget, device))
-        warn_few_rows(scorers, compared([view], [chosen]), len(sample[chosen[0]]))
+        raise_all([problem for scorer in scorers for problem in scorer.check(view.store, layers)])
+        sample = _rows(view, layers, scorers, max_rows, seed, device_budget(budget, device))
+        warn_few_rows(scorers, compared([view], [layers]), len(sample[layers[0]]))
         results = examine(sample, view.store, scorers, device=device, seed=seed, progress=console.progress)
         about = inputs.about(
-            seed=seed, device=str(device), sampled_rows=len(sample[chosen[0]]), standardize=hows(scorers)
+            seed=seed, device=str(device), sampled_rows=len(sample[layers[0]]), standardize=hows(scorers)
         )
     output.emit(Results("bench", SanityRow, results, about))
 
@@ -129,9 +129,9 @@ def _rows(
             f"bench sanity on {count} rows takes {need / 2**20:.1f} MiB, --memory allows {budget / 2**20:.1f}; raise it, or "
             "give fewer rows (--max-rows) or layers"
         )
-    chosen = None
+    places = None
     if count < view.n_rows:
-        chosen = np.sort(seeds.stream(seed, seeds.SANITY_ROWS).choice(view.n_rows, count, replace=False))
+        places = np.sort(seeds.stream(seed, seeds.SANITY_ROWS).choice(view.n_rows, count, replace=False))
         text = "a random subset of %d of %d rows (--max-rows, --seed %d)"
         log.info(text, count, view.n_rows, seed)
-    return {name: view.read(name, chosen).astype(np.float64) for name in layers}
+    return {name: view.read(name, places).astype(np.float64) for name in layers}

@@ -170,11 +170,11 @@ def trained(sets: "Sequence[TrainingSet]", training: "Training", together: bool)
     if not together:
         _check_told_apart(needed)
     judges = []
-    for one, scorer in zip(needed, obtain(needed, training, console.progress), strict=True):
-        seed = f"seed {one.config.seed}"
-        name = one.trained_on.name
+    for spec, scorer in zip(needed, obtain(needed, training, console.progress), strict=True):
+        seed = f"seed {spec.config.seed}"
+        name = spec.trained_on.name
         encoder = f"{name}, {seed}" if together else seed
-        judges.append(Judge(scorer, Origin(one.objective, "" if together else name, encoder)))
+        judges.append(Judge(scorer, Origin(spec.objective, "" if together else name, encoder)))
     return judges
 
 
@@ -185,12 +185,12 @@ def _check_told_apart(needed: "Sequence[Wanted]") -> None:
         UsageError: anchors of two data sets would be taken for each other.
     """
     owners: dict[Anchoring, str] = {}
-    for one in needed:
-        if one.config.anchoring is not None:
-            owner = owners.setdefault(one.config.anchoring, one.trained_on.name)
-            if owner != one.trained_on.name:
+    for spec in needed:
+        if spec.config.anchoring is not None:
+            owner = owners.setdefault(spec.config.anchoring, spec.trained_on.name)
+            if owner != spec.trained_on.name:
                 raise UsageError(
-                    f"--inputs anchors: rows of {owner} and {one.trained_on.name} have the same ids, so that the anchors of one "
+                    f"--inputs anchors: rows of {owner} and {spec.trained_on.name} have the same ids, so that the anchors of one "
                     "could be taken for those of the other; give ids that tell data sets apart, or one data set at a time"
                 )
 
@@ -210,13 +210,13 @@ def anchors_of(judges: "Sequence[Judge]", stores: Sequence[Path]) -> "dict[Ancho
 
 def about(options: TrainOptions, judges: "Sequence[Judge]") -> dict[str, Any]:
     """What JSON carries of what was trained."""
-    found = []
+    encoders = []
     for judge in judges:
         assert judge.scorer.checkpoint is not None
         origin = judge.origin
         file = str(judge.scorer.checkpoint.path)
-        found.append({"measure": origin.label, "train_data": origin.train, "encoder": origin.encoder, "file": file})
-    return {"train": [str(path) for path in options.stores], "recipe": options.recipe, "encoders": found}
+        encoders.append({"measure": origin.label, "train_data": origin.train, "encoder": origin.encoder, "file": file})
+    return {"train": [str(path) for path in options.stores], "recipe": options.recipe, "encoders": encoders}
 
 
 def planned(sets: "Sequence[TrainingSet]", training: "Training", about: dict[str, Any]) -> Results:
