@@ -1,7 +1,7 @@
 """Confidence of all other measures, from a subset of rows that is prepared once."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.prepared import rows_of
@@ -64,7 +65,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
     scores: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
-        for start, stop in spans(replicates, _together(sampling, each)):
+        for start, stop in distributed.share(list(spans(replicates, _together(sampling, each)))):
             draws = sampling.draws(start, stop)
             cache = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
@@ -75,10 +76,18 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
                 for s, cell, values in _compared(sampling, members, cache, layers_a, layers_b):
                     scores.setdefault((s, cell), []).append(values)
             advance(stop - start)
+    cells = list(sampling.grid.plan.cells())
+    drawn = _of_all_ranks(scores, [(s, cell) for s in members for cell in cells])
     for s in members:
-        cells = {cell: torch.cat(scores[s, cell]).numpy() for cell in sampling.grid.plan.cells()}
+        own = {cell: drawn[s, cell] for cell in cells}
         scorer = sampling.grid.scorers[s]
-        sampling.set_intervals(s, cells, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
+        sampling.set_intervals(s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
+
+
+def _of_all_ranks(scores: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
+    """The scores of replicates by key, those of all ranks in order."""
+    parts = [torch.cat(list(scores[key])).numpy() if key in scores else np.empty(0) for key in keys]
+    return dict(zip(keys, distributed.joined_rows(np.stack(parts), axis=1), strict=True))
 
 
 def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
@@ -179,7 +188,7 @@ def _shuffle_layer(
     widest = max(sampling.width(scorer, a) for a in layers_a)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
     scores: dict[tuple[int, Layer], list[Tensor]] = {}
-    for start, stop in spans(sampling.shuffles_of(members[0]), _together(sampling, each)):
+    for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _together(sampling, each)))):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
@@ -187,9 +196,9 @@ def _shuffle_layer(
         for s, layer_a, values in _against(sampling, members, cache, layers_a, shuffled):
             scores.setdefault((s, layer_a), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
-    for (s, layer_a), parts in scores.items():
+    for (s, layer_a), shuffles in _of_all_ranks(scores, [(s, a) for s in members for a in layers_a]).items():
         observed = sampling.grid.scorers[s].measure.compare(cache.get(layer_a), prepared)
-        into[s, (layer_a, layer_b)] = float(observed), torch.cat(parts).numpy()
+        into[s, (layer_a, layer_b)] = float(observed), shuffles
 
 
 def _against(
