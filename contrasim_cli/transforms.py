@@ -34,7 +34,6 @@ from contrasim_cli.store.blocks import Floats, RowIndex, row_blocks, spans
 
 log = logging.getLogger(__name__)
 
-KINDS = ("none", "center", "zscore", "whiten")
 SHRUNK = ("whiten", "within")
 RANK_TOL = 1e-6
 ROWS_PER_NEURON = 10  # below which a covariance is mostly noise

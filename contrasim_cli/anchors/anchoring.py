@@ -20,6 +20,8 @@ from contrasim_cli.store.store import id_hashes
 
 SHOWN = 10
 
+CLEARLY = 0.3  # more like a store's neurons; those of the same rows of other seeds are 0.8 less, of other languages 0.5
+
 
 @dataclass(frozen=True)
 class Anchoring:
@@ -119,8 +121,6 @@ def _shown(names: Sequence[str]) -> str:
     more = len(names) - SHOWN
     return ", ".join(map(quoted, names[:SHOWN])) + (f" and {more} more" if more > 0 else "")
 
-
-CLEARLY = 0.3  # more like a store's neurons; those of the same rows of other seeds are 0.8 less, of other languages 0.5
 
 # moments of the layers of a store's rows, and of the anchors of a store, by their positions
 MomentsOf = Callable[[int], Sequence[Moments]]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli import encoder
+from contrasim_cli import distributed, encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.locks import BusyError, only_writer
@@ -158,12 +158,23 @@ def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = si
     """
     with writing(training.folder):
         training.folder.mkdir(parents=True, exist_ok=True)
-    missing = [one for one in needed if not one.path.exists()]
+    missing = _missing(needed)
     if missing:
         there = len(needed) - len(missing)
         log.info("training %d of %d encoders, %d are there, in %s", len(missing), len(needed), there, training.folder)
-    _obtain(missing, training, progress)
+    own = distributed.dealt(missing)
+    with distributed.alone():
+        _obtain(own, training, progress)
+    distributed.wait_for_all()
     return [learned_scorer(one.name, _load(one)) for one in needed]
+
+
+def _missing(needed: Sequence[Wanted]) -> list[Wanted]:
+    """What is not there: longest first, and the same on all ranks, whose disks may not show it at one time."""
+    seen = distributed.gathered([k for k, one in enumerate(needed) if one.path.exists()])
+    there = set.intersection(*map(set, seen))
+    missing = [one for k, one in enumerate(needed) if k not in there]
+    return missing if distributed.world() == 1 else sorted(missing, key=lambda one: -one.steps)
 
 
 def _obtain(missing: Sequence[Wanted], training: Training, progress: Progress) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.benchmarks import check_depth
 from contrasim_cli.benchmarks.approximate_search import approximate_candidates
 from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
@@ -90,9 +91,11 @@ def retrieval(
     budget = _check(task, scorers, budget)
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     run = Run(task, scorers, task.cut, device, budget)
-    with progress("comparing", len(task.layers[0]) * run.steps, "batches") as advance:
-        for k in range(len(task.layers[0])):
+    own = distributed.share(range(len(task.layers[0])))
+    with progress("comparing", len(own) * run.steps, "batches") as advance:
+        for k in own:
             run.layer(k, advance)
+    run.gather(own)
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
@@ -250,6 +253,26 @@ class Run:
         found = judge(scores, self.scorers[s].entry.higher_is_more_similar, answered)
         for values, new in zip(self.judged[s, kind], found, strict=True):
             values[:, k] = new
+
+    def gather(self, own: Sequence[int]) -> None:
+        """Take up what other ranks found in other layers; `own` are those of this rank."""
+        if distributed.world() == 1:
+            return
+        for found in self.judged.values():
+            for values in found:
+                values[:] = distributed.joined_rows(values[:, list(own)], axis=1)
+        self.recalls[:] = distributed.joined_rows(self.recalls[:, list(own)], axis=1)
+        parts = distributed.gathered(
+            [list(map(list, self.empty.items())), list(self.short.items()), list(self.undefined.items())]
+        )
+        self.empty, self.short, self.undefined = {}, {}, {}
+        for empty, short, undefined in parts:
+            for (name, why), layers in empty:
+                self.empty.setdefault((name, why), []).extend(layers)
+            self.short |= dict(short)
+            for s, (count, zero) in undefined:
+                before, place = self.undefined.get(s, (0, ""))
+                self.undefined[s] = before + count, place or zero
 
     def warn(self) -> None:
         """Say what is left empty, and why; smaller batches are left out of all layers or of none."""

@@ -33,6 +33,8 @@ SIGNS = {".": np.nan, "0": 0.0, "1": 1.0}
 
 Doubles = npt.NDArray[np.float64]
 
+Context = tuple[str, str, str, str]
+
 
 @dataclass(frozen=True)
 class SetFacts:
@@ -190,9 +192,6 @@ def _recorded(measures: Sequence[dict[str, Any]], blocked: Sequence[int]) -> Ite
         names = [str(one[name]) for name in NAMES]
         pairs, layers = list(map(str, one["pairs"])), list(map(str, one["layers"]))
         yield Recorded(*names, pairs, layers, *arrays, str(one["training"]))  # type: ignore[call-arg, arg-type]
-
-
-Context = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from contrasim_cli.grid.compute import taken
 
 log = logging.getLogger(__name__)
 
+Rows = npt.NDArray[np.int64]
+
 
 def compute(sampling: Resampling) -> dict[Cell, Confidence]:
     """Confidence of every cell; `about` and `note` of the resampling then say how."""
@@ -45,9 +47,6 @@ def _note_blind(sampling: Resampling) -> None:
             log.info(text, scorer.name, blind)
 
 
-Rows = npt.NDArray[np.int64]
-
-
 def _compute_stacked(sampling: Resampling, members: Sequence[int]) -> None:
     """Both kinds of replicates, of all these scorers together."""
     if sampling.asked.bootstrap:
@@ -57,19 +56,17 @@ def _compute_stacked(sampling: Resampling, members: Sequence[int]) -> None:
 
 
 def _halves(sampling: Resampling, members: Sequence[int]) -> None:
-    subset, count, rows = sampling.subset.numpy(), len(sampling.subset), sampling.grid.scored_rows
+    subset, rows = sampling.subset.numpy(), sampling.grid.scored_rows
     found = []
     with sampling.grid.progress("subsampling", sampling.asked.bootstrap, "draws") as advance:
         for r in range(sampling.asked.bootstrap):
             drawn = subset[sampling.draws(r, r + 1)[0].cpu().numpy()]
             found.append(_scores(sampling, members, drawn, None))
             advance(1)
-    scale = float((sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
-    method = f"{sampling.half} of {count} rows without replacement, spread scaled to {rows} rows"
     for k, s in enumerate(members):
         cells = {cell: np.array([one[(k, *cell)] for one in found]) for cell in sampling.grid.plan.cells()}
-        sampling.set_intervals(s, cells, scale)
-        sampling.intervals[sampling.grid.scorers[s].name] = Use(count, method)
+        sampling.set_intervals(s, cells, sampling.scale(rows))
+        sampling.intervals[sampling.grid.scorers[s].name] = sampling.halves(rows)
 
 
 def _shuffles(sampling: Resampling, members: Sequence[int]) -> None:

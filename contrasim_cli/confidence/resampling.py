@@ -17,6 +17,8 @@ from contrasim_cli.grid import Cell, Grid, Layer
 from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
 
+log = logging.getLogger(__name__)
+
 ROWS = 2000  # of the subset
 
 Values = npt.NDArray[np.float64]
@@ -80,9 +82,6 @@ def significance(shuffled: Values, observed: float, higher: bool) -> tuple[float
     found = nulls.significance(sign * shuffled, np.array(sign * observed))
     p, z = (None if np.isnan(value) else float(value) for value in found)
     return p, z
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -182,6 +181,16 @@ class Resampling:
         count = len(self.subset)
         draws = [self.rng(seeds.CONFIDENCE_DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
         return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
+
+    def halves(self, rows: int) -> Use:
+        """How intervals of scores on so many rows are found by halves of the subset."""
+        count = len(self.subset)
+        return Use(count, f"{self.half} of {count} rows without replacement, spread scaled to {rows} rows")
+
+    def scale(self, rows: int, growth: float = 0.0) -> float:
+        """What takes the spread of scores on halves to that of the score on so many rows, with which it grows besides."""
+        count = len(self.subset)
+        return float((rows / self.half) ** growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
 
     def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
         """Set some of what is found for a cell."""

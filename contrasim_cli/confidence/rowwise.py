@@ -7,6 +7,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.rowwise import by_pair
@@ -62,12 +63,13 @@ def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
     drawn = sampling.rng(WEIGHTS).multinomial(rows, sizes / rows, size=replicates)  # rows of each block
     total = torch.zeros(replicates, len(members) * sum(1 for _ in plan.cells()), dtype=torch.float64)
     with sampling.grid.progress("bootstrap", rows, "rows") as advance:
-        for k, (start, stop) in enumerate(blocks):
+        for k, (start, stop) in distributed.share(list(enumerate(blocks))):
             values = _row_values(sampling, members, start, stop)
             for first, last in spans(replicates, DRAWN_TOGETHER):
                 rng = sampling.rng(WEIGHTS, k, first)
                 total[first:last] += torch.from_numpy(_weights(rng, drawn[first:last, k], stop - start)) @ values
             advance(stop - start)
+    distributed.total(total)
     return (total / rows).numpy()
 
 
@@ -121,10 +123,15 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
     observed = means(torch.arange(count, device=sampling.grid.device))
     found = []
     with sampling.grid.progress("shuffling", sampling.shuffles_of(s), "times") as advance:
-        for replicate in range(sampling.shuffles_of(s)):
-            found.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
+        for replicate in distributed.share(range(sampling.shuffles_of(s))):
+            found.append(means(sampling.orders(count, replicate, replicate + 1)[0]).numpy())
             advance(1)
-    return observed, torch.stack(found), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
+    shuffled = distributed.joined_rows(np.array(found).reshape(-1, len(observed)))
+    return (
+        observed,
+        torch.from_numpy(shuffled),
+        {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()},
+    )
 
 
 def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
@@ -138,19 +145,22 @@ def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[
     total = torch.zeros(count, len(scores), dtype=torch.float64)
     sums: dict[Layer, Tensor] = {}
     step = grid.reader.block_rows(plan.layers, itemsize=32, encoded=grid.scorers[s].encoded)
-    offsets = sampling.offsets(plan.n_rows, min(ROLLS, count))
+    offsets, own = sampling.offsets(plan.n_rows, min(ROLLS, count)), set(distributed.share(range(count)))
     with grid.progress("shuffling", plan.n_rows, "rows") as advance:
         for start, stop in spans(plan.n_rows, step):
             ahead = _mapped(sampling, s, start, stop)
             for layer, rows in ahead.items():
                 sums[layer] = sums.get(layer, 0) + rows.sum(dim=0, keepdim=True)
             for k, offset in enumerate(offsets):
+                if own.isdisjoint(range(k, count, len(offsets))):
+                    continue
                 behind = _mapped(sampling, s, start + offset, stop + offset)
-                for replicate in range(k, count, len(offsets)):
+                for replicate in sorted(own.intersection(range(k, count, len(offsets)))):
                     order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
                     shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
                     total[replicate] += _cells(sampling, s, ahead, shuffled)
             advance(stop - start)
+    distributed.total(total)
     return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
 
 

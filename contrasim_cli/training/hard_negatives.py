@@ -5,6 +5,10 @@ over the raw rows as in the retrieval benchmarks, equal rows left out by positio
 standard deviation, their clearness, tells ways to treat rows apart far more finely than counting rows that are found: it is
 what decides how often means over batches are right. Ways are compared on the same rows, so that what is hard about a row for
 all of them drops out of the error of their difference.
+
+Where rows lie nearer to a neighbour of their own than to their own whatever is done to them, clearness is negative, and the
+noisiest margins have the one nearest to 0. There margins are taken softly, less the mean cosine with the neighbours: what means
+over batches come to where single rows fail.
 """
 
 from collections.abc import Sequence
@@ -45,11 +49,11 @@ def _most_equal(rows: Doubles) -> int:
     return int(np.unique(rows, axis=0, return_counts=True)[1].max())
 
 
-def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> Tensor:
+def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None, softly: bool = False) -> Tensor:
     """Margins [ordered pairs of views, k] of unit-norm rows [views, n, d], of those at `which` [k], or of all.
 
     `near` [k, neighbours] has, of each view, the neighbours of these rows; a neighbour that is missing counts as opposite, and
-    a row that has none has a margin of 0.
+    a row that has none has a margin of 0. `softly`: less the mean of the cosines, not the largest.
     """
     at: Any = slice(None) if which is None else which
     found = []
@@ -59,7 +63,8 @@ def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> 
                 rows, others = first[at], near[j]
                 own = (rows * second[at]).sum(dim=1)
                 cosines = torch.einsum("rd,rkd->rk", rows, second[others.clamp_min(0)])
-                margin = own - cosines.masked_fill(others < 0, -1).amax(dim=1)
+                cosines = cosines.masked_fill(others < 0, -1)
+                margin = own - (cosines.mean(dim=1) if softly else cosines.amax(dim=1))
                 found.append(margin.masked_fill((others < 0).all(dim=1), 0))
     return torch.stack(found)
 

@@ -13,6 +13,8 @@ from contrasim_cli.recipes import WITHOUT_NEGATIVES
 from contrasim_cli.scoring import STRICTLY
 from contrasim_cli.store.blocks import spans
 
+TILE_ROWS = 256  # compared at once
+
 
 @dataclass
 class Objective:
@@ -84,9 +86,6 @@ class Objective:
         if self.config.task == "pairs":
             return torch.tensor([[0, 1]], device=self.device)
         return self._masks(0).positives.triu().nonzero()
-
-
-TILE_ROWS = 256  # compared at once
 
 
 def row_accuracy(first: Tensor, second: Tensor) -> float:

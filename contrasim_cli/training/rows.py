@@ -35,6 +35,8 @@ CPU = torch.device("cpu")
 READ_BYTES = 64 << 20  # of one layer at once, once widened
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 
+CHUNK_ROWS = 4096
+
 
 class Part(NamedTuple):
     """Rows [items · n, width] of items of one width, by their positions among the items of the step."""
@@ -216,9 +218,6 @@ def _spans(n_rows: int, width: int) -> Iterator[Rows]:
     """All rows in runs of whole blocks."""
     step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
     return (np.arange(*span) for span in spans(n_rows, step))
-
-
-CHUNK_ROWS = 4096
 
 
 def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, config: Config) -> Tensor:

@@ -79,6 +79,7 @@ class LayerChoice:
     step: float = 1.0
     scores: dict[str, float] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
+    softly: bool = False  # whether margins are to the mean of the neighbours
 
     @property
     def text(self) -> str:
@@ -194,21 +195,33 @@ class _Layer:
         read = [view.read(name, rows) for view, name in zip(data.views, self.names, strict=True)]
         near = [nearest((block - of.mean).astype(np.float64)) for block, of in zip(read, statistics, strict=True)]
         made = [each_transform(LADDER, of) for of in statistics]
-        self.ladder = [margins(_units(transforms, read), near) for transforms in zip(*made, strict=True)]
+        units = [_units(transforms, read) for transforms in zip(*made, strict=True)]
+        self.ladder = [margins(unit, near) for unit in units]
+        softly = max(map(clearness, self.ladder)) <= 0
+        if softly:
+            self.ladder = [margins(unit, near, softly=True) for unit in units]
         scores = {way.text: clearness(found) for way, found in zip(LADDER, self.ladder, strict=True)}
         how = LADDER[weakest(self.ladder)]
         unit = _units([transform(how, of) for of in statistics], read)
         pairs = [row_accuracy(a, b) for a, b in itertools.combinations(unit, 2)]
         self.found = sum(pairs) / len(pairs)
         if how.kind == "whiten" and how.shrinkage <= FINE and not misfit(data):
-            differences = _by_differences(data, standardizer, config, k, rows, near)
+            differences = _by_differences(data, standardizer, config, k, rows, near, softly)
             scores |= {way.text: clearness(found) for way, found in zip(WITHIN, differences, strict=True)}
             how = (how, *WITHIN)[weakest([self.ladder[LADDER.index(how)], *differences])]
-        self.choice = LayerChoice(list(dict.fromkeys(self.names)), how.kind, how.shrinkage, scores=scores)
+        self.choice = LayerChoice(
+            list(dict.fromkeys(self.names)), how.kind, how.shrinkage, scores=scores, softly=softly
+        )
 
 
 def _by_differences(
-    data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows, near: Sequence[Tensor]
+    data: Data,
+    standardizer: Standardizer,
+    config: Config,
+    k: int,
+    rows: Rows,
+    near: Sequence[Tensor],
+    softly: bool = False,
 ) -> list[Tensor]:
     """Margins by how views differ, for each shrinkage, estimated a fold of the rows at a time without these."""
     centred = centred_rows(data, standardizer, k, rows)
@@ -220,7 +233,7 @@ def _by_differences(
     for way in WITHIN:
         maps = [factor(of, variance, way.shrinkage) for of in left]
         parts = [
-            margins(_unit(centred @ made), [of[torch.from_numpy(fold)] for of in near], fold)
+            margins(_unit(centred @ made), [of[torch.from_numpy(fold)] for of in near], fold, softly)
             for made, fold in zip(maps, folds, strict=True)
         ]
         found.append(torch.cat(parts, dim=1))

@@ -117,7 +117,7 @@ def multilingual(
     batches: Batches,
     rows: Rows,
     standardizing: BenchStandardizing,
-    compute: o.Compute,
+    compute: o.SharedCompute,
     output: BenchOutput,
 ) -> None:
     """Retrieval over every ordered pair of views (languages); an encoder is not judged on the pair it was trained on.
@@ -139,7 +139,7 @@ def image_caption(
     batches: CaptionBatches,
     rows: SidedRows,
     standardizing: BenchStandardizing,
-    compute: o.Compute,
+    compute: o.SharedCompute,
     output: BenchOutput,
     captions: Annotated[
         list[Path] | None,
