@@ -17,19 +17,20 @@ Where things are decided
 - `encoder`, `losses`, `recipes`: what a learned measure is (a checkpoint, too), what it minimises, and what stands where no
   option says otherwise. `stacking/`: learned measures over closed-form ones, `universal` among them.
 - `scoring`: a measure or an encoder, as everything that compares takes it.
+- `rows/`: the one way from a view to what a scorer takes: rows read, standardised, encoded, held where they fit, else read one
+  block ahead; and `exact_search` for nearest rows.
 - `training/`: from stores to an encoder: `standardization` and `start` before it, `job`, `loop` and `shuffle` while it lasts,
   `state` what a stopped run goes on with; `stacked` trains on grids.
-- `grid/`: all pairs of layers: `forms` says which way a measure goes, a module per way, `stacked` is that of learned measures over
-  measures, `compute` starts them all.
+- `grid/`: all pairs of layers: `compute` says which way a measure goes, and what is made of measures; a module per way.
 - `confidence/`, `nulls`: intervals, p-values, and where a learned score lies between chance and identity.
-- `neuron_moments`, `familiarity`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
+- `neuron_moments`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
 - `benchmarks/`: `layers`, `retrieval` and `sanity` are the protocols; `encoders` trains what they need; `differences` compares
-  measures; `exact_search` and `approximate_search` find nearest rows; `items` is about rows that belong together.
+  measures; `approximate_search` finds rows that are nearly the nearest; `items` is about rows that belong together.
 - `report/`, `plots/`: results as data, as text and tables, and as figures.
 
 What everything uses
 - `input_files`, `output_files`, `snapshot`, `archives`, `locks`: files that are one version, whole or absent, and safe to open.
 - `memory`, `device`, `limits`: how much room there is, where, and for a process that tries a file.
 - `names`, `console`, `progress`: names of others as they are shown, what goes to stderr, and how far work is.
-- `seeds`, `ties`: what a seed is for, and by how much a score must be greater to be greater.
+- `seeds`: what a seed is for.
 """

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.extract import extract
@@ -66,6 +66,8 @@ def main() -> NoReturn:
         for line in error.lines:
             console.error_line(line)
         code = error.exit_code
+    except distributed.Quiet as stop:
+        code = stop.exit_code
     except Stopped as stop:
         console.error_line(str(stop) or stop.word)
         code = stop.exit_code

@@ -12,6 +12,9 @@ from typing import ClassVar
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 
+SILENT = (
+    os.environ.get("WORLD_SIZE", "") not in ("", "1") and os.environ.get("RANK", "0") != "0"
+)  # rank 0 speaks for all
 PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log
 
 
@@ -48,6 +51,8 @@ def _one_line(text: str) -> str:
 
 
 def _show(line: str) -> None:
+    if SILENT:
+        return
     with contextlib.suppress(OSError):  # nobody reads stderr any more: no reason to stop
         print(line, file=sys.stderr, flush=True)
 
@@ -74,7 +79,7 @@ def error_line(text: str) -> None:
 def progress(description: str, total: int, unit: str) -> Iterator[Advance]:
     """A bar with rate and time left on a terminal; elsewhere one plain line about every 30 s."""
     description = quoted(description)
-    if settings.quiet:
+    if settings.quiet or SILENT:
         yield lambda amount=1, note="", earlier=False: None
     elif sys.stderr.isatty():
         with _bar(description, total, unit) as advance:

@@ -2,6 +2,7 @@
 
 import torch
 
+from contrasim_cli import distributed
 from contrasim_cli.errors import MissingError
 
 
@@ -15,7 +16,16 @@ def pick_device(asked: str | None) -> torch.device:
     if asked == "cuda" and not there:
         raise MissingError("--device cuda: no CUDA device is available; give --device cpu or leave it out")
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions are rounded to ten bits
-    return torch.device(asked or ("cuda" if there else "cpu"))
+    if (asked or "cuda") == "cpu" or not there:
+        return torch.device("cpu")
+    if distributed.world() == 1:
+        return torch.device("cuda")
+    if torch.cuda.device_count() <= distributed.local_rank():
+        raise MissingError(
+            f"--device cuda: this machine has {torch.cuda.device_count()} CUDA devices for more ranks; start one rank per device "
+            "(--ranks auto), or give --device cpu"
+        )
+    return torch.device("cuda", distributed.local_rank())
 
 
 def device_budget(budget: int, device: torch.device) -> int:

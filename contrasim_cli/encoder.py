@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -185,8 +185,7 @@ class Encoder(nn.Module):
         """
         if self.config.members > 1:
             parts = zip(self.members, rows.chunk(self.config.members, dim=-1), strict=True)
-            together: Tensor = torch.cat([member(part) for member, part in parts], dim=-1)
-            return together / math.sqrt(self.config.members)
+            return side_by_side([member(part) for member, part in parts])
         key = _key(view if self.config.encoder_per_view else 0, rows.shape[-1])
         if self.config.path == "mlp":
             return functional.normalize(self._mlp(rows, key), dim=-1)
@@ -222,6 +221,18 @@ class Encoder(nn.Module):
 
     def _mlp(self, rows: Tensor, key: str) -> Tensor:
         return _widened(self.rest(self.first[key](rows)))
+
+
+def side_by_side(encoded: Sequence[Tensor]) -> Tensor:
+    """Unit rows [..., d] of every member as unit rows [..., members · d], whose dot products are the means of the members'."""
+    return torch.cat(list(encoded), dim=-1) / math.sqrt(len(encoded))
+
+
+def by_member(encoded: Tensor, members: int) -> Tensor:
+    """Encoded rows [..., members · d] as the unit rows of every member, [members, ..., d]."""
+    if members == 1:
+        return encoded.unsqueeze(0)
+    return torch.stack(encoded.chunk(members, dim=-1)) * math.sqrt(members)
 
 
 def _widened(rows: Tensor) -> Tensor:
@@ -415,25 +426,22 @@ def _shape(shape: torch.Size | None) -> str:
 
 def _load_dict(file: Snapshot) -> Mapping[str, Any]:
     path, start = file.path, file.start()
+    none_such = InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
     try:
         if start.startswith(b"\x89HDF"):
             raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
-            raise InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
+            raise none_such
         archives.check_stored(file)
         content = torch.load(file.name, map_location="cpu", weights_only=True)
     except InputError:
         raise
     except OSError as error:
         if error.errno == errno.EINVAL:  # an archive cut short sends its reader to places before its start
-            raise InputError(
-                f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one"
-            ) from error
+            raise none_such from error
         raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
     except Exception as error:  # torch raises whatever its unpickler trips over
-        raise InputError(
-            f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one"
-        ) from error
+        raise none_such from error
     if not isinstance(content, Mapping):
         raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
     return content

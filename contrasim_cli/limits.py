@@ -19,7 +19,7 @@ SECONDS_PER_BYTE = 1 / (4 << 20)  # of the file, and of what is read of it
 OBJECT_SECONDS = 0.002  # several times what HDF5 and h5py take to open a dataset
 OBJECT_MEMORY = 64 << 10  # and to hold it open
 OBJECT_BYTES = 64  # of a file; no dataset takes less
-MOST_PACKED = 100  # bytes held or read per byte of the file
+MOST_PER_BYTE = 100  # bytes held or read, per byte of the file
 LEAST = 64 << 20  # bytes that a library may take, however little is asked for
 
 KINDS = {
@@ -53,7 +53,7 @@ class _Grown:
     def apply(self) -> None:
         """Set them."""
         size = self.start.size
-        read = min(self.read, MOST_PACKED * size)
+        read = min(self.read, MOST_PER_BYTE * size)
         seconds = SECONDS + SECONDS_PER_BYTE * (size + read) + OBJECT_SECONDS * self._objects
         _set(resource.RLIMIT_CPU, max(1, int(times * seconds)))
         if self.memory_before:
@@ -66,7 +66,7 @@ class _Grown:
     @property
     def memory(self) -> int:
         """Bytes for a file of this size, as far as it is known."""
-        held = min(self.held, MOST_PACKED * self.start.size)
+        held = min(self.held, MOST_PER_BYTE * self.start.size)
         return int(times * (max(MEMORY, 4 * self.start.size) + held + OBJECT_MEMORY * self._objects))
 
     @property

@@ -24,7 +24,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.ties import SINGLE_TIE, TIE
+TIE = 1e-9  # relative; by how much one score differs that is computed again on the same rows in another order
+SINGLE_TIE = 1e-7  # the same, of rows that are encoded in float32
 
 Values = npt.NDArray[np.float64]
 

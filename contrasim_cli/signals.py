@@ -8,25 +8,26 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def noted() -> Iterator[list[int]]:
-    """Signals that come meanwhile are noted, in their order, and not acted on; those that are ignored stay so."""
+    """Signals that come meanwhile are noted, in their order, and not acted on."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # which alone runs handlers
         yield came
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    taken = {number: handler for number, handler in handlers.items() if handler not in (signal.SIG_IGN, None)}
+
+    def note(number: int, frame: object) -> None:
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        for number in taken:
-            signal.signal(number, lambda number, frame: came.append(number))
         yield came
     finally:
-        for number, handler in taken.items():
-            signal.signal(number, handler)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 @contextlib.contextmanager
 def deferred() -> Iterator[None]:
-    """Signals that come meanwhile are acted on at the end of the block, whatever its end is."""
+    """Signals that come meanwhile are acted on at the end of the block, whatever its end is, as they would be anywhere."""
     came: list[int] = []
     try:
         with noted() as came:

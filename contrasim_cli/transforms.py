@@ -25,15 +25,15 @@ import numpy.typing as npt
 
 from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.anchors.features import APPLIED_ROWS
-from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
+from contrasim_cli.store.align import misfits
 from contrasim_cli.store.blocks import Floats, RowIndex, row_blocks, spans
 
 log = logging.getLogger(__name__)
 
-KINDS = ("none", "center", "zscore", "whiten")
 SHRUNK = ("whiten", "within")
 RANK_TOL = 1e-6
 ROWS_PER_NEURON = 10  # below which a covariance is mostly noise
@@ -109,25 +109,34 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
     Raises:
         InputError: a value is NaN or Inf, or a square leaves float64.
     """
-    first = view.read(layer, np.arange(1))[0].astype(np.float64)
-    mean, count = np.zeros_like(first), 0
-    scatter = np.zeros((len(first), len(first)) if covariance else len(first))
+    blocks = row_blocks(view.store.layer(layer), view.n_rows)
     with np.errstate(over="ignore", invalid="ignore"):
-        for start, stop in row_blocks(view.store.layer(layer), view.n_rows):
-            block = view.read(layer, np.arange(start, stop)) - first
-            delta = block.mean(axis=0) - mean
-            block -= block.mean(axis=0)
-            weight = count * len(block) / (count + len(block))
-            if covariance:
-                scatter += block.T @ block + weight * np.outer(delta, delta)
-            else:
-                scatter += np.square(block).sum(axis=0) + weight * np.square(delta)
-            count += len(block)
-            mean += delta * (len(block) / count)
-    if not np.isfinite(scatter).all():
+        found = statistics_of((view.read(layer, np.arange(*block)) for block in blocks), covariance, layer)
+    if not np.isfinite(found.variance if found.covariance is None else found.covariance).all():
         raise InputError(
             f"{quoted(view.store.path)}: layer {quoted(layer)}: squares of the values leave float64; scale the rows"
         )
+    return found
+
+
+def statistics_of(blocks: Iterable[Floats], covariance: bool, layer: str = "") -> Statistics:
+    """Moments of rows [k, p] in blocks; infinite where squares leave float64."""
+    first: Any = None
+    mean: Any = 0.0
+    scatter: Any = 0.0
+    count = 0
+    for rows in blocks:
+        first = rows[0].astype(np.float64) if first is None else first
+        block = rows - first
+        delta = block.mean(axis=0) - mean
+        block -= block.mean(axis=0)
+        weight = count * len(block) / (count + len(block))
+        if covariance:
+            scatter += block.T @ block + weight * np.outer(delta, delta)
+        else:
+            scatter += np.square(block).sum(axis=0) + weight * np.square(delta)
+        count += len(block)
+        mean += delta * (len(block) / count)
     scatter /= count
     return Statistics(
         count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None, layer
@@ -182,11 +191,6 @@ def each_transform(hows: Iterable[Standardization], found: Statistics) -> Iterat
             assert found.covariance is not None
             spectrum = spectrum or np.linalg.eigh(found.covariance)
             yield Transform(found.mean, _inverse_root(found.covariance, how.shrinkage, *spectrum))
-
-
-def inverse_root(covariance: Doubles, shrinkage: float) -> Doubles:
-    """Σ_s^(-1/2) [p, p], symmetric, of a covariance Σ [p, p]; 0 in constant columns and the directions that are dropped."""
-    return _inverse_root(covariance, shrinkage, *np.linalg.eigh(covariance))
 
 
 def _inverse_root(covariance: Doubles, shrinkage: float, values: Doubles, vectors: Doubles) -> Doubles:
@@ -247,8 +251,11 @@ class Standardizer:
                 f"--standardize-from takes one store for each of the {len(self.raw)} stores, in their order; "
                 f"{len(self.sources)} given"
             )
-        triples = zip(self.raw, self.sources, layers, strict=True)
-        raise_all([problem for view, source, names in triples for problem in _misfits(view, source, names)])
+        problems: list[ContraSimError] = []
+        for view, source, names in zip(self.raw, self.sources, layers, strict=True):
+            purpose = f"standardise that of {quoted(view.store.path)} by"
+            problems += misfits(view.store, source.store, names, purpose)
+        raise_all(problems)
 
     def part(self, chosen: Sequence[int]) -> "Standardizer":
         """The same for some of the views alone."""
@@ -344,28 +351,6 @@ class Standardizer:
             width,
             ROWS_PER_NEURON,
         )
-
-
-def _misfits(view: View, source: View, layers: Sequence[str]) -> list[ContraSimError]:
-    """Why layers cannot be standardised by the source's statistics."""
-    there, problems = source.store.layers, list[ContraSimError]()
-    for name in layers:
-        if name not in there:
-            names = ", ".join(map(quoted, there))
-            problems.append(
-                MismatchError(
-                    f"{quoted(source.store.path)}: has no layer {quoted(name)} to standardise that of "
-                    f"{quoted(view.store.path)} by; it has {names}"
-                )
-            )
-        elif there[name].width != view.store.layer(name).width:
-            problems.append(
-                MismatchError(
-                    f"{quoted(source.store.path)}: layer {quoted(name)} has width {there[name].width}, that of "
-                    f"{quoted(view.store.path)} has {view.store.layer(name).width}"
-                )
-            )
-    return problems
 
 
 def plain(how: RowsAs) -> dict[str, Any]:

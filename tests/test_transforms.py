@@ -16,6 +16,7 @@ from stores import values
 from contrasim_cli import transforms
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Layer, Store, View
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.transforms import Standardization, StandardizedView, Standardizer, Transform, statistics
 
 KINDS = ["center", "zscore", "whiten"]
@@ -69,7 +70,7 @@ def test_rows_equal_the_definition(
     matrix = (values(rows, width, seed) * np.linspace(0.1, 3, width) + offset).astype(dtype)
     how = Standardization(kind, shrinkage)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transforms, "block_rows", lambda layer: block)
+        patch.setattr(transforms, "row_blocks", lambda layer, n_rows: spans(n_rows, block))
         found = standardized(matrix, how)
     assert found.dtype == dtype
     expected = oracle(matrix, matrix, how)
@@ -181,7 +182,7 @@ def test_every_layer_is_streamed_once_whatever_is_made_of_it(monkeypatch: pytest
 
 
 def test_statistics_hold_one_block_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transforms, "block_rows", lambda layer: 512)
+    monkeypatch.setattr(transforms, "row_blocks", lambda layer, n_rows: spans(n_rows, 512))
     view = made.view(tmp_path / "a.h5", {"x": values(40_000, 16)})
     tracemalloc.start()
     statistics(view, "x", covariance=True)

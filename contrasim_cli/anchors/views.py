@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from contrasim_cli.anchors.anchoring import Anchoring, locate
-from contrasim_cli.anchors.belonging import strange_anchors
+from contrasim_cli.anchors.anchoring import Anchoring, locate, strange_anchors
 from contrasim_cli.anchors.features import RIDGES, Anchored, Geometry, described, spread
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.neuron_moments import Moments, moments
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import Layer, Store, View
+from contrasim_cli.store.align import misfits
 from contrasim_cli.store.blocks import Floats, RowIndex
 
 
@@ -101,7 +101,9 @@ class Anchors:
             )
         problems: list[ContraSimError] = []
         for v, (view, names) in enumerate(zip(self.views, layers, strict=True)):
-            problems += _misfits(view.store, self._store(v, anchoring), names)
+            purpose = f"take the anchors of {quoted(view.store.path)} from"
+            remedy = "; give the same model's anchors"
+            problems += misfits(view.store, self._store(v, anchoring), names, purpose, remedy)
             try:
                 self.rows(v, anchoring)
             except MismatchError as problem:
@@ -200,24 +202,3 @@ class Anchors:
                 f"anchors of {len(widths)} layers take {need / 2**30:.2f} GiB, --memory allows {budget / 2**30:.2f}; raise it "
                 "or select fewer layers"
             )
-
-
-def _misfits(store: Store, source: Store, layers: Sequence[str]) -> list[ContraSimError]:
-    """Why the anchors' rows of these layers cannot stand beside the store's."""
-    there, problems = source.layers, list[ContraSimError]()
-    for name in layers:
-        if name not in there:
-            problems.append(
-                MismatchError(
-                    f"{quoted(source.path)}: has no layer {quoted(name)} to take the anchors of {quoted(store.path)} from; "
-                    f"it has {', '.join(map(quoted, there))}"
-                )
-            )
-        elif there[name].width != store.layer(name).width:
-            problems.append(
-                MismatchError(
-                    f"{quoted(source.path)}: layer {quoted(name)} has width {there[name].width}, that of "
-                    f"{quoted(store.path)} has {store.layer(name).width}; give the same model's anchors"
-                )
-            )
-    return problems

@@ -13,10 +13,10 @@ import faiss
 import numpy as np
 
 from contrasim_cli import seeds
-from contrasim_cli.benchmarks.negatives import CANDIDATES
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
 from contrasim_cli.rows.exact_search import (
+    CANDIDATES,
     Floats,
     Pool,
     SameRow,

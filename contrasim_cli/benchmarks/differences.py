@@ -22,16 +22,17 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli import seeds
-from contrasim_cli.benchmarks.sides import Context, Side, context_of
-from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
-from contrasim_cli.benchmarks.trials import Recorded, SetFacts, TrialsFile
+from contrasim_cli.benchmarks.trials import Context, Recorded, SetFacts, Side, TrialsFile, context_of
 from contrasim_cli.errors import MismatchError
 from contrasim_cli.names import quoted
 from contrasim_cli.report.results import ALL, CompareRow
+from contrasim_cli.store.blocks import spans
 
 LEVEL = 0.05
 RESAMPLES = 10_000
-TOGETHER = 500  # resamples at once
+FLIPS = 10_000  # the one that was observed among them
+TOGETHER = 500  # resamples, or flips, at once
+ENUMERATED = 14  # clusters whose signs are flipped in every way
 DIFFERENT, SAME, FEW, UNDEFINED = "different", "no difference", "too few clusters", "undefined"
 
 Doubles = npt.NDArray[np.float64]
@@ -239,11 +240,10 @@ def _interval(
     if sums[0].shape[1] < 2:
         return None
     differences = []
-    for start in range(0, RESAMPLES, TOGETHER):
-        size = min(TOGETHER, RESAMPLES - start)
-        clusters = _cluster_weights(common, sums[0].shape[1], size, rng)
-        first = _weights(len(sums[0]), size, rng)
-        second = first if common.paired else _weights(len(sums[1]), size, rng)
+    for start, stop in spans(RESAMPLES, TOGETHER):
+        clusters = _cluster_weights(common, sums[0].shape[1], stop - start, rng)
+        first = _weights(len(sums[0]), stop - start, rng)
+        second = first if common.paired else _weights(len(sums[1]), stop - start, rng)
         means = [
             _ratio((u @ s * clusters).sum(axis=1), (u @ n * clusters).sum(axis=1))
             for u, s, n in zip((first, second), sums, counts, strict=True)
@@ -272,3 +272,57 @@ def _cluster_weights(common: _Common, clusters: int, size: int, rng: np.random.G
     drawn = _weights(len(models), size, rng)
     first, second = places.reshape(common.nodes.shape).T
     return drawn[:, first] * drawn[:, second]
+
+
+def sign_flips(differences: Doubles, rng: np.random.Generator) -> float:
+    """Two-sided p-value of the sum of the clusters' differences [k], against all flips of their signs or a sample of them."""
+    differences = differences[differences != 0]
+    if not len(differences):
+        return 1.0
+    reached = abs(differences.sum()) - 1e-12 * np.abs(differences).sum()
+    if len(differences) <= ENUMERATED:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(differences))))
+        return float((np.abs(signs @ differences) >= reached).mean())
+    extreme = 0
+    for start, stop in spans(FLIPS - 1, TOGETHER):
+        signs = rng.integers(0, 2, size=(stop - start, len(differences))) * 2.0 - 1.0
+        extreme += int((np.abs(signs @ differences) >= reached).sum())
+    return (1 + extreme) / FLIPS
+
+
+def exchanges(
+    sums: Doubles, counts: Doubles, strata: npt.NDArray[np.int64], first: int, rng: np.random.Generator
+) -> float:
+    """Two-sided p-value of the difference of two means when things [k] change sides with others of their stratum.
+
+    The first `first` things are one side. A side's mean is its sums over its counts.
+    """
+    own = np.arange(len(strata))
+    places = np.argsort(strata, kind="stable")  # the places of each stratum, together
+    reached = abs(_difference(sums, counts, own[None], first)[0]) - 1e-12
+    extreme = 0
+    for start, stop in spans(FLIPS - 1, TOGETHER):
+        shuffled = np.argsort(strata + rng.random((stop - start, len(strata))), axis=1)
+        order = np.empty_like(shuffled)
+        order[:, places] = shuffled
+        extreme += int((np.abs(_difference(sums, counts, order, first)) >= reached).sum())
+    return (1 + extreme) / FLIPS
+
+
+def _difference(sums: Doubles, counts: Doubles, order: npt.NDArray[np.int64], first: int) -> Doubles:
+    """[arrangements] the first side's mean minus the second's, of things in the order given."""
+    total, count = sums[order], counts[order]
+    one: Doubles = total[:, :first].sum(axis=1) / count[:, :first].sum(axis=1)
+    two: Doubles = total[:, first:].sum(axis=1) / count[:, first:].sum(axis=1)
+    return one - two
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm (1979): p-values of several tests, corrected so that no error among all is more probable than each would be."""
+    order = sorted((k for k, p in enumerate(p_values) if p is not None), key=lambda k: p_values[k] or 0.0)
+    out: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, k in enumerate(order):
+        highest = max(highest, min(1.0, (len(order) - rank) * (p_values[k] or 0.0)))
+        out[k] = highest
+    return out

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli import encoder
+from contrasim_cli import distributed, encoder
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.locks import BusyError, only_writer
@@ -31,6 +31,7 @@ from contrasim_cli.stacking.measures import SCALED
 from contrasim_cli.training import Data, Order, check_data, partial_path, stacked
 from contrasim_cli.training.job import Files, Job, configuration, standardization_asked, step_seconds, train_encoder
 from contrasim_cli.training.rows import content_digest
+from contrasim_cli.training.state import described
 from contrasim_cli.transforms import Standardizer
 from contrasim_cli.version import __version__
 
@@ -114,14 +115,8 @@ def _described(view: Any, layers: Sequence[str], digests: dict[tuple[int, tuple[
     key = id(view), tuple(layers)
     if key not in digests:
         digests[key] = content_digest(view, layers)
-    ids = view.store.ids
-    return {
-        "name": view.store.stem,
-        "rows": view.n_rows,
-        "layers": list(layers),
-        "content": digests[key],
-        "ids": ids.digest if ids else "",
-    }
+    found = described(view, layers, digests[key])
+    return {name: value for name, value in found.items() if name not in ("model", "data")}
 
 
 def _wanted(
@@ -163,12 +158,23 @@ def obtain(needed: Sequence[Wanted], training: Training, progress: Progress = si
     """
     with writing(training.folder):
         training.folder.mkdir(parents=True, exist_ok=True)
-    missing = [one for one in needed if not one.path.exists()]
+    missing = _missing(needed)
     if missing:
         there = len(needed) - len(missing)
         log.info("training %d of %d encoders, %d are there, in %s", len(missing), len(needed), there, training.folder)
-    _obtain(missing, training, progress)
+    own = distributed.dealt(missing)
+    with distributed.alone():
+        _obtain(own, training, progress)
+    distributed.wait_for_all()
     return [learned_scorer(one.name, _load(one)) for one in needed]
+
+
+def _missing(needed: Sequence[Wanted]) -> list[Wanted]:
+    """What is not there: longest first, and the same on all ranks, whose disks may not show it at one time."""
+    seen = distributed.gathered([k for k, one in enumerate(needed) if one.path.exists()])
+    there = set.intersection(*map(set, seen))
+    missing = [one for k, one in enumerate(needed) if k not in there]
+    return missing if distributed.world() == 1 else sorted(missing, key=lambda one: -one.steps)
 
 
 def _obtain(missing: Sequence[Wanted], training: Training, progress: Progress) -> None:

@@ -15,16 +15,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli.benchmarks import model_pairs
+from contrasim_cli.benchmarks import check_depth, model_pairs
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
-from contrasim_cli.errors import MismatchError, raise_all
+from contrasim_cli.errors import raise_all
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.grid import Plan
-from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.scoring import Scorer, by_standardization
+from contrasim_cli.scoring import STRICTLY, Scorer, by_standardization
 from contrasim_cli.store import View
-from contrasim_cli.ties import STRICTLY
 from contrasim_cli.transforms import Standardizer
 
 
@@ -139,18 +137,3 @@ def layer_prediction(
             )
         )
     return found
-
-
-def check_depth(views: Sequence[View], layers: Sequence[Sequence[str]]) -> None:
-    """Refuse views whose numbers of layers differ."""
-    first = views[0].store
-    raise_all(
-        [
-            MismatchError(
-                f"{quoted(view.store.path)}: {len(chosen)} layers are selected where {quoted(first.path)} has {len(layers[0])}; "
-                "select corresponding layers with --layers (or --layers-a and --layers-b)"
-            )
-            for view, chosen in zip(views, layers, strict=True)
-            if len(chosen) != len(layers[0])
-        ]
-    )

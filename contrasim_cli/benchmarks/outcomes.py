@@ -1,4 +1,4 @@
-"""From scores of single trials to rows of results: one way for every benchmark."""
+"""From scores of single trials to rows of results, with spreads and cluster-bootstrap intervals: one way for every benchmark."""
 
 import dataclasses
 import json
@@ -10,10 +10,52 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.benchmarks.intervals import Outcomes, cluster_interval, defined_mean, mean, spread
+from contrasim_cli import seeds
 from contrasim_cli.report.results import ALL, BenchRow
-from contrasim_cli.scoring import Scorer
-from contrasim_cli.ties import STRICTLY
+from contrasim_cli.scoring import STRICTLY, Scorer
+from contrasim_cli.store.blocks import spans
+
+RESAMPLES = 2000
+LEVEL = 0.95
+DRAWN = 1 << 22  # clusters drawn at once
+
+Outcomes = npt.NDArray[np.floating[Any]]
+
+
+def mean(values: Outcomes) -> float | None:
+    """The mean, or None where a value is missing or there is none."""
+    return None if values.size == 0 or bool(np.isnan(values).any()) else float(values.mean())
+
+
+def defined_mean(values: Outcomes) -> float | None:
+    """The mean of the values that there are, or None."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else None
+
+
+def spread(values: Outcomes) -> float | None:
+    """Population standard deviation; None for fewer than two values, of which there is none."""
+    return None if values.size < 2 or bool(np.isnan(values).any()) else float(values.std())
+
+
+def cluster_interval(
+    by_cluster: Outcomes, seed: int, sizes: Outcomes | None = None
+) -> tuple[float | None, float | None]:
+    """95 % percentile interval of the mean of clusters [k], resampled whole; None for fewer than two.
+
+    Clusters count alike, or, where they are sums over so many trials (`sizes`), trials do.
+    """
+    if by_cluster.size < 2 or bool(np.isnan(by_cluster).any()):
+        return None, None
+    rng = seeds.stream(seed, seeds.INTERVALS)
+    count = by_cluster.size
+    means = []
+    for start, stop in spans(RESAMPLES, max(1, DRAWN // count)):
+        drawn = rng.integers(0, count, size=(stop - start, count))
+        found = by_cluster[drawn].mean(axis=1)
+        means.append(found if sizes is None else found / sizes[drawn].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 class Judged(NamedTuple):

@@ -34,10 +34,9 @@ from contrasim_cli.measures import INVARIANCES
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.report.results import SanityRow
-from contrasim_cli.scoring import Scorer
+from contrasim_cli.scoring import STRICTLY, Scorer
 from contrasim_cli.store import Store
-from contrasim_cli.ties import STRICTLY
-from contrasim_cli.transforms import Standardization, Statistics, transform
+from contrasim_cli.transforms import Standardization, statistics_of, transform
 
 log = logging.getLogger(__name__)
 
@@ -207,13 +206,7 @@ def standardized(rows: Doubles, how: Standardization, layer: str) -> Doubles:
     how = how.of(layer)
     if not how:
         return rows
-    centred = rows - rows[:1]
-    centred -= centred.mean(axis=0)
-    covariance = centred.T @ centred / len(rows) if how.kind == "whiten" else None
-    variance = np.square(centred).mean(axis=0) if covariance is None else np.diagonal(covariance)
-    return transform(how, Statistics(len(rows), rows.mean(axis=0), variance, covariance, layer))(rows).astype(
-        np.float64
-    )
+    return transform(how, statistics_of([rows], how.kind == "whiten", layer))(rows).astype(np.float64)
 
 
 def claims(scorer: Scorer) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
@@ -43,6 +43,9 @@ class Output:
         """
         if several and self.format == "value":
             raise UsageError(f"--format value prints one score; {several}")
+        distributed.by_first(self._check_files)
+
+    def _check_files(self) -> None:
         if self.output is not None:
             from contrasim_cli.report.text import file_format
 
@@ -51,7 +54,10 @@ class Output:
         check_plot(self.plot, self.force)
 
     def emit(self, results: Results, files: bool = True) -> None:
-        """Print the results and write the files asked for."""
+        """Print the results and write the files asked for, when all ranks are done."""
+        distributed.wait_for_all()
+        if not distributed.first():
+            return
         from contrasim_cli.report import text as report
 
         terminal = sys.stdout.isatty()
@@ -97,6 +103,9 @@ class EncoderOutput:
 
     def check(self) -> None:
         """Refuse what cannot be written, before any work is done for it."""
+        distributed.by_first(self._check_files)
+
+    def _check_files(self) -> None:
         replaces = self.force or self.resume
         for path in (self.encoder, self.log):
             if path is not None:
@@ -105,7 +114,7 @@ class EncoderOutput:
 
     def draw(self, curves: Mapping[str, Sequence[float]]) -> None:
         """Draw the curves where that is asked for."""
-        if self.plot is not None:
+        if self.plot is not None and distributed.first():
             from contrasim_cli.plots import draw_training
 
             draw_training(curves, self.plot, self.force or self.resume)

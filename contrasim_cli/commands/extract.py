@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands import extract_options as opt
 from contrasim_cli.commands.options import given
 from contrasim_cli.errors import UsageError
@@ -62,6 +62,7 @@ def extract(
     Text and images run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
     hidden_L; --arrays also through any torch module, whose submodules are the layers (--layers 'blocks.*').
     """
+    distributed.check_alone("contrasim extract")
     kind, path = inputs.one(needless=model.list_layers and model.model is not None)
     _check_combination(kind, given(inputs, arrays, selection, model))
     if inputs.ids is not None and inputs.id_column:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import AlignOption
 from contrasim_cli.commands.options import Memory, parse_memory
@@ -49,6 +49,7 @@ def inspect(
     the effective rank. Standardise where cosines are far from 0 or the ranks far below the width.
     Exit code 4 says that they do not line up; the report is printed all the same.
     """
+    distributed.check_alone("contrasim inspect")
     output.check("inspect has none")
     if anchor_ids:
         _anchor_ids(files, output)

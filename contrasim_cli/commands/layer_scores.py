@@ -147,9 +147,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     request.output.check()
     request.rows_plot.check(request.stores, request.output.force)
     room = request.compute.memory_asked
-    from contrasim_cli.cautions import compared, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
     from contrasim_cli.errors import raise_all
-    from contrasim_cli.familiarity import check_familiar
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.scoring import by_standardization
     from contrasim_cli.transforms import plain

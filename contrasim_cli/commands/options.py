@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 
 import typer
 
-from contrasim_cli import console, limits
+from contrasim_cli import console, distributed, limits
 from contrasim_cli.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -34,8 +35,12 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         arguments = {name: _group_of(options, name, group) for name, group in groups.items()}
         arguments.pop("general").set_up()
+        ranks = next((group.ranks for group in arguments.values() if getattr(group, "ranks", None)), None)
         try:
-            function(**options, **arguments)
+            if (code := distributed.started(ranks, sys.argv[1:])) is not None:
+                raise distributed.Quiet(code)
+            with distributed.joined():
+                function(**options, **arguments)
         except KeyboardInterrupt as stop:
             raise Interrupted(*stop.args) from stop
 
@@ -140,6 +145,7 @@ class Compute:
     ] = None
     seed: Seed = 0
     memory: Memory = None
+    ranks: str | None = None
     max_rows: int | None = None
     precision: str = "float32"
 
@@ -157,11 +163,24 @@ class Compute:
         from contrasim_cli.device import pick_device
         from contrasim_cli.memory import memory_budget
 
-        return pick_device(self.device), memory_budget(self.memory_asked)
+        return pick_device(self.device), distributed.budget_per_rank(memory_budget(self.memory_asked))
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampledCompute(Compute):
+class SharedCompute(Compute):
+    """The same, where several processes share the work."""
+
+    ranks: Annotated[
+        str | None,
+        typer.Option(
+            "--ranks",
+            help="Processes of this machine to share the work among, with the same results; auto: one per CUDA device.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledCompute(SharedCompute):
     """The same, of some of the rows where all cost too much."""
 
     max_rows: Annotated[

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import EncoderOutput
@@ -70,6 +70,7 @@ def train(
     Options that are not given are the recipe's. Without --layers every layer is trained on but hidden_0, the embeddings.
     While it runs, its state is kept beside the output in a file that ends in .partial.
     """
+    distributed.check_alone("contrasim train")
     flags = o.given(output, rows, recipe, unseen, standardizing)
     parts = r.parts_given(recipe, unseen, standardizing, compute.seed)
     if unseen.inputs == "measures":

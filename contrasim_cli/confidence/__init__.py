@@ -29,7 +29,6 @@ shuffle has a seed of its own, so that no result depends on how many are worked 
 """
 
 from contrasim_cli.confidence.compute import compute
-from contrasim_cli.confidence.estimates import Asked, Confidence, interval, significance
-from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli.confidence.resampling import Asked, Confidence, Resampling, interval, significance
 
 __all__ = ["Asked", "Confidence", "Resampling", "compute", "interval", "significance"]

@@ -1,7 +1,7 @@
 """Confidence of all other measures, from a subset of rows that is prepared once."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from contrasim_cli.confidence.estimates import Use, Values
-from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli import distributed
+from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.prepared import rows_of
 from contrasim_cli.measures.cka import Centred, Debiased, gram_form
@@ -52,19 +52,11 @@ def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
     return limited or sampling.grid.plan.n_rows
 
 
-def _scale(sampling: Resampling, scorer: Scorer) -> float:
-    """What takes the spread of scores on m of n rows to that of the score on all N."""
-    rows, count = _scored_rows(sampling, scorer), len(sampling.subset)
-    growth = (rows / sampling.half) ** scorer.entry.growth
-    return float(growth * (sampling.half * count / ((count - sampling.half) * rows)) ** 0.5)
-
-
 def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     replicates, count = sampling.asked.bootstrap, len(sampling.subset)
     scorers = [sampling.grid.scorers[s] for s in members]
     for scorer in scorers:
-        method = f"{sampling.half} of {count} rows without replacement, spread scaled to {_scored_rows(sampling, scorer)} rows"
-        sampling.intervals[scorer.name] = Use(count, method)
+        sampling.intervals[scorer.name] = sampling.halves(_scored_rows(sampling, scorer))
         _warn_narrow(sampling, scorer)
     if count < FEWEST_ROWS:
         log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
@@ -73,7 +65,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
     scores: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
-        for start, stop in spans(replicates, _replicates_at_once(sampling, each)):
+        for start, stop in distributed.share(list(spans(replicates, _step(sampling, each)))):
             draws = sampling.draws(start, stop)
             cache = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
@@ -84,9 +76,18 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
                 for s, cell, values in _pair_scores(sampling, members, cache, layers_a, layers_b):
                     scores.setdefault((s, cell), []).append(values)
             advance(stop - start)
+    cells = list(sampling.grid.plan.cells())
+    drawn = _of_all_ranks(scores, [(s, cell) for s in members for cell in cells])
     for s in members:
-        cells = {cell: torch.cat(scores[s, cell]).numpy() for cell in sampling.grid.plan.cells()}
-        sampling.set_intervals(s, cells, _scale(sampling, sampling.grid.scorers[s]))
+        own = {cell: drawn[s, cell] for cell in cells}
+        scorer = sampling.grid.scorers[s]
+        sampling.set_intervals(s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
+
+
+def _of_all_ranks(scores: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
+    """The scores of replicates by key, those of all ranks in order."""
+    parts = [torch.cat(list(scores[key])).numpy() if key in scores else np.empty(0) for key in keys]
+    return dict(zip(keys, distributed.joined_rows(np.stack(parts), axis=1), strict=True))
 
 
 def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
@@ -101,7 +102,7 @@ def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
         )
 
 
-def _replicates_at_once(sampling: Resampling, each: int) -> int:
+def _step(sampling: Resampling, each: int) -> int:
     """Replicates worked off at once, of so many bytes each."""
     return max(1, min(CHUNK_BYTES, sampling.room // 4) // max(1, each))
 
@@ -187,7 +188,7 @@ def _shuffle_layer(
     widest = max(sampling.width(scorer, a) for a in layers_a)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
     scores: dict[tuple[int, Layer], list[Tensor]] = {}
-    for start, stop in spans(sampling.shuffles_of(members[0]), _replicates_at_once(sampling, each)):
+    for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _step(sampling, each)))):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
@@ -195,9 +196,9 @@ def _shuffle_layer(
         for s, layer_a, values in _shuffled_scores(sampling, members, cache, layers_a, shuffled):
             scores.setdefault((s, layer_a), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
-    for (s, layer_a), parts in scores.items():
+    for (s, layer_a), shuffles in _of_all_ranks(scores, [(s, a) for s in members for a in layers_a]).items():
         observed = sampling.grid.scorers[s].measure.compare(cache.get(layer_a), prepared)
-        into[s, (layer_a, layer_b)] = float(observed), torch.cat(parts).numpy()
+        into[s, (layer_a, layer_b)] = float(observed), shuffles
 
 
 def _shuffled_scores(
@@ -220,8 +221,7 @@ def _shuffled_scores(
 def _fitting(sampling: Resampling, layers: Sequence[Layer], each: int) -> Iterator[Sequence[Layer]]:
     """Runs of layers whose float64 values, so many each, take no more than CHUNK_BYTES; one layer at least."""
     step = max(1, min(CHUNK_BYTES, sampling.room // 4) // (8 * each)) if each else len(layers)
-    for start in range(0, len(layers), step):
-        yield layers[start : start + step]
+    return (layers[slice(*span)] for span in spans(len(layers), step))
 
 
 def _kernels(prepared: Iterable[Any]) -> Tensor | None:

@@ -1,22 +1,87 @@
-"""What all resampling shares: the subset of rows, draws and shuffles by seed, and where results go."""
+"""What all resampling shares: what is asked for, the subset of rows, draws and shuffles by seed, what is found from replicates."""
 
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli import seeds
-from contrasim_cli.confidence.estimates import Asked, Confidence, Use, Values, interval, significance
+from contrasim_cli import nulls, seeds
+from contrasim_cli.benchmarks.outcomes import LEVEL
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
 from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
 
 log = logging.getLogger(__name__)
+
+ROWS = 2000  # of the subset
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Replicates of each kind, 0 for none; at most `rows` rows where not all are used.
+
+    `nulls`: shuffles that encoders are calibrated by; the same ones serve permutations.
+    """
+
+    bootstrap: int = 0
+    permutations: int = 0
+    rows: int = ROWS
+    seed: int = 0
+    nulls: int = 0
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.bootstrap or self.permutations or self.nulls)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What is found for a cell, by the names of result columns."""
+        interval = ("ci_low", "ci_high") if self.bootstrap else ()
+        return (*interval, "p_value", "z_score") if self.permutations else interval
+
+
+class Confidence(NamedTuple):
+    """Of one cell; None where it was not asked for or is undefined."""
+
+    ci_low: float | None = None
+    ci_high: float | None = None
+    p_value: float | None = None
+    z_score: float | None = None
+
+
+@dataclass(frozen=True)
+class Use:
+    """How a scorer's confidence was found, and on how many rows."""
+
+    rows: int
+    method: str
+
+
+def interval(replicates: Values, score: float, scale: float | None) -> tuple[float | None, float | None]:
+    """Percentiles of the replicates [B]; with a scale, scaled around the score. None where one is undefined."""
+    if not (np.isfinite(score) and replicates.size and np.isfinite(replicates).all()):
+        return None, None
+    ends = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if scale is not None:
+        ends = score + scale * (ends - replicates.mean())
+    return float(ends[0]), float(ends[1])
+
+
+def significance(shuffled: Values, observed: float, higher: bool) -> tuple[float | None, float | None]:
+    """P-value and z-score of an observed score among shuffled ones [B]; z is None where these are all equal."""
+    sign = 1.0 if higher else -1.0
+    found = nulls.significance(sign * shuffled, np.array(sign * observed))
+    p, z = (None if np.isnan(value) else float(value) for value in found)
+    return p, z
 
 
 @dataclass
@@ -116,6 +181,16 @@ class Resampling:
         count = len(self.subset)
         draws = [self.rng(seeds.CONFIDENCE_DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
         return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
+
+    def halves(self, rows: int) -> Use:
+        """How intervals of scores on so many rows are found by halves of the subset."""
+        count = len(self.subset)
+        return Use(count, f"{self.half} of {count} rows without replacement, spread scaled to {rows} rows")
+
+    def scale(self, rows: int, growth: float = 0.0) -> float:
+        """What takes the spread of scores on halves to that of the score on so many rows, with which it grows besides."""
+        count = len(self.subset)
+        return float((rows / self.half) ** growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
 
     def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
         """Set some of what is found for a cell."""

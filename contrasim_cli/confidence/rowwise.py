@@ -1,15 +1,16 @@
 """Confidence of row-wise measures and learned scores, from their values per row."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.confidence.estimates import Use, Values
-from contrasim_cli.confidence.resampling import Resampling
+from contrasim_cli import distributed
+from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
+from contrasim_cli.grid.rowwise import by_pair
 from contrasim_cli.store.blocks import spans
 
 DRAWN_ROWS = 1024  # whose bootstrap weights are drawn together
@@ -62,12 +63,13 @@ def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
     drawn = sampling.rng(WEIGHTS).multinomial(rows, sizes / rows, size=replicates)  # rows of each block
     total = torch.zeros(replicates, len(members) * sum(1 for _ in plan.cells()), dtype=torch.float64)
     with sampling.grid.progress("bootstrap", rows, "rows") as advance:
-        for k, (start, stop) in enumerate(blocks):
+        for k, (start, stop) in distributed.share(list(enumerate(blocks))):
             values = _row_values(sampling, members, start, stop)
             for first, last in spans(replicates, DRAWN_TOGETHER):
                 rng = sampling.rng(WEIGHTS, k, first)
                 total[first:last] += torch.from_numpy(_weights(rng, drawn[first:last, k], stop - start)) @ values
             advance(stop - start)
+    distributed.total(total)
     return (total / rows).numpy()
 
 
@@ -76,13 +78,13 @@ def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: 
     grid = sampling.grid
     encoded = max(grid.scorers[s].encoded for s in members)
     step = grid.reader.block_rows(grid.plan.layers, itemsize=16, encoded=encoded)
-    blocks = []
+    found = []
     for first, last in spans(stop - start, step):
         raw = {
             layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
         }
-        blocks.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
-    return torch.cat(blocks)
+        found.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
+    return torch.cat(found)
 
 
 def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
@@ -90,34 +92,15 @@ def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count:
     form = scorer.measure.rowwise
     assert form is not None
     mapped = {layer: form.map(sampling.grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
-    pairs = _pairs(sampling, mapped, mapped, form.values, (count,))
+    pairs = by_pair(sampling.grid.plan, mapped, mapped, form.values, (count,))
     return torch.cat([values.flatten(1) for values in pairs], dim=1)
-
-
-def _pairs(
-    sampling: Resampling,
-    first: Mapping[Layer, Tensor],
-    second: Mapping[Layer, Tensor],
-    function: Callable[[Tensor, Tensor], Tensor],
-    lead: tuple[int, ...] = (),
-) -> Iterator[Tensor]:
-    """A row form's function [*lead, layers of a, layers of b] for every pair of views; NaN where widths differ."""
-    plan = sampling.grid.plan
-    for a, b in plan.pairs:
-        rows_a, rows_b = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
-        out = torch.full((*lead, len(rows_a), len(rows_b)), torch.nan, dtype=torch.float64)
-        for width in {rows.shape[1] for rows in rows_a} & {rows.shape[1] for rows in rows_b}:
-            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (rows_a, rows_b))
-            part = function(torch.stack([rows_a[k] for k in i]), torch.stack([rows_b[k] for k in j]))
-            out[..., torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
-        yield out
 
 
 def _cells(sampling: Resampling, s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
     """[cells] Σ_r f(x_r, y_r) of mapped rows."""
     form = sampling.grid.scorers[s].measure.rowwise
     assert form is not None
-    return torch.cat([values.flatten() for values in _pairs(sampling, first, second, form.sums)])
+    return torch.cat([values.flatten() for values in by_pair(sampling.grid.plan, first, second, form.sums)])
 
 
 def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
@@ -138,12 +121,17 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
         return total
 
     observed = means(torch.arange(count, device=sampling.grid.device))
-    null_means = []
+    found = []
     with sampling.grid.progress("shuffling", sampling.shuffles_of(s), "times") as advance:
-        for replicate in range(sampling.shuffles_of(s)):
-            null_means.append(means(sampling.orders(count, replicate, replicate + 1)[0]))
+        for replicate in distributed.share(range(sampling.shuffles_of(s))):
+            found.append(means(sampling.orders(count, replicate, replicate + 1)[0]).numpy())
             advance(1)
-    return observed, torch.stack(null_means), {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()}
+    shuffled = distributed.joined_rows(np.array(found).reshape(-1, len(observed)))
+    return (
+        observed,
+        torch.from_numpy(shuffled),
+        {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()},
+    )
 
 
 def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
@@ -157,19 +145,22 @@ def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[
     total = torch.zeros(count, len(scores), dtype=torch.float64)
     sums: dict[Layer, Tensor] = {}
     step = grid.reader.block_rows(plan.layers, itemsize=32, encoded=grid.scorers[s].encoded)
-    offsets = sampling.offsets(plan.n_rows, min(ROLLS, count))
+    offsets, own = sampling.offsets(plan.n_rows, min(ROLLS, count)), set(distributed.share(range(count)))
     with grid.progress("shuffling", plan.n_rows, "rows") as advance:
         for start, stop in spans(plan.n_rows, step):
             ahead = _mapped(sampling, s, start, stop)
             for layer, rows in ahead.items():
                 sums[layer] = sums.get(layer, 0) + rows.sum(dim=0, keepdim=True)
             for k, offset in enumerate(offsets):
+                if own.isdisjoint(range(k, count, len(offsets))):
+                    continue
                 behind = _mapped(sampling, s, start + offset, stop + offset)
-                for replicate in range(k, count, len(offsets)):
+                for replicate in sorted(own.intersection(range(k, count, len(offsets)))):
                     order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
                     shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
                     total[replicate] += _cells(sampling, s, ahead, shuffled)
             advance(stop - start)
+    distributed.total(total)
     return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
 
 

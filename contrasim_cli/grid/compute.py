@@ -28,6 +28,13 @@ from contrasim_cli.store import View
 
 log = logging.getLogger(__name__)
 
+POOLED, MOST_SHUFFLES = 100, 19  # cells of shuffled rows that make a null, and grids of them
+CLEAR = 5.0  # standard deviations of shuffled rows
+
+Form = Callable[[Grid, list[int]], None]
+Floats = npt.NDArray[np.float64]
+Pair = tuple[int, int]
+
 
 def compute(grid: Grid) -> Scores:
     """Scores of every scorer for every pair of layers; NaN where a measure is undefined.
@@ -71,9 +78,6 @@ def _warn_undefined(plan: Plan, scorer: Scorer, cells: Sequence[tuple[Layer, Lay
     log.warning(text, scorer.name, scorer.entry.undefined, first, second, more, zero)
 
 
-Form = Callable[[Grid, list[int]], None]
-
-
 def compute_closed(grid: Grid, members: Sequence[int]) -> None:
     """Scores of some scorers, none of which is an encoder of measures; those of one form together.
 
@@ -108,12 +112,6 @@ def _closed_form(grid: Grid, measure: Measure) -> Form:
     if all(grid.plan.n_rows > grid.plan.width(layer) + 1 for layer in grid.plan.layers):
         forms += [(measure.whiten, moments.compute_whitened), (measure.moments, moments.compute)]
     return next((form for given, form in forms if given is not None and grid.squares_fit), prepared.compute)
-
-
-POOLED, MOST_SHUFFLES = 100, 19  # cells of shuffled rows that make a null, and grids of them
-CLEAR = 5.0  # standard deviations of shuffled rows
-Floats = npt.NDArray[np.float64]
-Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)

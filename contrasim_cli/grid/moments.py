@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
 
+NEARLY = 1e-2  # by which whitened rows may be off orthonormal
+
 
 def compute(grid: Grid, members: list[int]) -> None:
     """Every layer's own part and every pair of one read of the rows, or of a few where the sums do not fit."""
@@ -195,9 +197,6 @@ def chunks(layers: Sequence[Layer], widths: Mapping[Layer, int], limit: int, acr
             chunk = []
         chunk.append(layer)
     yield chunk
-
-
-NEARLY = 1e-2  # by which whitened rows may be off orthonormal
 
 
 def compute_whitened(grid: Grid, members: list[int]) -> None:

@@ -1,12 +1,12 @@
 """Sums over blocks of rows: row-wise measures and learned scores, and measures of batches of consecutive rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from contrasim_cli.grid.grid import Grid, Layer
+from contrasim_cli.grid.grid import Grid, Layer, Plan
 from contrasim_cli.measures.protocol import BatchForm
 from contrasim_cli.store.blocks import spans
 
@@ -42,21 +42,28 @@ def _add(grid: Grid, members: list[int], raw: Mapping[Layer, Tensor], sums: dict
         scorer = grid.scorers[same[0]]
         mapped = {layer: mapping(grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
         for s in same:
-            for a, b in grid.plan.pairs:
-                sums[s, (a, b)] += _pair_sums(grid, s, mapped, a, b)
+            form = grid.scorers[s].measure.rowwise
+            assert form is not None
+            for pair, values in zip(grid.plan.pairs, by_pair(grid.plan, mapped, mapped, form.sums), strict=True):
+                sums[s, pair] += values
 
 
-def _pair_sums(grid: Grid, s: int, mapped: Mapping[Layer, Tensor], a: int, b: int) -> Tensor:
-    """[layers of a, layers of b] sums over a block; NaN where widths differ."""
-    form = grid.scorers[s].measure.rowwise
-    assert form is not None
-    one, other = [mapped[a, n] for n in grid.plan.first[a]], [mapped[b, n] for n in grid.plan.second[b]]
-    out = torch.full((len(one), len(other)), torch.nan, dtype=torch.float64)
-    for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
-        i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
-        part = form.sums(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
-        out[torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
-    return out
+def by_pair(
+    plan: Plan,
+    first: Mapping[Layer, Tensor],
+    second: Mapping[Layer, Tensor],
+    function: Callable[[Tensor, Tensor], Tensor],
+    lead: tuple[int, ...] = (),
+) -> Iterator[Tensor]:
+    """A row form's function [*lead, layers of a, layers of b] of mapped rows for every pair of views; NaN where widths differ."""
+    for a, b in plan.pairs:
+        one, other = [first[a, n] for n in plan.first[a]], [second[b, n] for n in plan.second[b]]
+        out = torch.full((*lead, len(one), len(other)), torch.nan, dtype=torch.float64)
+        for width in {rows.shape[1] for rows in one} & {rows.shape[1] for rows in other}:
+            i, j = ([k for k, rows in enumerate(side) if rows.shape[1] == width] for side in (one, other))
+            part = function(torch.stack([one[k] for k in i]), torch.stack([other[k] for k in j]))
+            out[..., torch.tensor(i).unsqueeze(1), torch.tensor(j)] = part.cpu()
+        yield out
 
 
 def compute_batches(grid: Grid, members: list[int]) -> None:

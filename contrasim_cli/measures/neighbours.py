@@ -14,10 +14,11 @@ Memory per layer [n, p]: n (p + 3 k). `prepare` works off n² distances in tiles
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import faiss
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -30,6 +31,8 @@ ROUNDING = 1e-15  # of unit rows
 VANISHING = 1e-13  # cosines below this are rounding
 FAISS_ROWS = 2048  # a matrix of at least so many rows is searched by FAISS in float32 first
 EPSILON32 = 2.0**-23
+
+Squares = TypeVar("Squares", Tensor, npt.NDArray[np.float64])
 
 
 class Neighbours(NamedTuple):
@@ -100,10 +103,7 @@ def _nearest_by_faiss(rows: Tensor, k: int, tie: Tensor) -> Tensor:
     """[n, k]: FAISS proposes in float32, float64 distances decide; where they cannot, all rows are searched in float64."""
     single = rows.float().numpy()
     proposed, positions = (torch.from_numpy(found) for found in faiss.knn(single, single, k + SPARE + 1))
-    norms = rows.square().sum(dim=-1)
-    last = proposed[:, -1].double()
-    # as in benchmarks/negatives.py: float32 errs by a few √p ε (‖q‖ + ‖r‖)²
-    beyond = last - 4 * EPSILON32 * rows.shape[1] ** 0.5 * (16 * norms + 4 * last)
+    beyond = all_beyond(proposed[:, -1].double(), rows.square().sum(dim=-1), rows.shape[1], EPSILON32)
     nearest = torch.empty(len(rows), k, dtype=torch.int64)
     for at in tiles(len(rows), positions.shape[1] * rows.shape[1]):
         squared = (rows[positions[at]] - rows[at, None]).square().sum(dim=-1)
@@ -115,6 +115,16 @@ def _nearest_by_faiss(rows: Tensor, k: int, tie: Tensor) -> Tensor:
         for some in tiles(len(queries), len(rows)):
             nearest[queries[some]] = _nearest_of(rows, queries[some], k, tie)
     return nearest
+
+
+def all_beyond(last: Squares, norms: Squares, width: int, epsilon: float) -> Squares:
+    """The squared distances [queries] beyond which all rows are that were not proposed; the last that were are at `last`.
+
+    ‖q‖² + ‖r‖² - 2 q·r errs by a few √width ε (‖q‖ + ‖r‖)², of queries of squared norms `norms`; where ‖r‖ > 3 ‖q‖ that is less
+    than 4 times the distance.
+    """
+    found: Squares = last - 4 * epsilon * width**0.5 * (16 * norms + 4 * last)
+    return found
 
 
 def _products(rows: Tensor, others: Tensor, nearest: Tensor) -> Tensor:

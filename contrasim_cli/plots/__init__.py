@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.plots import accuracy, grids, page, pairs, rows, training
+from contrasim_cli.plots import accuracy, grids, page, rows
 from contrasim_cli.report.results import BenchRow, Results, ScoreRow
 
 if TYPE_CHECKING:
@@ -18,16 +18,16 @@ def draw(results: Results, path: Path, force: bool) -> None:
         scores = [row for row in results.rows if isinstance(row, ScoreRow)]
         page.write(lambda: grids.heat_maps(grids.of_rows(scores)), path, force)
     elif results.kind is BenchRow:
-        bench_rows = [row for row in results.rows if isinstance(row, BenchRow)]
-        several = len({row.layer for row in bench_rows}) > 2  # `all` is one of them
-        page.write(lambda: accuracy.by_layer(bench_rows) if several else pairs.by_pair(bench_rows), path, force)
+        found = [row for row in results.rows if isinstance(row, BenchRow)]
+        several = len({row.layer for row in found}) > 2  # `all` is one of them
+        page.write(lambda: accuracy.by_layer(found) if several else accuracy.by_pair(found), path, force)
     else:
         raise UsageError("--plot: there is nothing to draw")
 
 
-def draw_pairs(rows: Sequence[BenchRow], path: Path, force: bool) -> None:
+def draw_pairs(found: Sequence[BenchRow], path: Path, force: bool) -> None:
     """Draw a benchmark as bars per pair; whole or not at all."""
-    page.write(lambda: pairs.by_pair(rows), path, force)
+    page.write(lambda: accuracy.by_pair(found), path, force)
 
 
 def draw_mean_grids(all_trials: "Sequence[Trials]", path: Path, force: bool) -> None:
@@ -44,4 +44,4 @@ def draw_planes(
 
 def draw_training(curves: Mapping[str, Sequence[float]], path: Path, force: bool) -> None:
     """Draw the loss and, where rows were held out, the accuracy of a run; whole or not at all."""
-    page.write(lambda: training.curves(curves), path, force)
+    page.write(lambda: accuracy.curves(curves), path, force)

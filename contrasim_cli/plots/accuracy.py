@@ -1,21 +1,24 @@
-"""A benchmark by layer: a line per measure with its 95 % interval as a band, a panel per kind of negatives.
+"""Accuracy: of a benchmark by layer, or by pair of models or views (Figure 4 of the paper), and over the epochs of a run.
 
-Where there are no intervals, as with one batch or pair of models, the band is of one std.
+By layer there is a line per measure with its 95 % interval as a band (of one std where there are no intervals, as with one batch
+or pair of models), a panel per kind of negatives; by pair there are bars per measure, one per kind of negatives.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from contrasim_cli.plots import page
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow
 
 MOST_TICKS = 24
-NAME = 22
+NAME, PAIR_NAME = 22, 20
+BAR = 0.13  # inches
 INTERVAL = "95 % interval"
 
 
@@ -157,3 +160,103 @@ def band_name(rows: Sequence[BenchRow]) -> str:
     if any(row.ci_low is not None for row in rows):
         return INTERVAL
     return "one std" if any(row.std for row in rows) else ""
+
+
+def by_pair(rows: Sequence[BenchRow]) -> Figure:
+    """A panel per pair, in which measures stand side by side; whiskers are the 95 % interval, where there is one."""
+    overall = [row for row in rows if row.layer == ALL and row.benchmark == rows[0].benchmark]
+    shown = [row for row in overall if row.pair != ALL] or overall
+    panels = list(dict.fromkeys(_panel_of(row) for row in shown))
+    kinds = list(dict.fromkeys(row.negatives for row in shown))
+    names = labels(shown)
+    measures = list(dict.fromkeys(names.values()))
+    wide = max(1.3, len(measures) * (len(kinds) + 0.6) * BAR) + 0.35
+    columns = max(1, min(len(panels), int(page.PAGE / wide)))
+    lines = -(-len(panels) // columns)
+    columns = -(-len(panels) // lines)  # lines of equal length
+    ticks = page.distinct(measures, PAIR_NAME)
+    width = max(2.8, columns * wide + 0.4)
+    legend = page.legend_height([*(f"{kind} negatives" for kind in kinds), "chance", INTERVAL], width)
+    figure = Figure(figsize=(width, lines * (1.6 + page.inches_of(ticks)) + legend), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for ax in axes.ravel()[len(panels) :]:
+        ax.axis("off")
+    handles: dict[str, Any] = {}
+    for k, (ax, panel) in enumerate(zip(axes.ravel(), panels, strict=False)):
+        found = {(names[r.measure, r.train_data], r.negatives): r for r in shown if _panel_of(r) == panel}
+        handles |= _pair_panel(ax, found, measures, kinds)
+        ax.set_xticks(range(len(ticks)), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
+        ax.set_title(page.shortened(_pair_title(panel), int(wide / page.LETTER) - 4))
+        label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
+    if INTERVAL in handles:
+        handles[INTERVAL] = handles.pop(INTERVAL)  # last
+    page.legend_below(figure, list(handles.values()), list(handles), width)
+    return figure
+
+
+def _panel_of(row: BenchRow) -> Panel:
+    return Panel.of(row)._replace(negatives="")
+
+
+def _pair_title(panel: Panel) -> str:
+    """The pair, or the benchmark where there is one; and what data set and models it is of."""
+    of = panel.benchmark if panel.pair == ALL else panel.pair
+    return " ".join(part for part in (panel.test_data, panel.models, of) if part)
+
+
+def _pair_panel(
+    ax: Any, rows: dict[tuple[str, str], BenchRow], measures: Sequence[str], kinds: Sequence[str]
+) -> dict[str, Any]:
+    """Draw the rows of a panel, by measure and kind; what a legend shows comes back."""
+    first = next(iter(rows.values()))
+    factor = scale(ax, first.benchmark)
+    width = 0.8 / len(kinds)
+    handles = {}
+    for k, kind in enumerate(kinds):
+        chosen = [rows.get((measure, kind)) for measure in measures]
+        heights = [np.nan if row is None or row.accuracy is None else factor * row.accuracy for row in chosen]
+        where = np.arange(len(measures)) + (k - (len(kinds) - 1) / 2) * width
+        bars = ax.bar(where, heights, width, **page.bar_style(k))
+        if len(kinds) > 1:
+            handles[f"{kind} negatives"] = bars[0]
+        handles |= _whiskers(ax, where, chosen, heights, factor)
+    handles["chance"] = page.chance(ax, factor * first.chance)
+    ax.set_xlim(min(-0.6, -1.5 + len(measures) / 2), max(len(measures) - 0.4, 0.5 + len(measures) / 2))
+    ax.tick_params(axis="x", length=0)
+    return handles
+
+
+def _whiskers(
+    ax: Any, where: Any, rows: Sequence[BenchRow | None], heights: Sequence[float], factor: float
+) -> dict[str, Any]:
+    handles = {}
+    for x, row, height in zip(where, rows, heights, strict=True):
+        if row is not None and row.ci_low is not None and row.ci_high is not None:
+            below, above = max(0.0, height - factor * row.ci_low), max(0.0, factor * row.ci_high - height)
+            drawn = ax.errorbar(
+                x, height, yerr=[[below], [above]], fmt="none", ecolor="black", elinewidth=0.8, capsize=1.5
+            )
+            handles[INTERVAL] = drawn
+    return handles
+
+
+def curves(found: Mapping[str, Sequence[float]]) -> Figure:
+    """Loss and, where rows were held out, accuracy over the epochs of a run."""
+    accuracy = found.get("validation_accuracy")
+    panels = 2 if accuracy else 1
+    figure = Figure(figsize=(page.PAGE * panels / 2, 2.5), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    _curve(axes[0], found["loss"])
+    axes[0].set_ylabel("mean loss of a step")
+    if accuracy:
+        _curve(axes[1], [100 * value for value in accuracy])
+        axes[1].set_ylabel("accuracy in % on held-out rows")
+        axes[1].set_ylim(-2, 104)
+    for ax in axes:
+        ax.set_xlabel("epoch")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure
+
+
+def _curve(ax: Any, values: Sequence[float]) -> None:
+    ax.plot(range(1, 1 + len(values)), values, color="black", marker="o", markersize=3, linewidth=1.2)

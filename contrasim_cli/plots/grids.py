@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.plots import page
 from contrasim_cli.report.results import ScoreRow
-from contrasim_cli.ties import STRICTLY
+from contrasim_cli.scoring import STRICTLY
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials

@@ -18,9 +18,8 @@ from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.names import cell, encodable, json_text, quoted
 from contrasim_cli.nulls import Standing
 from contrasim_cli.output_files import write_atomic
-from contrasim_cli.report.bench_tables import bench_tables, compare_tables
+from contrasim_cli.report.bench_tables import bench_tables, checklists, compare_tables
 from contrasim_cli.report.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
-from contrasim_cli.report.sanity_tables import checklists
 from contrasim_cli.report.score_tables import ScoreGrid, best_matches, full_table, narrow_table
 
 SCHEMA_VERSION = 1

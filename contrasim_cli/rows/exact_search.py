@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError
+from contrasim_cli.measures.neighbours import all_beyond
 from contrasim_cli.names import quoted
-from contrasim_cli.rows.ahead import read_ahead
+from contrasim_cli.rows.rows import read_ahead
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, block_rows, row_blocks, spans
 
@@ -20,7 +21,6 @@ SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplica
 BUDGET = 2 << 30
 BLOCK_BYTES = 64 << 20  # of the pool, searched at once
 COMPARED = 1 << 19  # values of proposed neighbours whose distances are taken at once: what a cache holds
-EPSILON32, EPSILON64 = 2.0**-23, 2.0**-52
 SANE = 1e9  # largest value whose squares need no scaling; as far from the smallest one
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -166,18 +166,16 @@ def _search(
     distances = np.full((len(rows), 0), np.inf, dtype=dtype)
     positions = np.zeros((len(rows), 0), dtype=np.int64)
     for start, block in pool.blocks(shares.block):
-        found, at = _nearest(scaled, centred(block, centre, scale, dtype), min(count, len(block)))
+        found, at = nearest_in(scaled, centred(block, centre, scale, dtype), min(count, len(block)))
         distances = np.concatenate([distances, found], axis=1)
         positions = np.concatenate([positions, at + start], axis=1)
         nearest = np.argsort(distances, axis=1, kind="stable")[:, :count]
         distances = np.take_along_axis(distances, nearest, axis=1)
         positions = np.take_along_axis(positions, nearest, axis=1)
         tell(f"searching {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
-    last = distances[:, -1].astype(np.float64)
-    # ‖q‖² + ‖p‖² - 2 q·p errs by a few √width ε (‖q‖ + ‖p‖)²; where ‖p‖ > 3 ‖q‖ that is less than 4 times the distance
     norms = np.square(scaled, dtype=np.float64).sum(axis=1)
-    rounding = 4 * (EPSILON64 if precise else EPSILON32) * np.sqrt(rows.shape[1]) * (16 * norms + 4 * last)
-    return positions, (last - rounding) * scale**2
+    epsilon = float(np.finfo(np.float64 if precise else np.float32).eps)
+    return positions, scale**2 * all_beyond(distances[:, -1].astype(np.float64), norms, rows.shape[1], epsilon)
 
 
 def scale_of(rows: Floats, centre: Floats) -> float:
@@ -193,13 +191,14 @@ def centred(rows: Floats, centre: Floats, scale: float, dtype: np.dtype[Any]) ->
     return (np.subtract(rows, centre, dtype=np.float64) / scale).astype(dtype, copy=False)
 
 
-def _nearest(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowIndex]:
-    """Squared distances and positions [queries, count] of the nearest rows of a block, in the type of both."""
+def nearest_in(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowIndex]:
+    """Squared distances and positions [queries, count] of the nearest rows of a block, nearest first, in the type of both."""
     if queries.dtype == np.float32:
         found: tuple[Floats, RowIndex] = faiss.knn(queries, block, count)
         return found
     squared = np.square(queries).sum(axis=1)[:, None] + np.square(block).sum(axis=1) - 2 * queries @ block.T
     near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+    near = np.take_along_axis(near, np.take_along_axis(squared, near, axis=1).argsort(axis=1, kind="stable"), axis=1)
     return np.take_along_axis(squared, near, axis=1), near
 
 

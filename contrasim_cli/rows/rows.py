@@ -1,11 +1,13 @@
 """Rows of one layer of a view in one form, wherever they are: held in memory where they fit, else read anew.
 
-The form is that of the store, or what a scorer takes: standardised or described by anchors, and then encoded.
+The form is that of the store, or what a scorer takes: standardised or described by anchors, and then encoded. Whoever reads blocks
+of them in turn can have the next one read ahead.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,14 +20,14 @@ from contrasim_cli.store.blocks import RowIndex, spans
 from contrasim_cli.transforms import Transform
 
 CPU = torch.device("cpu")
+Key = TypeVar("Key")
+Block = TypeVar("Block")
 FILLED_ROWS = 8192  # read, standardised or encoded at once
 SAMPLED_ROWS = 2048  # whose mean is taken for that of all
 HELD_AS_STORED = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
-
-Taken = tuple[
-    Tensor, Callable[[Tensor], Tensor]
-]  # rows [..., n, p], and those of the matrices marked [...] as they were
+# rows [..., n, p], and those of the matrices marked [...] as they were
+Taken = tuple[Tensor, Callable[[Tensor], Tensor]]
 
 
 class Room:
@@ -186,3 +188,17 @@ def scored_rows(
 def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:
     found: torch.dtype = torch.from_numpy(np.empty(0, dtype=dtype.newbyteorder("="))).dtype
     return found
+
+
+def read_ahead(read: Callable[[Key], Block], keys: Sequence[Key], ahead: bool = True) -> Generator[Block, None, None]:
+    """`read(key)` for each key in turn, the next one in a thread while one is in use, unless there is no room for two.
+
+    No more than two are held here, and one without reading ahead. Close the iterator where it is not read to its end.
+    """
+    with ThreadPoolExecutor(1) as reader:
+        coming: Future[Block] | None = None
+        for k, key in enumerate(keys):
+            block = coming.result() if coming else read(key)
+            coming = reader.submit(read, keys[k + 1]) if ahead and k + 1 < len(keys) else None
+            yield block
+            del block  # before the next but one is read

@@ -50,6 +50,20 @@ class View:
         return self.rows if rows is None else self.rows[rows]
 
 
+def misfits(store: Store, other: Store, layers: Sequence[str], purpose: str, remedy: str = "") -> list[ContraSimError]:
+    """Why layers of another store cannot serve the layers of the same names of a store, for a purpose that is said."""
+    problems: list[ContraSimError] = []
+    for name in layers:
+        if name not in other.layers:
+            there = ", ".join(map(quoted, other.layers))
+            text = f"{quoted(other.path)}: has no layer {quoted(name)} to {purpose}; it has {there}"
+            problems.append(MismatchError(text))
+        elif other.layer(name).width != store.layer(name).width:
+            widths = f"has width {other.layer(name).width}, that of {quoted(store.path)} has {store.layer(name).width}"
+            problems.append(MismatchError(f"{quoted(other.path)}: layer {quoted(name)} {widths}{remedy}"))
+    return problems
+
+
 def ids_digest(view: View) -> str:
     """One digest of the ids of a view's rows in order; empty where they have none."""
     ids = view.store.ids

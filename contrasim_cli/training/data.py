@@ -23,6 +23,8 @@ from contrasim_cli.store import Layer, View
 from contrasim_cli.store.blocks import Floats
 from contrasim_cli.transforms import Transform
 
+LEAST_SHARE = 0.2  # of a model's variance in a copy
+
 
 @dataclass(frozen=True)
 class Item:
@@ -141,9 +143,6 @@ def _twice(data: Data) -> str:
     """A name that two views have."""
     names = [view.store.stem for view in data.views]
     return next(name for name in names if names.count(name) > 1)
-
-
-LEAST_SHARE = 0.2  # of a model's variance in a copy
 
 
 def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:

@@ -5,6 +5,10 @@ over the raw rows as in the retrieval benchmarks, equal rows left out by positio
 standard deviation, their clearness, tells ways to treat rows apart far more finely than counting rows that are found: it is
 what decides how often means over batches are right. Ways are compared on the same rows, so that what is hard about a row for
 all of them drops out of the error of their difference.
+
+Where rows lie nearer to a neighbour of their own than to their own whatever is done to them, clearness is negative, and the
+noisiest margins have the one nearest to 0. There margins are taken softly, less the mean cosine with the neighbours: what means
+over batches come to where single rows fail.
 """
 
 from collections.abc import Sequence
@@ -15,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from contrasim_cli.rows.exact_search import nearest_in
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.shuffle import Rows
 from contrasim_cli.transforms import Doubles
 
@@ -27,16 +33,12 @@ def nearest(rows: Doubles, which: Rows | None = None) -> Tensor:
 
     -1 where no unequal ones are left.
     """
-    values = torch.from_numpy(rows)
-    queries = values if which is None else values[torch.from_numpy(which)]
-    squares = values.square().sum(dim=1)
-    proposed = min(len(values), NEIGHBOURS + _most_equal(rows))
+    queries = rows if which is None else rows[which]
+    proposed = min(len(rows), NEIGHBOURS + _most_equal(rows))
     found = []
-    for start in range(0, len(queries), TILE_ROWS):
-        tile = queries[start : start + TILE_ROWS]
-        distance = tile.square().sum(dim=1, keepdim=True) + squares - 2 * tile @ values.T
-        closest = distance.topk(proposed, largest=False).indices
-        equal = (values[closest] == tile[:, None]).all(dim=-1)
+    for start, stop in spans(len(queries), TILE_ROWS):
+        closest = torch.from_numpy(nearest_in(queries[start:stop], rows, proposed)[1])
+        equal = torch.from_numpy((rows[closest] == queries[start:stop, None]).all(axis=-1))
         ranked = closest.masked_fill(equal, -1).gather(1, equal.long().sort(dim=1, stable=True).indices)
         found.append(functional.pad(ranked, (0, NEIGHBOURS), value=-1)[:, :NEIGHBOURS])
     return torch.cat(found)
@@ -47,11 +49,11 @@ def _most_equal(rows: Doubles) -> int:
     return int(np.unique(rows, axis=0, return_counts=True)[1].max())
 
 
-def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> Tensor:
+def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None, softly: bool = False) -> Tensor:
     """Margins [ordered pairs of views, k] of unit-norm rows [views, n, d], of those at `which` [k], or of all.
 
     `near` [k, neighbours] has, of each view, the neighbours of these rows; a neighbour that is missing counts as opposite, and
-    a row that has none has a margin of 0.
+    a row that has none has a margin of 0. `softly`: less the mean of the cosines, not the largest.
     """
     at: Any = slice(None) if which is None else which
     found = []
@@ -61,7 +63,8 @@ def margins(unit: Tensor, near: Sequence[Tensor], which: Rows | None = None) -> 
                 rows, others = first[at], near[j]
                 own = (rows * second[at]).sum(dim=1)
                 cosines = torch.einsum("rd,rkd->rk", rows, second[others.clamp_min(0)])
-                margin = own - cosines.masked_fill(others < 0, -1).amax(dim=1)
+                cosines = cosines.masked_fill(others < 0, -1)
+                margin = own - (cosines.mean(dim=1) if softly else cosines.amax(dim=1))
                 found.append(margin.masked_fill((others < 0).all(dim=1), 0))
     return torch.stack(found)
 

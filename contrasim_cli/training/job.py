@@ -7,7 +7,7 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from contrasim_cli.training.data import Data, anchored
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.rows import Held, Source
 from contrasim_cli.training.shuffle import Order, Step
-from contrasim_cli.training.standardization import Choice, choose
+from contrasim_cli.training.standardization import Choice, check_within, choose, within
 from contrasim_cli.training.start import warm
 from contrasim_cli.training.state import (
     Journal,
@@ -41,7 +41,6 @@ from contrasim_cli.training.state import (
     resumed_state,
 )
 from contrasim_cli.training.steps import with_steps
-from contrasim_cli.training.within import check_within, within
 from contrasim_cli.transforms import Standardization, Standardizer, Within
 
 log = logging.getLogger(__name__)
@@ -109,27 +108,69 @@ class Files:
     resume: bool = False
     force: bool = False
 
+    @property
+    def partial(self) -> Path:
+        """Where the run keeps its state until it has finished."""
+        return partial_path(self.encoder)
+
     def check_stopped(self) -> None:
         """Refuse to write over the state of a stopped run, unless that was said.
 
         Raises:
             OutputExistsError: it is there.
         """
-        partial = partial_path(self.encoder)
-        if partial.exists() and not (self.resume or self.force):
+        if self.partial.exists() and not (self.resume or self.force):
             raise OutputExistsError(
-                f"{quoted(partial)}: holds the state of a run that was stopped; give --resume to go on with it, or --force to "
+                f"{quoted(self.partial)}: holds the state of a run that was stopped; give --resume to go on with it, or --force to "
                 "start over"
             )
 
     def earlier_choice(self) -> Choice | None:
         """What the run that is resumed chose, if there is one and it did."""
-        partial = partial_path(self.encoder)
-        paths = [path for path in ([] if self.force else [self.encoder]) + [partial] if path.exists()]
+        paths = [path for path in ([] if self.force else [self.encoder]) + [self.partial] if path.exists()]
         if not self.resume or not paths:
             return None
         found = encoders.load(paths[0]).provenance.get("choice")
         return Choice.read(found) if found else None
+
+    def earlier_state(self, config: Config, about: dict[str, Any], device: torch.device) -> State | None:
+        """The state of the run that is resumed, if there is one.
+
+        Raises:
+            UsageError: it had other options or stores.
+        """
+        if not (self.resume and self.partial.exists()):
+            return None
+        found = encoders.load(self.partial)
+        check_resumable(found, about)
+        return resumed_state(found, config, device)
+
+    def complete(self, config: Config, about: dict[str, Any]) -> dict[str, list[float]] | None:
+        """What was noted of each epoch, by name, where the run that is resumed is complete already.
+
+        Raises:
+            OutputExistsError: the output is another's.
+        """
+        if not self.resume or self.force or not self.encoder.exists():
+            return None
+        found, parts = encoders.load(self.encoder), ("stores", "standardized_by")
+        if found.config != config or any(found.provenance.get(name, []) != about[name] for name in parts):
+            raise OutputExistsError(
+                f"{quoted(self.encoder)}: already exists, trained with other options or stores; give --force to replace it"
+            )
+        log.info("%s is complete already", quoted(self.encoder))
+        discard(self.partial)
+        sweep(self.encoder)
+        return curves_of(found)
+
+    def saver(self, about: dict[str, Any]) -> Callable[[State, bool], None]:
+        """What saves a state with what it was trained on, as the encoder once it is finished."""
+
+        def save(state: State, finished: bool) -> None:
+            path = self.encoder if finished else self.partial
+            encoders.save(path, state.checkpoint(about, finished), force=self.force or not finished)
+
+        return save
 
 
 def standardization_asked(config: Config) -> Standardization:
@@ -151,29 +192,20 @@ def train_encoder(
     """
     _check_temporary_folder()
     job, choice = _decided(job, files, device, budget, progress)
-    config, partial = job.config, partial_path(files.encoder)
-    check_output(partial, force=True)
+    config = job.config
+    check_output(files.partial, force=True)
     data, maps = _prepared(job, budget, progress)
     source = Source(data, Order.of(data, config), budget, progress, device)
     about = provenance(source, job.standardized_by, choice)
-    if files.resume and not files.force and files.encoder.exists():
-        there = _complete(files.encoder, config, about)
-        log.info("%s is complete already", quoted(files.encoder))
-        discard(partial)
-        sweep(files.encoder)
-        return curves_of(there)
+    if (curves := files.complete(config, about)) is not None:
+        return curves
     state = _state(files, data, config, about, device)
     if maps:
         state.encoder.keep(maps)
-
-    def save(state: State, finished: bool) -> None:
-        path = files.encoder if finished else partial
-        encoders.save(path, state.checkpoint(about, finished), force=files.force or not finished)
-
-    run = Run(source, config, state, device, save, files.save_every, progress=progress)
+    run = Run(source, config, state, device, files.saver(about), files.save_every, progress=progress)
     with Journal(files.log, run.steps_done) as run.journal:
         run.train()
-    discard(partial)
+    discard(files.partial)
     losses = state.curves["loss"]
     log.info(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
@@ -239,30 +271,14 @@ def _named(config: Config, data: Data) -> Config:
     return replace(config, within=tuple(widths.items()))
 
 
-def _complete(output: Path, config: Config, about: dict[str, Any]) -> encoders.Checkpoint:
-    """The output of an earlier run like this; that of another is refused."""
-    found = encoders.load(output)
-    if found.config != config or any(
-        found.provenance.get(name, []) != about[name] for name in ("stores", "standardized_by")
-    ):
-        raise OutputExistsError(
-            f"{quoted(output)}: already exists, trained with other options or stores; give --force to replace it"
-        )
-    return found
-
-
 def _state(files: Files, data: Data, config: Config, about: dict[str, Any], device: torch.device) -> State:
     """A fresh state, or that of the run to be resumed."""
-    partial = partial_path(files.encoder)
-    if not (files.resume and partial.exists()):
-        check_room(config, device)
-        state = new_state(config, device)
-        warm(state.encoder, data, config)
-        return state
-    found = encoders.load(partial)
-    check_resumable(found, about)
-    state = resumed_state(found, config, device)
-    log.info("going on in epoch %d of %d after %d steps", state.epoch + 1, config.epochs, state.step)
+    if earlier := files.earlier_state(config, about, device):
+        log.info("going on in epoch %d of %d after %d steps", earlier.epoch + 1, config.epochs, earlier.step)
+        return earlier
+    check_room(config, device)
+    state = new_state(config, device)
+    warm(state.encoder, data, config)
     return state
 
 

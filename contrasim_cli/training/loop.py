@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import signals
-from contrasim_cli.encoder import Config, Encoder
+from contrasim_cli.encoder import Config, Encoder, by_member
 from contrasim_cli.errors import TrainingError
 from contrasim_cli.progress import Advance, Progress, silent
-from contrasim_cli.training.objective import WITH_NEGATIVES, Objective, layer_accuracy, mean_row_accuracy
+from contrasim_cli.recipes import WITHOUT_NEGATIVES
+from contrasim_cli.training.objective import Objective, layer_accuracy, mean_row_accuracy
 from contrasim_cli.training.rows import Held, Source, encode_parts
 from contrasim_cli.training.shuffle import Step
 from contrasim_cli.training.state import Journal, State, Stop, learning_rate
@@ -202,12 +203,12 @@ class Run:
         flat, epoch = z.flatten(0, -2), self.state.epoch
         if not bool(torch.isfinite(flat).all()):
             raise self._failure(f"after epoch {epoch} the encoder's outputs are not finite; lower --lr")
-        members = (flat - flat[0]).view(len(flat), self.config.members, -1) * self.config.members**0.5
-        spread = float(members.norm(dim=-1).amax(dim=0).min())  # of the member that has collapsed most
+        apart = by_member(flat - flat[0], self.config.members)
+        spread = float(apart.norm(dim=-1).amax(dim=1).min())  # of the member that has collapsed most
         if spread > COLLAPSED:
             return
         text = f"the encoder has collapsed: after epoch {epoch} all outputs lie within {spread:.1e} of each other"
-        if self.config.objective in WITH_NEGATIVES:
+        if self.config.objective not in WITHOUT_NEGATIVES:
             raise self._failure(f"{text}; lower --lr or standardise the rows")
         if epoch == self.config.epochs:
             log.warning("%s, which objectives without negatives allow", text)

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from contrasim_cli import losses
-from contrasim_cli.encoder import Config
+from contrasim_cli.encoder import Config, by_member
+from contrasim_cli.recipes import WITHOUT_NEGATIVES
+from contrasim_cli.scoring import STRICTLY
 from contrasim_cli.store.blocks import spans
-from contrasim_cli.ties import STRICTLY
 
-WITH_NEGATIVES = frozenset({"contrasim", "supcon"})
+TILE_ROWS = 256  # compared at once
 
 
 @dataclass
@@ -30,10 +31,7 @@ class Objective:
 
         Of several members, the mean of their own losses: each learns as it would alone.
         """
-        count = self.config.members
-        if count == 1:
-            return self._of_member(z)
-        return torch.stack([self._of_member(part * count**0.5) for part in z.chunk(count, dim=-1)]).mean()
+        return torch.stack([self._of_member(part) for part in by_member(z, self.config.members)]).mean()
 
     @property
     def chance(self) -> float | None:
@@ -41,7 +39,7 @@ class Objective:
 
         By Eq. 3 (items / |P|) · ln(|N| / |P|), by SupCon the logarithm of the number of other items.
         """
-        if self.config.task == "pairs" or self.config.objective not in WITH_NEGATIVES:
+        if self.config.task == "pairs" or self.config.objective in WITHOUT_NEGATIVES:
             return None
         items, positives = self.n_models * self.n_layers, self.n_models - 1
         if self.config.objective == "supcon":
@@ -60,7 +58,7 @@ class Objective:
         if config.objective == "deepcka":
             return losses.deepcka(z, self._positive_pairs())
         tau = config.temperature
-        contrastive = config.objective in WITH_NEGATIVES
+        contrastive = config.objective not in WITHOUT_NEGATIVES
         if config.task == "pairs" and config.similarity == "dot" and contrastive and losses.mild(tau):
             return losses.paired(z[0], z[1], tau, config.objective == "supcon", config.anchor_side == "first")
         items = z if config.task == "layers" else z.flatten(0, 1).unsqueeze(1)
@@ -88,9 +86,6 @@ class Objective:
         if self.config.task == "pairs":
             return torch.tensor([[0, 1]], device=self.device)
         return self._masks(0).positives.triu().nonzero()
-
-
-TILE_ROWS = 256  # compared at once
 
 
 def row_accuracy(first: Tensor, second: Tensor) -> float:

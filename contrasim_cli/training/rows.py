@@ -27,13 +27,15 @@ from contrasim_cli.store import View
 from contrasim_cli.store.blocks import Floats, spans
 from contrasim_cli.store.zero_rows import check_zero_rows
 from contrasim_cli.training.data import Data, Item, kept_dtype
-from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, block_rows
+from contrasim_cli.training.shuffle import BLOCK_ROWS, Group, Order, Rows, rows_of_block
 
 log = logging.getLogger(__name__)
 
 CPU = torch.device("cpu")
 READ_BYTES = 64 << 20  # of one layer at once, once widened
 FLOAT16_MAX = float(np.finfo(np.float16).max)
+
+CHUNK_ROWS = 4096
 
 
 class Part(NamedTuple):
@@ -160,7 +162,7 @@ class Source:
     def _group(self, rows: Rows) -> Held:
         """The blocks that the rows lie in."""
         blocks = np.unique(rows // BLOCK_ROWS)
-        held = self._empty(np.concatenate([block_rows(int(b), self.data.n_rows) for b in blocks]))
+        held = self._empty(np.concatenate([rows_of_block(int(b), self.data.n_rows) for b in blocks]))
         for i, item in enumerate(self.items):
             for span in _spans(len(held.rows), item.width):
                 held.put(i, int(span[0]), self._read(item, held.rows[span]))
@@ -216,9 +218,6 @@ def _spans(n_rows: int, width: int) -> Iterator[Rows]:
     """All rows in runs of whole blocks."""
     step = max(1, READ_BYTES // (8 * width * BLOCK_ROWS)) * BLOCK_ROWS
     return (np.arange(*span) for span in spans(n_rows, step))
-
-
-CHUNK_ROWS = 4096
 
 
 def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, config: Config) -> Tensor:

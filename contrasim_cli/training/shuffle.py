@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from contrasim_cli import seeds
 from contrasim_cli.encoder import Config
+from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.data import Data
 
 BLOCK_ROWS = 256
@@ -76,19 +77,19 @@ class Order:
         config = self.config
         rng = seeds.stream(config.seed, epoch)
         blocks = rng.permutation(math.ceil(self.n_rows / BLOCK_ROWS))
-        order = np.concatenate([block_rows(b, self.n_rows) for b in blocks])
+        order = np.concatenate([rows_of_block(b, self.n_rows) for b in blocks])
         order = order[~np.isin(order, self.held_out)]
         layers = range(self.n_layers) if config.task == "pairs" else range(1)
-        for start in range(0, len(order), self.group_rows):
-            rows = rng.permutation(order[start : start + self.group_rows])
-            batches = [rows[at : at + config.batch_size] for at in range(0, len(rows), config.batch_size)]
+        for group in spans(len(order), self.group_rows):
+            rows = rng.permutation(order[slice(*group)])
+            batches = [rows[slice(*batch)] for batch in spans(len(rows), config.batch_size)]
             steps = [
                 Step(batch, layer) for batch in batches for layer in layers if len(batch) > 1 or config.task == "layers"
             ]
             yield Group(rows, [steps[i] for i in rng.permutation(len(steps))])
 
 
-def block_rows(block: int, n_rows: int) -> Rows:
+def rows_of_block(block: int, n_rows: int) -> Rows:
     """The rows of a block."""
     return np.arange(block * BLOCK_ROWS, min((block + 1) * BLOCK_ROWS, n_rows))
 

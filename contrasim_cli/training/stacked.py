@@ -18,12 +18,12 @@ import torch
 from contrasim_cli import encoder as encoders
 from contrasim_cli import signals
 from contrasim_cli.encoder import Checkpoint, Config
-from contrasim_cli.errors import MismatchError, OutputExistsError, TrainingError, UsageError
+from contrasim_cli.errors import MismatchError, TrainingError, UsageError
 from contrasim_cli.grid import Grid
 from contrasim_cli.grid.compute import stacks
 from contrasim_cli.grid.grid import Plan
 from contrasim_cli.names import quoted
-from contrasim_cli.output_files import discard, sweep
+from contrasim_cli.output_files import discard
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.recipes import MEASURED_LR, TUNED_LR
 from contrasim_cli.stacking import universal
@@ -36,12 +36,9 @@ from contrasim_cli.training.state import (
     Journal,
     State,
     Stop,
-    check_resumable,
-    curves_of,
+    described,
     learning_rate,
     new_state,
-    partial_path,
-    resumed_state,
 )
 from contrasim_cli.version import __version__
 
@@ -126,15 +123,7 @@ def examples_of(group: Group, config: Config, device: torch.device, budget: int,
 def provenance(groups: Sequence[Group], start: Checkpoint | None) -> dict[str, Any]:
     """What the encoder is trained on."""
     stores = [
-        {
-            "name": view.store.stem,
-            "model": view.store.attrs.get("model", ""),
-            "data": view.store.attrs.get("data", ""),
-            "rows": view.n_rows,
-            "ids": view.store.ids.digest if view.store.ids else "",
-            "content": content_digest(view, names),
-            "layers": list(names),
-        }
+        described(view, names, content_digest(view, names))
         for group in groups
         for view, names in zip(group.views, group.layers, strict=True)
     ]
@@ -217,29 +206,16 @@ def train_encoder(
         InputError, MismatchError, TrainingError, OutputError, OutputExistsError: as its parts.
         Terminated, KeyboardInterrupt: a signal; the state is saved.
     """
-    about, partial = provenance(groups, start), partial_path(files.encoder)
-    if files.resume and not files.force and files.encoder.exists():
-        there = encoders.load(files.encoder)
-        if there.config != config or there.provenance.get("stores") != about["stores"]:
-            raise OutputExistsError(
-                f"{quoted(files.encoder)}: already exists, trained with other options or stores; give --force to replace it"
-            )
-        log.info("%s is complete already", quoted(files.encoder))
-        discard(partial)
-        sweep(files.encoder)
-        return curves_of(there)
+    about = provenance(groups, start)
+    if (curves := files.complete(config, about)) is not None:
+        return curves
     examples = [one for group in groups for one in examples_of(group, config, device, budget, progress)]
     of = torch.tensor(identity(config.measures), dtype=torch.float64)
     batches = Batches(examples, of, config.batch_size, config.seed)
     state = _state(files, config, start, about)
-
-    def save(state: State, finished: bool) -> None:
-        path = files.encoder if finished else partial
-        encoders.save(path, state.checkpoint(about, finished), force=files.force or not finished)
-
     with Journal(files.log, state.epoch * config.epoch_steps) as journal:
-        Run(config, batches, state, save, journal, progress).train()
-    discard(partial)
+        Run(config, batches, state, files.saver(about), journal, progress).train()
+    discard(files.partial)
     log.info(
         "wrote %s: %s of %d measures, %d pairs of stores, last loss %.4g",
         quoted(files.encoder),
@@ -253,13 +229,10 @@ def train_encoder(
 
 def _state(files: Files, config: Config, start: Checkpoint | None, about: dict[str, Any]) -> State:
     """A fresh state, or that of the run to be resumed."""
-    partial, cpu = partial_path(files.encoder), torch.device("cpu")
-    if files.resume and partial.exists():
-        found = encoders.load(partial)
-        check_resumable(found, about)
-        state = resumed_state(found, config, cpu)
-        log.info("going on in epoch %d of %d", state.epoch + 1, config.epochs)
-        return state
+    cpu = torch.device("cpu")
+    if earlier := files.earlier_state(config, about, cpu):
+        log.info("going on in epoch %d of %d", earlier.epoch + 1, config.epochs)
+        return earlier
     state = new_state(config, cpu)
     if start is not None:
         state.encoder.load_state_dict(start.encoder.state_dict())

@@ -8,6 +8,16 @@ rule. Where weaker ways win, how two views differ says little about others.
 
 Where no way does better than chance, as for views that share no basis, scores say nothing: rows are whitened, and training has
 a longer way to go. Where layers cannot be told apart by name, or some differ in width across views, one way serves all of them.
+
+`within` makes all differences of the views of a row equally large, layer by layer (within-class covariance normalisation, WCCN:
+Hatch et al. 2006). With x_v the row in view v less that view's mean, and x̄ the mean of the x_v, W is the mean over rows of
+Σ_v (x_v - x̄)(x_v - x̄)ᵀ / (V - 1): the covariance within rows, of what is not the row's own. Rows are multiplied by
+
+    W_s^(-1/2), W_s = (1 - s) W + s (tr Σ / p) I
+
+where Σ is the mean covariance of the views and s the shrinkage. Unlike whitening this keeps the directions wide in which rows
+differ and views do not; and it is estimated once, where rows are many, so that stores of few rows need no covariance of their own
+when they are scored.
 """
 
 import itertools
@@ -23,13 +33,24 @@ from torch.nn import functional
 
 from contrasim_cli import seeds
 from contrasim_cli.encoder import Config
+from contrasim_cli.errors import MismatchError, UsageError
+from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
+from contrasim_cli.store.blocks import row_blocks
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.hard_negatives import clearness, margins, nearest, weakest
 from contrasim_cli.training.objective import row_accuracy
 from contrasim_cli.training.shuffle import HELD_OUT_ROWS, Rows, held_out_rows
-from contrasim_cli.training.within import centred_rows, factor, level, misfit, scatter, spectrum, trained_scatter
-from contrasim_cli.transforms import Doubles, Standardization, Standardizer, Transform, each_transform, transform
+from contrasim_cli.transforms import (
+    Doubles,
+    Standardization,
+    Standardizer,
+    Transform,
+    Within,
+    each_transform,
+    shrunk_inverse_root,
+    transform,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +66,8 @@ SHRINKAGE, MOST_SHRINKAGE = 0.1, 0.6  # where scores say nothing
 FINE = 0.1  # whitening by no more shrinkage is near the answer already
 LR, FAR_LR = 1e-3, 1e-2
 
+Spectrum = tuple[Doubles, Doubles]  # eigenvalues [p], vectors [p, p]
+
 
 @dataclass(frozen=True)
 class LayerChoice:
@@ -56,6 +79,7 @@ class LayerChoice:
     step: float = 1.0
     scores: dict[str, float] = field(default_factory=dict)
     steps: dict[str, float] = field(default_factory=dict)
+    softly: bool = False  # whether margins are to the mean of the neighbours
 
     @property
     def text(self) -> str:
@@ -171,21 +195,33 @@ class _Layer:
         read = [view.read(name, rows) for view, name in zip(data.views, self.names, strict=True)]
         near = [nearest((block - of.mean).astype(np.float64)) for block, of in zip(read, statistics, strict=True)]
         made = [each_transform(LADDER, of) for of in statistics]
-        self.ladder = [margins(_units(transforms, read), near) for transforms in zip(*made, strict=True)]
+        units = [_units(transforms, read) for transforms in zip(*made, strict=True)]
+        self.ladder = [margins(unit, near) for unit in units]
+        softly = max(map(clearness, self.ladder)) <= 0
+        if softly:
+            self.ladder = [margins(unit, near, softly=True) for unit in units]
         scores = {way.text: clearness(found) for way, found in zip(LADDER, self.ladder, strict=True)}
         how = LADDER[weakest(self.ladder)]
         unit = _units([transform(how, of) for of in statistics], read)
         pairs = [row_accuracy(a, b) for a, b in itertools.combinations(unit, 2)]
         self.found = sum(pairs) / len(pairs)
         if how.kind == "whiten" and how.shrinkage <= FINE and not misfit(data):
-            differences = _by_differences(data, standardizer, config, k, rows, near)
+            differences = _by_differences(data, standardizer, config, k, rows, near, softly)
             scores |= {way.text: clearness(found) for way, found in zip(WITHIN, differences, strict=True)}
             how = (how, *WITHIN)[weakest([self.ladder[LADDER.index(how)], *differences])]
-        self.choice = LayerChoice(list(dict.fromkeys(self.names)), how.kind, how.shrinkage, scores=scores)
+        self.choice = LayerChoice(
+            list(dict.fromkeys(self.names)), how.kind, how.shrinkage, scores=scores, softly=softly
+        )
 
 
 def _by_differences(
-    data: Data, standardizer: Standardizer, config: Config, k: int, rows: Rows, near: Sequence[Tensor]
+    data: Data,
+    standardizer: Standardizer,
+    config: Config,
+    k: int,
+    rows: Rows,
+    near: Sequence[Tensor],
+    softly: bool = False,
 ) -> list[Tensor]:
     """Margins by how views differ, for each shrinkage, estimated a fold of the rows at a time without these."""
     centred = centred_rows(data, standardizer, k, rows)
@@ -197,7 +233,7 @@ def _by_differences(
     for way in WITHIN:
         maps = [factor(of, variance, way.shrinkage) for of in left]
         parts = [
-            margins(_unit(centred @ made), [of[torch.from_numpy(fold)] for of in near], fold)
+            margins(_unit(centred @ made), [of[torch.from_numpy(fold)] for of in near], fold, softly)
             for made, fold in zip(maps, folds, strict=True)
         ]
         found.append(torch.cat(parts, dim=1))
@@ -210,3 +246,104 @@ def _units(transforms: Sequence[Transform], read: Sequence[np.ndarray[Any, Any]]
 
 def _unit(rows: Doubles) -> Tensor:
     return functional.normalize(torch.from_numpy(rows).float(), dim=-1)
+
+
+# --- how the views of a row differ --------------------------------------------------------------------------------------
+
+
+def scatter(centred: Doubles) -> Doubles:
+    """Σ_r Σ_v (x_v - x̄)(x_v - x̄)ᵀ / (V - 1) [p, p] of rows [views, n, p]."""
+    apart = (centred - centred.mean(axis=0)).reshape(-1, centred.shape[-1])
+    found: Doubles = apart.T @ apart / (len(centred) - 1)
+    return found
+
+
+def centred_rows(data: Data, standardizer: Standardizer, k: int, rows: Rows) -> Doubles:
+    """Rows [views, n, p] of the k-th layer of all views, each less its view's mean."""
+    names = [layers[k] for layers in data.layers]
+    return np.stack(
+        [
+            view.read(n, rows) - standardizer.statistics(v, n).mean
+            for v, (view, n) in enumerate(zip(data.views, names, strict=True))
+        ]
+    ).astype(np.float64)
+
+
+def trained_scatter(data: Data, standardizer: Standardizer, k: int, config: Config) -> tuple[Doubles, int]:
+    """The scatter of all rows that are not held out, streamed, and their number."""
+    rows = np.setdiff1d(np.arange(data.n_rows), held_out_rows(data.n_rows, config))
+    layer = data.views[0].store.layer(data.layers[0][k])
+    blocks = (rows[slice(*block)] for block in row_blocks(layer, len(rows)))
+    return sum(scatter(centred_rows(data, standardizer, k, block)) for block in blocks), len(rows)  # type: ignore[return-value]
+
+
+def level(data: Data, standardizer: Standardizer, k: int) -> Doubles:
+    """The views' mean variance [p] of each column of the k-th layer."""
+    found: Doubles = np.mean(
+        [standardizer.statistics(v, names[k]).variance for v, names in enumerate(data.layers)], axis=0
+    )
+    return found
+
+
+def spectrum(covariance: Doubles) -> Spectrum:
+    """Of W [p, p]; it serves every shrinkage."""
+    values, vectors = np.linalg.eigh(covariance)
+    return values, vectors
+
+
+def factor(of: Spectrum, variance: Doubles, shrinkage: float) -> Doubles:
+    """W_s^(-1/2) [p, p] in digits that float32 holds, as checkpoints do; 0 in columns that are constant in every view."""
+    root = shrunk_inverse_root(shrinkage, float(variance.mean()), *of)
+    varies = variance > 0
+    return (root * varies * varies[:, None]).astype(np.float32).astype(np.float64)
+
+
+def misfit(data: Data) -> str:
+    """Why these data have no covariance within rows, layer by layer and by name; empty where they do."""
+    places: dict[str, int] = {}
+    for k in range(data.n_layers):
+        names = [layers[k] for layers in data.layers]
+        widths = [view.store.layer(name).width for view, name in zip(data.views, names, strict=True)]
+        if len(set(widths)) > 1:
+            return f"layer {quoted(names[0])} has the widths {' and '.join(map(str, widths))}"
+        for name in names:
+            if places.setdefault(name, k) != k:
+                return f"layer {quoted(name)} has two partners"
+    return ""
+
+
+def check_within(data: Data, config: Config) -> None:
+    """Refuse data and options that --standardize within does not go with.
+
+    Raises:
+        MismatchError, UsageError: they differ in width, cross their layers, or ask for no shrinkage.
+    """
+    problem = misfit(data)
+    if problem:
+        raise MismatchError(
+            f"{quoted(data.views[0].store.path)}: --standardize within compares the views of a row neuron by neuron, layer by "
+            f"layer, and {problem}; give --standardize whiten"
+        )
+    if not config.shrinkage > 0:
+        raise UsageError(
+            "--standardize within takes a --shrinkage greater than 0: views may not differ in some direction"
+        )
+
+
+def within(data: Data, standardizer: Standardizer, config: Config, progress: Progress = silent) -> Within:
+    """The maps of all layers that are standardised so, by name.
+
+    Raises:
+        MismatchError, UsageError: as for `check_within`.
+    """
+    check_within(data, config)
+    made: dict[str, Doubles] = {}
+    ways = [config.standardization.of(name) for name in data.layers[0]]
+    chosen = [k for k, way in enumerate(ways) if way.kind == "within"]
+    with progress("comparing views", len(chosen), "layers") as advance:
+        for k in chosen:
+            total, count = trained_scatter(data, standardizer, k, config)
+            found = factor(spectrum(total / count), level(data, standardizer, k), ways[k].shrinkage)
+            made |= {layers[k]: found for layers in data.layers}
+            advance(1)
+    return Within(made)

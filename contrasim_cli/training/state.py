@@ -25,6 +25,7 @@ from contrasim_cli.errors import OutputError, Terminated, UsageError
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import write_atomic, writing
+from contrasim_cli.store import View
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.standardization import Choice
 from contrasim_cli.version import __version__
@@ -148,21 +149,9 @@ def provenance(
     source: Source, standardized_by: list[dict[str, Any]] | None = None, choice: Choice | None = None
 ) -> dict[str, Any]:
     """What the encoder was trained on: names, ids and content of the stores, layers, versions; what was chosen for them."""
-    stores = []
     views = source.data.views[: source.data.n_stores]
-    for view, names, digest in zip(views, source.data.layers, source.digests, strict=False):
-        store = view.store
-        stores.append(
-            {
-                "name": store.stem,
-                "model": store.attrs.get("model", ""),
-                "data": store.attrs.get("data", ""),
-                "rows": view.n_rows,
-                "ids": store.ids.digest if store.ids else "",
-                "content": digest.hexdigest(),
-                "layers": list(names),
-            }
-        )
+    sides = zip(views, source.data.layers, source.digests, strict=False)
+    stores = [described(view, names, digest.hexdigest()) for view, names, digest in sides]
     versions = {"contrasim": __version__, "torch": str(torch.__version__)}
     chosen = {"choice": choice.record} if choice else {}
     anchored = {key: made for key, made in source.data.transforms.items() if isinstance(made, Anchored)}
@@ -173,6 +162,20 @@ def provenance(
         "versions": versions,
         "moments": moments,
         **chosen,
+    }
+
+
+def described(view: View, layers: Sequence[str], content: str) -> dict[str, Any]:
+    """What an encoder's provenance says of a store that it was trained on; `content` is the digest of its rows."""
+    store = view.store
+    return {
+        "name": store.stem,
+        "model": store.attrs.get("model", ""),
+        "data": store.attrs.get("data", ""),
+        "rows": view.n_rows,
+        "ids": store.ids.digest if store.ids else "",
+        "content": content,
+        "layers": list(layers),
     }
 
 

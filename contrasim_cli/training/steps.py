@@ -7,6 +7,7 @@ training does not help rows that it has not seen, its layer stays as it was.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,9 +23,8 @@ from contrasim_cli.training.hard_negatives import clearness, margins, nearest, w
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.shuffle import Order, Rows
-from contrasim_cli.training.standardization import Choice, sample
+from contrasim_cli.training.standardization import Choice, sample, within
 from contrasim_cli.training.state import new_state
-from contrasim_cli.training.within import within
 from contrasim_cli.transforms import Standardizer
 
 STEPS = (0.0, 0.1, 0.25, 0.5, 1.0)
@@ -56,7 +56,8 @@ def with_steps(
     table: list[list[list[Tensor]]] = []  # by fold, layer and step
     with progress("trying steps", len(judged), "folds") as advance:
         for fold in judged:
-            table.append(_fold(data, standardizer, config, rows, fold, device, budget))
+            softly = [layer.softly for layer in choice.layers]
+            table.append(_fold(data, standardizer, config, rows, fold, device, budget, softly))
             advance(1)
     layers = []
     for layer, of_folds in zip(choice.layers, zip(*table, strict=True), strict=True):
@@ -67,7 +68,14 @@ def with_steps(
 
 
 def _fold(
-    data: Data, standardizer: Standardizer, config: Config, rows: Rows, fold: Rows, device: torch.device, budget: int
+    data: Data,
+    standardizer: Standardizer,
+    config: Config,
+    rows: Rows,
+    fold: Rows,
+    device: torch.device,
+    budget: int,
+    softly: Sequence[bool],
 ) -> list[list[Tensor]]:
     """Margins of the fold's rows, by layer and step, by a map that was trained on the other rows."""
     part = replace(data, views=[_some(view, np.setdiff1d(rows, fold)) for view in data.views])
@@ -81,7 +89,7 @@ def _fold(
         raise type(stop)("stopped while trying steps; nothing is kept of that, --resume starts over") from stop
     whole = replace(part, views=[_some(view, rows) for view in data.views])
     which = np.searchsorted(rows, fold).astype(np.int64)
-    return [_layer(whole, encoder, k, which, device) for k in range(data.n_layers)]
+    return [_layer(whole, encoder, k, which, device, softly[k]) for k in range(data.n_layers)]
 
 
 def _some(view: View, rows: Rows) -> View:
@@ -89,7 +97,7 @@ def _some(view: View, rows: Rows) -> View:
 
 
 @torch.inference_mode()
-def _layer(data: Data, encoder: Encoder, k: int, which: Rows, device: torch.device) -> list[Tensor]:
+def _layer(data: Data, encoder: Encoder, k: int, which: Rows, device: torch.device, softly: bool) -> list[Tensor]:
     """Margins [ordered pairs, rows] of the rows at `which`, by step."""
     near, made = [], []
     for v, names in enumerate(data.layers):
@@ -97,6 +105,6 @@ def _layer(data: Data, encoder: Encoder, k: int, which: Rows, device: torch.devi
         near.append(nearest((raw - raw.mean(axis=0)).astype(np.float64), which))
         made.append(torch.from_numpy(data.formed(v, names[k], raw)).float().to(device))
     return [
-        margins(torch.stack([encoder(rows, v, step) for v, rows in enumerate(made)]).cpu(), near, which)
+        margins(torch.stack([encoder(rows, v, step) for v, rows in enumerate(made)]).cpu(), near, which, softly)
         for step in STEPS
     ]

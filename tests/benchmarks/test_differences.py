@@ -10,10 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks.differences import compare
-from contrasim_cli.benchmarks.sides import Side, caveat, check_same_trials, select, sides
-from contrasim_cli.benchmarks.significance import exchanges, holm, sign_flips
-from contrasim_cli.benchmarks.trials import Facts, Recorded, SetFacts, TrialsFile
+from contrasim_cli.benchmarks.differences import compare, exchanges, holm, sign_flips
+from contrasim_cli.benchmarks.trials import (
+    Facts,
+    Recorded,
+    SetFacts,
+    Side,
+    TrialsFile,
+    caveat,
+    check_same_trials,
+    select,
+    sides,
+)
 from contrasim_cli.errors import MismatchError, Problems, UsageError
 from contrasim_cli.report.results import CompareRow
 

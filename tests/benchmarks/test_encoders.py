@@ -14,9 +14,8 @@ import pytest
 import torch
 
 from contrasim_cli import encoder
-from contrasim_cli.benchmarks import encoders
+from contrasim_cli.benchmarks import by_stem, data_sets, encoders, expanded
 from contrasim_cli.benchmarks.encoders import Training, TrainingSet, obtain, plan, wanted
-from contrasim_cli.benchmarks.sets import by_stem, data_sets, expanded
 from contrasim_cli.errors import InputError, Terminated, UsageError
 from contrasim_cli.locks import only_writer
 from contrasim_cli.store import open_store

@@ -15,9 +15,8 @@ import torch
 from every_oracle import ORACLES
 from helpers import run
 
-from contrasim_cli.benchmarks.groups import by_pattern, by_table
-from contrasim_cli.benchmarks.intervals import cluster_interval
-from contrasim_cli.benchmarks.items import Siblings, find_siblings, labels_in_pool, repeats
+from contrasim_cli.benchmarks.items import Siblings, by_pattern, by_table, find_siblings, labels_in_pool, repeats
+from contrasim_cli.benchmarks.outcomes import cluster_interval
 from contrasim_cli.benchmarks.retrieval import retrieval
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
 from contrasim_cli.errors import InputError, UsageError

@@ -12,8 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from contrasim_cli.benchmarks import intervals
-from contrasim_cli.benchmarks.outcomes import Trials, judge, tabulate
+from contrasim_cli.benchmarks.outcomes import Trials, cluster_interval, judge, tabulate
 from contrasim_cli.report.results import BenchRow
 from contrasim_cli.scoring import Scorer, closed_form
 
@@ -163,7 +162,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     rng = np.random.default_rng(1)
     hits = 0
     for seed in range(200):
-        low, high = intervals.cluster_interval((rng.random(80) < 0.7).astype(float), seed)
+        low, high = cluster_interval((rng.random(80) < 0.7).astype(float), seed)
         assert low is not None
         assert high is not None
         hits += low <= 0.7 <= high
@@ -172,8 +171,8 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 
 def test_the_interval_repeats_with_the_seed() -> None:
     values = np.random.default_rng(0).random(31)
-    assert intervals.cluster_interval(values, 3) == intervals.cluster_interval(values, 3)
-    assert intervals.cluster_interval(values, 3) != intervals.cluster_interval(values, 4)
+    assert cluster_interval(values, 3) == cluster_interval(values, 3)
+    assert cluster_interval(values, 3) != cluster_interval(values, 4)
 
 
 def encoder(name: str, seed: int, **options: Any) -> Scorer:

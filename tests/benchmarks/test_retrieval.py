@@ -11,13 +11,12 @@ import oracles
 import pytest
 import torch
 
-from contrasim_cli.benchmarks import layer_runs as run
+from contrasim_cli.benchmarks import retrieval as run
 from contrasim_cli.benchmarks.batch_scores import Compared
-from contrasim_cli.benchmarks.negatives import CANDIDATES, batches, random_candidates
 from contrasim_cli.benchmarks.outcomes import judge as judged
 from contrasim_cli.benchmarks.outcomes import tabulate
 from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval, trained_views
-from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
+from contrasim_cli.benchmarks.retrieval_task import CANDIDATES, RetrievalTask, batches, random_candidates
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.rows.exact_search import Pool, nearest_candidates
@@ -339,7 +338,7 @@ def test_a_larger_store_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Problems) as refused:
         judge(given, closed_form(["cka"]), hold_out=False)
     assert list(refused.value.lines) == [
-        f"{tmp_path}/pool.h5: layer layer_0 has width 8, {tmp_path}/caption.h5 has 7",
+        f"{tmp_path}/pool.h5: layer layer_0 has width 8, that of {tmp_path}/caption.h5 has 7",
         f"{tmp_path}/pool.h5: has no layer layer_1 to draw candidates from; it has layer_0, other",
     ]
 

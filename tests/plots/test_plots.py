@@ -17,7 +17,7 @@ from matplotlib.text import Text
 
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
-from contrasim_cli.plots import accuracy, grids, page, pairs, training
+from contrasim_cli.plots import accuracy, grids, page
 from contrasim_cli.report.results import BenchRow, InspectRow, Results, ScoreRow
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
@@ -132,7 +132,7 @@ def test_the_most_similar_layer_of_each_row_is_marked() -> None:
 
 def test_bars_are_drawn_per_pair_with_their_intervals() -> None:
     results = bench(pairs=("en-ar", "ar-en"), measures=("cka", "enc.pt"), missing=True)
-    figure = pairs.by_pair(results.rows)
+    figure = accuracy.by_pair(results.rows)
     assert [ax.get_title() for ax in figure.axes] == ["en-ar", "ar-en"]
     for k, ax in enumerate(figure.axes):
         heights = [patch.get_height() for patch in ax.patches]
@@ -170,7 +170,7 @@ def test_data_sets_models_and_trainings_are_told_apart() -> None:
     assert [ax.get_title() for ax in figure.axes] == titles
     names = ["contrasim, trained on digits", "contrasim, trained on words"]
     assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == names
-    bars = pairs.by_pair(rows)
+    bars = accuracy.by_pair(rows)
     assert len(bars.axes) == 8
     assert all(len([p for p in ax.patches if np.isfinite(p.get_height())]) == 2 for ax in bars.axes)
 
@@ -189,8 +189,8 @@ def figures() -> dict[str, Any]:
         "grid": lambda: grids.heat_maps(grids.of_rows(grid().rows)),
         "small cells": lambda: grids.heat_maps(grids.of_rows(grid(size=24).rows)),
         "accuracy": lambda: accuracy.by_layer(many.rows),
-        "pairs": lambda: pairs.by_pair(many.rows),
-        "training": lambda: training.curves({"loss": losses, "validation_accuracy": losses}),
+        "pairs": lambda: accuracy.by_pair(many.rows),
+        "training": lambda: accuracy.curves({"loss": losses, "validation_accuracy": losses}),
     }
 
 

@@ -30,14 +30,14 @@ def test_any_rows_are_those_of_fancy_indexing(rows: list[int], block_bytes: int)
     layer = Layer("x", MATRIX, chunk_rows=5)
     memory = Store(Path("m"), "memory", {"x": layer})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(blocks, "block_rows", lambda layer: block_rows(layer, block_bytes))
+        patch.setattr(blocks, "block_rows", lambda layer, *_: block_rows(layer, block_bytes))
         index = np.array(rows, dtype=np.int64)
         np.testing.assert_array_equal(read_rows(memory, "x", index), MATRIX[index])
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_permutations_of_a_file(chunked: Store, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(blocks, "block_rows", lambda layer: block_rows(layer, 160))
+    monkeypatch.setattr(blocks, "block_rows", lambda layer, *_: block_rows(layer, 160))
     order = np.random.default_rng(seed).permutation(37)
     np.testing.assert_array_equal(read_rows(chunked, "x", order), MATRIX[order])
     kept = order[:20]
@@ -47,7 +47,7 @@ def test_permutations_of_a_file(chunked: Store, seed: int, monkeypatch: pytest.M
 def test_every_chunk_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     memory = Store(Path("m"), "memory", {"x": Layer("x", MATRIX, chunk_rows=5)})
-    monkeypatch.setattr(blocks, "block_rows", lambda layer: 5)
+    monkeypatch.setattr(blocks, "block_rows", lambda layer, *_: 5)
     monkeypatch.setattr(Store, "read", lambda self, name, a, b: read.append((a, b)) or MATRIX[a:b])
     read_rows(memory, "x", np.array([36, 0, 7, 4, 2, 9, 35]))
     assert read == [(0, 5), (7, 10), (35, 37)]
@@ -56,7 +56,7 @@ def test_every_chunk_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_are_whole_chunks_and_cover_every_row(chunked: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert block_rows(chunked.layer("x"), 16 * 12) == 10
     assert block_rows(chunked.layer("x"), 1) == 5
-    monkeypatch.setattr(blocks, "block_rows", lambda layer: 10)
+    monkeypatch.setattr(blocks, "block_rows", lambda layer, *_: 10)
     found = list(iter_blocks(chunked, "x"))
     assert [start for start, _ in found] == [0, 10, 20, 30]
     np.testing.assert_array_equal(np.concatenate([block for _, block in found]), MATRIX)
@@ -87,7 +87,7 @@ def test_infinities_that_cancel_and_sums_that_overflow() -> None:
 def test_a_bad_value_in_the_last_block_is_found(
     chunked: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "block_rows", lambda layer: 10)
+    monkeypatch.setattr(blocks, "block_rows", lambda layer, *_: 10)
     matrix = MATRIX.copy()
     matrix[36, 3] = np.nan
     store = open_store(write_by_hand(tmp_path / "a.h5", {"x": matrix}))

@@ -33,7 +33,7 @@ def bad() -> Store:
 
 def test_bad_values_and_constant_columns_are_counted(bad: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for rows in (7, 30, 100):
-        monkeypatch.setattr(block_module, "block_rows", lambda layer, rows=rows: rows)
+        monkeypatch.setattr(block_module, "block_rows", lambda layer, _=0, rows=rows: rows)
         found = count_bad(bad, "x")
         assert (found.nan, found.inf, found.constant_columns) == (30, 2, 1)
         assert found.anisotropy == Anisotropy()  # no row is free of bad values
@@ -90,7 +90,7 @@ def test_a_sample_of_many_rows_is_seeded(monkeypatch: pytest.MonkeyPatch) -> Non
     store = Store(Path("a.h5"), "memory", {"x": Layer("x", matrix)})
     found = []
     for rows in (7, 300):
-        monkeypatch.setattr(block_module, "block_rows", lambda layer, rows=rows: rows)
+        monkeypatch.setattr(block_module, "block_rows", lambda layer, _=0, rows=rows: rows)
         found.append(count_bad(store, "x").anisotropy)
     chosen = np.sort(np.random.default_rng(0).choice(300, 50, replace=False))
     assert found == [anisotropy(matrix[chosen])] * 2

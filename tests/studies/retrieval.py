@@ -23,10 +23,9 @@ import numpy.typing as npt
 import torch
 from timing import product_rate
 
-from contrasim_cli.benchmarks import layer_runs as run
-from contrasim_cli.benchmarks.negatives import batches, random_candidates
+from contrasim_cli.benchmarks import retrieval as run
 from contrasim_cli.benchmarks.retrieval import all_pairs, retrieval
-from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
+from contrasim_cli.benchmarks.retrieval_task import RetrievalTask, batches, random_candidates
 from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.rows.exact_search import Pool, nearest_candidates
 from contrasim_cli.scoring import Scorer, closed_form

@@ -9,6 +9,7 @@ from typing import Any
 import made
 import numpy as np
 import pytest
+import torch
 from helpers import run
 
 from contrasim_cli import encoder as encoders
@@ -69,28 +70,35 @@ def slow_scores(layers: list[dict[str, Any]], name: str) -> list[float]:
         shrunk = (1 - way) * covariance + way * np.trace(covariance) / p * np.eye(p)
         return centred @ linalg.inv(linalg.sqrtm(shrunk))
 
-    scores = []
+    hard, soft = [], []
     for way in ("none", "center", "zscore", 0.6, 0.3, 0.1, 0.03, 0.01):
-        found = []
+        found: list[list[float]] = [[], []]
         for a, b in itertools.permutations(layers, 2):
             raw, x, y = b[name], standard(a[name].astype(float), way), standard(b[name].astype(float), way)
             x, y = (one / np.linalg.norm(one, axis=1, keepdims=True) for one in (x, y))
             for r, row in enumerate(x):
                 near = np.argsort(np.linalg.norm(raw - raw[r], axis=1))[1 : 1 + margins.NEIGHBOURS]
-                found.append(row @ y[r] - max(row @ y[t] for t in near))
-        scores.append(float(np.mean(found) / np.std(found)))
-    return scores
+                others = [row @ y[t] for t in near]
+                found[0].append(row @ y[r] - max(others))
+                found[1].append(row @ y[r] - sum(others) / len(others))
+        hard.append(float(np.mean(found[0]) / np.std(found[0])))
+        soft.append(float(np.mean(found[1]) / np.std(found[1])))
+    return hard if max(hard) > 0 else soft
 
 
+@pytest.mark.parametrize("noise", [0.5, 0.1])
 @pytest.mark.parametrize("count", [2, 3])
-def test_scores_are_those_of_a_slow_oracle(tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_scores_are_those_of_a_slow_oracle(
+    tmp_path: Path, count: int, noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(margins, "TILE_ROWS", 16)
     rng = np.random.default_rng(0)
     own = {name: rng.normal(size=(50, 6)) for name in ("layer_0", "layer_1")}
-    layers = [{name: 2 + x @ np.diag([3, 1, 1, 1, 1, 0.3]) + 0.5 * rng.normal(size=x.shape) for name, x in own.items()}
+    layers = [{name: 2 + x @ np.diag([3, 1, 1, 1, 1, 0.3]) + noise * rng.normal(size=x.shape) for name, x in own.items()}
               for _ in range(count)]  # fmt: skip
     found = chosen(tmp_path, layers)
     assert (found.rows, [layer.names for layer in found.layers]) == (50, [["layer_0"], ["layer_1"]])
+    assert any(layer.softly for layer in found.layers) == (noise == 0.5)
     for layer in found.layers:
         expected = slow_scores(layers, layer.names[0])
         values = [value for name, value in layer.scores.items() if "within" not in name]
@@ -128,6 +136,46 @@ def test_each_layer_has_the_way_that_suits_it(tmp_path: Path) -> None:
     assert [name for name, *_ in configured.by_layer] == ["l", "m"]
     assert configured.standardization.of("l").kind == fine.kind
     assert configured.standardization.of("another").kind == "center"
+
+
+def lost(seed: int = 0) -> list[dict[str, np.ndarray]]:
+    """Two views in which noise far wider than the rows, of heavy tails, hides nearly each row behind a neighbour of its own."""
+    rng = np.random.default_rng(seed)
+    wide = np.where(np.arange(24) < 4, 30, 0)
+    rows = rng.normal(size=(600, 24)) * (wide == 0)
+    turned = np.linalg.qr(rng.normal(size=(24, 24)))[0]
+    views = []
+    for _ in range(2):
+        tails = np.exp(rng.normal(size=(600, 1)))
+        noise = 2 * rng.normal(size=rows.shape) + wide * (4 + tails * rng.normal(size=rows.shape))
+        views.append({"l": ((rows + noise) @ turned).astype(np.float32)})
+    return views
+
+
+def test_where_no_way_has_positive_margins_the_noisiest_does_not_win(tmp_path: Path) -> None:
+    data = data_of(tmp_path, lost())
+    statistics = [Standardizer(data.views).statistics(v, "l") for v in range(2)]
+    read = [view.read("l") for view in data.views]
+    near = [margins.nearest((rows - rows.mean(axis=0)).astype(np.float64)) for rows in read]
+    units = [choice._units([choice.transform(way, of) for of in statistics], read) for way in choice.LADDER]
+    hard = [margins.clearness(margins.margins(unit, near)) for unit in units]
+    assert max(hard) == hard[0] < 0  # rows as they are, which the old rule took
+    (layer,) = chosen(tmp_path, lost()).layers
+    assert layer.softly
+    assert (layer.kind, layer.shrinkage) in (("whiten", 0.01), ("within", 0.01))
+    soft = [margins.clearness(margins.margins(unit, near, softly=True)) for unit in units]
+    assert list(layer.scores.values())[:8] == pytest.approx(soft)
+
+
+def test_soft_margins_are_to_the_mean_of_the_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    unit = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(2, 30, 4))), dim=-1)
+    near = [margins.nearest(side.numpy()) for side in unit]
+    near[1][0, 3:] = -1  # a neighbour that is missing counts as opposite
+    found = margins.margins(unit, near, softly=True)
+    for row in range(30):
+        cosines = [float(unit[0, row] @ unit[1, k]) if k >= 0 else -1.0 for k in near[1][row].tolist()]
+        assert float(found[0, row]) == pytest.approx(float(unit[0, row] @ unit[1, row]) - np.mean(cosines))
 
 
 @pytest.mark.parametrize(("rows", "shrinkage"), [(600, 0.1), (60, 0.1), (20, 0.3), (8, 0.6)])

@@ -66,9 +66,9 @@ def test_maps_never_see_the_rows_that_judge_them(tmp_path: Path, monkeypatch: py
         seen.append(set(self.source.data.views[0].rows.tolist()))
         return train(self)
 
-    def judging(data: Data, encoder: Any, k: int, which: Any, device: Any) -> Any:
+    def judging(data: Data, encoder: Any, k: int, which: Any, device: Any, softly: bool) -> Any:
         judged.append(set(data.views[0].rows[which].tolist()))
-        return layer(data, encoder, k, which, device)
+        return layer(data, encoder, k, which, device, softly)
 
     monkeypatch.setattr(Run, "train", noted)
     monkeypatch.setattr(steps, "_layer", judging)

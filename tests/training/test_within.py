@@ -19,7 +19,7 @@ from contrasim_cli.training import hard_negatives as margins_module
 from contrasim_cli.training import standardization as choice
 from contrasim_cli.training.hard_negatives import NEIGHBOURS, clearness, margins, nearest, weakest
 from contrasim_cli.training.shuffle import held_out_rows
-from contrasim_cli.training.within import within
+from contrasim_cli.training.standardization import within
 from contrasim_cli.transforms import Standardizer
 
 ROWS, P = 80, 5

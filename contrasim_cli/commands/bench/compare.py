@@ -39,8 +39,7 @@ def compare_trials(
         raise UsageError(f"bench compare takes one or two files, {len(files)} given")
     output.check("bench compare has many, give --format tsv")
     from contrasim_cli.benchmarks.differences import compare
-    from contrasim_cli.benchmarks.sides import caveat, check_same_trials, sides
-    from contrasim_cli.benchmarks.trials import read_trials
+    from contrasim_cli.benchmarks.trials import caveat, check_same_trials, read_trials, sides
 
     read = [read_trials(path) for path in files]
     first, second = read[0], read[1] if len(read) > 1 else None

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.benchmarks import model_pairs
-from contrasim_cli.benchmarks.sets import by_stem, data_sets
+from contrasim_cli.benchmarks import by_stem, data_sets, model_pairs
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
@@ -90,8 +89,7 @@ def layers_benchmark(
     common = Common(stores, _with_universal(judged, training), rows, standardizing, compute, output, training, criteria)
     names, room = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
-    from contrasim_cli.cautions import compared, warn_few_rows
-    from contrasim_cli.familiarity import check_familiar
+    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
 
     device, budget = compute.resolve()
     several = bool(training.train or held_out or len(tests) > 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.benchmarks.sets import by_stem
+from contrasim_cli.benchmarks import by_stem
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
     from contrasim_cli.benchmarks.encoders import TrainingSet
     from contrasim_cli.benchmarks.evaluation import Judge
-    from contrasim_cli.benchmarks.groups import Said
-    from contrasim_cli.benchmarks.items import Labels, Siblings
+    from contrasim_cli.benchmarks.items import Labels, Said, Siblings
     from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
     from contrasim_cli.benchmarks.trials import Facts
     from contrasim_cli.scoring import Scorer
@@ -93,7 +92,7 @@ class Batches:
 
     def said(self) -> "Said | None":
         """What item an id is of, where somebody says so."""
-        from contrasim_cli.benchmarks.groups import by_pattern, by_table
+        from contrasim_cli.benchmarks.items import by_pattern, by_table
 
         if self.group_by is not None:
             return by_pattern(self.group_by)
@@ -118,7 +117,7 @@ def multilingual(
     batches: Batches,
     rows: Rows,
     standardizing: BenchStandardizing,
-    compute: o.Compute,
+    compute: o.SharedCompute,
     output: BenchOutput,
 ) -> None:
     """Retrieval over every ordered pair of views (languages); an encoder is not judged on the pair it was trained on.
@@ -140,7 +139,7 @@ def image_caption(
     batches: CaptionBatches,
     rows: SidedRows,
     standardizing: BenchStandardizing,
-    compute: o.Compute,
+    compute: o.SharedCompute,
     output: BenchOutput,
     captions: Annotated[
         list[Path] | None,
@@ -202,7 +201,7 @@ class _Retrieval:
         names, _ = common.check()
         trainable = self._trainable(options.stores) if options else []
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
-        from contrasim_cli.familiarity import check_familiar
+        from contrasim_cli.cautions import check_familiar
 
         device, budget = common.compute.resolve()
         said = self.batches.said()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from contrasim_cli import console
-from contrasim_cli.benchmarks.sets import expanded
+from contrasim_cli.benchmarks import expanded
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.errors import UsageError

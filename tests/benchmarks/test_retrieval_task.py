@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contrasim_cli.benchmarks.negatives import batches, random_candidates
+from contrasim_cli.benchmarks.retrieval_task import batches, random_candidates
 from contrasim_cli.errors import InputError
 
 

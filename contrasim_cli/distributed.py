@@ -1,0 +1,526 @@
+"""Many processes that run one command: who they are, how they share work, add up, and fail together.
+
+The only module that imports torch.distributed, and that only where there are several ranks: with one, every function here returns
+what it was given. Ranks are started by torchrun, by srun with torchrun's variables, or by `launch` on one machine. All run the same
+command on the same inputs; the cut of work follows from data and options, never from the number of ranks, so that sums differ by
+rounding alone. Rank 0 speaks and writes.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from contrasim_cli import console
+from contrasim_cli.errors import ContraSimError, MissingError, Problems, Stopped, Terminated, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+JOIN_SECONDS = 300.0  # until a rank that does not come is given up
+LOST_SECONDS = 300.0  # without a sign of life of a rank
+BEAT_SECONDS = 5.0
+LOOK_SECONDS = 0.5  # between two looks for an error of another rank
+LINGER_SECONDS = 5.0  # that a rank with an error waits for the others to have read it
+COLLECTIVE = timedelta(days=7)  # the slowest reader decides; a dead rank is known by its closed connections
+PIECE_BYTES = 256 * 2**20  # of one all-reduce
+OURS = "CONTRASIM_RANKS"  # set for ranks that `launch` starts
+VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+class PeerError(ContraSimError):
+    """What another rank failed of, with its lines and exit code."""
+
+    def __init__(self, lines: Sequence[str], exit_code: int) -> None:
+        super().__init__("; ".join(lines))
+        self._lines, self.exit_code = list(lines), exit_code
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """The lines of the rank that failed."""
+        return self._lines
+
+
+@dataclass
+class _Ranks:
+    """This process among the others."""
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1
+    store: Any = None
+    watch: threading.Event = field(default_factory=threading.Event)
+
+
+_ranks = _Ranks()
+
+
+# --- who one is ----------------------------------------------------------------------------------------------------------
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return _ranks.rank
+
+
+def world() -> int:
+    """How many processes run the command."""
+    return _ranks.world
+
+
+def local_rank() -> int:
+    """The number of this process on its machine."""
+    return _ranks.local_rank
+
+
+def first() -> bool:
+    """Whether this process speaks and writes."""
+    return _ranks.rank == 0
+
+
+def share(items: Sequence[T]) -> Sequence[T]:
+    """This rank's run of consecutive items, which may be empty; the runs of all ranks make up the items in order."""
+    n, own, count = len(items), _ranks.rank, _ranks.world
+    return items[n * own // count : n * (own + 1) // count]
+
+
+def dealt(items: Sequence[T]) -> Sequence[T]:
+    """This rank's items where they are dealt in turns, as those that differ in cost are."""
+    return items[_ranks.rank :: _ranks.world]
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """A block in which this process works as if there were no others: nothing is shared or summed."""
+    global _ranks  # noqa: PLW0603
+    before = _ranks
+    _ranks = _Ranks(before.rank, local_rank=before.local_rank)
+    try:
+        yield
+    finally:
+        _ranks = before
+
+
+def budget_per_rank(size: int) -> int:
+    """The bytes that each rank may take of what is there for all on its machine: the same number on all ranks."""
+    if _ranks.world == 1:
+        return size
+    return int(min(gathered(size // _ranks.local_world)))
+
+
+# --- adding up -----------------------------------------------------------------------------------------------------------
+
+
+def total(*tensors: "torch.Tensor") -> None:
+    """Replace tensors, on every rank, by their sums over all ranks; the same bits everywhere."""
+    if _ranks.world == 1:
+        return
+    import torch.distributed as dist
+
+    for tensor in tensors:
+        whole = tensor if tensor.is_contiguous() and tensor.device.type == "cpu" else tensor.detach().cpu().contiguous()
+        flat = whole.view(-1)
+        step = max(1, PIECE_BYTES // max(1, flat.element_size()))
+        for start in range(0, len(flat), step):
+            dist.all_reduce(flat[start : start + step])
+        if whole is not tensor:
+            tensor.copy_(whole)
+
+
+def gathered(value: Any) -> list[Any]:
+    """A value of JSON of every rank, in their order."""
+    if _ranks.world == 1:
+        return [value]
+    return [json.loads(part.tobytes()) for part in _gathered_bytes(json.dumps(value).encode())]
+
+
+def gathered_arrays(array: "npt.NDArray[Any]") -> "list[npt.NDArray[Any]]":
+    """An array of every rank, in their order; shapes may differ."""
+    if _ranks.world == 1:
+        return [array]
+    import numpy as np
+
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    parts = _gathered_bytes(stream.getvalue())
+    return [np.load(io.BytesIO(part.tobytes()), allow_pickle=False) for part in parts]
+
+
+def joined_rows(array: "npt.NDArray[Any]", axis: int = 0) -> "npt.NDArray[Any]":
+    """The arrays of all ranks, one behind the other along an axis."""
+    import numpy as np
+
+    return array if _ranks.world == 1 else np.concatenate(gathered_arrays(array), axis=axis)
+
+
+def _gathered_bytes(data: bytes) -> "list[npt.NDArray[np.uint8]]":
+    import numpy as np
+    import torch
+    import torch.distributed as dist
+
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(_ranks.world)]
+    dist.all_gather(sizes, torch.tensor([len(data)]))
+    longest = max(int(size) for size in sizes)
+    own = torch.zeros(longest, dtype=torch.uint8)
+    own[: len(data)] = torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+    parts = [torch.empty(longest, dtype=torch.uint8) for _ in range(_ranks.world)]
+    dist.all_gather(parts, own)
+    return [part[: int(size)].numpy() for part, size in zip(parts, sizes, strict=True)]
+
+
+def wait_for_all() -> None:
+    """Return when every rank is here."""
+    gathered(0)
+
+
+# --- failing together ----------------------------------------------------------------------------------------------------
+
+
+def agreed(work: Callable[[], T]) -> T:
+    """Do work that may be refused: what one rank is refused, all are.
+
+    Raises:
+        ContraSimError: what this rank or another one met; the same on all.
+    """
+    if _ranks.world == 1:
+        return work()
+    problem: ContraSimError | None = None
+    try:
+        result = work()
+    except ContraSimError as error:
+        problem = error
+    met: list[Any] = gathered(None if problem is None else {"lines": list(problem.lines), "code": problem.exit_code})
+    problems = {json.dumps(one): PeerError(one["lines"], one["code"]) for one in met if one is not None}
+    if problems:
+        raise next(iter(problems.values())) if len(problems) == 1 else Problems(problems.values())
+    return result
+
+
+def check_alone(what: str) -> None:
+    """Refuse to work as one of several.
+
+    Raises:
+        UsageError: there are several ranks.
+    """
+    if _ranks.world > 1:
+        raise UsageError(f"{what} does not share its work among processes; start it once, without torchrun or srun")
+
+
+def by_first(work: Callable[[], None]) -> None:
+    """Let rank 0 do what is done once; what it is refused, all are."""
+    agreed(work if first() else lambda: None)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[None]:
+    """A block in which the ranks that the environment names work together; nothing where it names one.
+
+    An error of one rank ends all of them with its exit code, and rank 0 says it.
+
+    Raises:
+        UsageError: the environment is incomplete, or ranks do not come.
+    """
+    count = _count("WORLD_SIZE")
+    if count <= 1:
+        yield
+        return
+    _join(count)
+    try:
+        yield
+        wait_for_all()
+    except BaseException as error:
+        shared = _shared(error)
+        if shared is error:
+            raise
+        raise shared from error
+    finally:
+        _leave()
+
+
+def _count(name: str, default: int = 1) -> int:
+    text = os.environ.get(name, "")
+    if not text:
+        return default
+    if not text.isdigit():
+        raise UsageError(
+            f"the environment variable {name} is {text!r}, which is no number; unset WORLD_SIZE to run alone"
+        )
+    return int(text)
+
+
+def _join(count: int) -> None:
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    if missing:
+        raise UsageError(
+            f"WORLD_SIZE is {count}, and {', '.join(missing)} is not set; start by torchrun or --ranks, or unset WORLD_SIZE to run "
+            "alone"
+        )
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
+    global _ranks  # noqa: PLW0603
+    own = _count("RANK", 0)
+    _ranks = _Ranks(own, count, _count("LOCAL_RANK", 0), _count("LOCAL_WORLD_SIZE"))
+    try:
+        store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
+        # in the order of the ranks, so that rank 0 can say who is missing
+        store.set(f"here/{own}", socket.gethostname())
+        for other in range(count):
+            store.wait([f"here/{other}"], timedelta(seconds=JOIN_SECONDS))
+        dist.init_process_group("gloo", store=store, rank=own, world_size=count, timeout=COLLECTIVE)
+    except (dist.DistError, RuntimeError) as error:
+        _ranks = _Ranks(own)
+        if own != 0:
+            raise Quiet(UsageError.exit_code) from error
+        raise UsageError(_why_not_joined(error, count)) from error
+    _ranks.store = store
+    threading.Thread(target=_watch, args=(_ranks,), daemon=True).start()
+
+
+def _why_not_joined(error: BaseException, count: int) -> str:
+    if "timeout" in str(error).lower() or "timed out" in str(error).lower() or "clients joined" in str(error):
+        return f"waited {JOIN_SECONDS:.0f} s for {count} ranks (WORLD_SIZE), and not all came; unset WORLD_SIZE to run alone"
+    line = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"the ranks cannot reach each other ({line}); between machines GLOO_SOCKET_IFNAME names the network interface (eth0)"
+
+
+def _leave() -> None:
+    global _ranks  # noqa: PLW0603
+    import torch.distributed as dist
+
+    _ranks.watch.set()
+    with contextlib.suppress(Exception):
+        dist.destroy_process_group()
+    _ranks = _Ranks(_ranks.rank)
+
+
+class Quiet(Stopped):
+    """The end of a rank whose error another one says."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
+def _shared(error: BaseException) -> BaseException:
+    """What this rank raises in place of an error: its own is told to the others, theirs is taken up.
+
+    Of errors that all met, rank 0 says its own; others are quiet. An error of torch's collectives is a sign that another rank
+    failed, whose error is looked for.
+    """
+    posted = _posted()
+    if (
+        posted is None
+        and not isinstance(error, (ContraSimError, Stopped, KeyboardInterrupt))
+        and _of_a_collective(error)
+    ):
+        posted = _wait_for_post(LINGER_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
+    if posted is None:
+        if isinstance(error, SystemExit):
+            return error
+        lines, code = _told(error)
+        posted = {"lines": lines, "code": code, "rank": _ranks.rank}
+        _post(posted)
+        _linger()
+        if first():
+            return error
+        return Quiet(code)
+    _read()
+    if not first():
+        return Quiet(int(posted["code"]))
+    return PeerError(posted["lines"], int(posted["code"])) if posted["lines"] else error
+
+
+def _told(error: BaseException) -> tuple[list[str], int]:
+    if isinstance(error, ContraSimError):
+        return list(error.lines), error.exit_code
+    if isinstance(error, Stopped):
+        return [str(error) or error.word], error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ["interrupted"], 130
+    return [f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"], 1
+
+
+def _of_a_collective(error: BaseException) -> bool:
+    import torch.distributed as dist
+
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
+
+
+def _post(said: dict[str, Any]) -> None:
+    with contextlib.suppress(Exception):
+        _ranks.store.compare_set("error", "", json.dumps(said))
+
+
+def _posted() -> dict[str, Any] | None:
+    """The first error that a rank told the others."""
+    with contextlib.suppress(Exception):
+        if _ranks.store.check(["error"]):
+            said: dict[str, Any] = json.loads(_ranks.store.get("error"))
+            return said
+    return None
+
+
+def _wait_for_post(seconds: float) -> dict[str, Any] | None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if (said := _posted()) is not None:
+            return said
+        time.sleep(0.05)
+    return None
+
+
+def _read() -> None:
+    with contextlib.suppress(Exception):
+        _ranks.store.add("read", 1)
+
+
+def _linger() -> None:
+    """Keep the store, which may be this process, until the others have read."""
+    until = time.monotonic() + LINGER_SECONDS
+    with contextlib.suppress(Exception):
+        while time.monotonic() < until and _ranks.store.add("read", 0) < _ranks.world - 1:
+            time.sleep(0.05)
+
+
+def _who_is_gone() -> str:
+    gone = []
+    with contextlib.suppress(Exception):
+        for other in range(_ranks.world):
+            age = _age(_ranks.store, other)
+            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS):
+                host = _ranks.store.get(f"here/{other}").decode()
+                gone.append(f"rank {other} on {host}")
+    return f"{', '.join(gone) or 'another rank'} is gone (killed?)"
+
+
+def _age(store: Any, other: int) -> float | None:
+    return time.time() - float(store.get(f"beat/{other}")) if store.check([f"beat/{other}"]) else None
+
+
+def _watch(ranks: _Ranks) -> None:
+    """Give signs of life, and end a process whose peers give none, or that waits while another one has failed."""
+    store = ranks.store.clone() if hasattr(ranks.store, "clone") else ranks.store
+    started, beaten = time.monotonic(), 0.0
+    try:
+        while not ranks.watch.wait(LOOK_SECONDS):
+            now = time.monotonic()
+            if now - beaten > BEAT_SECONDS:
+                store.set(f"beat/{ranks.rank}", str(time.time()))
+                beaten = now
+                ages = [_age(store, other) for other in range(ranks.world)]
+                if any((now - started if age is None else age) > LOST_SECONDS for age in ages):
+                    _end(f"no sign of life of {_lost(ages)} for {LOST_SECONDS:.0f} s", 1)
+            if store.check(["error"]):
+                said = json.loads(store.get("error"))
+                if said["rank"] != ranks.rank and not ranks.watch.wait(2 * LINGER_SECONDS):  # it may be on its way out
+                    store.add("read", 1)
+                    _end("; ".join(said["lines"]), int(said["code"]))
+                return
+    except Exception:  # the store is gone, with the process that kept it: collectives fail by themselves
+        return
+
+
+def _lost(ages: Sequence[float | None]) -> str:
+    return ", ".join(f"rank {k}" for k, age in enumerate(ages) if age is None or age > LOST_SECONDS)
+
+
+def _end(line: str, code: int) -> None:
+    """End this process from a thread of its own: a handler would not run while a collective waits."""
+    if first():
+        console.error_line(line)
+    sys.stderr.flush()
+    os._exit(code)
+
+
+# --- starting ranks on one machine ---------------------------------------------------------------------------------------
+
+
+def started(ranks: str | None, arguments: Sequence[str]) -> int | None:
+    """Start the ranks that are asked for, if this is not one of them; their exit code, or None where nothing was started.
+
+    Raises:
+        UsageError: it is no number, or somebody else started ranks already.
+    """
+    if ranks is None or os.environ.get(OURS):
+        return None
+    if os.environ.get("WORLD_SIZE"):
+        raise UsageError("--ranks starts ranks of its own; leave it out under torchrun and srun, or unset WORLD_SIZE")
+    count = ranks_asked(ranks)
+    return launch(count, arguments) if count > 1 else None
+
+
+def ranks_asked(text: str) -> int:
+    """How many ranks `--ranks` means: a number, or auto for one per CUDA device (one where there is none).
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "auto":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 4096:
+        raise UsageError(f"--ranks {text!r}: write a number from 1, or auto (one per CUDA device)")
+    return int(text)
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run the command in so many processes of this machine; the exit code of the first that failed, else 0.
+
+    Raises:
+        Terminated, Stopped: a signal came.
+        MissingError: torch has no launcher.
+    """
+    try:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    except ImportError as error:
+        raise MissingError("--ranks: this build of torch has no torch.distributed; run without --ranks") from error
+    for name in ("torch.distributed", "torch.distributed.elastic", "torch"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    os.environ[OURS] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id="contrasim",
+        max_restarts=0,
+        monitor_interval=0.1,
+        local_addr="127.0.0.1",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "contrasim_cli", *arguments)
+    except ChildFailedError as error:
+        place, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            console.error_line(f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}")
+            return 1
+        return int(failure.exitcode)
+    except SignalException as error:
+        raise (Terminated() if error.sigval == 15 else KeyboardInterrupt()) from error
+    return 0
+
+
+def _memory(number: int) -> str:
+    return " (out of memory?)" if number == 9 else ""

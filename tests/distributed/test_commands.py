@@ -1,0 +1,99 @@
+"""What several ranks find is what one finds: retrieval, encoders and replicates, which are cut without a sum."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ranks import program, run
+from stores import write
+
+ROWS = 53
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three views of one set of rows, with three layers each."""
+    folder, draw = tmp_path_factory.mktemp("views"), np.random.default_rng(0)
+    shared = draw.normal(size=(ROWS, 8))
+    return [
+        write(
+            folder / f"{name}.h5",
+            {
+                f"l{k}": shared @ draw.normal(size=(8, 8)) + (k + 1) * 0.5 * draw.normal(size=(ROWS, 8))
+                for k in range(3)
+            },
+        )
+        for name in ("ar", "en", "ru")
+    ]
+
+
+def both(world: int, *arguments: object) -> tuple[str, str]:
+    """What one process and rank 0 of several print; the others print nothing."""
+    alone, done = program(*arguments), run(world, *arguments)
+    assert (alone.code, [one.code for one in done]) == (0, [0] * world), (alone, done)
+    assert all(one.stdout == "" and one.stderr == "" for one in done[1:])
+    return alone.stdout, done[0].stdout
+
+
+def close(one: Any, other: Any, most: float) -> None:
+    """Check that numbers agree and everything else is the same."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one.keys() - {"created", "file"}:
+            close(one[name], other[name], most)
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            close(a, b, most)
+    elif isinstance(one, float) and isinstance(other, float):
+        assert other == pytest.approx(one, rel=most, abs=most)
+    else:
+        assert one == other
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 5])
+def test_retrieval_is_shared_by_layers(views: list[Path], world: int) -> None:
+    measures = [word for name in ("cka", "dot", "mutual_knn") for word in ("--measure", name)]
+    arguments = [
+        "bench",
+        "multilingual",
+        *views,
+        *measures,
+        "--negatives",
+        "faiss",
+        "--negatives",
+        "random",
+        "--format",
+        "tsv",
+    ]
+    alone, ranks = both(world, *arguments)
+    assert ranks == alone
+
+
+@pytest.mark.slow
+def test_replicates_are_shared(views: list[Path]) -> None:
+    measures = [word for name in ("cka", "dot", "pwcca", "mutual_knn") for word in ("--measure", name)]
+    arguments = ["baseline", *views, *measures, "--bootstrap", 21, "--permutations", 20, "--format", "json"]
+    alone, ranks = both(2, *arguments)
+    close(json.loads(alone), json.loads(ranks), 1e-9)
+    shuffled = [row["p_value"] for row in json.loads(ranks)["results"]]
+    assert len(set(shuffled)) > 1
+
+
+@pytest.mark.slow
+def test_encoders_are_shared_and_are_those_of_one_process(views: list[Path], tmp_path: Path) -> None:
+    options = ["--seeds", 2, "--epochs", 1, "--negatives", "faiss", "--format", "tsv"]
+    train = [word for view in views for word in ("--train", view)]
+    alone = program("bench", "multilingual", *views, *train, *options, "--encoder-dir", tmp_path / "alone")
+    done = run(2, "bench", "multilingual", *views, *train, *options, "--encoder-dir", tmp_path / "ranks")
+    assert (alone.code, [one.code for one in done]) == (0, [0, 0]), (alone, done)
+    assert done[0].stdout == alone.stdout
+    files = sorted(path.name for path in (tmp_path / "alone").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "ranks").iterdir())
+    assert len([name for name in files if name.endswith(".pt")]) == 6
+    again = run(2, "bench", "multilingual", *views, *train, *options, "--encoder-dir", tmp_path / "ranks")
+    assert again[0].stdout == alone.stdout
+    assert "training" not in again[0].stderr
