@@ -380,13 +380,13 @@ def load(path: Path) -> Checkpoint:
         encoder = Encoder(config)
         encoder.load_state_dict(content["state_dict"])
         sound = weights_digest(content["state_dict"]) == content["digest"]
-        told = content["format_version"] == 1 or words_digest(content) == content["words_digest"]
+        words_match = content["format_version"] == 1 or words_digest(content) == content["words_digest"]
         training, provenance = dict(content["training"]), dict(content["provenance"])
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise InputError(f"{quoted(path)}: the encoder is damaged ({reason(error)})") from error
     if not sound:
         raise InputError(f"{quoted(path)}: the encoder's weights do not match their digest; the file is damaged")
-    if not told:
+    if not words_match:
         raise InputError(
             f"{quoted(path)}: the encoder's options or history do not match their digest; the file is damaged"
         )

@@ -33,7 +33,7 @@ def free_memory(root: Path = Path("/")) -> int:
     That is the least of what the machine has free, and of what is left under every level of the process's own cgroup, its
     RLIMIT_AS and RLIMIT_DATA, and the memory that SLURM gave the job.
     """
-    limits = [_available(root), *_left_in_cgroups(root), *_left_of_rlimits(root), *_left_of_slurm(root, os.environ)]
+    limits = [_available(root), *_left_in_cgroups(root), *_room_of_rlimits(root), *_left_of_slurm(root, os.environ)]
     return max(0, min(limits))
 
 
@@ -49,7 +49,7 @@ def _left_in_cgroups(root: Path) -> Iterator[int]:
     groups = dict(_groups(root))
     for names, shown, mount in _mounts(root):
         for level in _levels(groups[names], shown) if names in groups else ():
-            yield from _left_in(root / mount / level, names)
+            yield from _room_in(root / mount / level, names)
 
 
 def _groups(root: Path) -> Iterator[tuple[Names, str]]:
@@ -83,7 +83,7 @@ def _levels(path: str, shown: str) -> list[PurePosixPath]:
     return [below, *below.parents]
 
 
-def _left_in(group: Path, names: Names) -> Iterator[int]:
+def _room_in(group: Path, names: Names) -> Iterator[int]:
     limits = [int(text) for name in names.limits for text in _lines(group / name) if text.isdigit()]
     used = [int(text) for text in _lines(group / names.used) if text.isdigit()]
     if limits and used:
@@ -91,11 +91,11 @@ def _left_in(group: Path, names: Names) -> Iterator[int]:
         yield min(limits) - used[0] + sum(int(stat.get(name, 0)) for name in names.cache)
 
 
-def _left_of_rlimits(root: Path) -> Iterator[int]:
+def _room_of_rlimits(root: Path) -> Iterator[int]:
     for what, field in ((resource.RLIMIT_AS, 0), (resource.RLIMIT_DATA, 5)):
         limit = resource.getrlimit(what)[0]
         if limit != resource.RLIM_INFINITY:
-            yield limit - _taken(root, field)
+            yield limit - _bytes_used(root, field)
 
 
 def _left_of_slurm(root: Path, given: Mapping[str, str]) -> Iterator[int]:
@@ -104,7 +104,7 @@ def _left_of_slurm(root: Path, given: Mapping[str, str]) -> Iterator[int]:
         limit = _slurm_size(given.get(f"SLURM_MEM_PER_{name}", ""))
         counts = [given[f"SLURM_{key}"] for key in times if given.get(f"SLURM_{key}", "").isdigit()]
         if limit:
-            yield limit * int(next(iter(counts), 1)) - _taken(root, 1)
+            yield limit * int(next(iter(counts), 1)) - _bytes_used(root, 1)
 
 
 def _slurm_size(text: str) -> int:
@@ -113,7 +113,7 @@ def _slurm_size(text: str) -> int:
     return int(match[1]) * UNITS[match[2]] if match else 0
 
 
-def _taken(root: Path, field: int) -> int:
+def _bytes_used(root: Path, field: int) -> int:
     """Bytes that this process has: field 0 of statm is its address space, 1 what is resident, 5 its data."""
     return sum(int(line.split()[field]) for line in _lines(root / "proc/self/statm")) * resource.getpagesize()
 

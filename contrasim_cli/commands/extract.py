@@ -209,13 +209,13 @@ def _print_plan(expected: "Estimate") -> None:
     log.info("would write %s: %s; nothing was written", quoted(expected.output), expected)
 
 
-def _check_combination(kind: str, said: Mapping[str, object]) -> None:
+def _check_combination(kind: str, flags: Mapping[str, object]) -> None:
     """Refuse options that have no meaning for the input given."""
-    if kind in MODELS and "--model" not in said:
+    if kind in MODELS and "--model" not in flags:
         raise UsageError(f"--{kind} needs --model: a Hugging Face folder or hub id, or file.py:function")
-    useless = [flag for flag in said if kind not in GOES_WITH.get(flag, {kind}) | {"model"}]
+    useless = [flag for flag in flags if kind not in GOES_WITH.get(flag, {kind}) | {"model"}]
     if useless:
         what = "--unit word" if useless[0] == "--unit" else useless[0]
         raise UsageError(f"{what} does not go with --{kind}; leave it out")
-    if "--subword" in said and "--unit" not in said:
+    if "--subword" in flags and "--unit" not in flags:
         raise UsageError("--subword is for --unit word; give both, or leave it out")

@@ -218,8 +218,8 @@ class StoreOutput:
     @property
     def attrs(self) -> dict[str, str]:
         """What the store says of itself, as far as that is given."""
-        said = {"model": self.model_name, "data": self.data_name, "unit": self.unit_name}
-        return {name: value for name, value in said.items() if value}
+        names = {"model": self.model_name, "data": self.data_name, "unit": self.unit_name}
+        return {name: value for name, value in names.items() if value}
 
     def paths(self, columns: Sequence[str | None], read: Sequence[Path | None]) -> list[Path]:
         """The paths of the stores, each of which can be written and is nothing that is read.

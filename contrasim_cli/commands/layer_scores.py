@@ -114,7 +114,7 @@ class Found:
         for a, b in self.plan.pairs:
             for s, scorer in enumerate(self.scorers):
                 for (i, layer_a), (j, layer_b) in product(enumerate(first[a]), enumerate(second[b])):
-                    score = _defined(self.scores[s, a, b][i, j])
+                    score = _score_or_none(self.scores[s, a, b][i, j])
                     sure = self.confidence.get((s, (a, layer_a), (b, layer_b)), Sure())
                     stands = self._standing(s, a, b, i, j)
                     rows.append(ScoreRow(scorer.name, names[a], layer_a, names[b], layer_b, score, *sure, *stands))
@@ -124,11 +124,11 @@ class Found:
         """The columns of a cell between chance and identity; nothing where the scorer has no null."""
         if (s, a, b) not in self.standings:
             return []
-        standing = [_defined(part[i, j]) for part in self.standings[s, a, b]]
+        standing = [_score_or_none(part[i, j]) for part in self.standings[s, a, b]]
         return [None, *standing[1:]] if self.strangers.get(s, frozenset()) & {a, b} else standing
 
 
-def _defined(value: "np.float64") -> float | None:
+def _score_or_none(value: "np.float64") -> float | None:
     return None if math.isnan(value) else float(value)
 
 

@@ -33,7 +33,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(**options: Any) -> None:
-        arguments = {name: _taken(options, name, group) for name, group in groups.items()}
+        arguments = {name: _group_of(options, name, group) for name, group in groups.items()}
         arguments.pop("general").set_up()
         ranks = next((group.ranks for group in arguments.values() if getattr(group, "ranks", None)), None)
         try:
@@ -90,7 +90,7 @@ def _parameters(prefix: str, group: Any) -> Iterator[inspect.Parameter]:
         )
 
 
-def _taken(options: dict[str, Any], prefix: str, group: Any) -> Any:
+def _group_of(options: dict[str, Any], prefix: str, group: Any) -> Any:
     return group(**{name: options.pop(f"{prefix}__{name}") for name, *_ in _options(group)})
 
 

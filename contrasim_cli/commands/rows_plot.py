@@ -91,11 +91,11 @@ def draw_rows(
     n_rows = inputs.views[0].n_rows
     sample = seeds.stream(seed, seeds.PROJECTED_ROWS).permutation(n_rows)[: max(FITTED, options.count)]
     kind = chosen_kind(options.projection)
-    said = f"({kind.upper()} of {len(sample)} rows)"
+    method = f"({kind.upper()} of {len(sample)} rows)"
     panels = []
     raw = [view.read(name, sample) for view, name in zip(inputs.views, layers, strict=True)]
     if len({rows.shape[1] for rows in raw}) == 1:
-        panels.append(Plane(f"{'/'.join(dict.fromkeys(layers))} as stored {said}", project(raw, kind, seed)))
+        panels.append(Plane(f"{'/'.join(dict.fromkeys(layers))} as stored {method}", project(raw, kind, seed)))
     else:
         log.info("--plot-rows: layers of different widths are in no one space before the encoder; drawn after it alone")
     for scorer in scorers:
@@ -105,7 +105,7 @@ def draw_rows(
             scorer.rows(own, view.store, name, device).cpu().numpy()
             for own, view, name in zip(rows, inputs.views, layers, strict=True)
         ]
-        panels.append(Plane(f"after {scorer.name} {said}", project(encoded, kind, seed)))
+        panels.append(Plane(f"after {scorer.name} {method}", project(encoded, kind, seed)))
     count = min(options.count, n_rows)
     plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, sample[:count]), path, force)
 

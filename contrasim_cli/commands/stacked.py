@@ -52,7 +52,7 @@ def _groups(stores: Sequence[Path], rows: Rows, stack: ExitStack) -> "list[Group
     """The stores whose rows line up, together: those with the same ids in the same order, or all with --align ids."""
     from contrasim_cli.training.stacked import Group
 
-    alike = {"all": list(stores)} if rows.align == "ids" else _alike(stores)
+    alike = {"all": list(stores)} if rows.align == "ids" else _paths_by_rows(stores)
     groups = []
     for paths in alike.values():
         inputs = stack.enter_context(Inputs(paths, rows))
@@ -60,7 +60,7 @@ def _groups(stores: Sequence[Path], rows: Rows, stack: ExitStack) -> "list[Group
     return groups
 
 
-def _alike(paths: Sequence[Path]) -> dict[Any, list[Path]]:
+def _paths_by_rows(paths: Sequence[Path]) -> dict[Any, list[Path]]:
     """Paths by the number of rows and the ids of their stores."""
     from contrasim_cli.store import close_stores, open_stores
 

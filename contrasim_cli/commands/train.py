@@ -71,18 +71,18 @@ def train(
     While it runs, its state is kept beside the output in a file that ends in .partial.
     """
     distributed.check_alone("contrasim train")
-    said = o.given(output, rows, recipe, unseen, standardizing)
+    flags = o.given(output, rows, recipe, unseen, standardizing)
     parts = r.parts_given(recipe, unseen, standardizing, compute.seed)
     if unseen.inputs == "measures":
-        _check_measured(task, recipe_name, said)
+        _check_measured(task, recipe_name, flags)
         output.check()
         from contrasim_cli.commands.stacked import train_measured
 
         output.draw(train_measured(stores, output, rows, unseen, chosen(recipe_name, task, parts), compute))
         return
-    _check_inputs(unseen.inputs, said)
+    _check_inputs(unseen.inputs, flags)
     parts = chosen(recipe_name, task, parts)
-    _check_parts(task, parts, said)
+    _check_parts(task, parts, flags)
     room = compute.memory_asked
     output.check()
     from contrasim_cli import training
@@ -115,26 +115,26 @@ def train(
     output.draw(curves)
 
 
-def _check_measured(task: str, recipe: str, said: Mapping[str, Any]) -> None:
+def _check_measured(task: str, recipe: str, flags: Mapping[str, Any]) -> None:
     """Refuse what an encoder of measures does not have."""
     if task != "layers":
         raise UsageError("--inputs measures compares whole layers; it goes with --task layers")
-    r.check_measured(recipe, [said.get("--objective")])
-    wrong = [flag for flag in OF_ROWS if flag in said and (flag, said[flag]) != ("--similarity", "dot")]
+    r.check_measured(recipe, [flags.get("--objective")])
+    wrong = [flag for flag in OF_ROWS if flag in flags and (flag, flags[flag]) != ("--similarity", "dot")]
     if wrong:
         raise UsageError(f"{wrong[0]} does not go with --inputs measures, which reads no rows")
 
 
-def _check_inputs(inputs: str, said: Mapping[str, Any]) -> None:
+def _check_inputs(inputs: str, flags: Mapping[str, Any]) -> None:
     """Refuse options that go with the other kinds of inputs."""
-    if any(flag in said for flag in OF_MEASURES):
+    if any(flag in flags for flag in OF_MEASURES):
         raise UsageError("--measures, --match and --start go with --inputs measures")
     foreign, kind = (OF_RAW, "raw") if inputs == "anchors" else (OF_ANCHORS, "anchors")
-    if wrong := [flag for flag in foreign if flag in said]:
+    if wrong := [flag for flag in foreign if flag in flags]:
         raise UsageError(f"{wrong[0]} goes with --inputs {kind}")
 
 
-def _check_parts(task: str, parts: Mapping[str, Any], said: Mapping[str, Any]) -> None:
+def _check_parts(task: str, parts: Mapping[str, Any], flags: Mapping[str, Any]) -> None:
     """Refuse values that cannot be, and those that do not go together."""
     for option, name in (("--lr", "lr"), ("--temperature", "temperature")):
         if not parts[name] > 0:
@@ -152,9 +152,9 @@ def _check_parts(task: str, parts: Mapping[str, Any], said: Mapping[str, Any]) -
         raise UsageError(
             f"--standardize {parts['standardize']} goes with --task pairs; give none, center, zscore or whiten"
         )
-    if task == "layers" and {"--encoder-per-view", "--layers-a", "--layers-b"} & set(said):
+    if task == "layers" and {"--encoder-per-view", "--layers-a", "--layers-b"} & set(flags):
         raise UsageError("--encoder-per-view, --layers-a and --layers-b go with --task pairs")
-    if "--shrinkage" in said and parts["standardize"] not in ("whiten", "within"):
+    if "--shrinkage" in flags and parts["standardize"] not in ("whiten", "within"):
         raise UsageError("--shrinkage goes with --standardize whiten or within")
 
 

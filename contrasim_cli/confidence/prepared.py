@@ -65,7 +65,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     each = sum(8 * sampling.half * max(side.shape[1], sampling.half) for side in rows.values())
     scores: dict[tuple[int, tuple[Layer, Layer]], list[Tensor]] = {}
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
-        for start, stop in distributed.share(list(spans(replicates, _together(sampling, each)))):
+        for start, stop in distributed.share(list(spans(replicates, _step(sampling, each)))):
             draws = sampling.draws(start, stop)
             cache = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
@@ -73,7 +73,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
                     [(a, n) for n in sampling.grid.plan.first[a]],
                     [(b, n) for n in sampling.grid.plan.second[b]],
                 )
-                for s, cell, values in _compared(sampling, members, cache, layers_a, layers_b):
+                for s, cell, values in _pair_scores(sampling, members, cache, layers_a, layers_b):
                     scores.setdefault((s, cell), []).append(values)
             advance(stop - start)
     cells = list(sampling.grid.plan.cells())
@@ -102,7 +102,7 @@ def _warn_narrow(sampling: Resampling, scorer: Scorer) -> None:
         )
 
 
-def _together(sampling: Resampling, each: int) -> int:
+def _step(sampling: Resampling, each: int) -> int:
     """Replicates worked off at once, of so many bytes each."""
     return max(1, min(CHUNK_BYTES, sampling.room // 4) // max(1, each))
 
@@ -123,14 +123,14 @@ def _gram_is_cheaper(sampling: Resampling, scorer: Scorer, count: int, drawn: bo
     return count * (sum(each) + len(cells)) < sum(p * q for p, q in cells)
 
 
-def _compared(
+def _pair_scores(
     sampling: Resampling, members: Sequence[int], cache: "Kept", layers_a: Sequence[Layer], layers_b: Sequence[Layer]
 ) -> Iterator[tuple[int, tuple[Layer, Layer], Tensor]]:
     """Scores [c] of all layers of one side with all of the other, both with a leading dimension c."""
     compares = {s: sampling.grid.scorers[s].measure.compare for s in members}
     products: Tensor | None = None
     if not OF_INNER_PRODUCT.keys().isdisjoint(compares.values()):
-        first, second = (_stacked(cache.get(layer) for layer in side) for side in (layers_a, layers_b))
+        first, second = (_kernels(cache.get(layer) for layer in side) for side in (layers_a, layers_b))
         products = None if first is None or second is None else first @ second.mT
     for (i, layer_a), (j, layer_b) in product(enumerate(layers_a), enumerate(layers_b)):
         for s, compare in compares.items():
@@ -188,12 +188,12 @@ def _shuffle_layer(
     widest = max(sampling.width(scorer, a) for a in layers_a)
     each = 2 * size(prepared) + 8 * widest * (len(rows) + rows.shape[1])
     scores: dict[tuple[int, Layer], list[Tensor]] = {}
-    for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _together(sampling, each)))):
+    for start, stop in distributed.share(list(spans(sampling.shuffles_of(members[0]), _step(sampling, each)))):
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
             shuffled = scorer.measure.prepare(rows[orders])
-        for s, layer_a, values in _against(sampling, members, cache, layers_a, shuffled):
+        for s, layer_a, values in _shuffled_scores(sampling, members, cache, layers_a, shuffled):
             scores.setdefault((s, layer_a), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
     for (s, layer_a), shuffles in _of_all_ranks(scores, [(s, a) for s in members for a in layers_a]).items():
@@ -201,13 +201,13 @@ def _shuffle_layer(
         into[s, (layer_a, layer_b)] = float(observed), shuffles
 
 
-def _against(
+def _shuffled_scores(
     sampling: Resampling, members: Sequence[int], cache: "Kept", layers_a: Sequence[Layer], shuffled: Any
 ) -> Iterator[tuple[int, Layer, Tensor]]:
     """Scores [c] of layers with a shuffled one."""
     values = flat(shuffled)
     for some in _fitting(sampling, layers_a, 0 if values is None else values.shape[-1]):
-        side = None if values is None else _stacked(cache.get(layer) for layer in some)
+        side = None if values is None else _kernels(cache.get(layer) for layer in some)
         products = None if values is None or side is None else side @ values.mT
         for s in members:
             compare = sampling.grid.scorers[s].measure.compare
@@ -224,7 +224,7 @@ def _fitting(sampling: Resampling, layers: Sequence[Layer], each: int) -> Iterat
     return (layers[slice(*span)] for span in spans(len(layers), step))
 
 
-def _stacked(prepared: Iterable[Any]) -> Tensor | None:
+def _kernels(prepared: Iterable[Any]) -> Tensor | None:
     """The kernels of prepared layers [..., layers, d]; None where one has none."""
     values = [flat(layer) for layer in prepared]
     kernels = [value for value in values if value is not None]

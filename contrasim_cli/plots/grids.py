@@ -79,9 +79,9 @@ def of_trials(all_trials: "Sequence[Trials]") -> list[HeatMap]:
         stacked = np.concatenate([trials.grids for trials in members if trials.grids is not None])
         trained = f", trained on {train}" if train and len({key[1] for key in together if key[1]}) > 1 else ""
         pairs = len({pair for trials in members for pair in trials.pairs})
-        said = ", ".join(part for part in (test, models, f"mean of {pairs} pair{'s' * (pairs > 1)}") if part)
+        scope = ", ".join(part for part in (test, models, f"mean of {pairs} pair{'s' * (pairs > 1)}") if part)
         layers, higher = members[0].layers, members[0].scorer.entry.higher_is_more_similar
-        sides = ("layer of the first", f"layer of the second\n({said})")
+        sides = ("layer of the first", f"layer of the second\n({scope})")
         maps.append(HeatMap(f"{name}{trained}", sides, layers, layers, stacked.mean(axis=0), higher))
     return maps
 
@@ -91,7 +91,7 @@ def heat_maps(maps: Sequence[HeatMap]) -> Figure:
     high, wide = (max(_inches(m.values.shape[axis]) for m in maps) for axis in (0, 1))
     beside, beneath = (max(page.inches_of(page.distinct(names, NAME)) for names in side) for side in _sides(maps))
     room = wide + beside + 0.95
-    maps, columns = _arranged(maps, max(1, int(page.PAGE / room)))
+    maps, columns = _arrangement(maps, max(1, int(page.PAGE / room)))
     lines = -(-len(maps) // columns)
     figure = Figure(figsize=(columns * room, lines * (high + beneath + 0.65) + 0.2), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
@@ -109,7 +109,7 @@ def _sides(maps: Sequence[HeatMap]) -> tuple[list[Sequence[str]], list[Sequence[
     return [m.down for m in maps], [m.across for m in maps]
 
 
-def _arranged(maps: Sequence[HeatMap], most: int) -> tuple[list[HeatMap], int]:
+def _arrangement(maps: Sequence[HeatMap], most: int) -> tuple[list[HeatMap], int]:
     """The maps in drawing order, and how many stand side by side: the measures of a pair of stores, where they fit."""
     measures = list(dict.fromkeys(m.measure for m in maps))
     if not 1 < len(measures) <= most:

@@ -23,11 +23,11 @@ def bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
     """Accuracy in %, benchmark by benchmark, and lines that say what the next table shows."""
     parts: list[Table | str] = []
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        parts.extend(_laid_out([row for row in rows if row.benchmark == benchmark], width))
+        parts.extend(_benchmark_tables([row for row in rows if row.benchmark == benchmark], width))
     return parts
 
 
-def _laid_out(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
+def _benchmark_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
     pairs = [row.pair for row in rows if row.layer == ALL]
     layers = {row.layer for row in rows} - {ALL}
     if any(row.test_data for row in rows):
@@ -78,8 +78,8 @@ def _column(by_layer: dict[str, BenchRow]) -> dict[str, str]:
     overall = by_layer.get(ALL)
     if overall is not None and overall.trials:
         cells |= {INTERVAL: _interval(overall), TRIALS: str(overall.trials)}
-        told = {MRR: (overall.mrr, ".3f"), MARGIN: (overall.margin, ".1f"), RECALL: (overall.recall, ".3f")}
-        cells |= {label: f"{value:{form}}" for label, (value, form) in told.items() if value is not None}
+        extras = {MRR: (overall.mrr, ".3f"), MARGIN: (overall.margin, ".1f"), RECALL: (overall.recall, ".3f")}
+        cells |= {label: f"{value:{form}}" for label, (value, form) in extras.items() if value is not None}
     return cells
 
 
@@ -121,7 +121,7 @@ def _by_data_set(rows: Sequence[BenchRow]) -> list[Table | str]:
         lambda row: (row.measure, row.train_data)[: len(heads)],
         lambda row: "\n".join(part for part in (row.test_data, row.models) if part),
     )
-    return [f"{_title(rows)}; {_each(overall)}; beneath, the 95 % interval", table]
+    return [f"{_title(rows)}; {_trial_counts(overall)}; beneath, the 95 % interval", table]
 
 
 def _by_model_pair(rows: Sequence[BenchRow]) -> list[Table | str]:
@@ -131,10 +131,10 @@ def _by_model_pair(rows: Sequence[BenchRow]) -> list[Table | str]:
     else:
         heads = ["negatives", "measure"]
         table = _matrix(overall, heads, lambda row: (row.negatives, row.measure), lambda row: row.pair)
-    return [f"{_title(rows)}; {_each(overall)}; beneath, the 95 % interval", table]
+    return [f"{_title(rows)}; {_trial_counts(overall)}; beneath, the 95 % interval", table]
 
 
-def _each(rows: Sequence[BenchRow]) -> str:
+def _trial_counts(rows: Sequence[BenchRow]) -> str:
     """How many trials a measure had, an encoder among several."""
     counts = sorted({row.trials // max(1, row.encoders) for row in rows if row.trials})
     count = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}" if counts else "no"
@@ -149,7 +149,7 @@ def _matrix(
     column: Callable[[BenchRow], str],
 ) -> Table:
     """Accuracies with their intervals beneath; a line's first label is said once, where it changes."""
-    cells: dict[Hashable, str] = {(line(row), column(row)): _percent(row) + _beneath(row) for row in rows}
+    cells: dict[Hashable, str] = {(line(row), column(row)): _percent(row) + _interval_line(row) for row in rows}
     columns = list(dict.fromkeys(map(column, rows)))
     table = Table(*heads)
     for name in columns:
@@ -171,11 +171,11 @@ def _matrix(
 def _percent(row: BenchRow) -> str:
     if row.accuracy is None:
         return ""
-    spread = "" if row.std is None else f" ± {_shown(row, row.std)}"
-    return f"{_shown(row, row.accuracy)}{spread}"
+    spread = "" if row.std is None else f" ± {_value_text(row, row.std)}"
+    return f"{_value_text(row, row.accuracy)}{spread}"
 
 
-def _shown(row: BenchRow, value: float) -> str:
+def _value_text(row: BenchRow, value: float) -> str:
     """In %, or as it is where it is a correlation."""
     return f"{value:.3f}" if row.benchmark == MONOTONICITY else f"{100 * value:.1f}"
 
@@ -184,10 +184,10 @@ def _interval(row: BenchRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
     between = " to " if row.ci_low < 0 else "–"
-    return f"{_shown(row, row.ci_low)}{between}{_shown(row, row.ci_high)}"
+    return f"{_value_text(row, row.ci_low)}{between}{_value_text(row, row.ci_high)}"
 
 
-def _beneath(row: BenchRow) -> str:
+def _interval_line(row: BenchRow) -> str:
     interval = _interval(row)
     return f"\n{interval}" if interval else ""
 
@@ -219,7 +219,7 @@ def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:
     for row in rows:
         if row.layer == ALL and len(rows) > 1:
             table.add_section()
-        table.add_row(row.layer, *_compared(row))
+        table.add_row(row.layer, *_comparison_cells(row))
     last = rows[-1]
     return [
         f"{title}: {first.measure_a} minus {first.measure_b}, {last.trials} trials in {last.clusters} clusters",
@@ -227,7 +227,7 @@ def _comparison(rows: Sequence[CompareRow]) -> list[Table | str]:
     ]
 
 
-def _compared(row: CompareRow) -> list[str]:
+def _comparison_cells(row: CompareRow) -> list[str]:
     def percent(value: float | None, sign: str = "") -> str:
         return "" if value is None else f"{100 * value:{sign}.1f}"
 

@@ -59,8 +59,8 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
         UsageError: `value`, but there is not exactly one score.
     """
     writers: dict[str, Callable[[Results], str]] = {
-        "tsv": lambda r: _separated(r, "\t"),
-        "csv": lambda r: _separated(r, ","),
+        "tsv": lambda r: _delimited(r, "\t"),
+        "csv": lambda r: _delimited(r, ","),
         "json": lambda r: _json(r, encoding),
         "value": _value,
     }
@@ -86,7 +86,7 @@ def _terminal_width() -> int:
     return max(80, shutil.get_terminal_size((100, 24)).columns)
 
 
-def _separated(results: Results, delimiter: str) -> str:
+def _delimited(results: Results, delimiter: str) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=delimiter, lineterminator="\n")
     writer.writerow(results.columns)
@@ -149,11 +149,11 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
 def _plain_table(results: Results, rows: Sequence[Row]) -> Table:
     table = Table(*results.columns)
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _shown(value) for value in results.values(row)))
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _text(value) for value in results.values(row)))
     return table
 
 
-def _shown(value: object) -> str:
+def _text(value: object) -> str:
     return value if isinstance(value, str) else _cell(value)
 
 
@@ -170,7 +170,7 @@ def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow]
     """A shaded grid; where that is too wide, a list of few cells, or the best matches of many."""
     higher = higher_is_more_similar(key[0])
     scores = {(cell.layer_a, cell.layer_b): cell.score for cell in cells}
-    shown = {(cell.layer_a, cell.layer_b): _scored(cell) for cell in cells}
+    shown = {(cell.layer_a, cell.layer_b): _score_text(cell) for cell in cells}
     down, across = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
     grid = ScoreGrid(down, across, scores, shown, higher)
     wide = set(results.optional) - set(NULL_COLUMNS)
@@ -184,7 +184,7 @@ def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow]
     return [f"{key[0]}: the layer of {key[2]} that is most similar to each of {key[1]}{note}", best_matches(grid)]
 
 
-def _scored(cell: ScoreRow) -> str:
+def _score_text(cell: ScoreRow) -> str:
     """`0.8312 [0.81, 0.85] → 0.79 p 0.01`, as far as it was asked for; the arrow leads to the calibrated score."""
     parts = [_short(cell.score)]
     if cell.ci_low is not None and cell.ci_high is not None:

@@ -36,15 +36,15 @@ def single(network: GridNetwork, names: Sequence[str], options: Options = Option
 
     def compare(a: Sides, b: Sides) -> Tensor:
         """Symmetric: the level is the mean of both sides' shuffles."""
-        values = _compared(measures, a.ahead, b.ahead)
-        levels = (_compared(measures, a.ahead, b.shuffled) + _compared(measures, a.shuffled, b.ahead)) / 2
+        values = _values(measures, a.ahead, b.ahead)
+        levels = (_values(measures, a.ahead, b.shuffled) + _values(measures, a.shuffled, b.ahead)) / 2
         of = torch.tensor(identity(names), dtype=values.dtype)
         return network.judge(values[:, None, None], levels[None, :, None, None], of).scores[0, 0]
 
     return Measure(prepare, compare)
 
 
-def _compared(measures: Sequence[Measure], a: Sequence[object], b: Sequence[object]) -> Tensor:
+def _values(measures: Sequence[Measure], a: Sequence[object], b: Sequence[object]) -> Tensor:
     """[measures] of one pair."""
     values = [m.compare(x, y).cpu().double() for m, x, y in zip(measures, a, b, strict=True)]
     return torch.stack(values)

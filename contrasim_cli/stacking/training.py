@@ -50,7 +50,7 @@ class Batches:
         self.identity, self.size, self.seed = identity, size, seed
         shapes: dict[tuple[int, int], list[Example]] = {}
         for example in examples:
-            upright = example if example.shape[0] <= example.shape[1] else _turned(example)
+            upright = example if example.shape[0] <= example.shape[1] else _transpose(example)
             shapes.setdefault(upright.shape, []).append(upright)
         self.shapes = [_Shape.of(shapes[shape]) for shape in sorted(shapes)]
         groups = np.array([len(shape.groups) for shape in self.shapes])
@@ -111,7 +111,7 @@ class _Shape:
         return values, level, null, self.positives[at, i, j]
 
 
-def _turned(example: Example) -> Example:
+def _transpose(example: Example) -> Example:
     return Example(example.values.mT, example.shuffled.mT, example.positives.mT, example.group)
 
 

@@ -134,10 +134,10 @@ def _match_positions(stores: Sequence[Store], how: str, named: Sequence[Store]) 
         ]
     )
     if len(stores) > 1:
-        log.info("rows are matched by position: %s", _why(how, stores, named))
+        log.info("rows are matched by position: %s", _reason(how, stores, named))
 
 
-def _why(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
+def _reason(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
     if how == "position":
         return "--align position"
     without = [store for store in stores if store.ids is None]
@@ -178,19 +178,19 @@ def _intersect(stores: Sequence[Store]) -> list[View]:
         common = np.intersect1d(common, _ids(store).hashes)
     if not len(common):
         raise MismatchError(f"{', '.join(quoted(s.path) for s in stores)}: no id is in all of these stores")
-    wanted = first.hashes[np.isin(first.hashes, common)]
-    views = [_pick(store, wanted) for store in stores]
-    dropped = [f"{quoted(s.path)} {s.n_rows - len(wanted)} of {s.n_rows}" for s in stores if s.n_rows > len(wanted)]
-    log.info("--align ids keeps %d rows%s", len(wanted), f"; dropped: {', '.join(dropped)}" if dropped else "")
+    shared = first.hashes[np.isin(first.hashes, common)]
+    views = [_pick(store, shared) for store in stores]
+    dropped = [f"{quoted(s.path)} {s.n_rows - len(shared)} of {s.n_rows}" for s in stores if s.n_rows > len(shared)]
+    log.info("--align ids keeps %d rows%s", len(shared), f"; dropped: {', '.join(dropped)}" if dropped else "")
     return views
 
 
-def _pick(store: Store, wanted: npt.NDArray[np.void]) -> View:
+def _pick(store: Store, shared: npt.NDArray[np.void]) -> View:
     hashes = _ids(store).hashes
-    if len(hashes) == len(wanted) and bool((hashes == wanted).all()):
+    if len(hashes) == len(shared) and bool((hashes == shared).all()):
         return View(store)
     order = np.argsort(hashes)
-    return View(store, order[np.searchsorted(hashes[order], wanted)].astype(np.int64))
+    return View(store, order[np.searchsorted(hashes[order], shared)].astype(np.int64))
 
 
 def drop_nonfinite(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[View]:

@@ -149,8 +149,8 @@ class Arrow:
 def index_column(schema: pa.Schema) -> str | None:
     """The column that pandas kept its index in, if it is one column."""
     try:
-        said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-        columns = said["index_columns"]
+        metadata = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+        columns = metadata["index_columns"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     single = isinstance(columns, list) and len(columns) == 1 and isinstance(columns[0], str)

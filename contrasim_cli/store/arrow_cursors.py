@@ -129,8 +129,8 @@ class Columns:
     def __getitem__(self, index: Any) -> Values:
         """Some of it, by a slice of rows, or by a slice or number per axis."""
         rows, *rest = index if isinstance(index, tuple) else (index,)
-        wanted = rows if isinstance(rows, slice) else slice(rows, rows + 1)
-        start, stop, _ = wanted.indices(self.shape[0])
+        span = rows if isinstance(rows, slice) else slice(rows, rows + 1)
+        start, stop, _ = span.indices(self.shape[0])
         out = np.empty((max(0, stop - start), *self.tail), self.dtype)
         for first, batch in self._reader.batches(start, stop):
             with clear(self.table.path):

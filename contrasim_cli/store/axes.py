@@ -99,7 +99,7 @@ class Arranged:
         )
         block = np.asarray(self.whole[key])
         left = [word for word in self.words if word != LAYERS]
-        order = [axis for wanted in (ROWS, WIDTH, POOL) for axis, word in enumerate(left) if word == wanted]
+        order = [axis for kind in (ROWS, WIDTH, POOL) for axis, word in enumerate(left) if word == kind]
         block = block.transpose(order)
         if POOL in left:
             means = block.mean(axis=tuple(range(len(left) - left.count(POOL), len(left))), dtype=np.float64)
@@ -121,17 +121,17 @@ def boxes(lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[slice
     inner = math.prod(lengths[1:])
     (first, skipped), (last, rest) = divmod(start, inner), divmod(stop, inner)
     if first == last:
-        yield from _within(first, lengths, skipped, rest)
+        yield from _boxes_within(first, lengths, skipped, rest)
         return
     if skipped:
-        yield from _within(first, lengths, skipped, inner)
+        yield from _boxes_within(first, lengths, skipped, inner)
         first += 1
     if first < last:
         yield (slice(first, last), *(slice(0, length) for length in lengths[1:]))
-    yield from _within(last, lengths, 0, rest)
+    yield from _boxes_within(last, lengths, 0, rest)
 
 
-def _within(index: int, lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[slice, ...]]:
+def _boxes_within(index: int, lengths: Sequence[int], start: int, stop: int) -> Iterator[tuple[slice, ...]]:
     """The boxes at one index of the first axis."""
     for box in boxes(lengths[1:], start, stop):
         yield (slice(index, index + 1), *box)

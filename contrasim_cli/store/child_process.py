@@ -72,14 +72,14 @@ def _in_child(path: Path, work: Callable[[], object], library: str, start: limit
     os.close(sender)
     try:
         with open(receiver, "rb") as stream:
-            told = stream.read()
+            message = stream.read()
         status, seconds = _end(pid)
     except BaseException:
         with contextlib.suppress(OSError):
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise
-    _judge(path, status, seconds, told, library)
+    _judge(path, status, seconds, message, library)
 
 
 def _fork() -> int:
@@ -97,9 +97,9 @@ def _end(pid: int) -> tuple[int | None, float]:
     return status, used.ru_utime + used.ru_stime
 
 
-def _judge(path: Path, status: int | None, seconds: float, told: bytes, library: str) -> None:
-    if told:  # as by every child that comes to its end
-        raise_all([InputError(line) for line in json.loads(told)])
+def _judge(path: Path, status: int | None, seconds: float, message: bytes, library: str) -> None:
+    if message:  # as by every child that comes to its end
+        raise_all([InputError(line) for line in json.loads(message)])
         return
     number = os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None
     if number == signal.SIGXCPU:
@@ -122,13 +122,13 @@ def _child(path: Path, work: Callable[[], object], start: limits.Start, sender: 
         limits.begin(start)
         work()
     except BaseException as error:  # others than of inputs are met again by the parent
-        problems = _told(path, error)
+        problems = _error_lines(path, error)
     with contextlib.suppress(OSError):
         os.write(sender, json.dumps(problems).encode())
     os._exit(0)
 
 
-def _told(path: Path, error: BaseException) -> list[str]:
+def _error_lines(path: Path, error: BaseException) -> list[str]:
     if out_of_memory(error):
         return [limits.memory_reached(path)]
     if isinstance(error, ContraSimError) and error.exit_code == InputError.exit_code:

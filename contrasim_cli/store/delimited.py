@@ -169,7 +169,7 @@ def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.
     cells = [[cells[column] for column in columns] for _, cells in rows]
     if len(columns) > 1:  # NumPy passes over lines that are empty, and ends them within cells that hold an end of line
         with contextlib.suppress(ValueError):
-            if (block := _parsed(cells)).shape == (len(rows), len(columns)):
+            if (block := _matrix(cells)).shape == (len(rows), len(columns)):
                 return block
     for (line, _), row in zip(rows, cells, strict=True):
         for k, cell in enumerate(row):
@@ -178,10 +178,10 @@ def _numbers(path: Path, rows: Sequence[Record], columns: Sequence[int]) -> npt.
                 raise InputError(
                     f"{quoted(path)}: line {line}, column {columns[k] + 1}: {quoted(cell[:40])} is not a number"
                 )
-    return _parsed(cells)
+    return _matrix(cells)
 
 
-def _parsed(cells: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
+def _matrix(cells: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
     lines = ["\t".join(row) for row in cells]
     values: npt.NDArray[np.float64] = np.loadtxt(lines, np.float64, comments=None, delimiter="\t", ndmin=2)
     return values

@@ -83,8 +83,8 @@ def read_store(path: Path, file: h5py.File) -> Store:
     digest = text.pop("digest", None)
     if digest is None and "contrasim_version" in text:
         raise InputError(f"{where}: the store has lost its digest; the file is damaged")
-    said = text.pop(PROVENANCE_DIGEST, None)
-    if said is not None and seal.is_cut(Path(file.filename)):
+    provenance_digest = text.pop(PROVENANCE_DIGEST, None)
+    if provenance_digest is not None and seal.is_cut(Path(file.filename)):
         raise InputError(f"{where}: the store has lost its seal; the file is damaged")
     store = Store(
         path=path,
@@ -92,12 +92,12 @@ def read_store(path: Path, file: h5py.File) -> Store:
         layers={layer.name: layer for layer in layers},
         ids=ids,
         attrs=text,
-        provenance=_read_provenance(path, arrays.get("provenance"), said),
+        provenance=_read_provenance(path, arrays.get("provenance"), provenance_digest),
         digest=digest,
         close=file.close,
     )
     if digest is not None:
-        attrs = text if said is None else text | {PROVENANCE_DIGEST: said}
+        attrs = text if provenance_digest is None else text | {PROVENANCE_DIGEST: provenance_digest}
         _verify(store, attrs, [(name, _index((name, dataset))[0]) for name, dataset in members.items()])
     return store
 
@@ -165,11 +165,11 @@ def _read_provenance(path: Path, dataset: h5py.Dataset | None, digest: str | Non
         return {}
     check_dataset(path, "provenance", dataset)
     try:
-        told = dataset.asstr()[()]
-        content = json.loads(told, parse_constant=lambda name: None)
+        text = dataset.asstr()[()]
+        content = json.loads(text, parse_constant=lambda name: None)
     except (ValueError, OSError, RuntimeError, RecursionError) as error:
         raise InputError(f"{quoted(path)}: /provenance is no JSON; the file is damaged") from error
-    if digest is not None and hashlib.sha256(told.encode("utf-8", "surrogatepass")).hexdigest() != digest:
+    if digest is not None and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() != digest:
         raise InputError(f"{quoted(path)}: /provenance does not match its digest; the file is damaged")
     return content if isinstance(content, dict) else {}
 

@@ -134,7 +134,7 @@ def facts(store: Store, zeros: ZeroRows | None = None) -> dict[str, Any]:
         ids = {"ids": "automatic" if store.ids.automatic else "given", "ids_digest": store.ids.digest}
         if store.ids.source:
             ids["ids_source"] = store.ids.source
-    told = {"kind": store.kind, "rows": store.n_rows, **store.facts, **ids, **store.attrs}
+    table = {"kind": store.kind, "rows": store.n_rows, **store.facts, **ids, **store.attrs}
     if zeros is not None:
-        told |= {"zero_rows": len(zeros.places), "first_zero_row": int(zeros.places[0]) if len(zeros.places) else None}
-    return {**told, "provenance": dict(store.provenance)}
+        table |= {"zero_rows": len(zeros.places), "first_zero_row": int(zeros.places[0]) if len(zeros.places) else None}
+    return {**table, "provenance": dict(store.provenance)}

@@ -137,7 +137,7 @@ def _guess(start: bytes) -> str:
         return "is empty"
     if start.lstrip()[:1] == b"<":
         return "looks like a web page"
-    known = next((said for mark, said in GUESSES.items() if start.startswith(mark)), None)
+    known = next((kind for mark, kind in GUESSES.items() if start.startswith(mark)), None)
     if known is None and not CONTROLS & set(start) and not start.isascii():
         return "is text, and not in UTF-8: convert it first (iconv -f latin1 -t utf-8)"
     return known or "is of no kind that is read"

@@ -72,7 +72,7 @@ class Layout:
 def plain_layout(path: Path, content: Content, words: Mapping[str, tuple[str, ...]]) -> Layout:
     """The layers of arrays whose keys are layers and whose axes are these; all others are passed over."""
     parts = [_part(name, content.arrays[name], axes, (name,), LAYERS) for name, axes in words.items()]
-    return _assembled(path, content, parts, "axes that nobody has named")
+    return _layout(path, content, parts, "axes that nobody has named")
 
 
 def lay_out(path: Path, content: Content, how: Hints) -> Layout:
@@ -88,10 +88,10 @@ def lay_out(path: Path, content: Content, how: Hints) -> Layout:
             f"--axes {quoted(how.axes)}: {quoted(path)} holds {len(parts)} arrays; add --keys rows, where they are rows of the "
             "same layers, or --keys layers, where each has layers of its own"
         )
-    return _assembled(path, content, parts, f"and --axes has {len(how.words)} words")
+    return _layout(path, content, parts, f"and --axes has {len(how.words)} words")
 
 
-def _assembled(path: Path, content: Content, parts: Sequence[Part], why: str) -> Layout:
+def _layout(path: Path, content: Content, parts: Sequence[Part], why: str) -> Layout:
     cells: dict[str, list[tuple[Part, Array]]] = {}
     for part in parts:
         for name, matrix in _layers(path, part, len(parts) == 1).items():
@@ -123,9 +123,9 @@ def _parts(path: Path, content: Content, how: Hints) -> list[Part]:
 
 
 def _part(name: str, array: Array, words: tuple[str, ...], keys: Sequence[str], kind: str) -> Part:
-    said = list(zip((kind, *words), keys, strict=False))
-    rows = tuple(key for word, key in said if word == ROWS)
-    return Part(name, array, words[len(keys) - 1 :], rows, tuple(key for word, key in said if word == LAYERS))
+    pairs = list(zip((kind, *words), keys, strict=False))
+    rows = tuple(key for word, key in pairs if word == ROWS)
+    return Part(name, array, words[len(keys) - 1 :], rows, tuple(key for word, key in pairs if word == LAYERS))
 
 
 def _keys(paths: Sequence[tuple[str, ...]], names: Sequence[str], extra: int, are_rows: bool) -> list[tuple[str, ...]]:

@@ -85,8 +85,8 @@ def _words(dims: tuple[str, ...]) -> tuple[str, ...] | None:
     """What axes are by the names of their dimensions, if all are known."""
     last = [name.rpartition("/")[2].lower() for name in dims]
     words = tuple(next((word for word, names in MEANING.items() if name in names), "") for name in last)
-    said = "" not in words and ROWS in words and WIDTH in words and words.count(LAYERS) <= 1
-    return words if said else None
+    complete = "" not in words and ROWS in words and WIDTH in words and words.count(LAYERS) <= 1
+    return words if complete else None
 
 
 def _rows(dims: tuple[str, ...], words: tuple[str, ...] | None) -> str:

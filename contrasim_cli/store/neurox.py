@@ -73,10 +73,10 @@ def _corpus(path: Path, index: h5py.Dataset) -> str:
 def _in_order(path: Path, sentences: Mapping[str, h5py.Dataset]) -> list[h5py.Dataset]:
     """The datasets by their numbers, every one of which is there."""
     count = len(sentences)
-    wanted = {str(number) for number in range(count)}
-    strange = [name for name in sentences if name not in wanted]
+    names = {str(number) for number in range(count)}
+    strange = [name for name in sentences if name not in names]
     if strange or not count:
-        missing = sorted(wanted - set(sentences), key=int)
+        missing = sorted(names - set(sentences), key=int)
         content = f"it holds {quoted(strange[0])}" if strange else "it holds none"
         lacks = f" and lacks {missing[0]}" if missing else ""
         raise InputError(

@@ -35,7 +35,7 @@ def row_names(
     vectors = _vectors(content)
     declared = key or content.names or (IDS if IDS in {*vectors, *content.arrays, *content.passed} else None)
     if declared is not None:
-        return declared, _declared(path, content, vectors, declared, (n_rows, *axes[:1]), places)
+        return declared, _declared_names(path, content, vectors, declared, (n_rows, *axes[:1]), places)
     usable = {name: ids for name, ids in vectors.items() if ids.count in (n_rows, *axes[:1])}
     candidates = {name: ids for name, ids in usable.items() if _are_names(name, ids)}
     if len(candidates) > 1:
@@ -68,7 +68,7 @@ def integers(array: Array) -> Ids:
     return Ids(int(array.shape[0]), lambda start, stop: [str(int(value)) for value in array[slice(start, stop)]])
 
 
-def _declared(
+def _declared_names(
     path: Path, content: Content, vectors: Mapping[str, Ids], key: str, counts: tuple[int, ...], places: Ids | None
 ) -> Ids:
     ids = vectors.get(key)

@@ -26,7 +26,7 @@ Extents = npt.NDArray[np.uint64]
 
 def append(path: Path, rows: Iterable[tuple[int, int]]) -> None:
     """Seal a closed HDF5 file whose rows lie at these (position, bytes)."""
-    extents = _merged(rows)
+    extents = _runs(rows)
     with path.open("r+b") as stream:
         end = stream.seek(0, os.SEEK_END)
         digest = _digest(stream, end, extents)
@@ -60,7 +60,7 @@ def is_cut(path: Path) -> bool:
     return version == 0 and size > end and holds(path) is None
 
 
-def _merged(rows: Iterable[tuple[int, int]]) -> Extents:
+def _runs(rows: Iterable[tuple[int, int]]) -> Extents:
     merged: list[tuple[int, int]] = []
     for start, size in sorted(rows):
         if merged and sum(merged[-1]) == start:
@@ -82,14 +82,14 @@ def _in_order(extents: Extents, end: int) -> bool:
 
 def _digest(stream: IO[bytes], end: int, extents: Extents) -> bytes:
     digest = hashlib.sha256(extents.astype("<u8").tobytes())
-    for start, stop in _between(extents, end):
+    for start, stop in _gaps(extents, end):
         stream.seek(start)
         for at in range(start, stop, BLOCK):
             digest.update(stream.read(min(BLOCK, stop - at)))
     return digest.digest()
 
 
-def _between(extents: Extents, end: int) -> Iterator[tuple[int, int]]:
+def _gaps(extents: Extents, end: int) -> Iterator[tuple[int, int]]:
     """Where everything but the rows lies."""
     place = 0
     for start, size in extents.tolist():

@@ -60,10 +60,10 @@ def _matches(names: Sequence[str], pattern: str) -> list[str]:
     return [name for name in names if fnmatch.fnmatchcase(name, pattern)]
 
 
-def _numbered(names: Sequence[str], *wanted: int) -> dict[int, str]:
+def _numbered(names: Sequence[str], *numbers: int) -> dict[int, str]:
     """Names by the numbers that they are, where all are numbers or those wanted are; else by position."""
     named = {int(name): name for name in names if NUMBER.fullmatch(name)}
-    return named if len(named) == len(names) or set(wanted) <= set(named) else dict(enumerate(names))
+    return named if len(named) == len(names) or set(numbers) <= set(named) else dict(enumerate(names))
 
 
 def _hint(names: Sequence[str], pattern: str) -> str:

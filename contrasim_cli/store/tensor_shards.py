@@ -44,7 +44,7 @@ def read_shards(file: Snapshot, read: Read) -> Content:
     Raises:
         InputError: a file is missing, leads elsewhere, or holds other tensors than the index says.
     """
-    index, before, places = file.path, file.identity(), _checked(file.path, _places(file))
+    index, before, places = file.path, file.identity(), _file_names(file.path, _places(file))
     files = {name: member(index.parent, name) for name in dict.fromkeys(places.values())}
     arrays: dict[str, Array] = {}
     for name, shard in files.items():
@@ -56,10 +56,10 @@ def read_shards(file: Snapshot, read: Read) -> Content:
 
 def _tensors(index: Path, places: Mapping[str, str], name: str, file: Path, read: Read) -> dict[str, Array]:
     before, content = state(file), read(file)
-    wanted = {tensor for tensor, place in places.items() if place == name}
-    if set(content.arrays) != wanted:
-        odd = sorted(wanted.symmetric_difference(content.arrays))[0]
-        says = "lies in" if odd in wanted else "does not lie in"
+    expected = {tensor for tensor, place in places.items() if place == name}
+    if set(content.arrays) != expected:
+        odd = sorted(expected.symmetric_difference(content.arrays))[0]
+        says = "lies in" if odd in expected else "does not lie in"
         raise InputError(
             f"{quoted(index)}: says that {quoted(odd)} {says} {quoted(name)}, which is not so; the files do not belong together"
         )
@@ -74,13 +74,13 @@ def _places(file: Snapshot) -> Any:
     if not content.lstrip().startswith(b"{") or len(content) > MAX_INDEX:
         return None
     try:
-        said = json.loads(content)
+        index = json.loads(content)
     except (ValueError, RecursionError):
         return None
-    return said.get(PLACES) if isinstance(said, dict) else None
+    return index.get(PLACES) if isinstance(index, dict) else None
 
 
-def _checked(index: Path, places: Any) -> dict[str, str]:
+def _file_names(index: Path, places: Any) -> dict[str, str]:
     if isinstance(places, dict) and places and all(isinstance(file, str) for file in places.values()):
         return places
     raise InputError(f"{quoted(index)}: its {PLACES} does not say which file each tensor lies in; the file is damaged")

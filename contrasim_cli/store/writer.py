@@ -127,7 +127,7 @@ class StoreWriter:
         dataset.attrs["automatic"] = self.ids_automatic
         dataset.attrs["source"] = self.ids_source or ""
         everything, done = hashlib.sha256(), 0
-        for block in _batched(self.ids, IDS_CHUNK):
+        for block in _batches(self.ids, IDS_CHUNK):
             if done + len(block) > self.n_rows:
                 raise OutputError(f"{quoted(self.path)}: more ids than the {self.n_rows} rows of the store")
             bad = next((k for k, name in enumerate(block) if not _storable(name)), None)
@@ -197,7 +197,7 @@ class StoreWriter:
         seal.append(self._temporary, places)
 
 
-def _batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
+def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
     batch: list[str] = []
     for item in items:
         batch.append(item)

@@ -78,8 +78,8 @@ def _metadata(path: Path, tree: Tree) -> dict[str, tuple[dict[str, Any], dict[st
     metadata = {}
     for name in tree.names:
         folder, _, last = name.rpartition("/")
-        if last == ANY and (said := _json(path, tree, name)).get("node_type") == "array":
-            metadata[folder] = said, _mapping(said.get("attributes"))
+        if last == ANY and (node := _json(path, tree, name)).get("node_type") == "array":
+            metadata[folder] = node, _mapping(node.get("attributes"))
         elif last == ARRAY:
             beside = f"{folder}/{ATTRIBUTES}".lstrip("/")
             metadata[folder] = _json(path, tree, name), _json(path, tree, beside) if beside in tree else {}
@@ -90,18 +90,18 @@ def _json(path: Path, tree: Tree, name: str) -> dict[str, Any]:
     try:
         if tree.size(name) > MAX_METADATA:
             raise ValueError(f"{tree.size(name)} bytes")
-        said = json.loads(tree.read(name, 0, MAX_METADATA))
+        document = json.loads(tree.read(name, 0, MAX_METADATA))
     except ContraSimError:
         raise
     except Exception as error:  # zipfile and json raise whatever they trip over
         raise InputError(
             f"{quoted(path)}: {quoted(name)} cannot be read ({reason(error)}); the file is damaged"
         ) from error
-    return _mapping(said)
+    return _mapping(document)
 
 
-def _mapping(said: Any) -> dict[str, Any]:
-    return said if isinstance(said, dict) else {}
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _check(path: Path, array: Chunked, attributes: Mapping[str, Any], budget: int | None) -> None:

@@ -22,14 +22,14 @@ class StrangeError(ValueError):
     """What the metadata say is not read; the reason."""
 
 
-def layout_of(said: Mapping[str, Any], prefix: str) -> Layout:
+def layout_of(metadata: Mapping[str, Any], prefix: str) -> Layout:
     """The layout of an array; the names of its files begin with `prefix`.
 
     Raises:
         StrangeError: it is sound, and not read.
         KeyError, TypeError, ValueError, …: it is damaged.
     """
-    layout = _version_3(said, prefix) if said["zarr_format"] == 3 else _version_2(said, prefix)
+    layout = _version_3(metadata, prefix) if metadata["zarr_format"] == 3 else _version_2(metadata, prefix)
     sizes = (*layout.shape, *(size - 1 for size in (*layout.chunks, *layout.outer)))
     fits = len(layout.shape) == len(layout.chunks) == len(layout.outer)
     if not fits or not all(type(size) is int and 0 <= size < 2**62 for size in sizes):
@@ -39,8 +39,8 @@ def layout_of(said: Mapping[str, Any], prefix: str) -> Layout:
     return layout
 
 
-def _version_2(said: Mapping[str, Any], prefix: str) -> Layout:
-    filters, kind, wide = list(said.get("filters") or ()), said["dtype"], said["dtype"] == "bfloat16"
+def _version_2(metadata: Mapping[str, Any], prefix: str) -> Layout:
+    filters, kind, wide = list(metadata.get("filters") or ()), metadata["dtype"], metadata["dtype"] == "bfloat16"
     stored: np.dtype[Any] | None = None
     if kind == "|O" and [config.get("id") for config in filters] == ["vlen-utf8"]:
         filters = []
@@ -48,21 +48,21 @@ def _version_2(said: Mapping[str, Any], prefix: str) -> Layout:
         stored = np.dtype("<u2" if wide else kind)
     else:
         raise StrangeError("an array of Python objects" if kind == "|O" else f"of type {str(kind)[:40]}")
-    axes = range(len(said["shape"]))
-    order = tuple(reversed(axes)) if said["order"] == "F" else tuple(axes)
-    codecs = [*filters, *([said["compressor"]] if said["compressor"] else [])]
+    axes = range(len(metadata["shape"]))
+    order = tuple(reversed(axes)) if metadata["order"] == "F" else tuple(axes)
+    codecs = [*filters, *([metadata["compressor"]] if metadata["compressor"] else [])]
     return Layout(
-        tuple(said["shape"]), tuple(said["chunks"]), stored, _fill(said["fill_value"], stored, wide),
-        order, _known(codecs), prefix, _separator(said.get("dimension_separator", ".")), wide=wide,
+        tuple(metadata["shape"]), tuple(metadata["chunks"]), stored, _fill(metadata["fill_value"], stored, wide),
+        order, _known(codecs), prefix, _separator(metadata.get("dimension_separator", ".")), wide=wide,
     )  # fmt: skip
 
 
-def _version_3(said: Mapping[str, Any], prefix: str) -> Layout:
-    shape, grid = tuple(said["shape"]), said["chunk_grid"]
+def _version_3(metadata: Mapping[str, Any], prefix: str) -> Layout:
+    shape, grid = tuple(metadata["shape"]), metadata["chunk_grid"]
     if grid["name"] != "regular":
         raise StrangeError(f"in chunks of the kind {str(grid['name'])[:40]}")
     outer = tuple(grid["configuration"]["chunk_shape"])
-    codecs = said["codecs"]
+    codecs = metadata["codecs"]
     sharding, chunks = None, outer
     if len(codecs) == 1 and codecs[0]["name"] == "sharding_indexed":
         how = codecs[0]["configuration"]
@@ -73,13 +73,13 @@ def _version_3(said: Mapping[str, Any], prefix: str) -> Layout:
         chunks, codecs = tuple(how["chunk_shape"]), how["codecs"]
         if len(chunks) != len(outer) or any(size % inner for size, inner in zip(outer, chunks, strict=True)):
             raise ValueError(f"shards {outer} of chunks {chunks}")
-    stored, order, rest = _stored_3(said["data_type"], _configs(codecs), len(shape))
-    encoding = said.get("chunk_key_encoding", {"name": "default"})
+    stored, order, rest = _stored_3(metadata["data_type"], _configs(codecs), len(shape))
+    encoding = metadata.get("chunk_key_encoding", {"name": "default"})
     plain = encoding["name"] == "default"
     separator = _separator((encoding.get("configuration") or {}).get("separator", "/" if plain else "."))
-    wide = said["data_type"] == "bfloat16"
+    wide = metadata["data_type"] == "bfloat16"
     return Layout(
-        shape, chunks, stored, _fill(said["fill_value"], stored, wide), order, _known(rest),
+        shape, chunks, stored, _fill(metadata["fill_value"], stored, wide), order, _known(rest),
         f"{prefix}c{separator}" if plain else prefix, separator, sharding, wide,
     )  # fmt: skip
 
@@ -88,8 +88,8 @@ def _stored_3(kind: Any, codecs: list[Config], dimensions: int) -> tuple[Any, tu
     """The type of the values as they are stored, the order of the axes, and the codecs that bytes go through."""
     order = tuple(range(dimensions))
     while codecs and codecs[0]["id"] == "transpose":
-        said = codecs[0]["order"]
-        axes = {"C": order, "F": order[::-1]}[said] if isinstance(said, str) else tuple(said)
+        codec_order = codecs[0]["order"]
+        axes = {"C": order, "F": order[::-1]}[codec_order] if isinstance(codec_order, str) else tuple(codec_order)
         order, codecs = tuple(order[axis] for axis in axes), codecs[1:]
     if not codecs or codecs[0]["id"] not in {"bytes", "vlen-utf8"}:
         raise StrangeError("packed in a way that is not known")
@@ -111,19 +111,19 @@ def _type_3(kind: Any, endian: str) -> np.dtype[Any]:
     return np.dtype(kind).newbyteorder(endian)  # type: ignore[arg-type]
 
 
-def _fill(said: Any, stored: np.dtype[Any] | None, wide: bool) -> Any:
+def _fill(value: Any, stored: np.dtype[Any] | None, wide: bool) -> Any:
     """What stands for values that were not written; None if nothing is said."""
-    if said is None or stored is None:
+    if value is None or stored is None:
         return "" if stored is None else None
-    if isinstance(said, str) and stored.kind == "f":
-        return SPECIAL[said] if said in SPECIAL else _bits(said, stored)
+    if isinstance(value, str) and stored.kind == "f":
+        return SPECIAL[value] if value in SPECIAL else _bits(value, stored)
     if stored.kind in "US":
         return np.zeros((), stored)[()]
-    return float(said) if wide or stored.kind == "f" else np.array(said).astype(stored)[()]
+    return float(value) if wide or stored.kind == "f" else np.array(value).astype(stored)[()]
 
 
-def _bits(said: str, stored: np.dtype[Any]) -> Any:
-    return np.frombuffer(int(said, 16).to_bytes(stored.itemsize, "little"), stored.newbyteorder("<"))[0]
+def _bits(digits: str, stored: np.dtype[Any]) -> Any:
+    return np.frombuffer(int(digits, 16).to_bytes(stored.itemsize, "little"), stored.newbyteorder("<"))[0]
 
 
 def _configs(codecs: Sequence[Any]) -> list[Config]:
@@ -142,7 +142,7 @@ def _known(codecs: Sequence[Config]) -> list[Config]:
     return list(codecs)
 
 
-def _separator(said: Any) -> str:
-    if said not in (".", "/"):
-        raise ValueError(f"{said} between the numbers of chunks")
-    return str(said)
+def _separator(separator: Any) -> str:
+    if separator not in (".", "/"):
+        raise ValueError(f"{separator} between the numbers of chunks")
+    return str(separator)

@@ -74,15 +74,15 @@ def check_zero_rows(stores: Iterable[Store], among: Places | None = None) -> Non
         if not len(places):
             continue
         watch.settled = True
-        told = zero_rows_told(store, places, of)
+        problem = zero_rows_told(store, places, of)
         if len(places) > MOST * of:
             problems.append(
                 InputError(
-                    f"{told}; was the file written to its end? --zero-rows drop leaves them out, --zero-rows keep takes them"
+                    f"{problem}; was the file written to its end? --zero-rows drop leaves them out, --zero-rows keep takes them"
                 )
             )
         else:
-            log.warning("%s; --zero-rows drop leaves them out", told)
+            log.warning("%s; --zero-rows drop leaves them out", problem)
     raise_all(problems)
 
 

@@ -209,10 +209,10 @@ def _test_sets(
     """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
 
-    test_sets, done, scorers = [], 0, [judge.scorer for judge in judges]
+    test_sets, start, scorers = [], 0, [judge.scorer for judge in judges]
     for data in opened:
-        part = slice(done, done + len(data.paths)) if len(opened) > 1 else slice(None)
-        mine = replace(
+        part = slice(start, start + len(data.paths)) if len(opened) > 1 else slice(None)
+        part_standardizing = replace(
             standardizing,
             standardize_from=(standardizing.standardize_from or [])[part],
             anchor_stores=(standardizing.anchor_stores or [])[part],
@@ -221,8 +221,8 @@ def _test_sets(
         for train_set, paths in train_sets.items():
             trained_there = [judge for judge in judges if judge.origin.train == train_set]
             own |= t.anchors_of(trained_there, t.matched(data.paths, paths))
-        standardizer = data.inputs.standardizer_of(mine, scorers, data.layers, own)
+        standardizer = data.inputs.standardizer_of(part_standardizing, scorers, data.layers, own)
         name = data.name if several else ""
         test_sets.append(DataSet(name, data.inputs.views, distinct_names(data.paths), data.layers, standardizer))
-        done += len(data.paths)
+        start += len(data.paths)
     return test_sets

@@ -375,8 +375,8 @@ class _Retrieval:
     def _items(self, tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> dict[str, Any]:
         """How many items rows belong to, and who says so, where there are fewer than rows."""
         counts = [task.siblings.n_items for _, task, _ in tasks if task.siblings]
-        said = {"group_by": self.batches.group_by, "groups": self.batches.groups and str(self.batches.groups)}
-        return {"items": counts} | {name: value for name, value in said.items() if value} if counts else {}
+        options = {"group_by": self.batches.group_by, "groups": self.batches.groups and str(self.batches.groups)}
+        return {"items": counts} | {name: value for name, value in options.items() if value} if counts else {}
 
     def _facts(self, opened: Sequence[_Group], tasks: "Sequence[tuple[str, RetrievalTask, list[Judge]]]") -> "Facts":
         tested = [(name, group.inputs, task.names) for group, (name, task, _) in zip(opened, tasks, strict=True)]
