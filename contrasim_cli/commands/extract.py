@@ -43,7 +43,8 @@ GOES_WITH = {
     "--tokenizer": {"text"},
 } | dict.fromkeys(
     (
-        "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--tower", "--revision", "--dtype",
+        "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
+        "--weights-dtype", "--allow-random",
     ),
     MODELS,
 )  # fmt: skip

@@ -163,8 +163,13 @@ class Model:
         Literal["mean", "first", "last"] | None,
         typer.Option("--subword", help="--unit word: which of a word's tokens; default: mean."),
     ] = None
-    tower: Annotated[
-        Literal["text", "image"] | None, typer.Option("--tower", help="Which half of a CLIP or SigLIP.")
+    part: Annotated[
+        Literal["text", "image", "encoder", "decoder"] | None,
+        typer.Option(
+            "--part",
+            "--tower",
+            help="Which part of a model that has several: its side for texts or images, its encoder (default) or decoder.",
+        ),
     ] = None
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Folder or hub id of another tokenizer than the model's.")
@@ -174,6 +179,15 @@ class Model:
         Literal["float32", "bfloat16", "float16"],
         typer.Option("--dtype", help="What the model computes in (autocast)."),
     ] = "float32"
+    weights_dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        typer.Option(
+            "--weights-dtype", help="What its weights are kept and computed in; auto: as its files hold them."
+        ),
+    ] = "auto"
+    allow_random: Annotated[
+        bool, typer.Option("--allow-random", help="Take a model that gives other rows for the same item each time.")
+    ] = False
     max_length: Annotated[
         int | None,
         typer.Option("--max-length", min=1, help="Cut texts at N tokens; default: the model's limit."),

@@ -37,7 +37,7 @@ def configuration(
         "model_digest": network.digest,
         "revision": model.revision,
         "tokenizer": short_name(model.tokenizer) if model.tokenizer else None,
-        "part": model.part or model.tower,
+        "part": model.part,
         "random_weights": model.random_weights,
         "seed": model.seed if model.random_weights else None,
         "input": source.name,

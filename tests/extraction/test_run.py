@@ -538,7 +538,7 @@ def test_cut_texts_can_be_refused_before_the_model_runs(source: Source, run: Run
 
 def test_no_option_that_determines_rows_is_resumed_with_another(source: Source, run: RunOptions) -> None:
     stopped(source, run, Fake(8))
-    for name, value in {"unit": "word", "dtype": "bfloat16", "tower": "text", "revision": "v2"}.items():
+    for name, value in {"unit": "word", "dtype": "bfloat16", "part": "text", "revision": "v2"}.items():
         with pytest.raises(UsageError, match=f"the rows there were made otherwise: {name} was .* and is {value}; "):
             extract(Fake(), source, replace(MODEL, **{name: value}), replace(run, resume=True))
     names = source.path.with_name("ids.txt")

@@ -79,7 +79,7 @@ def refuse_texts(options: ModelOptions, source: Source | None) -> None:
         raise UsageError(f"{quoted(options.model)}: takes no --text; give its inputs as --arrays")
     asked = {
         "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
-        "--part": (options.part or options.tower) is not None, "--tokenizer": options.tokenizer is not None,
+        "--part": options.part is not None, "--tokenizer": options.tokenizer is not None,
         "--revision": options.revision is not None, "--unit word": options.unit == "word",
     }  # fmt: skip
     for name in (name for name, given in asked.items() if given):

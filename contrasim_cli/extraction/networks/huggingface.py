@@ -48,7 +48,7 @@ IMAGES = "pixel_values"
 def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
     """A local folder or a model of the hub, for texts or for images.
 
-    Without a source, the tower, or else the model itself, says which.
+    Without a source, the part asked for, or else the model itself, says which.
     """
     transformers = _import()
     asked, sentence = options, sentence_of(Path(options.model))
@@ -58,7 +58,7 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
     config = _fetch(options.model, transformers.AutoConfig, options.revision)
     kind = source.kind if source else None
     model, unsaved = _model(options, config, transformers)
-    part = take_part(model, options.part or options.tower, kind, options.model, unsaved)
+    part = take_part(model, options.part, kind, options.model, unsaved)
     if kind == "text" or (kind is None and _main_input(part) == TEXT):
         if options.axes is not None:
             raise UsageError(

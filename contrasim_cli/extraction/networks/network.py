@@ -23,11 +23,11 @@ class ModelOptions:
     """Which model, and what is taken from it.
 
     `unit` is `item` (one row per text or image) or `word` (one row per word of a text, from its sub-word tokens:
-    `subword` mean, first or last). `part` (or `tower`) is `text`, `image`, `audio`, `encoder` or `decoder`, of models that have
-    several. `tokenizer` and `revision` are those of the Hugging Face hub. `dtype` is what the model computes in; rows are float32
-    whatever it is. `weights_dtype` is what its weights are kept in, and, with float32 as `dtype`, computed in: `auto` for what its files hold. `axes` are
-    the words of `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ
-    from one time to the next.
+    `subword` mean, first or last). `part` is `text`, `image`, `encoder` or `decoder`, of models that have several.
+    `tokenizer` and `revision` are those of the Hugging Face hub. `weights_dtype` is what a model's weights are kept in, `auto` as
+    its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
+    `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
+    to the next.
     """
 
     model: str
@@ -39,7 +39,6 @@ class ModelOptions:
     random_weights: bool = False
     unit: str = "item"
     subword: str = "mean"
-    tower: str | None = None
     tokenizer: str | None = None
     revision: str | None = None
     dtype: str = "float32"

@@ -148,8 +148,8 @@ def test_states_of_patches_alone_have_no_cls_token(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         rows(seeing(folder, tmp_path / "i.npy", layers=["embeddings.patch_embeddings"]), pixels)
     assert str(caught.value) == (
-        "vit: layer embeddings.patch_embeddings puts out [2, 16, 16] for 2 rows; expected [n, tokens, width] with 1 + 16 "
-        "tokens or [n, width]; choose others with --layers"
+        "vit: layer embeddings.patch_embeddings puts out [2, 16, 16] for 2 rows; expected [n, tokens, width] or [n, "
+        "width]; choose others with --layers"
     )
 
 
