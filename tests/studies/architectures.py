@@ -145,7 +145,9 @@ def plain_rows(part: str, model: Any, items: Sequence[Any], folder: Path) -> lis
             states = model(pixel_values=torch.from_numpy(item[None]), output_hidden_states=True).hidden_states
         elif part == "decoder":
             ids = tokens(item, return_tensors="pt")["input_ids"]
-            states = model(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True).decoder_hidden_states
+            states = model(
+                input_ids=ids, decoder_input_ids=ids, output_hidden_states=True, use_cache=False
+            ).decoder_hidden_states
         else:
             ids = tokens(item, return_tensors="pt")["input_ids"]
             count = ids.shape[1]

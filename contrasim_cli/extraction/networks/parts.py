@@ -99,9 +99,9 @@ def take_part(model: Any, asked: str | None, kind: str | None, where: str, unsav
             f"{quoted(where)}: transformers knows no {wanted} part of {type(model).__name__}; give --model file.py:function"
         )
     if found:
-        return Part(found[str(wanted)], model, wanted, unsaved)
+        return Part(_configured(found[str(wanted)], model), model, wanted, unsaved)
     if getattr(model.config, "is_encoder_decoder", False):
-        return Part(_encoder(model, None) or model, model, "encoder", unsaved)
+        return Part(_configured(_encoder(model, None) or model, model), model, "encoder", unsaved)
     return Part(model, model, unsaved=unsaved)
 
 
@@ -114,4 +114,11 @@ def _half(model: Any, asked: str, where: str, unsaved: Sequence[str]) -> Part:
             f"{quoted(where)}: its decoder reads text beside what its encoder is given, which is not text; "
             "give --model file.py:function"
         )
-    return Part(part, model, asked, unsaved)
+    return Part(_configured(part, model), model, asked, unsaved)
+
+
+def _configured(part: Any, whole: Any) -> Any:
+    """A part with a configuration: that of the whole, where it has none of its own."""
+    if not hasattr(part, "config"):
+        part.config = whole.config
+    return part
