@@ -271,6 +271,8 @@ def _join(count: int) -> None:
             f"WORLD_SIZE is {count}, and {', '.join(missing)} is not set; start by torchrun or --ranks, or unset WORLD_SIZE to run "
             "alone"
         )
+    # lost connections are told here in one line, and not by torch in forty; read when torch is imported
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 

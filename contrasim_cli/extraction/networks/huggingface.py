@@ -253,23 +253,9 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
     except Exception as error:
         raise _unloadable(options.model, error) from error
     model.config.use_cache = False
-    _show_everything(options.model, model.config)
     result: nn.Module = model.eval()
     # quantised weights are where their package put them
     return result if getattr(model, "hf_quantizer", None) else result.to(options.device), unsaved
-
-
-def _show_everything(name: str, config: Any) -> None:
-    """Turn off what hides a part of every input at random, as in training: a ratio of a mask."""
-    hiding = [
-        key
-        for key, value in vars(config).items()
-        if "mask" in key and key.endswith("ratio") and isinstance(value, float)
-    ]
-    for key in hiding:
-        if getattr(config, key) > 0:
-            setattr(config, key, 0.0)
-            log.info("%s: its %s is set to 0, so that it sees the whole of every input", quoted(name), key)
 
 
 def _check_complete(model: str, report: Mapping[str, Any]) -> list[str]:
