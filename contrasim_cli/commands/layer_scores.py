@@ -7,7 +7,7 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
@@ -169,7 +169,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
             comparison.add(replace(plan, views=views), members)
         inputs.check_zero_rows()
         rows = comparison.rows(distinct_names(request.stores))
-        if request.rows_plot.path:
+        if request.rows_plot.path and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
             draw_rows(
                 request.rows_plot,

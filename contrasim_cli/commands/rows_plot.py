@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from contrasim_cli import distributed
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names
@@ -64,7 +65,7 @@ class RowsPlot:
             return
         if len(stores) > MOST_VIEWS:
             raise UsageError(f"--plot-rows draws {MOST_VIEWS} stores at most, {len(stores)} given")
-        check_plot(self.path, force, "--plot-rows")
+        distributed.by_first(lambda: check_plot(self.path, force, "--plot-rows"))
         from contrasim_cli.projection import chosen_kind
 
         chosen_kind(self.projection)

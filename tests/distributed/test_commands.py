@@ -97,3 +97,18 @@ def test_encoders_are_shared_and_are_those_of_one_process(views: list[Path], tmp
     again = run(2, "bench", "multilingual", *views, *train, *options, "--encoder-dir", tmp_path / "ranks")
     assert again[0].stdout == alone.stdout
     assert "training" not in again[0].stderr
+
+
+@pytest.mark.slow
+def test_one_process_writes_what_is_asked_for_besides_results(views: list[Path], tmp_path: Path) -> None:
+    outputs = {"--trials": "t.json", "--plot-pairs": "p.png", "-o": "o.tsv"}
+    asked = [word for option, name in outputs.items() for word in (option, tmp_path / name)]
+    arguments = ["bench", "multilingual", *views, "--measure", "cka", *asked]
+    for code, more in ((0, []), (5, []), (0, ["--force"])):
+        done = run(2, *arguments, *more)
+        assert [one.code for one in done] == [code, code], done
+        assert done[0].stderr.count("error") == (1 if code else 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(outputs.values())
+    done = run(2, "score", *views[:2], "--plot-rows", tmp_path / "r.png")
+    assert [one.code for one in done] == [0, 0], done
+    assert (tmp_path / "r.png").stat().st_size > 1000

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from contrasim_cli import distributed
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
 from contrasim_cli.commands.emit import PlottedOutput, check_plot
@@ -72,9 +73,9 @@ class BenchOutput(PlottedOutput):
         typer.Option("--trials", help="Write every trial to this file (.json), for bench compare."),
     ] = None
 
-    def check(self, several: str = MANY) -> None:
-        """Refuse outputs that cannot be written, or have one name, before any work is done for them."""
-        super().check(several)
+    def _check_files(self) -> None:
+        """Those of the base, the others, and that no two have one name."""
+        super()._check_files()
         if self.trials is not None:
             check_output(self.trials, self.force)
         check_plot(self.plot_pairs, self.force, "--plot-pairs")
@@ -103,7 +104,7 @@ class Common:
         """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
         self.standardizing.check()
         names = check_names(self.judged.measure or ([] if self.judged.encoder or self.train else ["cka"]))
-        self.output.check()
+        self.output.check(MANY)
         if self.output.trials is not None and "argmax" not in self.criteria:
             raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
         self.train.check()
@@ -129,13 +130,18 @@ class Common:
     ) -> None:
         """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
         rows = [row for criterion in self.criteria for row in self._rows(criterion, benchmark, trials)]
+        if distributed.first():
+            self._write(rows, trials, facts)
+        shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
+        self.output.emit(Results("bench", BenchRow, rows, about, shown))
+
+    def _write(self, rows: Sequence[BenchRow], trials: "list[Trials]", facts: "Facts") -> None:
+        """Write and draw what is asked for besides the results."""
         if self.output.trials is not None:
             from contrasim_cli.benchmarks.trials import write_trials
 
             write_trials(self.output.trials, facts, trials, self.output.force)
-        shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
         self._draw(rows, trials)
-        self.output.emit(Results("bench", BenchRow, rows, about, shown))
 
     def _rows(self, criterion: str, benchmark: str, trials: "list[Trials]") -> list[BenchRow]:
         from contrasim_cli.benchmarks.layers import monotonicity

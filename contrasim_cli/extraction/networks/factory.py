@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
 from contrasim_cli.extraction.networks.axes import Part, arranged, model_axes, recorded, width_axis
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, ModelOptions, autocast, choose_pool, shapes
-from contrasim_cli.extraction.networks.probe import check_repeatable, grouping
+from contrasim_cli.extraction.networks.network import ANY, Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.networks.probe import check_repeatable, grouping, unlike
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
@@ -233,12 +233,13 @@ class ModuleNetwork:
         return {name: tensor.shape[1] for name, tensor in self.rows(inputs).items()}
 
     def _probe(self, inputs: Inputs) -> None:
-        """Find whether a row depends on what else is in the batch: the item once, and twice."""
-        dtype, seed = getattr(torch, self.options.dtype), self.options.allow_random
-        check_repeatable(lambda: self.rows(inputs), None, dtype, self.name, seed)
-        if not seed and len(next(iter(inputs.values()))) == 1:
-            together = {name: torch.cat([one, one]) for name, one in inputs.items()}
-            self.grouping = grouping(self.rows, [inputs], {ALIKE: together}, dtype, self.name)
+        """Find whether a row depends on what else is in the batch: an item alone, and beside another."""
+        dtype = getattr(torch, self.options.dtype)
+        check_repeatable(lambda: self.rows(inputs), None, dtype, self.name, self.options.allow_random)
+        if not self.options.allow_random:
+            other = {name: unlike(one) for name, one in inputs.items()}
+            together = {name: torch.cat([one, other[name]]) for name, one in inputs.items()}
+            self.grouping = grouping(self.rows, {ANY: ([inputs, other], together)}, dtype, self.name)
 
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
         outputs = self._outputs(inputs, self.chosen)

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, reason
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, ModelOptions, autocast, short_name, to_device
+from contrasim_cli.extraction.networks.network import ANY, Inputs, ModelOptions, autocast, short_name, to_device
 from contrasim_cli.extraction.networks.parts import PROJECTED, Part
-from contrasim_cli.extraction.networks.probe import Rows, check_repeatable, failing_layer, grouping
+from contrasim_cli.extraction.networks.probe import Probe, check_repeatable, failing_layer, grouping
 from contrasim_cli.names import quoted
 
 SPANS = "spans"  # of an input: which tokens become which row; no business of the model
@@ -76,19 +76,15 @@ class Pretrained(ABC):
 
     def _probe(self, inputs: Inputs) -> None:
         """Find which items may share a batch, with two items that are made of this one."""
-        items = self._probes(inputs)
+        ways = self._probes(inputs)
         dtype = next((one.dtype for one in self.model.parameters() if one.is_floating_point()), torch.float32)
         if self.options.dtype != "float32":
             dtype = getattr(torch, self.options.dtype)
-        first = items[0]
+        first = next(iter(ways.values()))[0][0]
         check_repeatable(lambda: self.rows(first), self.part.whole.config, dtype, self.name, self.options.allow_random)
         if self.options.allow_random:
             return
-        batches = ({ANY: items[2]} if len(items) > 2 else {}) | {ALIKE: twice(first)}
-        self.grouping = grouping(self._probe_rows, items[:2], batches, dtype, self.name)
-
-    def _probe_rows(self, inputs: Inputs) -> Rows:
-        return self.rows(inputs)
+        self.grouping = grouping(self.rows, ways, dtype, self.name)
 
     def _forward(self, inputs: Inputs) -> Any:
         return self._run(self.part.run, inputs)
@@ -201,8 +197,8 @@ class Pretrained(ABC):
         """The shape of a module's output, in words where it is that of the data."""
 
     @abstractmethod
-    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
-        """Two items like this one, unequal where items can be, and both of them as a batch."""
+    def _probes(self, inputs: Inputs) -> Mapping[str, Probe]:
+        """For each way that items may go together, two like this one that differ, and both of them as a batch."""
 
     @abstractmethod
     def _made_up(self) -> dict[str, Tensor]:

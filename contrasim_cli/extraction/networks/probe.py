@@ -18,32 +18,36 @@ from contrasim_cli.names import quoted
 log = logging.getLogger(__name__)
 
 Rows = Mapping[str, Tensor]
+Probe = tuple[Sequence[Inputs], Inputs]  # two different items alone, and both of them as a batch
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
 NOTES = {ALIKE: "go together only where they are equally long", ONE: "go through the model one by one"}
 
 
-def grouping(
-    rows: Callable[[Inputs], Rows],
-    alone: Sequence[Inputs],
-    batches: Mapping[str, Inputs],
-    dtype: torch.dtype,
-    name: str,
-) -> str:
-    """Which items may share a batch: the first of `batches`, in order of preference, whose rows are those of the items alone.
+def grouping(rows: Callable[[Inputs], Rows], ways: Mapping[str, Probe], dtype: torch.dtype, name: str) -> str:
+    """Which items may share a batch: the first of `ways`, in order of preference, in which the rows are those of the items alone.
 
-    Each of `batches` holds all of `alone` in order, or, for items equally long, the first of them twice.
+    None, and so one by one, where items do not differ: equal ones can hide behind each other in a batch.
     """
-    expected = [rows(inputs) for inputs in alone]
-    for way, together in batches.items():
-        wanted = expected if way == ANY else [expected[0]] * 2
-        if layer := differing(joined(wanted), rows(together), TOLERANCE[dtype]):
+    for way, (items, together) in ways.items():
+        expected = joined([rows(inputs) for inputs in items])
+        if layer := differing(expected, rows(together), TOLERANCE[dtype]):
             log.debug("%s: %s, layer %s is not that of the item alone", quoted(name), way, layer)
             continue
-        if way != ANY and ANY in batches:
+        if all(torch.equal(items[0][key], value) for key, value in items[1].items()):
+            continue
+        if way != ANY:
             _note(name, way)
         return way
     _note(name, ONE)
     return ONE
+
+
+def unlike(items: Tensor) -> Tensor:
+    """Other items of the same kind: numbers moved at random, by about as much as they differ; of integers the same, backwards."""
+    if not items.is_floating_point():
+        return items.flatten(1).flip(1).view_as(items)
+    spread = float(items.std(correction=0)) or 1.0
+    return items + spread * torch.randn(items.shape, generator=torch.Generator().manual_seed(0)).to(items)
 
 
 def _note(name: str, way: str) -> None:

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
-from contrasim_cli.extraction.networks.network import Inputs
+from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs
 from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
+from contrasim_cli.extraction.networks.probe import Probe
 from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
 from contrasim_cli.extraction.pooling import pool_tokens, span_rows
 from contrasim_cli.extraction.sources.source import BadItem
@@ -264,23 +265,27 @@ class TextNetwork(Pretrained):
             return span_rows(states, inputs[SPANS].to(states.device), self.options.subword if self._by_word else "mean")
         return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
 
-    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
+    def _probes(self, inputs: Inputs) -> Mapping[str, Probe]:
         ids = inputs["input_ids"][0].tolist()
         types = inputs["token_type_ids"][0].tolist() if "token_type_ids" in inputs else None
         count = max(1, min(self.limit or PROBED, max(len(ids), PROBED)))
         places = [0, *(1 + place % max(1, len(ids) - 2) for place in range(count - 2)), len(ids) - 1][:count]
         places = [min(place, len(ids) - 1) for place in places]
-        both = [places, places[: (count + 1) // 2 - 1] + places[-1:]]
-        spans = [{place: (place, place + 1) for place in range(len(one))} for one in both]
-        tokens = Tokens(
-            [[ids[place] for place in one] for one in both],
-            None if types is None else [[types[place] for place in one] for one in both],
-            self.pad,
-            (),
-            None if self._has_whole_items() else spans,
-            self.fixed,
-        )
-        return [tokens.batch([0]), tokens.batch([1]), tokens.batch([0, 1])]
+        short = places[: (count + 1) // 2 - 1] + places[-1:]
+        found = {}
+        for way, other in ((ANY, short), (ALIKE, places[::-1])):
+            both = [places, other]
+            spans = [{place: (place, place + 1) for place in range(len(one))} for one in both]
+            tokens = Tokens(
+                [[ids[place] for place in one] for one in both],
+                None if types is None else [[types[place] for place in one] for one in both],
+                self.pad,
+                (),
+                None if self._has_whole_items() else spans,
+                self.fixed,
+            )
+            found[way] = [tokens.batch([0]), tokens.batch([1])], tokens.batch([0, 1])
+        return found
 
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
         return f"[rows, tokens, {state.shape[2]}]" if state.ndim == 3 else f"[rows, {state.shape[1]}]"

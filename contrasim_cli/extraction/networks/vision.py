@@ -3,7 +3,7 @@
 import inspect
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from torch import Tensor
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
 from contrasim_cli.extraction.networks.axes import arranged, model_axes
-from contrasim_cli.extraction.networks.network import Inputs, shapes
+from contrasim_cli.extraction.networks.network import ANY, Inputs, shapes
 from contrasim_cli.extraction.networks.pretrained import Pretrained
-from contrasim_cli.extraction.networks.probe import constant_tokens
+from contrasim_cli.extraction.networks.probe import Probe, constant_tokens, unlike
 from contrasim_cli.extraction.pooling import pool_maps, pool_patches
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import Items, Source
@@ -160,9 +160,9 @@ class VisionNetwork(Pretrained):
     def _given(self, inputs: Inputs) -> Inputs:
         return {name: tensor for name, tensor in inputs.items() if name in self.parameters}
 
-    def _probes(self, inputs: Inputs) -> Sequence[Inputs]:
-        mirrored = {**inputs, PIXELS: inputs[PIXELS].flip(-1)}
-        return [inputs, mirrored, {name: torch.cat([inputs[name], mirrored[name]]) for name in inputs}]
+    def _probes(self, inputs: Inputs) -> Mapping[str, Probe]:
+        other = {**inputs, PIXELS: unlike(inputs[PIXELS])}
+        return {ANY: ([inputs, other], {name: torch.cat([inputs[name], other[name]]) for name in inputs})}
 
     @property
     def _expected(self) -> str:

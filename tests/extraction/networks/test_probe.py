@@ -11,12 +11,14 @@ import pytest
 import tiny
 import torch
 import transformers
+from helpers import run
 from networks import assert_same, pooled, reading, rows, seeing
 from torch import nn
 
 import contrasim_cli
 from contrasim_cli.errors import InputError
-from contrasim_cli.extraction.networks.probe import check_repeatable, differing, grouping
+from contrasim_cli.extraction.networks.probe import check_repeatable, differing, grouping, unlike
+from contrasim_cli.store import View, open_store
 
 TEXTS = [
     "the unbelievable winter",
@@ -132,9 +134,78 @@ def test_rounding_depends_on_the_type(error: float, dtype: str, expected: str) -
     def layers(inputs: Any) -> dict[str, torch.Tensor]:
         return {"one": inputs["x"] * (1 + error * (len(inputs["x"]) - 1))}
 
-    one = {"x": torch.ones(1, 3)}
-    both = {"x": torch.ones(2, 3)}
-    assert grouping(layers, [one, one], {"any": both, "alike": both}, getattr(torch, dtype), "m") == expected
+    first, second = torch.ones(1, 3), 2 * torch.ones(1, 3)
+    way = [{"x": first}, {"x": second}], {"x": torch.cat([first, second])}
+    assert grouping(layers, {"any": way, "alike": way}, getattr(torch, dtype), "m") == expected
+
+
+def test_equal_items_tell_nothing() -> None:
+    same = [{"x": torch.ones(1, 3)}] * 2, {"x": torch.ones(2, 3)}
+    assert grouping(lambda inputs: {"one": inputs["x"]}, {"any": same}, torch.float32, "m") == "one"
+
+
+def test_other_items_are_of_the_same_kind() -> None:
+    for items in (torch.zeros(1, 2, 3), torch.rand(1, 4), torch.tensor([[1, 2, 3]])):
+        other = unlike(items)
+        assert (other.shape, other.dtype) == (items.shape, items.dtype)
+        assert not torch.equal(other, items)
+    assert sorted(unlike(torch.tensor([[3, 1, 2]])).flatten().tolist()) == [1, 2, 3]
+
+
+class Mixing(nn.Module):
+    """A part that takes the mean of its batch from every item, in which an item beside its equal looks as it does alone."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, hidden: torch.Tensor, *given: Any, **options: Any) -> Any:
+        return self.part(hidden - hidden.mean(dim=0) + 1, *given, **options)
+
+
+FACTORY = """
+import torch
+from torch import nn
+
+
+class Part(nn.Linear):
+    def forward(self, x):
+        return super().forward(x - x.mean(dim=0) + 1)
+
+
+def make():
+    torch.manual_seed(0)
+    return nn.Sequential(Part(4, 4), nn.ReLU())
+"""
+
+
+def test_a_module_that_mixes_its_batch_gets_one_item_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(FACTORY)
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    done = run(
+        "extract", "--model", f"{tmp_path / 'made.py'}:make", "--arrays", tmp_path / "x.npy", "-o", tmp_path / "a.h5"
+    )
+    assert done.code == 0, done.stderr
+    assert "items go through the model one by one" in done.stderr
+    view = View(open_store(tmp_path / "a.h5"))
+    assert np.ptp(view.read("0"), axis=0).max() < 1e-6  # each item less itself
+    view.store.close()
+
+
+@pytest.mark.parametrize("kind", ["text", "image"])
+def test_a_model_that_mixes_its_batch_gets_one_item_at_a_time(
+    tmp_path: Path, lines: Path, pixels: np.ndarray[Any, Any], kind: str
+) -> None:
+    configs = {"text": tiny.TEXT_CONFIGS["bert"](), "image": transformers.ViTConfig(**IMAGE, **tiny.SPREAD)}
+    saved(tmp_path / "m", configs[kind])
+    network: Any = reading(tmp_path / "m", lines) if kind == "text" else seeing(tmp_path / "m", tmp_path / "i.npy")
+    blocks = next(part for part in network.model.modules() if isinstance(part, nn.ModuleList))
+    blocks[0] = Mixing(blocks[0])
+    items = TEXTS if kind == "text" else pixels
+    alone = rows(network, items, 1)
+    assert network.grouping == "one"
+    together = rows(network, items, 4)
+    assert differing(*({n: torch.from_numpy(v) for n, v in found.items()} for found in (alone, together)), 1e-2)
 
 
 class Failing(nn.Module):
