@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.errors import ContraSimError, InputError, Terminated, out_of_memory
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Terminated, out_of_memory
 from contrasim_cli.extraction import shards as parts
 from contrasim_cli.extraction.batching import Ahead, Batch, BatchSize, Done, Piece, Reader
 from contrasim_cli.extraction.estimate import Estimate, check_room, estimate, layer_table, shape
@@ -209,18 +209,22 @@ class _Filling:
                 waiting[:0] = [members[at : at + self.size.value] for at in range(0, len(members), self.size.value)]
                 inputs = None
                 continue
-            found = self._attempt(inputs or batch.piece.prepared.batch(members), len(members))
+            found = self._attempt(batch, members, inputs)
             if found is None:
                 waiting.insert(0, members)
             else:
                 yield members, found
 
-    def _attempt(self, inputs: Inputs, count: int) -> dict[str, Tensor] | None:
+    def _attempt(self, batch: Batch, members: Sequence[int], inputs: Inputs | None) -> dict[str, Tensor] | None:
         """The rows of every layer; None where fewer items have to be tried."""
+        count = len(members)
         try:
-            return self.network.rows(inputs)
+            return self.network.rows(inputs or batch.piece.prepared.batch(members))
         except Exception as error:
-            if not self.size.automatic or count == 1 or not out_of_memory(error):
+            if not out_of_memory(error):
+                self._blame(batch, members, error)
+                raise
+            if not self.size.automatic or count == 1:
                 raise
         # behind the handler: the error would keep the tensors alive
         self.size.halve(count)
@@ -228,6 +232,16 @@ class _Filling:
             torch.cuda.empty_cache()
         log.info("memory ran out with %d rows at a time: going on with %d", count, self.size.value)
         return None
+
+    def _blame(self, batch: Batch, members: Sequence[int], error: Exception) -> None:
+        """Say with the error of a model on which row it fails: the first on which it fails alone too."""
+        for member in members if isinstance(error, (InputError, MismatchError)) else ():
+            try:
+                self.network.rows(batch.piece.prepared.batch([member]))
+            except (InputError, MismatchError) as alone:
+                where = f"{quoted(self.source.name)}: "
+                name = quoted(self.source.id_of(batch.piece.positions[member]))
+                raise type(alone)(f"{where}row {name}: {str(alone).removeprefix(where)}") from error
 
     def _checked(self, tensor: Tensor, layer: str, made: "_Made", where: Places) -> Rows:
         """Values in the store's type, all of them finite."""

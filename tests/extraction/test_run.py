@@ -12,7 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from contrasim_cli.errors import ContraSimError, InputError, OutputError, OutputExistsError, Terminated, UsageError
+from contrasim_cli.errors import (
+    ContraSimError,
+    InputError,
+    MismatchError,
+    OutputError,
+    OutputExistsError,
+    Terminated,
+    UsageError,
+)
 from contrasim_cli.extraction import shards as parts
 from contrasim_cli.extraction.batching import BatchSize, by_length
 from contrasim_cli.extraction.estimate import shard_size, size
@@ -493,6 +501,30 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(source: Source, run: Ru
     network = Greedy(error=RuntimeError("shapes do not fit"))
     assert str(stopped(source, replace(run, batch_size=None), network)) == "shapes do not fit"
     assert len(network.tried) == 1
+
+
+@dataclass
+class Choosy(Fake):
+    """A network that does not take items of one length."""
+
+    error: type[ContraSimError] = InputError
+    refused: int = 3
+
+    def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if self.refused in inputs["x"][:, 0]:
+            raise self.error("fake: fails in layer two with KeyError: 3")
+        return super().rows(inputs)
+
+
+@pytest.mark.parametrize("error", [InputError, MismatchError])
+def test_a_model_that_fails_names_the_row_on_which_it_does(
+    source: Source, run: RunOptions, error: type[ContraSimError]
+) -> None:
+    lengths = next(iter(source.blocks(ROWS)))[:, 0]
+    first = min(np.flatnonzero(lengths == 3))
+    found = stopped(source, replace(run, batch_size=ROWS), Choosy(error=error))
+    assert type(found) is error
+    assert str(found) == f"i.npy: row {first}: fake: fails in layer two with KeyError: 3"
 
 
 def test_a_full_disk_is_seen_before_the_model_runs(
