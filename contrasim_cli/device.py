@@ -1,31 +1,60 @@
 """Where arithmetic runs, and how much of the memory there it may take."""
 
+import re
+
 import torch
 
 from contrasim_cli import distributed
-from contrasim_cli.errors import MissingError
+from contrasim_cli.errors import MissingError, UsageError
+from contrasim_cli.names import quoted
 
 
-def pick_device(asked: str | None) -> torch.device:
-    """The device asked for; without one, cuda if there is one.
+def pick_device(asked: str | None, in_float32: bool = False) -> torch.device:
+    """The device asked for, `cpu`, `cuda`, `cuda:N` or `mps`; without one, cuda if there is one.
+
+    `in_float32`: the work needs no float64, which devices such as Apple's (`mps`) do not have.
 
     Raises:
-        MissingError: cuda was asked for and is not there.
+        UsageError: it is no device's name, or has no float64 and that is needed.
+        MissingError: it is not there.
     """
-    there = torch.cuda.is_available()
-    if asked == "cuda" and not there:
-        raise MissingError("--device cuda: no CUDA device is available; give --device cpu or leave it out")
+    asked = asked.lower() if asked else None
+    if asked is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
+        raise UsageError(f"--device {quoted(asked)}: write cpu, cuda, cuda:N (the Nth from 0){' or mps' * in_float32}")
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions are rounded to ten bits
-    if (asked or "cuda") == "cpu" or not there:
+    if asked == "mps":
+        return _mps(in_float32)
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if asked is not None and asked.startswith("cuda") and not count:
+        raise MissingError(f"--device {asked}: no CUDA device is available; give --device cpu or leave it out")
+    if (asked or "cuda") == "cpu" or not count:
         return torch.device("cpu")
+    if asked is not None and ":" in asked:
+        return _numbered(torch.device(asked), count)
     if distributed.world() == 1:
         return torch.device("cuda")
-    if torch.cuda.device_count() <= distributed.local_rank():
+    if count <= distributed.local_rank():
         raise MissingError(
-            f"--device cuda: this machine has {torch.cuda.device_count()} CUDA devices for more ranks; start one rank per device "
-            "(--ranks auto), or give --device cpu"
+            f"--device cuda: this machine has {count} CUDA devices for more ranks; start one rank per device (--ranks auto), or "
+            "give --device cpu"
         )
     return torch.device("cuda", distributed.local_rank())
+
+
+def _numbered(device: torch.device, count: int) -> torch.device:
+    if distributed.world() > 1:
+        raise UsageError(f"--device {device}: every rank has a device of its own; give --device cuda")
+    if device.index is not None and device.index >= count:
+        raise MissingError(f"--device {device}: this machine has {count} CUDA devices, from cuda:0")
+    return device
+
+
+def _mps(in_float32: bool) -> torch.device:
+    if not in_float32:
+        raise UsageError("--device mps: has no float64, in which sums are kept; give --device cpu (extract takes mps)")
+    if not torch.backends.mps.is_available():
+        raise MissingError("--device mps: no such device is available; give --device cpu or leave it out")
+    return torch.device("mps")
 
 
 def device_budget(budget: int, device: torch.device) -> int:

@@ -9,6 +9,7 @@ from helpers import run
 
 from contrasim_cli import device as devices
 from contrasim_cli.encoder import Config, training_bytes
+from contrasim_cli.errors import MissingError, UsageError
 from contrasim_cli.training import Data, Order, Source
 from contrasim_cli.training import rows as training_rows
 
@@ -20,6 +21,39 @@ def says(monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, allocated: i
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 40))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+
+
+@pytest.mark.parametrize("asked", ["gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0", ""])
+def test_what_is_no_device_is_refused(asked: str) -> None:
+    if not asked:
+        assert devices.pick_device(asked).type in ("cpu", "cuda")
+        return
+    with pytest.raises(UsageError, match=r"--device .*: write cpu, cuda, cuda:N \(the Nth from 0\)$"):
+        devices.pick_device(asked)
+
+
+def test_a_device_is_taken_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert devices.pick_device("cuda:1") == torch.device("cuda", 1)
+    assert devices.pick_device("CUDA:0") == torch.device("cuda", 0)
+    assert devices.pick_device("cuda") == devices.pick_device(None) == CUDA
+    assert devices.pick_device("cpu") == CPU
+    with pytest.raises(MissingError, match=r"^--device cuda:2: this machine has 2 CUDA devices, from cuda:0$"):
+        devices.pick_device("cuda:2")
+    monkeypatch.setattr("contrasim_cli.distributed.world", lambda: 2)
+    with pytest.raises(UsageError, match="every rank has a device of its own"):
+        devices.pick_device("cuda:1")
+
+
+def test_a_device_without_float64_is_for_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="--device mps: has no float64"):
+        devices.pick_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(MissingError, match="no such device is available"):
+        devices.pick_device("mps", in_float32=True)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert devices.pick_device("mps", in_float32=True) == torch.device("mps")
 
 
 def test_half_of_what_is_free_on_a_device_bounds_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,9 +143,15 @@ def _load(
     from contrasim_cli.extraction.networks.load import load
     from contrasim_cli.extraction.networks.network import ModelOptions
 
+    spread = compute.device == "auto"
     own = {name: value for name, value in vars(model).items() if name not in ("on_truncate", "list_layers", "subword")}
     how = ModelOptions(
-        **own, subword=model.subword or "mean", axes=axes, device=pick_device(compute.device), seed=compute.seed
+        **own,
+        subword=model.subword or "mean",
+        axes=axes,
+        device=pick_device(None if spread else compute.device, in_float32=True),
+        spread=spread,
+        seed=compute.seed,
     )
     with _without_stdout():
         return load(how, source), how

@@ -268,6 +268,14 @@ class StoreOutput:
 class BatchCompute(Compute):
     """Where the model runs, and on how much at a time."""
 
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="cpu, cuda, cuda:N, mps, or auto (spread over all devices by accelerate); default: cuda if there is one.",
+        ),
+    ] = None
     batch_size: Annotated[
         str,
         typer.Option("--batch-size", help="Items per batch; auto: as many as memory takes. No value depends on it."),

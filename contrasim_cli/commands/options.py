@@ -141,7 +141,8 @@ class Compute:
 
     PANEL: ClassVar = "Compute"
     device: Annotated[
-        Literal["cuda", "cpu"] | None, typer.Option("--device", help="cuda or cpu; default: cuda if there is one.")
+        str | None,
+        typer.Option("--device", metavar="DEVICE", help="cpu, cuda or cuda:N; default: cuda if there is one."),
     ] = None
     seed: Seed = 0
     memory: Memory = None

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 Places = npt.NDArray[np.int64]
 
-AUTOMATIC = {"cpu": 64, "cuda": 256}  # rows per batch to begin with
+AUTOMATIC = {"cpu": 64, "cuda": 256, "mps": 64}  # rows per batch to begin with
 
 
 @dataclass(frozen=True)

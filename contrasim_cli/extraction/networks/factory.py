@@ -81,6 +81,7 @@ def refuse_texts(options: ModelOptions, source: Source | None) -> None:
         "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
         "--part": options.part is not None, "--tokenizer": options.tokenizer is not None,
         "--revision": options.revision is not None, "--unit word": options.unit == "word",
+        "--device auto": options.spread,
     }  # fmt: skip
     for name in (name for name, given in asked.items() if given):
         raise UsageError(f"{name} is for Hugging Face models; {quoted(options.model)} decides that itself")

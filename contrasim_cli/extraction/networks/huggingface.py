@@ -4,6 +4,7 @@ Nothing is unpickled (safetensors, or tensors read with `weights_only`), and no 
 """
 
 import hashlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -235,6 +236,9 @@ def _check_modality(name: str, part: Part, wanted: str, what: str) -> None:
 def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Module, list[str]]:
     """The model, and the names of those of its weights that are random because its files do not hold them."""
     unsaved: list[str] = []
+    spread = {"device_map": "auto"} if options.spread else {}
+    if options.spread and importlib.util.find_spec("accelerate") is None:
+        raise MissingError("--device auto needs the extra spread: pip install 'contrasim[spread]'")
     kept = options.weights_dtype if options.weights_dtype == "auto" else getattr(torch, options.weights_dtype)
     # the conversion of other people's .bin files is none of our business, and would run in the background
     os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
@@ -243,7 +247,12 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
             model = transformers.AutoModel.from_config(config, dtype=kept if kept != "auto" else None, **CLOSED)
         else:
             model, report = transformers.AutoModel.from_pretrained(
-                options.model, output_loading_info=True, dtype=kept, revision=options.revision or "main", **CLOSED
+                options.model,
+                output_loading_info=True,
+                dtype=kept,
+                revision=options.revision or "main",
+                **spread,
+                **CLOSED,
             )
             unsaved = _check_complete(options.model, report)
     except ImportError as error:
@@ -254,8 +263,9 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
         raise _unloadable(options.model, error) from error
     model.config.use_cache = False
     result: nn.Module = model.eval()
-    # quantised weights are where their package put them
-    return result if getattr(model, "hf_quantizer", None) else result.to(options.device), unsaved
+    # quantised weights are where their package put them, spread ones where their map says
+    stays = (options.spread and not options.random_weights) or getattr(model, "hf_quantizer", None)
+    return result if stays else result.to(options.device), unsaved
 
 
 def _check_complete(model: str, report: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from networks import assert_same, pooled, rows
 from networks import reading as network
 from PIL import Image
 
-from contrasim_cli.errors import InputError, MismatchError, UsageError
+from contrasim_cli.errors import InputError, MismatchError, MissingError, UsageError
 from contrasim_cli.extraction.networks import vision
 from contrasim_cli.extraction.networks.load import load
 from contrasim_cli.extraction.networks.network import ModelOptions
@@ -406,3 +406,18 @@ def test_the_whole_way_into_a_store(bert: Path, lines: Path, tmp_path: Path) -> 
             assert store.layer(layer).dtype == np.float16
         store.close()
     assert not (tmp_path / "o.h5.parts").exists()
+
+
+def test_a_model_is_spread_over_the_devices_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.from_config(tmp_path / "m", tiny.TEXT_CONFIGS["llama"]())
+    tiny.sentencepiece_tokenizer().save_pretrained(folder)
+    (tmp_path / "s.txt").write_text("the winter\ntalking\n")
+    texts = ["the winter", "talking"]
+    plain = rows(network(folder, tmp_path / "s.txt"), texts)
+    for name, values in rows(network(folder, tmp_path / "s.txt", spread=True), texts).items():
+        np.testing.assert_allclose(values, plain[name], rtol=1e-6)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(
+        MissingError, match=r"^--device auto needs the extra spread: pip install 'contrasim\[spread\]'$"
+    ):
+        network(folder, tmp_path / "s.txt", spread=True)
