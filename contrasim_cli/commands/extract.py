@@ -41,6 +41,7 @@ GOES_WITH = {
     "--unit": {"text"},
     "--subword": {"text"},
     "--tokenizer": {"text"},
+    "--special-tokens": {"text"},
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
@@ -55,6 +56,7 @@ def extract(
     arrays: opt.ArrayFile,
     selection: opt.Selection,
     model: opt.Model,
+    texts: opt.Texts,
     output: opt.StoreOutput,
     compute: opt.BatchCompute,
 ) -> None:
@@ -65,7 +67,7 @@ def extract(
     """
     distributed.check_alone("contrasim extract")
     kind, path = inputs.one(needless=model.list_layers and model.model is not None)
-    _check_combination(kind, given(inputs, arrays, selection, model))
+    _check_combination(kind, given(inputs, arrays, selection, model, texts))
     if inputs.ids is not None and inputs.id_column:
         raise UsageError("give the row ids by --ids or by --id-column, not by both")
     name = model.model
@@ -77,7 +79,7 @@ def extract(
         _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
         return
     sources = _sources(kind, path, choice, inputs)
-    network, options = _load(sources[0] if sources else None, model, arrays.axes, compute)
+    network, options = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
         return
@@ -137,7 +139,7 @@ def _sources(kind: str, path: Path | None, choice: Mapping[str, Any], inputs: op
 
 
 def _load(
-    source: "Source | None", model: opt.Model, axes: str | None, compute: opt.BatchCompute
+    source: "Source | None", model: opt.Model, texts: opt.Texts, axes: str | None, compute: opt.BatchCompute
 ) -> "tuple[Network, ModelOptions]":
     from contrasim_cli.device import pick_device
     from contrasim_cli.extraction.networks.load import load
@@ -145,7 +147,12 @@ def _load(
 
     own = {name: value for name, value in vars(model).items() if name not in ("on_truncate", "list_layers", "subword")}
     how = ModelOptions(
-        **own, subword=model.subword or "mean", axes=axes, device=pick_device(compute.device), seed=compute.seed
+        **own,
+        **vars(texts),
+        subword=model.subword or "mean",
+        axes=axes,
+        device=pick_device(compute.device),
+        seed=compute.seed,
     )
     with _without_stdout():
         return load(how, source), how

@@ -149,10 +149,10 @@ class Model:
         ),
     ] = None
     pool: Annotated[
-        Literal["cls", "mean", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
+        Literal["cls", "mean", "first", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
         typer.Option(
             "--pool",
-            help="Text: cls, mean (default), last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
+            help="Text: cls, mean (default), first, last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
             "flatten. Padding never counts.",
         ),
     ] = None
@@ -205,6 +205,21 @@ class Model:
     list_layers: Annotated[bool, typer.Option("--list-layers", help="Print the layers and their widths, and stop.")] = (
         False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What a model of texts is given, and which of its tokens make a row; fields have the names of `ModelOptions`."""
+
+    PANEL: ClassVar = "Texts"
+    special_tokens: Annotated[
+        Literal["keep", "pool-without", "none"],
+        typer.Option(
+            "--special-tokens",
+            help="Those of the tokenizer, such as CLS and BOS: kept (default), seen by the model but not pooled, or "
+            "none. A text that begins with BOS gets no second one.",
+        ),
+    ] = "keep"
 
 
 @dataclass(frozen=True, kw_only=True)

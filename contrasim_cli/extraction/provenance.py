@@ -48,6 +48,7 @@ def configuration(
         "unit": model.unit,
         "subword": model.subword if model.unit == "word" else None,
         "pool": network.pooling,
+        "special_tokens": model.special_tokens,
         **({"words": digest_of_ids(_words(source))} if source.words else {}),
         "layers": list(layers),
         "max_length": model.max_length,

@@ -383,7 +383,7 @@ OUT = ("-o", "o.h5")
         (
             ("--model", "bert", *TEXT, "--pool", "patch-mean", *OUT),
             2,
-            "--pool patch-mean is not for text; choose cls, mean, last, max or none",
+            "--pool patch-mean is not for text; choose cls, mean, first, last, max or none",
         ),
         (("--model", "vit", *TEXT, *OUT), 2, "vit: is a model of images, not of text"),
         (

@@ -27,7 +27,7 @@ class ModelOptions:
     `tokenizer` and `revision` are those of the Hugging Face hub. `weights_dtype` is what a model's weights are kept in, `auto` as
     its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
-    to the next.
+    to the next. `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
     """
 
     model: str
@@ -46,6 +46,7 @@ class ModelOptions:
     part: str | None = None
     allow_random: bool = False
     weights_dtype: str = "auto"
+    special_tokens: str = "keep"
 
 
 class Prepared(Protocol):
