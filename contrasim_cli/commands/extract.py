@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.networks.network import ModelOptions, Network
     from contrasim_cli.extraction.run import RunOptions
-    from contrasim_cli.extraction.sources.open import Source
+    from contrasim_cli.extraction.sources.open import Layout, Source
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,8 @@ GOES_WITH = {
     "--subword": {"text"},
     "--tokenizer": {"text"},
     "--special-tokens": {"text"},
+    "--position": {"text"},
+    "--span": {"text"},
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
@@ -78,7 +80,7 @@ def extract(
     if path is not None and kind == "from":
         _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
         return
-    sources = _sources(kind, path, choice, inputs)
+    sources = _sources(kind, path, choice, inputs, texts)
     network, options = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
@@ -129,13 +131,23 @@ def _import_options(
     )
 
 
-def _sources(kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input) -> "list[Source]":
+def _sources(
+    kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input, texts: opt.Texts
+) -> "list[Source]":
     from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sources
 
     if path is None:
         return []
     columns = inputs.column or []
-    return open_sources(InputOptions(kind, path, columns, inputs.image_column, inputs.id_column, Choice(**choice)))
+    options = InputOptions(kind, path, columns, inputs.image_column, inputs.id_column, Choice(**choice), _layout(texts))
+    return open_sources(options)
+
+
+def _layout(texts: opt.Texts) -> "Layout":
+    from contrasim_cli.extraction.sources.passages import Layout, fixed_position
+
+    columns = [name for name in texts.position or () if fixed_position(name) is None]
+    return Layout(texts.span, columns)
 
 
 def _load(
@@ -173,7 +185,8 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
     from contrasim_cli.extraction.networks.load import is_factory
 
     if source.kind == "text":
-        return "word" if model.unit == "word" else "token" if model.pool == "none" else "sentence"
+        one_token = model.pool == "none" or model.position
+        return "word" if model.unit == "word" else "span" if model.span else "token" if one_token else "sentence"
     of_any_kind = is_factory(model.model) or Path(model.model).is_file()
     return "row" if source.kind == "arrays" and of_any_kind else "image"
 

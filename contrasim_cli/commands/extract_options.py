@@ -220,6 +220,22 @@ class Texts:
             "none. A text that begins with BOS gets no second one.",
         ),
     ] = "keep"
+    position: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--position",
+            help="A row is one token of its text: its number (-1 is the last), first, last, or the column that holds it; "
+            "repeat for several rows per text.",
+        ),
+    ] = None
+    span: Annotated[
+        str | None,
+        typer.Option(
+            "--span",
+            help="Column of start:end, in characters: a row is the pooled tokens of this part of its text (--pool mean, "
+            "first, last or max).",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,20 +52,21 @@ def pick(states: Tensor, positions: Tensor) -> Tensor:
 
 
 def span_rows(states: Tensor, spans: Tensor, how: str) -> Tensor:
-    """One row per span [spans, width]: the `first`, the `last`, or the `mean` of its tokens.
+    """One row per span [spans, width]: the `first`, the `last`, the `mean` or the `max` of its tokens.
 
     A span is (example, its first token, the token behind its last one), a row of `spans` [spans, 3].
     """
     item, first, stop = spans.unbind(1)
-    if how != "mean":
+    if how in ("first", "last"):
         return states[item, first if how == "first" else stop - 1]
     lengths = stop - first
     total = states[item, first]
+    join = torch.maximum if how == "max" else torch.add
     # token by token and not by a scattered sum, whose order, and so rounding, a GPU does not keep
     for place in range(1, int(lengths.max()) if len(lengths) else 0):
         longer = (lengths > place).nonzero().squeeze(1)
-        total[longer] += states[item[longer], first[longer] + place]
-    return total / lengths.unsqueeze(1)
+        total[longer] = join(total[longer], states[item[longer], first[longer] + place])
+    return total if how == "max" else total / lengths.unsqueeze(1)
 
 
 def pool_patches(states: Tensor, extra: Collection[int], how: str) -> Tensor:

@@ -49,6 +49,8 @@ def configuration(
         "subword": model.subword if model.unit == "word" else None,
         "pool": network.pooling,
         "special_tokens": model.special_tokens,
+        "position": list(model.position or ()),
+        **source.settings,
         **({"words": digest_of_ids(_words(source))} if source.words else {}),
         "layers": list(layers),
         "max_length": model.max_length,

@@ -16,9 +16,12 @@ from contrasim_cli.errors import ContraSimError, InputError, UsageError
 from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs
 from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
 from contrasim_cli.extraction.networks.probe import Probe
+from contrasim_cli.extraction.networks.text_rows import POSITION, SPAN_POOLS
+from contrasim_cli.extraction.networks.token_places import position_tokens, span_tokens
 from contrasim_cli.extraction.networks.tokenization import POOL_WITHOUT, Encoded, Tokenization
 from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
 from contrasim_cli.extraction.pooling import pool_tokens, span_rows
+from contrasim_cli.extraction.sources.passages import Item, text_of
 from contrasim_cli.extraction.sources.source import BadItem
 from contrasim_cli.names import quoted
 
@@ -30,7 +33,8 @@ COUNTED = "counted"  # of an input: which tokens a row is pooled of, where not a
 PROBED = 9  # tokens of an item that tells what the model does with its items, at least
 MADE_UP = 3  # tokens; their values do not matter to shapes
 
-Spans = dict[int, tuple[int, int]]  # number of a word or token -> its first token and the one behind its last
+# number of a word or token, or name of a position -> its first token and the one behind its last
+Spans = Mapping[Any, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class Tokens:
     spans: Sequence[Spans] | None = None
     fixed: int | None = None  # a length that every text is padded to
     counted: Sequence[Sequence[bool]] | None = None  # which tokens rows are pooled of; None: all
+    named: bool = True  # whether the rows of a text have names of their own; without, each text has one row
 
     @property
     def truncated(self) -> int:
@@ -68,7 +73,7 @@ class Tokens:
 
     @property
     def units(self) -> list[list[str]] | None:
-        return None if self.spans is None else [list(map(str, found)) for found in self.spans]
+        return None if self.spans is None or not self.named else [list(map(str, found)) for found in self.spans]
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         # a text without tokens, which has no rows either, stands in the batch as one token
@@ -103,6 +108,11 @@ class TextNetwork(Pretrained):
 
     def __post_init__(self) -> None:
         self.tokens = Tokenization(self.tokenizer, self.options.special_tokens, self.name)
+        if self.options.span is not None and not self.tokenizer.is_fast:
+            kind = type(self.tokenizer).__name__
+            raise UsageError(
+                f"--span: {kind} does not say where its tokens come from; give a fast tokenizer (--tokenizer)"
+            )
         self.limit = token_limit(self.tokens, self.model, self.options.max_length)
         self.vocabulary = vocabulary(self.model)
         # padding is masked, so that any token will do where there is none for it
@@ -161,8 +171,8 @@ class TextNetwork(Pretrained):
             return False
         return _close(*states) and not _close(*pooled)
 
-    def prepare(self, items: Sequence[str], first: int) -> Tokens:
-        texts = [" ".join(split(item)) for item in items] if self._by_word else list(items)
+    def prepare(self, items: Sequence[Item], first: int) -> Tokens:
+        texts = [" ".join(split(text_of(item))) if self._by_word else text_of(item) for item in items]
         whole = self.tokens.encode(texts)
         kept = list(whole)
         long = [row for row, text in enumerate(whole) if self.limit is not None and len(text.ids) > self.limit]
@@ -178,9 +188,10 @@ class TextNetwork(Pretrained):
             types,
             self.pad,
             long,
-            self._spans(texts, whole, kept, first),
+            self._spans(items, texts, whole, kept, first),
             self.fixed,
             counted,
+            named=self._by_word or self.pooling == "none" or len(self.options.position or ()) > 1,
         )
 
     def _kept(self, found: Spans, row: int) -> Spans:
@@ -195,7 +206,7 @@ class TextNetwork(Pretrained):
         return self.options.unit == "word"
 
     def _has_whole_items(self) -> bool:
-        return not self._by_word and self.pooling != "none"
+        return not self._by_word and self.options.span is None and self.pooling not in ("none", POSITION)
 
     @property
     def _pools_without(self) -> bool:
@@ -203,16 +214,22 @@ class TextNetwork(Pretrained):
         return self.options.special_tokens == POOL_WITHOUT and self._has_whole_items()
 
     def _spans(
-        self, texts: Sequence[str], whole: Sequence[Encoded], kept: Sequence[Encoded], first: int
+        self, items: Sequence[Item], texts: Sequence[str], whole: Sequence[Encoded], kept: Sequence[Encoded], first: int
     ) -> list[Spans] | None:
         """Which tokens become which rows of every text, of which `kept` is left; None where a text is one row."""
+        if self._has_whole_items():
+            return None
+        rows = enumerate(zip(items, texts, whole, kept, strict=True), first)
+        return [self._spans_of(*text, row) for row, text in rows]
+
+    def _spans_of(self, item: Item, text: str, whole: Encoded, kept: Encoded, row: int) -> Spans:
         if self._by_word:
-            return [
-                self._word_spans(*text, row) for row, text in enumerate(zip(texts, whole, kept, strict=True), first)
-            ]
-        if self.pooling == "none":
-            return [_token_spans(text) for text in kept]
-        return None
+            return self._word_spans(text, whole, kept, row)
+        if self.options.span is not None:
+            return {0: span_tokens(item, text, whole, kept, row)}
+        if self.pooling == POSITION:
+            return position_tokens(self.options.position or (), item, len(kept.ids), row)
+        return _token_spans(kept)
 
     def _word_spans(self, text: str, whole: Encoded, kept: Encoded, row: int) -> Spans:
         """Of a text that was cut, only the words that are still whole."""
@@ -282,8 +299,15 @@ class TextNetwork(Pretrained):
                 "choose others with --layers"
             )
         if SPANS in inputs:
-            return span_rows(states, inputs[SPANS].to(states.device), self.options.subword if self._by_word else "mean")
+            return span_rows(states, inputs[SPANS].to(states.device), self._span_pool)
         return pool_tokens(states, inputs.get(COUNTED, inputs["attention_mask"]).to(states.device), self.pooling)
+
+    @property
+    def _span_pool(self) -> str:
+        """How the tokens of a span become its row."""
+        if self._by_word:
+            return self.options.subword
+        return next((how for how, pooling in SPAN_POOLS.items() if pooling == self.pooling), "mean")
 
     def _probes(self, inputs: Inputs) -> Mapping[str, Probe]:
         ids = inputs["input_ids"][0].tolist()

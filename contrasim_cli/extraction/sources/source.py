@@ -81,6 +81,7 @@ class Source:
     words: Mapping[int, frozenset[str]] = field(
         default_factory=dict
     )  # of rows, by position, of which some words are taken
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the options that made the rows what they are
 
     @property
     def name(self) -> str:
