@@ -41,6 +41,9 @@ GOES_WITH = {
     "--unit": {"text"},
     "--subword": {"text"},
     "--tokenizer": {"text"},
+    "--prompt": {"text"},
+    "--template": {"text"},
+    "--generation-prompt": {"text"},
     "--special-tokens": {"text"},
     "--position": {"text"},
     "--span": {"text"},
@@ -144,10 +147,13 @@ def _sources(
 
 
 def _layout(texts: opt.Texts) -> "Layout":
-    from contrasim_cli.extraction.sources.passages import Layout, fixed_position
+    from contrasim_cli.extraction.sources.layout import Layout
+    from contrasim_cli.extraction.sources.passages import fixed_position
+    from contrasim_cli.extraction.sources.prompts import parsed
 
     columns = [name for name in texts.position or () if fixed_position(name) is None]
-    return Layout(texts.span, columns)
+    prompt = None if texts.prompt is None else parsed(texts.prompt)
+    return Layout(prompt, texts.span, columns, chat=texts.template == "chat")
 
 
 def _load(
@@ -158,9 +164,10 @@ def _load(
     from contrasim_cli.extraction.networks.network import ModelOptions
 
     own = {name: value for name, value in vars(model).items() if name not in ("on_truncate", "list_layers", "subword")}
+    of_texts = {name: value for name, value in vars(texts).items() if name != "prompt"}
     how = ModelOptions(
         **own,
-        **vars(texts),
+        **of_texts,
         subword=model.subword or "mean",
         axes=axes,
         device=pick_device(compute.device),

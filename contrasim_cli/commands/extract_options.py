@@ -209,9 +209,26 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True)
 class Texts:
-    """What a model of texts is given, and which of its tokens make a row; fields have the names of `ModelOptions`."""
+    """What a model of texts is given, and which of its tokens make a row; fields are those of `ModelOptions`, and the prompt."""
 
     PANEL: ClassVar = "Texts"
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="A text with columns in it, such as 'In French: {en}'; {{ and }} are braces themselves."
+        ),
+    ] = None
+    template: Annotated[
+        Literal["chat"] | None,
+        typer.Option(
+            "--template",
+            help="chat: by the tokenizer's chat template. Messages are those of a JSON field (default: messages); a text is one "
+            "message of the user.",
+        ),
+    ] = None
+    generation_prompt: Annotated[
+        bool, typer.Option("--generation-prompt", help="--template chat: with the words that an answer begins with.")
+    ] = False
     special_tokens: Annotated[
         Literal["keep", "pool-without", "none"],
         typer.Option(

@@ -50,6 +50,8 @@ def configuration(
         "pool": network.pooling,
         "special_tokens": model.special_tokens,
         "position": list(model.position or ()),
+        "template": model.template,
+        "generation_prompt": model.generation_prompt,
         **source.settings,
         **({"words": digest_of_ids(_words(source))} if source.words else {}),
         "layers": list(layers),

@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[list[str], np.ndarray[Any, Any]]:
     return found
 
 
-GIVEN = ("extract", "--model", "llama", "--text", "s.tsv", "--column", "en", "--id-column", "id")
+GIVEN: tuple[str, ...] = ("extract", "--model", "llama", "--text", "s.tsv", "--column", "en", "--id-column", "id")
 
 
 def test_rows_at_positions(tmp_path: Path) -> None:
@@ -82,6 +82,34 @@ def test_rows_of_spans(tmp_path: Path) -> None:
     assert ids == ["r0", "r1", "r2"]
     np.testing.assert_allclose(rows, torch.stack(wanted).numpy(), atol=1e-5)
     assert open_store(output).attrs["unit"] == "span"
+
+
+def test_rows_of_a_span_in_a_prompt_in_a_chat(tmp_path: Path) -> None:
+    output = tmp_path / "c.h5"
+    prompt = "the tale of {en} {{walked}}"
+    given = (*GIVEN, "--template", "chat", "--generation-prompt", "--prompt", prompt, "--span", "span")
+    assert run(*given, "-o", output, "-q") == (0, "", "")
+    tokenizer = transformers.AutoTokenizer.from_pretrained("llama")
+    wanted = []
+    for text, span in zip(TEXTS, SPANS, strict=True):
+        start, stop = map(int, span.split(":"))
+        message = {"role": "user", "content": f"the tale of {text} {{walked}}"}
+        written = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        encoded = tokenizer(written, add_special_tokens=False, return_offsets_mapping=True)
+        at = written.index(text)
+        places = [k for k, (a, b) in enumerate(encoded["offset_mapping"]) if a < at + stop and b > at + start]
+        wanted.append(by_hand(encoded["input_ids"])[places].mean(0))
+    np.testing.assert_allclose(read(output)[1], torch.stack(wanted).numpy(), atol=1e-5)
+    store = open_store(output)
+    config = store.provenance["config"]
+    assert [config[name] for name in ("prompt", "template", "generation_prompt", "span")] == [
+        prompt,
+        "chat",
+        True,
+        "span",
+    ]
+    changed = run(*given[:-4], "--prompt", "{en}", "--span", "span", "-o", output, "--resume")
+    assert (changed.code, changed.stderr.count("\n")) == (5, 1)
 
 
 def test_a_run_goes_on_only_with_the_same_options(tmp_path: Path) -> None:
@@ -118,6 +146,12 @@ def test_bad_rows_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (("--span", "where"), "s.tsv: has no column where; it has id, en, span, at"),
+        (
+            ("--prompt", "{fr}", "--span", "span"),
+            "--span span: column en is in the prompt 0 times; it has to be there once",
+        ),
+        (("--prompt", "{en}"), "--prompt says which columns it takes; leave out --column"),
+        (("--generation-prompt",), "--generation-prompt is for --template chat; give both, or leave it out"),
         (("--position", "1.5"), "s.tsv: has no column 1.5; it has id, en, span, at"),
     ],
 )

@@ -29,7 +29,8 @@ class ModelOptions:
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
     to the next. `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
     A row is the token at a `position` of its text, a number, `first`, `last`, or the column of the source that holds one, or the
-    tokens of the `span` that a column of the source holds.
+    tokens of the `span` that a column of the source holds. By the `template` chat a text is what the tokenizer's chat template
+    makes of it, with the `generation_prompt` that an answer begins with.
     """
 
     model: str
@@ -51,6 +52,8 @@ class ModelOptions:
     special_tokens: str = "keep"
     position: Sequence[str] | None = None
     span: str | None = None
+    template: str | None = None
+    generation_prompt: bool = False
 
 
 class Prepared(Protocol):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
+from contrasim_cli.extraction.networks.chat import Chat
 from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs
 from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
 from contrasim_cli.extraction.networks.probe import Probe
@@ -107,7 +108,13 @@ class TextNetwork(Pretrained):
     kept_words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of texts, of which not all make rows
 
     def __post_init__(self) -> None:
-        self.tokens = Tokenization(self.tokenizer, self.options.special_tokens, self.name)
+        self.tokens = Tokenization(
+            self.tokenizer, self.options.special_tokens, self.name, self.options.template is not None
+        )
+        self.chat = None
+        if self.options.template is not None:
+            self.chat = Chat(self.tokenizer, self.name, self.options.generation_prompt)
+            self.digest = self.chat.digest(self.digest)
         if self.options.span is not None and not self.tokenizer.is_fast:
             kind = type(self.tokenizer).__name__
             raise UsageError(
@@ -172,6 +179,8 @@ class TextNetwork(Pretrained):
         return _close(*states) and not _close(*pooled)
 
     def prepare(self, items: Sequence[Item], first: int) -> Tokens:
+        if self.chat is not None:
+            items = [self.chat.passage(item, row) for row, item in enumerate(items, first)]
         texts = [" ".join(split(text_of(item))) if self._by_word else text_of(item) for item in items]
         whole = self.tokens.encode(texts)
         kept = list(whole)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.networks.network import ModelOptions, choose_pool
-from contrasim_cli.extraction.networks.tokenization import KEEP, POOL_WITHOUT, SPECIAL_TOKENS
+from contrasim_cli.extraction.networks.tokenization import KEEP, NO_SPECIAL, POOL_WITHOUT, SPECIAL_TOKENS
 from contrasim_cli.extraction.pooling import SUBWORDS, TEXT_POOLS
 
 POSITION = "position"
@@ -18,6 +18,7 @@ def text_pooling(options: ModelOptions) -> str:
         UsageError: the options do not go together.
     """
     special = choose_pool(options.special_tokens, SPECIAL_TOKENS, KEEP, "special tokens", "--special-tokens")
+    _check_template(options, special)
     if options.position or options.span is not None:
         return _part_pool(options, special)
     if options.unit == "word":
@@ -30,6 +31,17 @@ def text_pooling(options: ModelOptions) -> str:
             "--pool cls takes a special token, which --special-tokens pool-without leaves out; give --pool first"
         )
     return pool
+
+
+def _check_template(options: ModelOptions, special: str) -> None:
+    if options.template is None:
+        if options.generation_prompt:
+            raise UsageError("--generation-prompt is for --template chat; give both, or leave it out")
+        return
+    if special == NO_SPECIAL:
+        raise UsageError("--special-tokens none: a chat has those that its template writes; leave it out")
+    if options.unit == "word":
+        raise UsageError("--unit word: a chat template is no sequence of words; leave out one of the two")
 
 
 def _part_pool(options: ModelOptions, special: str) -> str:

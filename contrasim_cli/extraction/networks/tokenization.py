@@ -53,12 +53,13 @@ class Tokenization:
     tokenizer: Any
     special: str
     name: str
+    is_chat: bool = False  # whether texts come with the special tokens that their template writes
     told_of_begin: bool = field(default=False, init=False)
 
     @property
     def adds_special(self) -> bool:
         """Whether the tokenizer puts its special tokens around a text."""
-        return self.special != NO_SPECIAL
+        return self.special != NO_SPECIAL and not self.is_chat
 
     @property
     def added(self) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.sources.arrays import array_source
 from contrasim_cli.extraction.sources.images import image_source, image_table, open_image
-from contrasim_cli.extraction.sources.passages import PLAIN, Layout
+from contrasim_cli.extraction.sources.layout import PLAIN, Layout
 from contrasim_cli.extraction.sources.source import ALL, BadItem, Choice, Items, Source, file_digest
 from contrasim_cli.extraction.sources.tables import is_table
 from contrasim_cli.extraction.sources.texts import text_source, text_sources

@@ -9,9 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from contrasim_cli.errors import UsageError
-from contrasim_cli.names import quoted
-
 POSITIONS = {"first": 0, "last": -1}
 NUMBER = re.compile(r"[+-]?\d{1,9}", re.ASCII)
 SPAN = re.compile(r"\s*(\d{1,9})\s*:\s*(\d{1,9})\s*", re.ASCII)
@@ -21,61 +18,23 @@ class UnfitError(ValueError):
     """A value is not what its column is for; the message goes on from where it is."""
 
 
+Messages = Sequence[Mapping[str, Any]]
+
+
 @dataclass(frozen=True)
 class Passage:
-    """A text with its span, of characters from the first to before the second number, and the positions that columns give."""
+    """A text with its span, of characters from the first to before the second number, and the positions that columns give.
+
+    `messages` are those of a chat, whose contents the text is.
+    """
 
     text: str
     span: tuple[int, int] | None = None
     positions: Mapping[str, int] = field(default_factory=dict)
+    messages: Messages | None = None
 
 
 Item = str | Passage
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Which columns say what besides the text: the one of the span, and those of positions."""
-
-    span: str | None = None
-    positions: Sequence[str] = ()
-
-    @property
-    def columns(self) -> list[str]:
-        """The columns that it takes."""
-        return [*([self.span] if self.span else []), *self.positions]
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What of it determines rows."""
-        return {"span": self.span} if self.span else {}
-
-    def check(self, columns: Sequence[str]) -> None:
-        """Refuse columns that are of one text where there are several.
-
-        Raises:
-            UsageError: there are.
-        """
-        if self.columns and len(columns) > 1:
-            option = "--span" if self.span else "--position"
-            raise UsageError(
-                f"{option} {quoted(self.columns[0])} is of one text; give one --column, and run once for each"
-            )
-
-    def item(self, text: str, values: Mapping[str, Any], word: str) -> Item:
-        """What the model is given.
-
-        Raises:
-            UnfitError: a value is no span of the text, or no position.
-        """
-        if not self.columns:
-            return text
-        span = None if self.span is None else span_of(values[self.span], text, f"{word} {quoted(self.span)}")
-        places = {name: position_of(values[name], f"{word} {quoted(name)}") for name in self.positions}
-        return Passage(text, span, places)
-
-
-PLAIN = Layout()
 
 
 def text_of(item: Item) -> str:
@@ -106,6 +65,21 @@ def as_text(value: Any, where: str) -> str:
 def as_id(value: Any, where: str) -> str:
     """A value that names a row: a text or a whole number."""
     return str(value) if _is_whole(value) else as_text(value, where)
+
+
+def as_messages(value: list[Any], where: str) -> Messages:
+    """The messages of a chat, each with a role and a content that are texts.
+
+    Raises:
+        UnfitError: they are none.
+    """
+    for message in value:
+        if not isinstance(message, dict) or not all(isinstance(message.get(name), str) for name in ("role", "content")):
+            raise unfit(message, where, "no message; expected an object with role and content, which are texts")
+        as_text(message["content"], where)
+    if not value:
+        raise unfit(value, where, "a chat without messages")
+    return value
 
 
 def position_of(value: Any, where: str) -> int:

@@ -1,13 +1,13 @@
 """Texts: the lines of a file, columns of a table, fields of JSON objects."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.extraction.sources.passages import PLAIN, Item, Layout, UnfitError, as_id, as_text, text_of
+from contrasim_cli.extraction.sources.layout import MESSAGES, PLAIN, Layout
+from contrasim_cli.extraction.sources.passages import Item, UnfitError, as_id, text_of
 from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
@@ -26,6 +26,7 @@ from contrasim_cli.extraction.sources.tables import (
     Table,
     Values,
     check_columns,
+    is_table,
     open_table,
     shown_names,
 )
@@ -61,10 +62,13 @@ def text_sources(
         InputError: the file cannot be read, has rows that cannot or none, or repeats an id.
         MismatchError: ids asked for are not there.
     """
-    check_columns(path, columns, id_column)
-    layout.check(columns)
+    if not columns and layout.chat and layout.prompt is None and isinstance(open_table(path), Objects):
+        columns = [MESSAGES]
+    in_prompt = [] if layout.prompt is None or not is_table(path) else layout.prompt.columns
+    check_columns(path, columns or in_prompt, id_column)
     records = Records(path, columns, id_column, choice.ids, layout)
-    if not choice.skip_bad:
+    stores = records.texts
+    if not choice.skip_bad and layout != PLAIN:
         records.check_fields()
     found = choose(path, records.rows(), choice)
     records.check_ids(found)
@@ -84,12 +88,12 @@ def text_sources(
             automatic=records.automatic,
             digest=digest,
             contents=digest,
-            column=columns[place] if columns else None,
+            column=column if is_table(path) else None,
             left_out=found.bad,
             words=found.words,
             settings=layout.settings,
         )
-        for place in range(max(1, len(columns)))
+        for place, column in enumerate(stores)
     ]
 
 
@@ -113,36 +117,42 @@ class Records:
         """Whether rows are named by their positions."""
         return self.id_column is None and self.names is None
 
+    @property
+    def texts(self) -> list[str | None]:
+        """Of each store the column that its text is in; None where a prompt takes the place of it."""
+        return self.layout.texts(self.columns) or [LINE]
+
+    @property
+    def fields(self) -> list[str]:
+        """All columns that are read."""
+        own = [name for name in self.texts if name is not None]
+        return list(dict.fromkeys([*self.layout.columns(own), *([self.id_column] if self.id_column else [])]))
+
     def read(self) -> Iterator[Record | Bad]:
         """All rows."""
-        texts = self.columns or [LINE]
-        fields = list(dict.fromkeys([*texts, *self.layout.columns, *([self.id_column] if self.id_column else [])]))
-        table = self.table
+        table, fields, texts = self.table, self.fields, self.texts
         for row in table.rows(fields):
             yield row if isinstance(row, Bad) else self._record(row, texts, fields, table.word)
 
-    def _record(self, row: Values, texts: Sequence[str], fields: Sequence[str], word: str) -> Record | Bad:
+    def _record(self, row: Values, texts: Sequence[str | None], fields: Sequence[str], word: str) -> Record | Bad:
         values = dict(zip(fields, row.values, strict=True))
         try:
-            items = [self._item(name, values, word) for name in texts]
+            items = [self.layout.item(name, values, word) for name in texts]
             name = None if self.id_column is None else as_id(values[self.id_column], f"{word} {quoted(self.id_column)}")
         except UnfitError as error:
             return Bad(f"{row.where} {error}")
         return Record(items, name)
 
-    def _item(self, name: str, values: Mapping[str, Any], word: str) -> Item:
-        return self.layout.item(as_text(values[name], f"{word} {quoted(name)}"), values, word)
-
     def check_fields(self) -> None:
-        """Refuse what the layout takes of objects that do not have it, once and not for every object.
+        """Refuse fields that objects do not have, once and not for every object.
 
         Raises:
             UsageError: the first one has not.
         """
         table = self.table
-        if not isinstance(table, Objects) or not self.layout.columns or not (names := table.columns()):
+        if not isinstance(table, Objects) or not (names := table.columns()):
             return
-        missing = next((name for name in self.layout.columns if name not in names), None)
+        missing = next((name for name in self.fields if name not in names), None)
         if missing is not None:
             raise UsageError(
                 f"{quoted(self.path)}: has no field {quoted(missing)}; the first object has {shown_names(names)}"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from contrasim_cli.errors import InputError, UsageError
-from contrasim_cli.extraction.sources.passages import Layout, Passage
+from contrasim_cli.extraction.sources.layout import Layout
+from contrasim_cli.extraction.sources.passages import Passage
 from contrasim_cli.extraction.sources.source import Choice
 from contrasim_cli.extraction.sources.texts import text_sources
 
@@ -25,10 +26,10 @@ def objects(path: Path, *values: Any) -> Path:
 def test_spans_and_positions_come_with_their_texts(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("en\tat\tspan\nab cd\t-1\t3:5\nx\t 2 \t 0 : 1 \n")
     expected = [Passage("ab cd", (3, 5), {"at": -1}), Passage("x", (0, 1), {"at": 2})]
-    assert items(tmp_path / "s.tsv", Layout("span", ["at"])) == expected
+    assert items(tmp_path / "s.tsv", Layout(span="span", positions=["at"])) == expected
     path = objects(tmp_path / "s.jsonl", {"at": 3, "span": [0, 4]}, {"at": "-3", "span": "1:2"})
     expected = [Passage("abcd", (0, 4), {"at": 3}), Passage("abcd", (1, 2), {"at": -3})]
-    assert items(path, Layout("span", ["at"])) == expected
+    assert items(path, Layout(span="span", positions=["at"])) == expected
 
 
 @pytest.mark.parametrize(
@@ -46,9 +47,9 @@ def test_spans_and_positions_come_with_their_texts(tmp_path: Path) -> None:
 def test_a_span_that_is_none_is_a_bad_row(tmp_path: Path, span: Any, message: str) -> None:
     path = objects(tmp_path / "s.jsonl", {"span": "0:1"}, {"span": span})
     with pytest.raises(InputError) as caught:
-        items(path, Layout("span"))
+        items(path, Layout(span="span"))
     assert str(caught.value) == f"{path}: line 2 {message}; mend it, or leave it out with --skip-bad"
-    assert items(path, Layout("span"), skip_bad=True) == [Passage("abcd", (0, 1))]
+    assert items(path, Layout(span="span"), skip_bad=True) == [Passage("abcd", (0, 1))]
 
 
 @pytest.mark.parametrize("value", ["", "x", 1.5, "first", True, "99999999999"])
@@ -63,16 +64,16 @@ def test_a_position_is_a_whole_number(tmp_path: Path, value: Any) -> None:
 def test_a_column_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     path = objects(tmp_path / "s.jsonl", {"at": 0}, {"at": 1})
     with pytest.raises(UsageError) as caught:
-        items(path, Layout("where"))
+        items(path, Layout(span="where"))
     assert str(caught.value) == f"{path}: has no field where; the first object has en, at"
     (tmp_path / "s.tsv").write_text("en\tat\nx\t1\n")
     with pytest.raises(UsageError) as caught:
-        items(tmp_path / "s.tsv", Layout("where"))
+        items(tmp_path / "s.tsv", Layout(span="where"))
     assert str(caught.value) == f"{tmp_path}/s.tsv: has no column where; it has en, at"
 
 
 def test_a_span_is_of_one_text(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("en\tde\tat\nx\ty\t0:1\n")
     with pytest.raises(UsageError) as caught:
-        text_sources(tmp_path / "s.tsv", ["en", "de"], None, layout=Layout("at"))
+        text_sources(tmp_path / "s.tsv", ["en", "de"], None, layout=Layout(span="at"))
     assert str(caught.value) == "--span at is of one text; give one --column, and run once for each"
