@@ -25,28 +25,31 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODELS = {"text", "arrays", "images"}  # inputs that go through a model
+TEXTS = {"text", "dataset"}
+MODELS = {*TEXTS, "arrays", "images"}  # inputs that go through a model
 # what goes with only some of the inputs
 GOES_WITH = {
-    "--column": {"text"},
+    "--column": TEXTS,
     "--image-column": {"images"},
-    "--id-column": {"text", "images"},
-    "--skip-pattern": {"text"},
-    "--on-truncate": {"text"},
+    "--id-column": {*TEXTS, "images"},
+    "--skip-pattern": TEXTS,
+    "--on-truncate": TEXTS,
     "--axes": {"from", "arrays", "images"},
     "--keys": {"from"},
     "--ids-key": {"from"},
     "--read-as": {"from"},
     "--zero-rows": {"from"},
-    "--unit": {"text"},
-    "--subword": {"text"},
-    "--tokenizer": {"text"},
-    "--prompt": {"text"},
-    "--template": {"text"},
-    "--generation-prompt": {"text"},
-    "--special-tokens": {"text"},
-    "--position": {"text"},
-    "--span": {"text"},
+    "--unit": TEXTS,
+    "--subword": TEXTS,
+    "--tokenizer": TEXTS,
+    "--split": {"dataset"},
+    "--subset": {"dataset"},
+    "--prompt": TEXTS,
+    "--template": TEXTS,
+    "--generation-prompt": TEXTS,
+    "--special-tokens": TEXTS,
+    "--position": TEXTS,
+    "--span": TEXTS,
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
@@ -142,7 +145,18 @@ def _sources(
     if path is None:
         return []
     columns = inputs.column or []
-    options = InputOptions(kind, path, columns, inputs.image_column, inputs.id_column, Choice(**choice), _layout(texts))
+    options = InputOptions(
+        kind,
+        path,
+        columns,
+        inputs.image_column,
+        inputs.id_column,
+        Choice(**choice),
+        _layout(texts),
+        dataset=inputs.dataset,
+        split=inputs.split,
+        subset=inputs.subset,
+    )
     return open_sources(options)
 
 

@@ -18,13 +18,28 @@ FIELD = "{column}"
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What is read: one of texts, images, arrays, and activations that exist."""
+    """What is read: one of texts, a data set of them, images, arrays, and activations that exist."""
 
     PANEL: ClassVar = "Input"
     text: Annotated[
         Path | None,
-        typer.Option("--text", help="Texts: .txt (one per line), or .tsv, .csv or .jsonl with --column."),
+        typer.Option(
+            "--text",
+            help="Texts: .txt (one per line), or, with --column, .tsv, .csv, .jsonl (all four also .gz or .zst), .parquet, .arrow "
+            "or .feather.",
+        ),
     ] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Texts of a data set of Hugging Face, by its name on the hub or its folder, with --column.",
+        ),
+    ] = None
+    split: Annotated[str | None, typer.Option("--split", help="The split of the data set, such as test.")] = None
+    subset: Annotated[str | None, typer.Option("--subset", help="The subset of the data set (its configuration).")] = (
+        None
+    )
     arrays: Annotated[
         Path | None,
         typer.Option("--arrays", help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz."),
@@ -64,7 +79,13 @@ class Input:
     @property
     def given(self) -> list[tuple[str, Path]]:
         """The inputs that are given: kind and path."""
-        inputs = {"text": self.text, "arrays": self.arrays, "images": self.images, "from": self.source}
+        inputs = {
+            "text": self.text,
+            "dataset": None if self.dataset is None else Path(self.dataset),
+            "arrays": self.arrays,
+            "images": self.images,
+            "from": self.source,
+        }
         return [(kind, path) for kind, path in inputs.items() if path is not None]
 
     def one(self, needless: bool) -> tuple[str, Path | None]:
@@ -79,7 +100,7 @@ class Input:
         if needless and not given:
             return "model", None
         kinds = " and ".join(f"--{kind}" for kind, _ in given) or "none"
-        raise UsageError(f"give one of --text, --arrays, --images and --from; found {kinds}")
+        raise UsageError(f"give one of --text, --dataset, --arrays, --images and --from; found {kinds}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,6 @@
 """`contrasim extract` of texts: which tokens make a row, as a user asks for it."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -157,3 +158,51 @@ def test_bad_rows_are_named_and_can_be_left_out(tmp_path: Path) -> None:
 )
 def test_every_mistake_is_one_line(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
     assert run(*GIVEN, *options, "-o", tmp_path / "o.h5") == (2, "", f"contrasim: error: {message}\n")
+
+
+def test_a_data_set_is_text(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    for split, texts in (("a", TEXTS), ("b", TEXTS[::-1])):
+        made = datasets.Dataset.from_dict({"en": texts, "id": ["x", "y", "z"]})
+        datasets.DatasetDict({"train": made, "test": made.select([1])}).save_to_disk(tmp_path / split)
+    given = ("extract", "--model", "llama", "--dataset", tmp_path / "a", "--column", "en", "--id-column", "id")
+    output = tmp_path / "d.h5"
+    assert run(*given, "--split", "train", "-o", output, "-q") == (0, "", "")
+    ids, rows = read(output)
+    assert ids == ["x", "y", "z"]
+    wanted = torch.stack([by_hand(tokens(text)["input_ids"]).mean(0) for text in TEXTS])
+    np.testing.assert_allclose(rows, wanted.numpy(), atol=1e-5)
+    assert run(*given, "--split", "train", "-o", output, "--resume").stderr.endswith("is complete already\n")
+    other = ("extract", "--model", "llama", "--dataset", tmp_path / "b", *given[5:])
+    assert run(*other, "--split", "train", "-o", output, "--resume").code == 5
+    assert run(*given, "--split", "test", "-o", tmp_path / "t.h5", "-q") == (0, "", "")
+    assert read(tmp_path / "t.h5")[0] == ["y"]
+    unchosen = run(*given, "-o", tmp_path / "u.h5")
+    assert unchosen == (2, "", f"contrasim: error: {tmp_path}/a: say which split (--split); it has train, test\n")
+    missing = run("extract", "--model", "llama", "--dataset", "./none", "--column", "en", "-o", tmp_path / "u.h5")
+    assert missing == (3, "", "contrasim: error: ./none: there is no such folder\n")
+
+
+def test_a_packed_table_gives_the_rows_of_the_plain_one(tmp_path: Path) -> None:
+    (tmp_path / "s.tsv.gz").write_bytes(gzip.compress(Path("s.tsv").read_bytes()))
+    plain, packed = tmp_path / "p.h5", tmp_path / "g.h5"
+    options = ("--column", "en", "--id-column", "id", "--span", "span", "-q")
+    for source, output in (("s.tsv", plain), (tmp_path / "s.tsv.gz", packed)):
+        assert run("extract", "--model", "llama", "--text", source, *options, "-o", output) == (0, "", "")
+    np.testing.assert_array_equal(read(plain)[1], read(packed)[1])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--dataset", "d", "--text", "s.tsv"),
+            "give one of --text, --dataset, --arrays, --images and --from; found --text and --dataset",
+        ),
+        (("--text", "s.tsv", "--split", "test"), "--split does not go with --text; leave it out"),
+        (("--dataset", "d", "--image-column", "x"), "--image-column does not go with --dataset; leave it out"),
+    ],
+)  # fmt: skip
+def test_a_data_set_is_one_input(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    result = run("extract", "--model", "llama", *options, "--column", "en", "-o", tmp_path / "o.h5")
+    assert result == (2, "", f"contrasim: error: {message}\n")

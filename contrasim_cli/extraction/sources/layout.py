@@ -86,6 +86,8 @@ class Layout:
         if self.chat and isinstance(value, list):
             messages = as_messages(value, where)
             return "\n".join(message["content"] for message in messages), messages
+        if isinstance(value, list):
+            raise unfit(value, where, "no text; of chats it takes --template chat")
         return as_text(value, where), None
 
     def _span(

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.sources.arrays import array_source
+from contrasim_cli.extraction.sources.hub_dataset import open_dataset
 from contrasim_cli.extraction.sources.images import image_source, image_table, open_image
 from contrasim_cli.extraction.sources.layout import PLAIN, Layout
 from contrasim_cli.extraction.sources.source import ALL, BadItem, Choice, Items, Source, file_digest
@@ -22,7 +23,10 @@ __all__ = [
 
 @dataclass(frozen=True)
 class InputOptions:
-    """A file or folder of a kind (text, arrays or images), its columns, how texts are made, and which of its rows are taken."""
+    """A file, folder or data set of a kind (text, dataset, arrays or images), and what is taken of it, and how.
+
+    `dataset` is the name of a data set as it was given, `split` and `subset` are what is taken of it.
+    """
 
     kind: str
     path: Path
@@ -31,6 +35,9 @@ class InputOptions:
     id_column: str | None = None
     choice: Choice = ALL
     layout: Layout = PLAIN
+    dataset: str | None = None
+    split: str | None = None
+    subset: str | None = None
 
 
 def open_sources(options: InputOptions) -> list[Source]:
@@ -41,6 +48,13 @@ def open_sources(options: InputOptions) -> list[Source]:
     """
     if options.kind == "text":
         return text_sources(options.path, options.columns, options.id_column, options.choice, options.layout)
+    if options.kind == "dataset":
+        dataset = open_dataset(options.dataset or str(options.path), options.split, options.subset)
+        sources = text_sources(
+            options.path, options.columns, options.id_column, options.choice, options.layout, dataset
+        )
+        named = {"split": options.split, "subset": options.subset}
+        return [replace(source, settings={**source.settings, **named}) for source in sources]
     if options.kind == "arrays":
         return [array_source(options.path, options.choice)]
     if options.image_column is not None:

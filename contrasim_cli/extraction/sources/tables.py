@@ -1,4 +1,4 @@
-"""Files of rows: lines, tables of columns, JSON objects.
+"""Files of rows: lines, tables of columns, JSON objects; all of them may be packed.
 
 Tables are UTF-8 with a header line; in `.csv` fields may be quoted, in `.tsv` a tab always separates and a quotation mark
 is a character like any other. `.jsonl` holds one JSON object per line. A row that cannot be read is an entry `Bad`.
@@ -11,53 +11,21 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.extraction.sources.columnar import COLUMNAR, Columnar
+from contrasim_cli.extraction.sources.packed import MOST_LINE, is_packed
 from contrasim_cli.extraction.sources.source import decoded, file_digest, raw_lines, read_lines
+from contrasim_cli.extraction.sources.values import Bad, Table, Values, refuse_unknown, shown_names
 from contrasim_cli.input_files import first_bytes
 from contrasim_cli.names import quoted
 
 TABLES = {".tsv", ".csv"}
 OBJECTS = {".jsonl", ".ndjson"}
-NO_TEXTS = {".arrow", ".bz2", ".gz", ".json", ".npy", ".npz", ".parquet", ".xls", ".xlsx", ".xz", ".zip", ".zst"}
+NO_TEXTS = {".7z", ".bz2", ".json", ".npy", ".npz", ".tar", ".tgz", ".xls", ".xlsx", ".xz", ".zip"}
 ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` decodes them
 LINE = "text"  # what the only column of a file of lines is called
-
-
-@dataclass(frozen=True)
-class Bad:
-    """What is wrong with a row."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Values:
-    """The values of a row's fields, and where it is in its file."""
-
-    where: str
-    values: Sequence[Any]
-
-
-class Table(Protocol):
-    """Rows of named values; `word` is what messages call a name."""
-
-    word: ClassVar[str]
-
-    def columns(self) -> list[str]:
-        """The names; of objects, those that the first one has."""
-
-    def rows(self, fields: Sequence[str]) -> Iterator[Values | Bad]:
-        """The values of these columns, row by row.
-
-        Raises:
-            UsageError: there is no such column.
-            InputError: it cannot be read.
-        """
-
-    def digest(self) -> str:
-        """Of all that is in it."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +38,10 @@ class FileTable:
     def digest(self) -> str:
         """Of the file."""
         return file_digest(self.path)
+
+    def contents(self, fields: Sequence[str]) -> str:
+        """Of the file too."""
+        return self.digest()
 
 
 @dataclass(frozen=True)
@@ -136,49 +108,47 @@ class Objects(FileTable):
             yield line if isinstance(line, Bad) else _object(number, line, fields)
 
 
-def open_table(path: Path) -> Table:
-    """The table that a file is, by its name."""
-    suffix = path.suffix.lower()
+def suffix_of(path: Path) -> str:
+    """By which a file's kind is known: that of its name, without the one of what packed it."""
+    return (path.with_suffix("") if is_packed(path) else path).suffix.lower()
+
+
+def open_table(path: Path, memory: int | None = None) -> Table:
+    """The table that a file is, by its name; reading it may take `memory` bytes (None: half of what is free)."""
+    suffix = suffix_of(path)
+    if suffix in COLUMNAR:
+        return Columnar(path, memory)
     if suffix in OBJECTS:
         return Objects(path)
     return Delimited(path) if suffix in TABLES else Lines(path)
 
 
-def refuse_unknown(path: Path, fields: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse columns that a table does not have."""
-    unknown = next((name for name in fields if name not in names), None)
-    if unknown is not None:
-        raise UsageError(f"{quoted(path)}: has no column {quoted(unknown)}; it has {shown_names(names)}")
-
-
 def check_columns(path: Path, columns: Sequence[str], id_column: str | None) -> None:
     """Refuse columns of something that is no table, and a table without a column."""
-    suffix = path.suffix.lower()
+    suffix = suffix_of(path)
     first_bytes(path)  # which refuses a pipe: tables are read several times
-    if suffix in NO_TEXTS:
+    if suffix in NO_TEXTS or (suffix in COLUMNAR and is_packed(path)):
         raise UsageError(
-            f"{quoted(path)}: --text takes .txt (one text per line), .tsv, .csv or .jsonl; convert the file first"
+            f"{quoted(path)}: --text takes .txt (one text per line), .tsv, .csv and .jsonl, packed as .gz or .zst too, .parquet, "
+            ".arrow and .feather; convert the file first"
         )
     if suffix in OBJECTS:
         if not columns:
             raise UsageError(f"{quoted(path)}: say which field holds the text (--field); {_first_fields(path)}")
         return
-    if suffix in TABLES and not columns:
-        names = shown_names(Delimited(path).columns())
+    if suffix in TABLES | COLUMNAR and not columns:
+        names = shown_names(open_table(path).columns())
         raise UsageError(f"{quoted(path)}: say which column holds the text (--column); it has {names}")
-    if suffix not in TABLES and (columns or id_column):
+    if suffix not in TABLES | COLUMNAR and (columns or id_column):
         option = "--column" if columns else "--id-column"
-        raise UsageError(f"{quoted(path)}: {option} needs a table with a header line, named .tsv or .csv, or a .jsonl")
+        raise UsageError(
+            f"{quoted(path)}: {option} needs a table with a header line, named .tsv or .csv, a .jsonl, or a .parquet"
+        )
 
 
 def is_table(path: Path) -> bool:
     """Whether a file has columns or fields."""
-    return path.suffix.lower() in TABLES | OBJECTS
-
-
-def shown_names(names: Sequence[str]) -> str:
-    """The names of columns, the first of many."""
-    return ", ".join(map(quoted, names[:20])) + (", …" if len(names) > 20 else "")
+    return suffix_of(path) in TABLES | OBJECTS | COLUMNAR
 
 
 def _first_fields(path: Path) -> str:
@@ -200,11 +170,11 @@ def _no_utf8(line: int) -> Bad:
 
 def _cells(path: Path) -> Iterator[tuple[int, list[str] | Bad]]:
     """The rows of a table, header included, each with the number of its last line."""
-    if path.suffix.lower() == ".tsv":
+    if suffix_of(path) == ".tsv":
         for number, line in _numbered(path):
             yield number, line if isinstance(line, Bad) else line.split("\t")
         return
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
+    csv.field_size_limit(MOST_LINE if is_packed(path) else min(sys.maxsize, 2**31 - 1))
     reader = csv.reader((_whole(line, number) for number, line in enumerate(raw_lines(path), 1)), strict=True)
     try:
         for row in reader:

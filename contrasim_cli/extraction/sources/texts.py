@@ -1,11 +1,13 @@
-"""Texts: the lines of a file, columns of a table, fields of JSON objects."""
+"""Texts: the lines of a file, columns of a table or data set, fields of JSON objects."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from contrasim_cli.errors import UsageError
+from contrasim_cli.extraction.sources.hub_dataset import HubDataset
 from contrasim_cli.extraction.sources.layout import MESSAGES, PLAIN, Layout
 from contrasim_cli.extraction.sources.passages import Item, UnfitError, as_id, text_of
 from contrasim_cli.extraction.sources.source import (
@@ -19,17 +21,8 @@ from contrasim_cli.extraction.sources.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.extraction.sources.tables import (
-    LINE,
-    Bad,
-    Objects,
-    Table,
-    Values,
-    check_columns,
-    is_table,
-    open_table,
-    shown_names,
-)
+from contrasim_cli.extraction.sources.tables import LINE, Delimited, Lines, Objects, check_columns, open_table
+from contrasim_cli.extraction.sources.values import Bad, Table, Values, shown_names
 from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
@@ -51,9 +44,14 @@ def text_source(
 
 
 def text_sources(
-    path: Path, columns: Sequence[str], id_column: str | None, choice: Choice = ALL, layout: Layout = PLAIN
+    path: Path,
+    columns: Sequence[str],
+    id_column: str | None,
+    choice: Choice = ALL,
+    layout: Layout = PLAIN,
+    dataset: HubDataset | None = None,
 ) -> list[Source]:
-    """The lines of a text file, or a source per column of a table, all of the same rows.
+    """The lines of a text file, or a source per column of a table or data set, all of the same rows.
 
     A row that cannot be read, or fits the pattern, in one column is left out of all of them.
 
@@ -62,11 +60,16 @@ def text_sources(
         InputError: the file cannot be read, has rows that cannot or none, or repeats an id.
         MismatchError: ids asked for are not there.
     """
-    if not columns and layout.chat and layout.prompt is None and isinstance(open_table(path), Objects):
+    table = dataset or open_table(path, choice.memory)
+    if not columns and layout.chat and layout.prompt is None and not isinstance(table, Lines | Delimited):
         columns = [MESSAGES]
-    in_prompt = [] if layout.prompt is None or not is_table(path) else layout.prompt.columns
-    check_columns(path, columns or in_prompt, id_column)
-    records = Records(path, columns, id_column, choice.ids, layout)
+    in_prompt = [] if layout.prompt is None or isinstance(table, Lines) else layout.prompt.columns
+    if dataset is None:
+        check_columns(path, columns or in_prompt, id_column)
+    elif not columns and not in_prompt:
+        names = shown_names(dataset.columns())
+        raise UsageError(f"{quoted(path)}: say which column holds the text (--column); it has {names}")
+    records = Records(path, columns, id_column, choice.ids, layout, table)
     stores = records.texts
     if not choice.skip_bad and layout != PLAIN:
         records.check_fields()
@@ -77,7 +80,7 @@ def text_sources(
             "%s: %d of %d texts are empty; --skip-pattern '^\\s*$' leaves them out",
             quoted(path), found.blank, len(found.chosen),
         )  # fmt: skip
-    digest = records.table.digest()
+    digest, contents = table.digest(), table.contents(records.fields)
     return [
         Source(
             path=path,
@@ -87,8 +90,8 @@ def text_sources(
             ids=records.ids(found),
             automatic=records.automatic,
             digest=digest,
-            contents=digest,
-            column=column if is_table(path) else None,
+            contents=contents,
+            column=None if isinstance(table, Lines) else column,
             left_out=found.bad,
             words=found.words,
             settings=layout.settings,
@@ -106,11 +109,12 @@ class Records:
     id_column: str | None = None
     names: Path | None = None
     layout: Layout = PLAIN
+    given: Table | None = None  # None: what the file is by its name
 
-    @property
+    @cached_property
     def table(self) -> Table:
         """What is read."""
-        return open_table(self.path)
+        return self.given or open_table(self.path)
 
     @property
     def automatic(self) -> bool:
