@@ -140,6 +140,9 @@ def test_bad_rows_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     said = f"{tmp_path}/s.jsonl: row b: has no token at position 2: it has 2; mend it, or leave it out with --skip-bad"
     assert (refused.code, refused.stderr) == (3, f"contrasim: error: {said}\n")
     assert run(*given, "--position", "2", "--skip-bad", "-o", tmp_path / "p.h5", "-q").code == 0
+    nowhere = run(*given, "--position", "9", "-o", tmp_path / "n.h5")
+    said = "nothing that can be read (row a: has no token at position 9: it has 3) in the first 256 rows"
+    assert nowhere == (3, "", f"contrasim: error: {tmp_path}/s.jsonl: {said}\n")
     assert read(tmp_path / "p.h5")[0] == ["a"]
 
 

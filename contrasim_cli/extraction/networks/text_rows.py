@@ -26,9 +26,9 @@ def text_pooling(options: ModelOptions) -> str:
             raise UsageError("--special-tokens pool-without: no word has special tokens; leave it out")
         return _subword_pool(options)
     pool = choose_pool(options.pool, TEXT_POOLS, "mean", "text")
-    if special == POOL_WITHOUT and pool == "cls":
+    if special != KEEP and pool == "cls":
         raise UsageError(
-            "--pool cls takes a special token, which --special-tokens pool-without leaves out; give --pool first"
+            f"--pool cls takes a special token, which --special-tokens {special} leaves out; give --pool first"
         )
     return pool
 

@@ -84,6 +84,15 @@ def test_other_poolings_leave_special_tokens_out_too(tmp_path: Path, lines: Path
         assert found.prepare(["talking"], 0).units == [list(map(str, range(1, 1 + len(wanted))))]
 
 
+def test_a_tokenizer_without_offsets_has_special_tokens_too(tmp_path: Path, lines: Path) -> None:
+    config = transformers.T5Config(vocab_size=400, d_model=16, d_kv=8, d_ff=24, num_layers=1, num_heads=2)
+    transformers.ByT5Tokenizer().save_pretrained(tiny.from_config(tmp_path / "byt5", config))
+    found = reading(tmp_path / "byt5", lines, special_tokens="pool-without").prepare(["ab"], 0)
+    assert found.ids == [[100, 101, 1]]
+    assert found.batch([0])["counted"].tolist() == [[1, 1, 0]]
+    assert reading(tmp_path / "byt5", lines, special_tokens="none").prepare(["ab"], 0).ids == [[100, 101]]
+
+
 def test_unknown_tokens_are_text(tmp_path: Path, lines: Path) -> None:
     folder = made(tmp_path / "bert", "bert")
     found = reading(folder, lines, special_tokens="pool-without").prepare(["漢 a"], 0)
@@ -153,10 +162,14 @@ def test_a_text_without_tokens_is_refused(tmp_path: Path, lines: Path, special: 
             {"pool": "cls"},
             "--pool cls takes a special token, which --special-tokens pool-without leaves out; give --pool first",
         ),
+        (
+            {"pool": "cls", "special_tokens": "none"},
+            "--pool cls takes a special token, which --special-tokens none leaves out; give --pool first",
+        ),
         ({"unit": "word"}, "--special-tokens pool-without: no word has special tokens; leave it out"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tmp_path: Path, lines: Path, options: Any, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        reading(tiny.llama(tmp_path / "llama"), lines, special_tokens="pool-without", **options)
+        reading(tiny.llama(tmp_path / "llama"), lines, **{"special_tokens": "pool-without", **options})
     assert str(caught.value) == message

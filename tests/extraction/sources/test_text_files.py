@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,18 @@ def test_zstandard_is_unpacked_in_small_steps(tmp_path: Path) -> None:
     with packed.Unzstd(path, *packed._zstandard(path)) as stream:
         steps = [stream.readinto(bytearray(1 << 30)) for _ in range(3)]
     assert 0 < max(steps) <= 33 << 20
+
+
+def test_the_library_of_python_itself_unpacks_zstandard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = SimpleNamespace(
+        ZstdDecompressor=lambda: zstandard.ZstdDecompressor().decompressobj(), ZstdError=zstandard.ZstdError
+    )
+    monkeypatch.setitem(sys.modules, "compression", SimpleNamespace(zstd=own))
+    monkeypatch.setitem(sys.modules, "compression.zstd", own)
+    monkeypatch.setitem(sys.modules, "zstandard", None)
+    path = tmp_path / "s.txt.zst"
+    path.write_bytes(PACK[".zst"](b"a\nb\n"))
+    assert items(text_source(path)) == ["a", "b"]
 
 
 def test_without_its_library_zstandard_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
