@@ -63,6 +63,25 @@ def byte_tokenizer(framed: bool, **options: Any) -> Any:
     return transformers.PreTrainedTokenizerFast(tokenizer_object=made, **(ends if framed else {}), **options)
 
 
+CHAT = (
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>\n{{ message['content'] | trim }}</s>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def chat_tokenizer(**options: Any) -> Any:
+    """A chat model's kind: bytes, BOS before every text, a template of chats that writes BOS itself."""
+    made = byte_tokenizer(False).backend_tokenizer
+    made.post_processor = processors.Sequence(
+        [
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)]),
+        ]
+    )
+    names = {"bos_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, chat_template=CHAT, **names, **options)
+
+
 def wordpiece_tokenizer(**options: Any) -> Any:
     """BERT's kind: lower case, punctuation and continued pieces."""
     made = Tokenizer(models.WordPiece(unk_token="[UNK]"))
@@ -117,6 +136,13 @@ def gpt2(folder: Path, **options: Any) -> Path:
     )  # fmt: skip
     transformers.GPT2Model(config).save_pretrained(folder)
     tokenizer(False, eos_token="[SEP]", **options).save_pretrained(folder)
+    return folder
+
+
+def llama(folder: Path, **options: Any) -> Path:
+    """A Llama that takes 64 tokens, with the tokenizer of chats; options go to its tokenizer."""
+    from_config(folder, TEXT_CONFIGS["llama"]())
+    chat_tokenizer(**options).save_pretrained(folder)
     return folder
 
 

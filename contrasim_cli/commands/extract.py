@@ -21,26 +21,35 @@ if TYPE_CHECKING:
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.networks.network import ModelOptions, Network
     from contrasim_cli.extraction.run import RunOptions
-    from contrasim_cli.extraction.sources.open import Source
+    from contrasim_cli.extraction.sources.open import Layout, Source
 
 log = logging.getLogger(__name__)
 
-MODELS = {"text", "arrays", "images"}  # inputs that go through a model
+TEXTS = {"text", "dataset"}
+MODELS = {*TEXTS, "arrays", "images"}  # inputs that go through a model
 # what goes with only some of the inputs
 GOES_WITH = {
-    "--column": {"text"},
+    "--column": TEXTS,
     "--image-column": {"images"},
-    "--id-column": {"text", "images"},
-    "--skip-pattern": {"text"},
-    "--on-truncate": {"text"},
+    "--id-column": {*TEXTS, "images"},
+    "--skip-pattern": TEXTS,
+    "--on-truncate": TEXTS,
     "--axes": {"from", "arrays", "images"},
     "--keys": {"from"},
     "--ids-key": {"from"},
     "--read-as": {"from"},
     "--zero-rows": {"from"},
-    "--unit": {"text"},
-    "--subword": {"text"},
-    "--tokenizer": {"text"},
+    "--unit": TEXTS,
+    "--subword": TEXTS,
+    "--tokenizer": TEXTS,
+    "--split": {"dataset"},
+    "--subset": {"dataset"},
+    "--prompt": TEXTS,
+    "--template": TEXTS,
+    "--generation-prompt": TEXTS,
+    "--special-tokens": TEXTS,
+    "--position": TEXTS,
+    "--span": TEXTS,
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
@@ -55,6 +64,7 @@ def extract(
     arrays: opt.ArrayFile,
     selection: opt.Selection,
     model: opt.Model,
+    texts: opt.Texts,
     output: opt.StoreOutput,
     compute: opt.BatchCompute,
 ) -> None:
@@ -65,7 +75,7 @@ def extract(
     """
     distributed.check_alone("contrasim extract")
     kind, path = inputs.one(needless=model.list_layers and model.model is not None)
-    _check_combination(kind, given(inputs, arrays, selection, model))
+    _check_combination(kind, given(inputs, arrays, selection, model, texts))
     if inputs.ids is not None and inputs.id_column:
         raise UsageError("give the row ids by --ids or by --id-column, not by both")
     name = model.model
@@ -76,8 +86,8 @@ def extract(
     if path is not None and kind == "from":
         _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
         return
-    sources = _sources(kind, path, choice, inputs)
-    network, options = _load(sources[0] if sources else None, model, arrays.axes, compute)
+    sources = _sources(kind, path, choice, inputs, texts)
+    network, options = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
         return
@@ -127,17 +137,41 @@ def _import_options(
     )
 
 
-def _sources(kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input) -> "list[Source]":
+def _sources(
+    kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input, texts: opt.Texts
+) -> "list[Source]":
     from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sources
 
     if path is None:
         return []
     columns = inputs.column or []
-    return open_sources(InputOptions(kind, path, columns, inputs.image_column, inputs.id_column, Choice(**choice)))
+    options = InputOptions(
+        kind,
+        path,
+        columns,
+        inputs.image_column,
+        inputs.id_column,
+        Choice(**choice),
+        _layout(texts),
+        dataset=inputs.dataset,
+        split=inputs.split,
+        subset=inputs.subset,
+    )
+    return open_sources(options)
+
+
+def _layout(texts: opt.Texts) -> "Layout":
+    from contrasim_cli.extraction.sources.layout import Layout
+    from contrasim_cli.extraction.sources.passages import fixed_position
+    from contrasim_cli.extraction.sources.prompts import parsed
+
+    columns = [name for name in texts.position or () if fixed_position(name) is None]
+    prompt = None if texts.prompt is None else parsed(texts.prompt)
+    return Layout(prompt, texts.span, columns, chat=texts.template == "chat")
 
 
 def _load(
-    source: "Source | None", model: opt.Model, axes: str | None, compute: opt.BatchCompute
+    source: "Source | None", model: opt.Model, texts: opt.Texts, axes: str | None, compute: opt.BatchCompute
 ) -> "tuple[Network, ModelOptions]":
     from contrasim_cli.device import pick_device
     from contrasim_cli.extraction.networks.load import load
@@ -145,8 +179,10 @@ def _load(
 
     spread = compute.device == "auto"
     own = {name: value for name, value in vars(model).items() if name not in ("on_truncate", "list_layers", "subword")}
+    of_texts = {name: value for name, value in vars(texts).items() if name != "prompt"}
     how = ModelOptions(
         **own,
+        **of_texts,
         subword=model.subword or "mean",
         axes=axes,
         device=pick_device(None if spread else compute.device, in_float32=True),
@@ -172,7 +208,8 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
     from contrasim_cli.extraction.networks.load import is_factory
 
     if source.kind == "text":
-        return "word" if model.unit == "word" else "token" if model.pool == "none" else "sentence"
+        one_token = model.pool == "none" or model.position
+        return "word" if model.unit == "word" else "span" if model.span else "token" if one_token else "sentence"
     of_any_kind = is_factory(model.model) or Path(model.model).is_file()
     return "row" if source.kind == "arrays" and of_any_kind else "image"
 

@@ -18,13 +18,28 @@ FIELD = "{column}"
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What is read: one of texts, images, arrays, and activations that exist."""
+    """What is read: one of texts, a data set of them, images, arrays, and activations that exist."""
 
     PANEL: ClassVar = "Input"
     text: Annotated[
         Path | None,
-        typer.Option("--text", help="Texts: .txt (one per line), or .tsv, .csv or .jsonl with --column."),
+        typer.Option(
+            "--text",
+            help="Texts: .txt (one per line), or, with --column, .tsv, .csv, .jsonl (all four also .gz or .zst), .parquet, .arrow "
+            "or .feather.",
+        ),
     ] = None
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            "--dataset",
+            help="Texts of a data set of Hugging Face, by its name on the hub or its folder, with --column.",
+        ),
+    ] = None
+    split: Annotated[str | None, typer.Option("--split", help="The split of the data set, such as test.")] = None
+    subset: Annotated[str | None, typer.Option("--subset", help="The subset of the data set (its configuration).")] = (
+        None
+    )
     arrays: Annotated[
         Path | None,
         typer.Option("--arrays", help="One array of inputs (n, …), such as images (n, c, h, w): .npy or .npz."),
@@ -64,7 +79,13 @@ class Input:
     @property
     def given(self) -> list[tuple[str, Path]]:
         """The inputs that are given: kind and path."""
-        inputs = {"text": self.text, "arrays": self.arrays, "images": self.images, "from": self.source}
+        inputs = {
+            "text": self.text,
+            "dataset": None if self.dataset is None else Path(self.dataset),
+            "arrays": self.arrays,
+            "images": self.images,
+            "from": self.source,
+        }
         return [(kind, path) for kind, path in inputs.items() if path is not None]
 
     def one(self, needless: bool) -> tuple[str, Path | None]:
@@ -79,7 +100,7 @@ class Input:
         if needless and not given:
             return "model", None
         kinds = " and ".join(f"--{kind}" for kind, _ in given) or "none"
-        raise UsageError(f"give one of --text, --arrays, --images and --from; found {kinds}")
+        raise UsageError(f"give one of --text, --dataset, --arrays, --images and --from; found {kinds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,10 +170,10 @@ class Model:
         ),
     ] = None
     pool: Annotated[
-        Literal["cls", "mean", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
+        Literal["cls", "mean", "first", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
         typer.Option(
             "--pool",
-            help="Text: cls, mean (default), last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
+            help="Text: cls, mean (default), first, last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
             "flatten. Padding never counts.",
         ),
     ] = None
@@ -205,6 +226,54 @@ class Model:
     list_layers: Annotated[bool, typer.Option("--list-layers", help="Print the layers and their widths, and stop.")] = (
         False
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Texts:
+    """What a model of texts is given, and which of its tokens make a row; fields are those of `ModelOptions`, and the prompt."""
+
+    PANEL: ClassVar = "Texts"
+    prompt: Annotated[
+        str | None,
+        typer.Option(
+            "--prompt", help="A text with columns in it, such as 'In French: {en}'; {{ and }} are braces themselves."
+        ),
+    ] = None
+    template: Annotated[
+        Literal["chat"] | None,
+        typer.Option(
+            "--template",
+            help="chat: by the tokenizer's chat template. Messages are those of a JSON field (default: messages); a text is one "
+            "message of the user.",
+        ),
+    ] = None
+    generation_prompt: Annotated[
+        bool, typer.Option("--generation-prompt", help="--template chat: with the words that an answer begins with.")
+    ] = False
+    special_tokens: Annotated[
+        Literal["keep", "pool-without", "none"],
+        typer.Option(
+            "--special-tokens",
+            help="Those of the tokenizer, such as CLS and BOS: kept (default), seen by the model but not pooled, or "
+            "none. A text that begins with BOS gets no second one.",
+        ),
+    ] = "keep"
+    position: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--position",
+            help="A row is one token of its text: its number (-1 is the last), first, last, or the column that holds it; "
+            "repeat for several rows per text.",
+        ),
+    ] = None
+    span: Annotated[
+        str | None,
+        typer.Option(
+            "--span",
+            help="Column of start:end, in characters: a row is the pooled tokens of this part of its text (--pool mean, "
+            "first, last or max).",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from contrasim_cli.errors import InputError, OutputError
+from contrasim_cli.extraction.batching import ROW
 from contrasim_cli.extraction.networks.network import Network
 from contrasim_cli.extraction.shards import Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Source
@@ -83,17 +84,18 @@ def layer_table(network: Network, source: Source) -> dict[str, int]:
     Raises:
         InputError: none of the first items can be read.
     """
-    problem = "no words"
+    problem = None
     for position, items in enumerate(islice(source.blocks(1), SAMPLE)):
         try:
             prepared = network.prepare(items, position)
             inputs = prepared.batch([0])
         except BadItem as error:
-            problem = f"nothing that can be read ({error})"
+            named = f"row {quoted(source.id_of(position))}: {ROW.sub('', str(error))}"
+            problem = problem or f"nothing that can be read ({named})"
             continue
         if prepared.units is None or prepared.units[0]:
             return network.discover(inputs)
-    raise InputError(f"{quoted(source.path)}: {problem} in the first {SAMPLE} rows")
+    raise InputError(f"{quoted(source.path)}: {problem or 'no words'} in the first {SAMPLE} rows")
 
 
 def _rows_per_item(network: Network, source: Source) -> float | None:

@@ -9,19 +9,22 @@ from collections.abc import Collection
 import torch
 from torch import Tensor
 
-TEXT_POOLS = ("cls", "mean", "last", "max", "none")
+TEXT_POOLS = ("cls", "mean", "first", "last", "max", "none")
 MODULE_POOLS = ("cls", "mean", "last", "max", "spatial-mean", "flatten")
 IMAGE_POOLS = ("cls", "patch-mean", "spatial-mean", "flatten")
 SUBWORDS = ("mean", "first", "last")
 
 
 def pool_tokens(states: Tensor, mask: Tensor, how: str) -> Tensor:
-    """One row per example: `cls` its first token, `last` its last one, `mean` or `max` all of them; padding never counts."""
+    """One row per example: `cls` or `first` its first token, `last` its last one, `mean` or `max` all of them.
+
+    Only the tokens of the mask count, which are not padding.
+    """
     if how == "mean":
         return masked_mean(states, mask)
     if how == "max":
         return states.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf).amax(dim=1)
-    return pick(states, first_token(mask) if how == "cls" else last_token(mask))
+    return pick(states, first_token(mask) if how in ("cls", "first") else last_token(mask))
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:
@@ -49,20 +52,21 @@ def pick(states: Tensor, positions: Tensor) -> Tensor:
 
 
 def span_rows(states: Tensor, spans: Tensor, how: str) -> Tensor:
-    """One row per span [spans, width]: the `first`, the `last`, or the `mean` of its tokens.
+    """One row per span [spans, width]: the `first`, the `last`, the `mean` or the `max` of its tokens.
 
     A span is (example, its first token, the token behind its last one), a row of `spans` [spans, 3].
     """
     item, first, stop = spans.unbind(1)
-    if how != "mean":
+    if how in ("first", "last"):
         return states[item, first if how == "first" else stop - 1]
     lengths = stop - first
     total = states[item, first]
+    join = torch.maximum if how == "max" else torch.add
     # token by token and not by a scattered sum, whose order, and so rounding, a GPU does not keep
     for place in range(1, int(lengths.max()) if len(lengths) else 0):
         longer = (lengths > place).nonzero().squeeze(1)
-        total[longer] += states[item[longer], first[longer] + place]
-    return total / lengths.unsqueeze(1)
+        total[longer] = join(total[longer], states[item[longer], first[longer] + place])
+    return total if how == "max" else total / lengths.unsqueeze(1)
 
 
 def pool_patches(states: Tensor, extra: Collection[int], how: str) -> Tensor:

@@ -442,7 +442,7 @@ def test_nothing_but_bad_items_is_refused(tmp_path: Path, run: RunOptions) -> No
     assert len(layers(run.output)["one"]) == 1
     np.save(tmp_path / "bad.npy", array[1:])
     error = stopped(array_source(tmp_path / "bad.npy"), replace(run, skip_bad=True, force=True), Picky())
-    assert str(error) == (f"{tmp_path / 'bad.npy'}: nothing that can be read (row 0 is bad) in the first 256 rows")
+    assert str(error) == (f"{tmp_path / 'bad.npy'}: nothing that can be read (row 0: is bad) in the first 256 rows")
 
 
 # memory, disk, limits

@@ -23,8 +23,9 @@ from contrasim_cli.extraction.networks.network import ModelOptions, Network, cho
 from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
 from contrasim_cli.extraction.networks.parts import Part, take_part
 from contrasim_cli.extraction.networks.text import Sentence, TextNetwork
+from contrasim_cli.extraction.networks.text_rows import text_pooling
 from contrasim_cli.extraction.networks.vision import VisionNetwork
-from contrasim_cli.extraction.pooling import IMAGE_POOLS, SUBWORDS, TEXT_POOLS
+from contrasim_cli.extraction.pooling import IMAGE_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
 from contrasim_cli.names import quoted
 
@@ -110,20 +111,12 @@ def _read(path: Path) -> Any:
 def _text_network(
     options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
 ) -> TextNetwork:
-    by_word = options.unit == "word"
-    pool = _subword_pool(options) if by_word else choose_pool(options.pool, TEXT_POOLS, "mean", "text")
+    pool = text_pooling(options)
     _check_modality(options.model, part, TEXT, "text")
     tokenizer = _tokenizer(options, transformers)
     return TextNetwork(
         options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
     )
-
-
-def _subword_pool(options: ModelOptions) -> str:
-    if options.pool is not None:
-        raise UsageError("--pool does not go with --unit word; --subword says how a word's tokens become its row")
-    choose_pool(options.subword, SUBWORDS, "mean", "sub-words", "--subword")
-    return f"subword-{options.subword}"
 
 
 def _vision_network(

@@ -28,6 +28,10 @@ class ModelOptions:
     its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
     to the next. `spread` puts a model of transformers on all devices that there are, by accelerate's map.
+    to the next. `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
+    A row is the token at a `position` of its text, a number, `first`, `last`, or the column of the source that holds one, or the
+    tokens of the `span` that a column of the source holds. By the `template` chat a text is what the tokenizer's chat template
+    makes of it, with the `generation_prompt` that an answer begins with.
     """
 
     model: str
@@ -47,6 +51,11 @@ class ModelOptions:
     allow_random: bool = False
     weights_dtype: str = "auto"
     spread: bool = False
+    special_tokens: str = "keep"
+    position: Sequence[str] | None = None
+    span: str | None = None
+    template: str | None = None
+    generation_prompt: bool = False
 
 
 class Prepared(Protocol):

@@ -13,11 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, UsageError
+from contrasim_cli.extraction.networks.chat import Chat
 from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs
 from contrasim_cli.extraction.networks.pretrained import SPANS, Pretrained
 from contrasim_cli.extraction.networks.probe import Probe
+from contrasim_cli.extraction.networks.text_rows import POSITION, SPAN_POOLS
+from contrasim_cli.extraction.networks.token_places import position_tokens, span_tokens
+from contrasim_cli.extraction.networks.tokenization import POOL_WITHOUT, Encoded, Tokenization
 from contrasim_cli.extraction.networks.words import Owners, owners_by_offset, owners_by_word, spans, split, whole_words
 from contrasim_cli.extraction.pooling import pool_tokens, span_rows
+from contrasim_cli.extraction.sources.passages import Item, text_of
 from contrasim_cli.extraction.sources.source import BadItem
 from contrasim_cli.names import quoted
 
@@ -25,10 +30,12 @@ log = logging.getLogger(__name__)
 
 UNLIMITED = 10**9  # tokenizers without a limit say 1e30
 SENTENCE = "sentence"
+COUNTED = "counted"  # of an input: which tokens a row is pooled of, where not all that are no padding; no business of the model
 PROBED = 9  # tokens of an item that tells what the model does with its items, at least
 MADE_UP = 3  # tokens; their values do not matter to shapes
 
-Spans = dict[int, tuple[int, int]]  # number of a word or token -> its first token and the one behind its last
+# number of a word or token, or name of a position -> its first token and the one behind its last
+Spans = Mapping[Any, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class Tokens:
     cut: Sequence[int] = ()
     spans: Sequence[Spans] | None = None
     fixed: int | None = None  # a length that every text is padded to
+    counted: Sequence[Sequence[bool]] | None = None  # which tokens rows are pooled of; None: all
+    named: bool = True  # whether the rows of a text have names of their own; without, each text has one row
 
     @property
     def truncated(self) -> int:
@@ -65,7 +74,7 @@ class Tokens:
 
     @property
     def units(self) -> list[list[str]] | None:
-        return None if self.spans is None else [list(map(str, found)) for found in self.spans]
+        return None if self.spans is None or not self.named else [list(map(str, found)) for found in self.spans]
 
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         # a text without tokens, which has no rows either, stands in the batch as one token
@@ -74,6 +83,8 @@ class Tokens:
         inputs = {"input_ids": self._padded(ids, self.pad), "attention_mask": self._padded(mask, 0)}
         if self.types is not None:
             inputs["token_type_ids"] = self._padded([self.types[row] or [0] for row in rows], 0)
+        if self.counted is not None:
+            inputs[COUNTED] = self._padded([list(map(int, self.counted[row])) for row in rows], 0)
         if self.spans is not None:
             places = [(place, *span) for place, row in enumerate(rows) for span in self.spans[row].values()]
             inputs[SPANS] = torch.tensor(places, dtype=torch.long).view(-1, 3)
@@ -97,7 +108,19 @@ class TextNetwork(Pretrained):
     kept_words: Mapping[int, frozenset[str]] = field(default_factory=dict)  # of texts, of which not all make rows
 
     def __post_init__(self) -> None:
-        self.limit = token_limit(self.tokenizer, self.model, self.options.max_length)
+        self.tokens = Tokenization(
+            self.tokenizer, self.options.special_tokens, self.name, self.options.template is not None
+        )
+        self.chat = None
+        if self.options.template is not None:
+            self.chat = Chat(self.tokenizer, self.name, self.options.generation_prompt)
+            self.digest = self.chat.digest(self.digest)
+        if self.options.span is not None and not self.tokenizer.is_fast:
+            kind = type(self.tokenizer).__name__
+            raise UsageError(
+                f"--span: {kind} does not say where its tokens come from; give a fast tokenizer (--tokenizer)"
+            )
+        self.limit = token_limit(self.tokens, self.model, self.options.max_length)
         self.vocabulary = vocabulary(self.model)
         # padding is masked, so that any token will do where there is none for it
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
@@ -155,26 +178,30 @@ class TextNetwork(Pretrained):
             return False
         return _close(*states) and not _close(*pooled)
 
-    def prepare(self, items: Sequence[str], first: int) -> Tokens:
-        texts = [" ".join(split(item)) for item in items] if self._by_word else list(items)
-        encoded = self._encode(texts)
-        ids, types = encoded["input_ids"], encoded.get("token_type_ids")
-        long = [row for row, tokens in enumerate(ids) if self.limit is not None and len(tokens) > self.limit]
-        found = self._spans(encoded, texts, first) if self._by_word else None
-        if long:
-            cut = self._encode([texts[row] for row in long], truncation=True, max_length=self.limit)
-            if found is not None:
-                self._cut_spans(found, cut, encoded, texts, long, first)
-            for place, row in enumerate(long):
-                ids[row] = cut["input_ids"][place]
-                if types is not None:
-                    types[row] = cut["token_type_ids"][place]
-        if found is not None:
-            found = [self._kept(spans, first + place) for place, spans in enumerate(found)]
-        self._check_tokens(ids, first)
-        if self.pooling == "none":
-            found = [{place: (place, place + 1) for place in range(len(tokens))} for tokens in ids]
-        return Tokens(ids, types, self.pad, long, found, self.fixed)
+    def prepare(self, items: Sequence[Item], first: int) -> Tokens:
+        if self.chat is not None:
+            items = [self.chat.passage(item, row) for row, item in enumerate(items, first)]
+        texts = [" ".join(split(text_of(item))) if self._by_word else text_of(item) for item in items]
+        whole = self.tokens.encode(texts)
+        kept = list(whole)
+        long = [row for row, text in enumerate(whole) if self.limit is not None and len(text.ids) > self.limit]
+        if long and self.limit is not None:
+            cut = self.tokens.cut([texts[row] for row in long], self.limit)
+            for row, text in zip(long, cut, strict=True):
+                kept[row] = text
+        self._check_tokens(kept, first)
+        counted = [[not mark for mark in text.special] for text in kept] if self._pools_without else None
+        types = [text.types or [] for text in kept] if any(text.types for text in kept) else None
+        return Tokens(
+            [text.ids for text in kept],
+            types,
+            self.pad,
+            long,
+            self._spans(items, texts, whole, kept, first),
+            self.fixed,
+            counted,
+            named=self._by_word or self.pooling == "none" or len(self.options.position or ()) > 1,
+        )
 
     def _kept(self, found: Spans, row: int) -> Spans:
         kept = self.kept_words.get(row)
@@ -188,32 +215,47 @@ class TextNetwork(Pretrained):
         return self.options.unit == "word"
 
     def _has_whole_items(self) -> bool:
-        return not self._by_word and self.pooling != "none"
+        return not self._by_word and self.options.span is None and self.pooling not in ("none", POSITION)
 
-    def _encode(self, texts: Sequence[str], **options: Any) -> Any:
-        return self.tokenizer(list(texts), verbose=False, return_attention_mask=False, **options)
+    @property
+    def _pools_without(self) -> bool:
+        """Whether a row is pooled of some of the tokens."""
+        return self.options.special_tokens == POOL_WITHOUT and self._has_whole_items()
 
-    def _spans(self, encoded: Any, texts: Sequence[str], first: int) -> list[Spans]:
-        found = [spans(self._owners(encoded, place, text, first + place)) for place, text in enumerate(texts)]
-        for row, (text, kept) in enumerate(zip(texts, found, strict=True), first):
-            self._tell_of_empty_words(split(text), kept, row)
-        return found
+    def _spans(
+        self, items: Sequence[Item], texts: Sequence[str], whole: Sequence[Encoded], kept: Sequence[Encoded], first: int
+    ) -> list[Spans] | None:
+        """Which tokens become which rows of every text, of which `kept` is left; None where a text is one row."""
+        if self._has_whole_items():
+            return None
+        rows = enumerate(zip(items, texts, whole, kept, strict=True), first)
+        return [self._spans_of(*text, row) for row, text in rows]
 
-    def _cut_spans(
-        self, found: list[Spans], cut: Any, encoded: Any, texts: Sequence[str], long: Sequence[int], first: int
-    ) -> None:
-        """Of texts that were cut, leave only the words that are still whole."""
-        for place, row in enumerate(long):
-            full = self._owners(encoded, row, texts[row], first + row)
-            found[row] = whole_words(self._owners(cut, place, texts[row], first + row), full)
+    def _spans_of(self, item: Item, text: str, whole: Encoded, kept: Encoded, row: int) -> Spans:
+        if self._by_word:
+            return self._word_spans(text, whole, kept, row)
+        if self.options.span is not None:
+            return {0: span_tokens(item, text, whole, kept, row)}
+        if self.pooling == POSITION:
+            return position_tokens(self.options.position or (), item, len(kept.ids), row)
+        return _token_spans(kept)
 
-    def _owners(self, encoded: Any, place: int, text: str, row: int) -> Owners:
+    def _word_spans(self, text: str, whole: Encoded, kept: Encoded, row: int) -> Spans:
+        """Of a text that was cut, only the words that are still whole."""
+        owners = self._owners(whole, text, row)
+        found = spans(owners)
+        self._tell_of_empty_words(split(text), found, row)
+        if kept is not whole:
+            found = whole_words(self._owners(kept, text, row), owners)
+        return self._kept(found, row)
+
+    def _owners(self, encoded: Encoded, text: str, row: int) -> Owners:
         words = split(text)
         if not words:
-            return [None] * len(encoded["input_ids"][place])
+            return [None] * len(encoded.ids)
         if self.tokenizer.is_fast:
-            return owners_by_offset(encoded.encodings[place], words, f"row {row}")
-        return owners_by_word(self.tokenizer, encoded["input_ids"][place], words)
+            return owners_by_offset(encoded, words, f"row {row}")
+        return owners_by_word(self.tokenizer, encoded.ids, words)
 
     def _tell_of_empty_words(self, words: Sequence[str], kept: Spans, row: int) -> None:
         if len(kept) == len(words) or self.told_of_empty_words:
@@ -225,13 +267,17 @@ class TextNetwork(Pretrained):
             row, missing, words[missing], self.name,
         )  # fmt: skip
 
-    def _check_tokens(self, ids: Sequence[Sequence[int]], first: int) -> None:
-        for row, tokens in enumerate(ids, first):
-            if not tokens and self._has_whole_items():
+    def _check_tokens(self, texts: Sequence[Encoded], first: int) -> None:
+        for row, text in enumerate(texts, first):
+            if not text.ids and self._has_whole_items():
                 raise BadItem(f"row {row} has no tokens: the text is empty for {quoted(self.name)}")
-            if self.vocabulary is not None and max(tokens, default=0) >= self.vocabulary:
+            if self._pools_without and all(text.special):
+                raise BadItem(
+                    f"row {row} has no tokens but special ones, which --special-tokens pool-without leaves out"
+                )
+            if self.vocabulary is not None and max(text.ids, default=0) >= self.vocabulary:
                 raise InputError(
-                    f"{quoted(self.name)}: the tokenizer gives token {max(tokens)} where the model has {self.vocabulary}; "
+                    f"{quoted(self.name)}: the tokenizer gives token {max(text.ids)} where the model has {self.vocabulary}; "
                     "tokenizer and model do not belong together"
                 )
 
@@ -262,8 +308,15 @@ class TextNetwork(Pretrained):
                 "choose others with --layers"
             )
         if SPANS in inputs:
-            return span_rows(states, inputs[SPANS].to(states.device), self.options.subword if self._by_word else "mean")
-        return pool_tokens(states, inputs["attention_mask"].to(states.device), self.pooling)
+            return span_rows(states, inputs[SPANS].to(states.device), self._span_pool)
+        return pool_tokens(states, inputs.get(COUNTED, inputs["attention_mask"]).to(states.device), self.pooling)
+
+    @property
+    def _span_pool(self) -> str:
+        """How the tokens of a span become its row."""
+        if self._by_word:
+            return self.options.subword
+        return next((how for how, pooling in SPAN_POOLS.items() if pooling == self.pooling), "mean")
 
     def _probes(self, inputs: Inputs) -> Mapping[str, Probe]:
         ids = inputs["input_ids"][0].tolist()
@@ -296,23 +349,29 @@ class TextNetwork(Pretrained):
         return Tokens([[0] * count], None, self.pad, (), found, self.fixed).batch([0])
 
 
+def _token_spans(text: Encoded) -> Spans:
+    """Every token by itself, without special ones where these do not count."""
+    marks = text.special or [False] * len(text.ids)
+    return {place: (place, place + 1) for place, special in enumerate(marks) if not special}
+
+
 def _close(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and bool((first - second).norm() <= 1e-2 * first.norm())
 
 
-def token_limit(tokenizer: Any, model: nn.Module, asked: int | None) -> int | None:
+def token_limit(tokens: Tokenization, model: nn.Module, asked: int | None) -> int | None:
     """How many tokens the model takes, or the fewer that were asked for; None where nothing limits them.
 
     Raises:
         UsageError: more were asked for than the model takes, or no more than its special tokens.
     """
-    known = (tokenizer.model_max_length, positions(model))
+    known = (tokens.tokenizer.model_max_length, positions(model))
     limit = min((number for number in known if number is not None and 0 < number < UNLIMITED), default=None)
     if asked is None:
         return limit
     if limit is not None and asked > limit:
         raise UsageError(f"--max-length {asked}: the model takes {limit} tokens at most")
-    special = tokenizer.num_special_tokens_to_add()
+    special = tokens.added
     if asked <= special:
         raise UsageError(f"--max-length {asked}: the {special} special tokens alone leave no room for text")
     return asked

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import InputError, MissingError, reason
+from contrasim_cli.extraction.sources.passages import is_utf8
 from contrasim_cli.extraction.sources.source import (
     ALL,
     BadItem,
@@ -26,7 +27,8 @@ from contrasim_cli.extraction.sources.source import (
     named,
     refuse_duplicates,
 )
-from contrasim_cli.extraction.sources.texts import Records, check_columns, is_utf8
+from contrasim_cli.extraction.sources.tables import check_columns
+from contrasim_cli.extraction.sources.texts import Records
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 

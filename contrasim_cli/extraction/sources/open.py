@@ -2,25 +2,31 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.sources.arrays import array_source
+from contrasim_cli.extraction.sources.hub_dataset import open_dataset
 from contrasim_cli.extraction.sources.images import image_source, image_table, open_image
+from contrasim_cli.extraction.sources.layout import PLAIN, Layout
 from contrasim_cli.extraction.sources.source import ALL, BadItem, Choice, Items, Source, file_digest
-from contrasim_cli.extraction.sources.texts import is_table, text_source, text_sources
+from contrasim_cli.extraction.sources.tables import is_table
+from contrasim_cli.extraction.sources.texts import text_source, text_sources
 from contrasim_cli.names import quoted
 
 __all__ = [
-    "BadItem", "Choice", "InputOptions", "Items", "Source", "array_source", "file_digest", "image_source",
+    "BadItem", "Choice", "InputOptions", "Items", "Layout", "Source", "array_source", "file_digest", "image_source",
     "image_table", "open_image", "open_sources", "text_source", "text_sources",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class InputOptions:
-    """A file or folder of a kind (text, arrays or images), its columns, and which of its rows are taken."""
+    """A file, folder or data set of a kind (text, dataset, arrays or images), and what is taken of it, and how.
+
+    `dataset` is the name of a data set as it was given, `split` and `subset` are what is taken of it.
+    """
 
     kind: str
     path: Path
@@ -28,6 +34,10 @@ class InputOptions:
     image_column: str | None = None
     id_column: str | None = None
     choice: Choice = ALL
+    layout: Layout = PLAIN
+    dataset: str | None = None
+    split: str | None = None
+    subset: str | None = None
 
 
 def open_sources(options: InputOptions) -> list[Source]:
@@ -37,7 +47,14 @@ def open_sources(options: InputOptions) -> list[Source]:
         UsageError, InputError, MismatchError: as the sources of each kind do.
     """
     if options.kind == "text":
-        return text_sources(options.path, options.columns, options.id_column, options.choice)
+        return text_sources(options.path, options.columns, options.id_column, options.choice, options.layout)
+    if options.kind == "dataset":
+        dataset = open_dataset(options.dataset or str(options.path), options.split, options.subset)
+        sources = text_sources(
+            options.path, options.columns, options.id_column, options.choice, options.layout, dataset
+        )
+        named = {"split": options.split, "subset": options.subset}
+        return [replace(source, settings={**source.settings, **named}) for source in sources]
     if options.kind == "arrays":
         return [array_source(options.path, options.choice)]
     if options.image_column is not None:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import InputError, MismatchError, Problems, UsageError, raise_all
+from contrasim_cli.extraction.sources.packed import is_packed, packed_lines
 from contrasim_cli.input_files import first_bytes
 from contrasim_cli.names import quoted
 from contrasim_cli.store.store import first_duplicate
@@ -81,6 +82,7 @@ class Source:
     words: Mapping[int, frozenset[str]] = field(
         default_factory=dict
     )  # of rows, by position, of which some words are taken
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the options that made the rows what they are
 
     @property
     def name(self) -> str:
@@ -305,7 +307,10 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file as bytes."""
+    """The lines of a file as bytes, unpacked where its name says that it is packed."""
+    if is_packed(path):
+        yield from packed_lines(path)
+        return
     try:
         with path.open("rb") as stream:
             yield from stream

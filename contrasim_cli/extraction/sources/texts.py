@@ -1,20 +1,15 @@
-"""Texts: the lines of a file, columns of a table, fields of JSON objects.
+"""Texts: the lines of a file, columns of a table or data set, fields of JSON objects."""
 
-Tables are UTF-8 with a header line; in `.csv` fields may be quoted, in `.tsv` a tab always separates and a quotation mark
-is a character like any other. `.jsonl` holds one JSON object per line. A row that cannot be read is an entry `Bad`.
-"""
-
-import csv
-import json
 import logging
-import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.errors import UsageError
+from contrasim_cli.extraction.sources.hub_dataset import HubDataset
+from contrasim_cli.extraction.sources.layout import MESSAGES, PLAIN, Layout
+from contrasim_cli.extraction.sources.passages import Item, UnfitError, as_id, text_of
 from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
@@ -23,32 +18,22 @@ from contrasim_cli.extraction.sources.source import (
     Source,
     batched,
     choose,
-    decoded,
-    file_digest,
     named,
-    raw_lines,
-    read_lines,
     refuse_duplicates,
 )
-from contrasim_cli.input_files import first_bytes
+from contrasim_cli.extraction.sources.tables import LINE, Delimited, Lines, Objects, check_columns, open_table
+from contrasim_cli.extraction.sources.values import Bad, Table, Values, shown_names
 from contrasim_cli.names import quoted
 
 log = logging.getLogger(__name__)
 
-TABLES = {".tsv", ".csv"}
-OBJECTS = {".jsonl", ".ndjson"}
-NO_TEXTS = {".arrow", ".bz2", ".gz", ".json", ".npy", ".npz", ".parquet", ".xls", ".xlsx", ".xz", ".zip", ".zst"}
-ESCAPED = re.compile("[\udc80-\udcff]")  # bytes that are no UTF-8, as `surrogateescape` decodes them
-
 
 @dataclass(frozen=True)
-class Bad:
-    """What is wrong with a row."""
+class Record:
+    """A row: what is given to a model of each of its columns, and its name where a column holds it."""
 
-    reason: str
-
-
-Record = list[str] | Bad
+    items: Sequence[Item]
+    id: str | None = None
 
 
 def text_source(
@@ -58,8 +43,15 @@ def text_source(
     return text_sources(path, [column] if column else [], id_column, choice or ALL)[0]
 
 
-def text_sources(path: Path, columns: Sequence[str], id_column: str | None, choice: Choice = ALL) -> list[Source]:
-    """The lines of a text file, or a source per column of a table, all of the same rows.
+def text_sources(
+    path: Path,
+    columns: Sequence[str],
+    id_column: str | None,
+    choice: Choice = ALL,
+    layout: Layout = PLAIN,
+    dataset: HubDataset | None = None,
+) -> list[Source]:
+    """The lines of a text file, or a source per column of a table or data set, all of the same rows.
 
     A row that cannot be read, or fits the pattern, in one column is left out of all of them.
 
@@ -68,54 +60,107 @@ def text_sources(path: Path, columns: Sequence[str], id_column: str | None, choi
         InputError: the file cannot be read, has rows that cannot or none, or repeats an id.
         MismatchError: ids asked for are not there.
     """
-    check_columns(path, columns, id_column)
-    table = Records(path, columns, id_column, choice.ids)
-    found = choose(path, table.rows(), choice)
-    table.check_ids(found)
+    table = dataset or open_table(path, choice.memory)
+    if not columns and layout.chat and layout.prompt is None and not isinstance(table, Lines | Delimited):
+        columns = [MESSAGES]
+    in_prompt = [] if layout.prompt is None or isinstance(table, Lines) else layout.prompt.columns
+    if dataset is None:
+        check_columns(path, columns or in_prompt, id_column)
+    elif not columns and not in_prompt:
+        names = shown_names(dataset.columns())
+        raise UsageError(f"{quoted(path)}: say which column holds the text (--column); it has {names}")
+    records = Records(path, columns, id_column, choice.ids, layout, table)
+    stores = records.texts
+    if not choice.skip_bad and layout != PLAIN:
+        records.check_fields()
+    found = choose(path, records.rows(), choice)
+    records.check_ids(found)
     if found.blank:
         log.warning(
             "%s: %d of %d texts are empty; --skip-pattern '^\\s*$' leaves them out",
             quoted(path), found.blank, len(found.chosen),
         )  # fmt: skip
-    digest = file_digest(path)
+    digest, contents = table.digest(), table.contents(records.fields)
     return [
         Source(
             path=path,
             kind="text",
             n_rows=len(found.chosen),
-            blocks=table.blocks(place, found),
-            ids=table.ids(found),
-            automatic=table.automatic,
+            blocks=records.blocks(place, found),
+            ids=records.ids(found),
+            automatic=records.automatic,
             digest=digest,
-            contents=digest,
-            column=columns[place] if columns else None,
+            contents=contents,
+            column=None if isinstance(table, Lines) else column,
             left_out=found.bad,
             words=found.words,
+            settings=layout.settings,
         )
-        for place in range(max(1, len(columns)))
+        for place, column in enumerate(stores)
     ]
 
 
 @dataclass(frozen=True)
 class Records:
-    """The rows of a file of texts: the values of `columns`, or whole lines, and their names."""
+    """The rows of a table of texts: the values of `columns`, or whole lines, and their names."""
 
     path: Path
     columns: Sequence[str]
     id_column: str | None = None
     names: Path | None = None
+    layout: Layout = PLAIN
+    given: Table | None = None  # None: what the file is by its name
+
+    @cached_property
+    def table(self) -> Table:
+        """What is read."""
+        return self.given or open_table(self.path)
 
     @property
     def automatic(self) -> bool:
         """Whether rows are named by their positions."""
         return self.id_column is None and self.names is None
 
-    def read(self) -> Iterator[Record]:
-        """The values of a row's columns, then its name where a column holds it."""
-        fields = [*self.columns, *([self.id_column] if self.id_column else [])]
-        if self.path.suffix.lower() in OBJECTS:
-            return _objects(self.path, fields, self.id_column)
-        return _table(self.path, fields) if fields else _lines(self.path)
+    @property
+    def texts(self) -> list[str | None]:
+        """Of each store the column that its text is in; None where a prompt takes the place of it."""
+        return self.layout.texts(self.columns) or [LINE]
+
+    @property
+    def fields(self) -> list[str]:
+        """All columns that are read."""
+        own = [name for name in self.texts if name is not None]
+        return list(dict.fromkeys([*self.layout.columns(own), *([self.id_column] if self.id_column else [])]))
+
+    def read(self) -> Iterator[Record | Bad]:
+        """All rows."""
+        table, fields, texts = self.table, self.fields, self.texts
+        for row in table.rows(fields):
+            yield row if isinstance(row, Bad) else self._record(row, texts, fields, table.word)
+
+    def _record(self, row: Values, texts: Sequence[str | None], fields: Sequence[str], word: str) -> Record | Bad:
+        values = dict(zip(fields, row.values, strict=True))
+        try:
+            items = [self.layout.item(name, values, word) for name in texts]
+            name = None if self.id_column is None else as_id(values[self.id_column], f"{word} {quoted(self.id_column)}")
+        except UnfitError as error:
+            return Bad(f"{row.where} {error}")
+        return Record(items, name)
+
+    def check_fields(self) -> None:
+        """Refuse fields that objects do not have, once and not for every object.
+
+        Raises:
+            UsageError: the first one has not.
+        """
+        table = self.table
+        if not isinstance(table, Objects) or not (names := table.columns()):
+            return
+        missing = next((name for name in self.fields if name not in names), None)
+        if missing is not None:
+            raise UsageError(
+                f"{quoted(self.path)}: has no field {quoted(missing)}; the first object has {shown_names(names)}"
+            )
 
     def rows(self) -> Iterator[Row]:
         """All rows, by name."""
@@ -125,14 +170,12 @@ class Records:
         for position, record in enumerate(self.read()):
             if isinstance(record, Bad):
                 yield Row(str(position), bad=f"{quoted(self.path)}: {record.reason}")
-            elif self.id_column:
-                yield Row(record[-1], record[:-1])
             else:
-                yield Row(str(position), record)
+                yield Row(str(position) if record.id is None else record.id, [text_of(item) for item in record.items])
 
-    def blocks(self, place: int, found: Selection) -> Callable[[int], Iterator[list[str]]]:
-        """The chosen values of a column, block by block."""
-        return lambda size: batched((record[place] for record in found.chosen.of(self.read())), size)  # type: ignore[index]
+    def blocks(self, place: int, found: Selection) -> Callable[[int], Iterator[list[Item]]]:
+        """The chosen items of a column, block by block."""
+        return lambda size: batched((record.items[place] for record in found.chosen.of(self.read())), size)  # type: ignore[union-attr]
 
     def ids(self, found: Selection) -> Callable[[], Iterator[str]]:
         """The names of the chosen rows."""
@@ -146,142 +189,3 @@ class Records:
             refuse_duplicates(quoted(self.names), self.ids(found)())
         elif self.id_column is not None:
             refuse_duplicates(f"{quoted(self.path)}: column {quoted(self.id_column)}", self.ids(found)())
-
-
-def check_columns(path: Path, columns: Sequence[str], id_column: str | None) -> None:
-    """Refuse columns of something that is no table, and a table without a column."""
-    suffix = path.suffix.lower()
-    first_bytes(path)  # which refuses a pipe: tables are read several times
-    if suffix in NO_TEXTS:
-        raise UsageError(
-            f"{quoted(path)}: --text takes .txt (one text per line), .tsv, .csv or .jsonl; convert the file first"
-        )
-    if suffix in OBJECTS:
-        if not columns:
-            raise UsageError(f"{quoted(path)}: say which field holds the text (--field); {_first_fields(path)}")
-        return
-    if suffix in TABLES and not columns:
-        raise UsageError(f"{quoted(path)}: say which column holds the text (--column); it has {_shown(header(path))}")
-    if suffix not in TABLES and (columns or id_column):
-        option = "--column" if columns else "--id-column"
-        raise UsageError(f"{quoted(path)}: {option} needs a table with a header line, named .tsv or .csv, or a .jsonl")
-
-
-def is_table(path: Path) -> bool:
-    """Whether a file has columns or fields."""
-    return path.suffix.lower() in TABLES | OBJECTS
-
-
-def _lines(path: Path) -> Iterator[Record]:
-    for _, line in _numbered(path):
-        yield line if isinstance(line, Bad) else [line]
-
-
-def _numbered(path: Path) -> Iterator[tuple[int, str | Bad]]:
-    for number, line in enumerate(raw_lines(path), 1):
-        try:
-            yield number, decoded(line, number)
-        except UnicodeDecodeError:
-            yield number, _no_utf8(number)
-
-
-def _no_utf8(line: int) -> Bad:
-    return Bad(f"line {line} is not UTF-8 (iconv -t utf-8 converts a file)")
-
-
-def _table(path: Path, fields: Sequence[str]) -> Iterator[Record]:
-    names = header(path)
-    unknown = next((name for name in fields if name not in names), None)
-    if unknown is not None:
-        raise UsageError(f"{quoted(path)}: has no column {quoted(unknown)}; it has {_shown(names)}")
-    places = [names.index(name) for name in fields]
-    rows = _cells(path)
-    next(rows)
-    for number, row in rows:
-        if isinstance(row, Bad):
-            yield row
-        elif len(row) != len(names):
-            yield Bad(f"line {number} has {len(row)} fields where the header has {len(names)}")
-        else:
-            yield [row[place] for place in places]
-
-
-def _cells(path: Path) -> Iterator[tuple[int, list[str] | Bad]]:
-    """The rows of a table, header included, each with the number of its last line."""
-    if path.suffix.lower() == ".tsv":
-        for number, line in _numbered(path):
-            yield number, line if isinstance(line, Bad) else line.split("\t")
-        return
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    reader = csv.reader((_whole(line, number) for number, line in enumerate(raw_lines(path), 1)), strict=True)
-    try:
-        for row in reader:
-            bad = any(map(ESCAPED.search, row))
-            yield reader.line_num, _no_utf8(reader.line_num) if bad else row or [""]
-    except csv.Error as error:
-        raise InputError(f"{quoted(path)}: line {reader.line_num} is no CSV ({error})") from error
-
-
-def _whole(line: bytes, number: int) -> str:
-    """A line with its end, which a quoted field may hold."""
-    text = line.decode("utf-8", "surrogateescape")
-    return text.removeprefix("\ufeff") if number == 1 else text
-
-
-def header(path: Path) -> list[str]:
-    """The columns of a table."""
-    first = next(_cells(path), None)
-    if first is None:
-        raise InputError(f"{quoted(path)}: is empty; a table starts with a line that names its columns")
-    if isinstance(first[1], Bad):
-        raise InputError(f"{quoted(path)}: {first[1].reason}")
-    return first[1]
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(map(quoted, names[:20])) + (", …" if len(names) > 20 else "")
-
-
-def _objects(path: Path, fields: Sequence[str], id_field: str | None) -> Iterator[Record]:
-    for number, line in _numbered(path):
-        yield line if isinstance(line, Bad) else _object(number, line, fields, id_field)
-
-
-def _object(number: int, line: str, fields: Sequence[str], id_field: str | None) -> Record:
-    try:
-        content = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Bad(f"line {number} is no JSON ({error})")
-    problem = next((found for name in fields if (found := _field_problem(content, name, name == id_field))), None)
-    return Bad(f"line {number} {problem}") if problem else [str(content[name]) for name in fields]
-
-
-def _field_problem(content: Any, name: str, is_id: bool) -> str | None:
-    if not isinstance(content, dict):
-        return "is no JSON object"
-    if name not in content:
-        return f"has no field {quoted(name)}; it has {_shown(list(content))}"
-    value = content[name]
-    if isinstance(value, str):
-        return None if is_utf8(value) else f"holds half a character (a lone surrogate) in field {quoted(name)}"
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return None if is_id and whole else f"holds {json.dumps(value)[:20]} in field {quoted(name)}, which is no text"
-
-
-def is_utf8(text: str) -> bool:
-    """Whether a string can be written as UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _first_fields(path: Path) -> str:
-    try:
-        content = json.loads(next(read_lines(path), ""))
-    except ValueError:
-        content = None
-    return (
-        f"the first object has {_shown(list(content))}" if isinstance(content, dict) else "its first line is no object"
-    )

@@ -76,7 +76,13 @@ def test_limit_takes_the_first_rows_and_leaves_the_digest_of_the_file(tmp_path: 
         ("s.tsv", TABLE, None, None, "say which column holds the text (--column); it has id, en, de"),
         ("s.tsv", TABLE, "fr", None, "has no column fr; it has id, en, de"),
         ("s.tsv", TABLE, "en", "fr", "has no column fr; it has id, en, de"),
-        ("s.txt", "a\n", "en", None, "--column needs a table with a header line, named .tsv or .csv, or a .jsonl"),
+        (
+            "s.txt",
+            "a\n",
+            "en",
+            None,
+            "--column needs a table with a header line, named .tsv or .csv, a .jsonl, or a .parquet",
+        ),
     ],
 )
 def test_the_columns_asked_for_must_fit_the_file(
