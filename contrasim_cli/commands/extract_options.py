@@ -206,6 +206,14 @@ class Model:
             "--weights-dtype", help="What its weights are kept and computed in; auto: as its files hold them."
         ),
     ] = "auto"
+    hook: Annotated[
+        Literal["input", "output"],
+        typer.Option("--hook", help="Of modules chosen by --layers, what they put out or what they are given."),
+    ] = "output"
+    split_heads: Annotated[
+        bool,
+        typer.Option("--split-heads", help="Make a layer of every attention head in the layers, as NAME.head_3."),
+    ] = False
     allow_random: Annotated[
         bool, typer.Option("--allow-random", help="Take a model that gives other rows for the same item each time.")
     ] = False

@@ -55,6 +55,7 @@ def configuration(
         **source.settings,
         **({"words": digest_of_ids(_words(source))} if source.words else {}),
         "layers": list(layers),
+        "hook": model.hook,
         "max_length": model.max_length,
         "dtype": model.dtype,
         "weights_dtype": model.weights_dtype,

@@ -20,10 +20,10 @@ class _Reached(BaseException):
 
 
 class Early(NamedTuple):
-    """The modules that put out the layers, by the layers' names, and the one of them that ends last."""
+    """The modules that put out hidden states, by the states' names, and the last one to end of all that are read."""
 
     sources: Mapping[str, nn.Module]
-    last: nn.Module
+    last: nn.Module | None
 
 
 def emitting(module: nn.Module, states: Mapping[str, Tensor], run: Callable[[], Any]) -> dict[str, nn.Module]:
@@ -60,8 +60,11 @@ def last_to_end(modules: Iterable[nn.Module], run: Callable[[], Any]) -> nn.Modu
 
 
 @contextlib.contextmanager
-def ending_at(module: nn.Module) -> Iterator[None]:
-    """A block that is left as soon as the module has put something out."""
+def ending_at(module: nn.Module | None) -> Iterator[None]:
+    """A block that is left as soon as the module, where there is one, has put something out."""
+    if module is None:
+        yield
+        return
 
     def stop(part: nn.Module, given: Any, output: Any) -> None:
         raise _Reached

@@ -81,7 +81,7 @@ def refuse_texts(options: ModelOptions, source: Source | None) -> None:
         "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
         "--part": options.part is not None, "--tokenizer": options.tokenizer is not None,
         "--revision": options.revision is not None, "--unit word": options.unit == "word",
-        "--device auto": options.spread,
+        "--device auto": options.spread, "--split-heads": options.split_heads,
     }  # fmt: skip
     for name in (name for name, given in asked.items() if given):
         raise UsageError(f"{name} is for Hugging Face models; {quoted(options.model)} decides that itself")
@@ -262,7 +262,7 @@ class ModuleNetwork:
 
     def _outputs(self, inputs: Inputs, names: Sequence[str]) -> Outputs:
         modules = dict(self.module.named_modules())
-        with hooked({name: modules[name] for name in names}) as outputs:
+        with hooked({name: modules[name] for name in names}, self.options.hook) as outputs:
             self._call(*inputs.values())
         return outputs
 
@@ -302,7 +302,7 @@ class ModuleNetwork:
             return states
         if states.ndim == 4 and self.pooling in ("cls", "last"):
             return f"layer {quoted(name)} puts out maps, which have no {self.pooling} token; give --pool mean, max or flatten"
-        axis = self.width_axes[name] = width_axis(name, states, parts)
+        axis = self.width_axes[name] = width_axis(name, states, parts) if self.options.hook == "output" else None
         if axis is not None:
             return states
         others = ",".join(["pool"] * (states.ndim - 2))

@@ -9,7 +9,7 @@ import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
@@ -19,23 +19,31 @@ from contrasim_cli.store.select_layers import select_layers
 
 log = logging.getLogger(__name__)
 
+End = Literal["input", "output"]  # of a module
 Outputs = dict[str, list[Tensor | None]]
 INDEX = re.compile(r"-?\d+|\d+-\d+")
 
 
 @contextlib.contextmanager
-def hooked(layers: Mapping[str, nn.Module]) -> Iterator[Outputs]:
-    """Collect what each module puts out while the block runs."""
-    outputs: Outputs = {name: [] for name in layers}
+def hooked(layers: Mapping[str, nn.Module], end: End = "output") -> Iterator[Outputs]:
+    """Collect what each module puts out, or what it is given, while the block runs."""
+    kept: Outputs = {name: [] for name in layers}
 
-    def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
-        # cloned: an in-place operation behind the layer would change what was kept
-        return lambda module, given, output: outputs[name].append(_cloned(first_tensor(output)))
+    # cloned: an in-place operation in or behind the layer would change what was kept
+    def keep_output(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, given, output: kept[name].append(_cloned(first_tensor(output)))
+
+    def keep_input(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda module, given, named: kept[name].append(_cloned(first_tensor([given, named])))
 
     # not by the method of its own, with which a TorchScript program refuses hooks that it calls all the same
-    handles = [nn.Module.register_forward_hook(module, keep(name)) for name, module in layers.items()]
+    if end == "output":
+        handles = [nn.Module.register_forward_hook(one, keep_output(name)) for name, one in layers.items()]
+    else:
+        before = nn.Module.register_forward_pre_hook
+        handles = [before(one, keep_input(name), with_kwargs=True) for name, one in layers.items()]
     try:
-        yield outputs
+        yield kept
     finally:
         for handle in handles:
             handle.remove()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.errors import UsageError
+from contrasim_cli.extraction.networks.hooks import End
 from contrasim_cli.extraction.sources.source import Items
 from contrasim_cli.names import quoted
 
@@ -28,6 +29,7 @@ class ModelOptions:
     its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
     to the next. `spread` puts a model of transformers on all devices that there are, by accelerate's map.
+    Of modules the `hook` takes what they put out or what they are given; `split_heads` makes a layer of every head in it.
     to the next. `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
     A row is the token at a `position` of its text, a number, `first`, `last`, or the column of the source that holds one, or the
     tokens of the `span` that a column of the source holds. By the `template` chat a text is what the tokenizer's chat template
@@ -51,6 +53,8 @@ class ModelOptions:
     allow_random: bool = False
     weights_dtype: str = "auto"
     spread: bool = False
+    hook: End = "output"
+    split_heads: bool = False
     special_tokens: str = "keep"
     position: Sequence[str] | None = None
     span: str | None = None

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from contrasim_cli.errors import ContraSimError, InputError, out_of_memory, reason
+from contrasim_cli.errors import ContraSimError, InputError, UsageError, out_of_memory, reason
+from contrasim_cli.extraction.networks import blocks
 from contrasim_cli.extraction.networks.early_exit import Early, emitting, ending_at, last_to_end
 from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
 from contrasim_cli.extraction.networks.network import ANY, Inputs, ModelOptions, autocast, short_name, to_device
@@ -37,6 +38,7 @@ class Pretrained(ABC):
     after_norm: bool | None = field(default=None, init=False)
     grouping: str = field(default=ANY, init=False)
     early: Early | None = field(default=None, init=False)
+    aliases: dict[str, str] = field(default_factory=dict, init=False)
 
     @property
     def model(self) -> Any:
@@ -50,11 +52,13 @@ class Pretrained(ABC):
         # twice, so that a state without an axis of rows is not taken for that of one row
         given = twice(inputs)
         states = self._states(self._forward(given), given)
-        modules = dict(_named_modules(self.model))
+        modules = self._modules(states, given)
         names = select(list(states), list(modules), self.options.layers, self.name) if self.options.layers else states
         found = self._found(names, states, modules, given)
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         self.hooks = {name: modules[name] for name in self.chosen if name not in states}
+        if self.options.hook == "input" and len(self.hooks) < len(self.chosen):
+            raise UsageError("--hook input is for modules, not for hidden states; choose modules with --layers")
         self.after_norm = self._is_normed(given)
         self._end_early(states, given, inputs)
         self._probe(inputs)
@@ -66,21 +70,45 @@ class Pretrained(ABC):
         chosen = {name: state for name, state in states.items() if name in self.chosen}
         if list(states)[-1] in chosen:
             return
-        sources = emitting(self.model, chosen, lambda: self._forward(given)) | self.hooks
-        if len(sources) < len(self.chosen):
+        sources = emitting(self.model, chosen, lambda: self._forward(given))
+        if len(sources) < len(chosen):
             return
-        last = last_to_end(sources.values(), lambda: self._forward(given))
+        last = last_to_end([*sources.values(), *self.hooks.values()], lambda: self._forward(given))
         others = next(iter(self._probes(inputs).values()))[0]
         expected = [self.rows(one) for one in others]
-        self.early = None if last is None else Early(sources, last)
+        self.early = Early(sources, last)
         with contextlib.suppress(InputError):
             if all(_equal(self.rows(one), rows) for one, rows in zip(others, expected, strict=True)):
                 return
         self.early = None
 
+    def _modules(self, states: Mapping[str, Tensor], given: Inputs, every: bool = False) -> dict[str, nn.Module]:
+        """The modules by their paths, and by the names that they have in all models where these are asked for."""
+        modules = dict(_named_modules(self.model))
+        if every or blocks.asked(self.options.layers or ()):
+            hidden = [state for name, state in states.items() if name.startswith("hidden_")]
+            self.aliases = blocks.aliases(self.model, hidden, lambda: self._forward(given))
+        return modules | {name: modules[path] for name, path in self.aliases.items()}
+
     def rows(self, inputs: Inputs) -> dict[str, Tensor]:
         states = self._collected(inputs, self.hooks)
-        return {name: self._row(states[name].float(), inputs) for name in self.chosen}
+        rows = {name: self._row(self._by_item(states[name].float(), inputs), inputs) for name in self.chosen}
+        return self._heads(rows) if self.options.split_heads else rows
+
+    def _heads(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The rows of every head of attention, which lie side by side in those of a layer."""
+        config = self.model.config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        heads = getattr(config, "num_attention_heads", None)
+        found: dict[str, Tensor] = {}
+        for name, one in rows.items():
+            if name not in self.hooks or not isinstance(heads, int) or one.shape[1] % heads:
+                raise UsageError(
+                    f"--split-heads: layer {quoted(name)} of width {one.shape[1]} is not made of {heads or 'known'} heads; "
+                    "choose what attention hands to its projection (--hook input and --layers '…o_proj')"
+                )
+            found |= {f"{name}.head_{head}": part for head, part in enumerate(one.chunk(heads, dim=1))}
+        return found
 
     def widths(self) -> dict[str, str]:
         inputs = self._made_up()
@@ -88,7 +116,8 @@ class Pretrained(ABC):
         if self.options.layers:
             return found
         # what could be asked for by name besides what is taken without a choice
-        modules, given = dict(_named_modules(self.model)), twice(inputs)
+        given = twice(inputs)
+        modules = self._modules(self._states(self._forward(given), given), given, every=True)
         others = self._found(modules, {}, modules, given)
         return found | {name: self._shape(state, given) for name, state in others.items() if isinstance(state, Tensor)}
 
@@ -160,14 +189,11 @@ class Pretrained(ABC):
 
     def _collected(self, inputs: Inputs, hooks: Mapping[str, nn.Module]) -> dict[str, Tensor]:
         """The states and what the hooked modules put out, one output each."""
-        if self.early is not None:
-            with hooked(self.early.sources) as outputs, ending_at(self.early.last):
-                self._forward(inputs)
-            return {name: state for name, (state,) in outputs.items() if state is not None}
-        with hooked(hooks) as outputs:
+        early = self.early or Early({}, None)
+        with hooked(early.sources) as outputs, hooked(hooks, self.options.hook) as others, ending_at(early.last):
             output = self._forward(inputs)
-        modules = {name: state for name, (state,) in outputs.items() if state is not None}
-        return self._states(output, inputs) | modules
+        found = {name: state for name, (state,) in (*outputs.items(), *others.items()) if state is not None}
+        return found if self.early is not None else self._states(output, inputs) | found
 
     def _found(
         self, names: Iterable[str], states: Mapping[str, Tensor], modules: Mapping[str, nn.Module], inputs: Inputs
@@ -177,7 +203,7 @@ class Pretrained(ABC):
         return {name: self._usable(name, [states[name]] if name in states else outputs[name], inputs) for name in names}
 
     def _module_outputs(self, modules: Mapping[str, nn.Module], inputs: Inputs) -> Outputs:
-        with hooked(modules) as outputs:
+        with hooked(modules, self.options.hook) as outputs:
             if modules:
                 self._forward(inputs)
         return outputs
@@ -186,9 +212,10 @@ class Pretrained(ABC):
         state = only_output(name, outputs)
         if isinstance(state, str):
             return state
-        if any(weight.startswith(f"{name}.") for weight in self.part.unsaved):
+        if any(weight.startswith(f"{self.aliases.get(name, name)}.") for weight in self.part.unsaved):
             return f"layer {quoted(name)} has weights that the model's files do not hold"
         count = _count(self._given(inputs))
+        state = self._by_item(state, inputs)
         if state.ndim < 2 or len(state) != count or not state.is_floating_point() or not self._fits(state, inputs):
             return f"layer {quoted(name)} puts out {list(state.shape)} for {count} rows; expected {self._expected}"
         return state
@@ -200,6 +227,10 @@ class Pretrained(ABC):
             last = self.part.states(self._forward(inputs))[-1]
         tensors = [tensor for found in outputs.values() for tensor in found if tensor is not None]
         return any(tensor.shape == last.shape and torch.equal(tensor, last) for tensor in tensors)
+
+    def _by_item(self, state: Tensor, inputs: Inputs) -> Tensor:
+        """A module's output with an axis of items in front."""
+        return state
 
     def _has_whole_items(self) -> bool:
         """Whether a row is an item, not a part of one."""

@@ -346,7 +346,14 @@ class TextNetwork(Pretrained):
     def _made_up(self) -> dict[str, Tensor]:
         count = min(self.limit or MADE_UP, MADE_UP)
         found = None if self._has_whole_items() else [{place: (place, place + 1) for place in range(count)}]
-        return Tokens([[0] * count], None, self.pad, (), found, self.fixed).batch([0])
+        ids = [min(place, (self.vocabulary or count) - 1) for place in range(count)]
+        return Tokens([ids], None, self.pad, (), found, self.fixed).batch([0])
+
+    def _by_item(self, state: Tensor, inputs: Inputs) -> Tensor:
+        """States of tokens item by item, where a module laid those of all items in one row."""
+        items, tokens = inputs["input_ids"].shape
+        is_flat = state.ndim == 2 and tokens > 1 and len(state) == items * tokens
+        return state.view(items, tokens, -1) if is_flat else state
 
 
 def _token_spans(text: Encoded) -> Spans:
