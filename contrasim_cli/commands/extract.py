@@ -25,12 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MODELS = {"text", "arrays", "images"}  # inputs that go through a model
+MODELS = {"text", "arrays", "images", "audio"}  # inputs that go through a model
 # what goes with only some of the inputs
 GOES_WITH = {
     "--column": {"text"},
     "--image-column": {"images"},
-    "--id-column": {"text", "images"},
+    "--audio-column": {"audio"},
+    "--id-column": {"text", "images", "audio"},
     "--skip-pattern": {"text"},
     "--on-truncate": {"text"},
     "--axes": {"from", "arrays", "images"},
@@ -60,7 +61,7 @@ def extract(
 ) -> None:
     """Write a model's activations, or those of an array file, as a store.
 
-    Text and images run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
+    Texts, images and sounds run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
     hidden_L; --arrays also through any torch module, whose submodules are the layers (--layers 'blocks.*').
     """
     distributed.check_alone("contrasim extract")
@@ -133,7 +134,8 @@ def _sources(kind: str, path: Path | None, choice: Mapping[str, Any], inputs: op
     if path is None:
         return []
     columns = inputs.column or []
-    return open_sources(InputOptions(kind, path, columns, inputs.image_column, inputs.id_column, Choice(**choice)))
+    file_column = inputs.image_column or inputs.audio_column
+    return open_sources(InputOptions(kind, path, columns, file_column, inputs.id_column, Choice(**choice)))
 
 
 def _load(
@@ -167,6 +169,8 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
 
     if source.kind == "text":
         return "word" if model.unit == "word" else "token" if model.pool == "none" else "sentence"
+    if source.kind == "audio":
+        return "frame" if model.pool == "none" else "sound"
     of_any_kind = is_factory(model.model) or Path(model.model).is_file()
     return "row" if source.kind == "arrays" and of_any_kind else "image"
 

@@ -18,7 +18,7 @@ FIELD = "{column}"
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What is read: one of texts, images, arrays, and activations that exist."""
+    """What is read: one of texts, images, sounds, arrays, and activations that exist."""
 
     PANEL: ClassVar = "Input"
     text: Annotated[
@@ -33,6 +33,12 @@ class Input:
         Path | None,
         typer.Option(
             "--images", help="A folder of image files, whose ids are their paths, or a table with --image-column."
+        ),
+    ] = None
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio", help="A folder of sound files, whose ids are their paths, or a table with --audio-column."
         ),
     ] = None
     source: Annotated[
@@ -56,6 +62,10 @@ class Input:
         str | None,
         typer.Option("--image-column", help="Column of image paths, relative to the table's folder."),
     ] = None
+    audio_column: Annotated[
+        str | None,
+        typer.Option("--audio-column", help="Column of sound paths, relative to the table's folder."),
+    ] = None
     id_column: Annotated[str | None, typer.Option("--id-column", help="Column of row ids; default: row numbers.")] = (
         None
     )
@@ -64,7 +74,13 @@ class Input:
     @property
     def given(self) -> list[tuple[str, Path]]:
         """The inputs that are given: kind and path."""
-        inputs = {"text": self.text, "arrays": self.arrays, "images": self.images, "from": self.source}
+        inputs = {
+            "text": self.text,
+            "arrays": self.arrays,
+            "images": self.images,
+            "audio": self.audio,
+            "from": self.source,
+        }
         return [(kind, path) for kind, path in inputs.items() if path is not None]
 
     def one(self, needless: bool) -> tuple[str, Path | None]:
@@ -79,7 +95,7 @@ class Input:
         if needless and not given:
             return "model", None
         kinds = " and ".join(f"--{kind}" for kind, _ in given) or "none"
-        raise UsageError(f"give one of --text, --arrays, --images and --from; found {kinds}")
+        raise UsageError(f"give one of --text, --arrays, --images, --audio and --from; found {kinds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,11 +165,11 @@ class Model:
         ),
     ] = None
     pool: Annotated[
-        Literal["cls", "mean", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
+        Literal["cls", "mean", "first", "last", "max", "none", "patch-mean", "spatial-mean", "flatten"] | None,
         typer.Option(
             "--pool",
             help="Text: cls, mean (default), last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
-            "flatten. Padding never counts.",
+            "flatten. Audio: mean (default), max, first, last, cls, or none (a row per frame). Padding never counts.",
         ),
     ] = None
     unit: Annotated[Literal["item", "word"], typer.Option("--unit", help="A row per item, or per word of a text.")] = (
@@ -164,11 +180,11 @@ class Model:
         typer.Option("--subword", help="--unit word: which of a word's tokens; default: mean."),
     ] = None
     part: Annotated[
-        Literal["text", "image", "encoder", "decoder"] | None,
+        Literal["text", "image", "audio", "encoder", "decoder"] | None,
         typer.Option(
             "--part",
             "--tower",
-            help="Which part of a model that has several: its side for texts or images, its encoder (default) or decoder.",
+            help="Which part of a model that has several: its side for texts, images or sounds, its encoder (default) or decoder.",
         ),
     ] = None
     tokenizer: Annotated[

@@ -11,17 +11,18 @@ from torch import Tensor
 
 TEXT_POOLS = ("cls", "mean", "last", "max", "none")
 MODULE_POOLS = ("cls", "mean", "last", "max", "spatial-mean", "flatten")
+AUDIO_POOLS = ("mean", "max", "first", "last", "cls", "none")
 IMAGE_POOLS = ("cls", "patch-mean", "spatial-mean", "flatten")
 SUBWORDS = ("mean", "first", "last")
 
 
 def pool_tokens(states: Tensor, mask: Tensor, how: str) -> Tensor:
-    """One row per example: `cls` its first token, `last` its last one, `mean` or `max` all of them; padding never counts."""
+    """One row per example, padding left out: `cls` or `first` its first token, `last` its last one, `mean` or `max` all of them."""
     if how == "mean":
         return masked_mean(states, mask)
     if how == "max":
         return states.masked_fill(~mask.bool().unsqueeze(-1), -torch.inf).amax(dim=1)
-    return pick(states, first_token(mask) if how == "cls" else last_token(mask))
+    return pick(states, first_token(mask) if how in ("cls", "first") else last_token(mask))
 
 
 def masked_mean(states: Tensor, mask: Tensor) -> Tensor:

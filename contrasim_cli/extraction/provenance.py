@@ -22,6 +22,8 @@ from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 
+RESAMPLING = ("soundfile", "soxr")  # which make sound files into numbers
+
 
 def configuration(
     network: Network,
@@ -55,7 +57,7 @@ def configuration(
         "weights_dtype": model.weights_dtype,
         "store_dtype": store_dtype,
         "attributes": dict(attrs),
-        "versions": versions(),
+        "versions": versions(RESAMPLING if source.kind == "audio" else ()),
     }
 
 
@@ -71,11 +73,12 @@ def digest_of_ids(ids: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """The libraries that have a part in the values."""
+def versions(others: Sequence[str] = ()) -> dict[str, str]:
+    """The libraries that have a part in the values, with `others` that only some inputs need."""
     found = {"contrasim": __version__, "torch": torch.__version__}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        found["transformers"] = metadata.version("transformers")
+    for name in ("transformers", *others):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,13 @@ import torch
 from torch import nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError, reason
+from contrasim_cli.extraction.networks.audio import AudioNetwork
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, choose_pool
 from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
 from contrasim_cli.extraction.networks.parts import Part, take_part
 from contrasim_cli.extraction.networks.text import Sentence, TextNetwork
 from contrasim_cli.extraction.networks.vision import VisionNetwork
-from contrasim_cli.extraction.pooling import IMAGE_POOLS, SUBWORDS, TEXT_POOLS
+from contrasim_cli.extraction.pooling import AUDIO_POOLS, IMAGE_POOLS, SUBWORDS, TEXT_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
 from contrasim_cli.names import quoted
 
@@ -43,10 +45,11 @@ POOLINGS = {
 MODULES = "modules.json"  # of a sentence-transformers folder: the parts that make its embedding
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 IMAGES = "pixel_values"
+KINDS = {TEXT: "text", IMAGES: "images", "input_values": "sound", "input_features": "sound"}
 
 
 def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
-    """A local folder or a model of the hub, for texts or for images.
+    """A local folder or a model of the hub, for texts, images or sounds.
 
     Without a source, the part asked for, or else the model itself, says which.
     """
@@ -69,6 +72,8 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
             network.options = asked  # which hold the name of the folder above
             network.take_sentence(sentence)
         return network
+    if kind == "audio" or (kind is None and _main_input(part) != IMAGES):
+        return _audio_network(options, part, config, transformers, source)
     return _vision_network(options, part, config, transformers, source)
 
 
@@ -134,8 +139,26 @@ def _vision_network(
     for name in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"{name} is for text; images are {'not cut' if name == '--max-length' else 'no words'}")
     _check_modality(options.model, part, IMAGES, "images")
-    processor = _processor(options, transformers) if source and source.kind == "images" else None
+    processor = None
+    if source and source.kind == "images":
+        processor = _processor(options, transformers.AutoImageProcessor, "image", "an image processor")
     return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
+
+
+def _audio_network(
+    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
+) -> AudioNetwork:
+    pool = choose_pool(options.pool, AUDIO_POOLS, "mean", "sounds")
+    given = {"--max-length": options.max_length, "--tokenizer": options.tokenizer, "--axes": options.axes}
+    given["--unit word"] = options.unit == "word" or None
+    for name in (name for name, value in given.items() if value is not None):
+        raise UsageError(f"{name} does not go with sounds; leave it out")
+    if part.model is part.whole and _main_input(part) in (TEXT, IMAGES):
+        raise UsageError(f"{quoted(options.model)}: is a model of {KINDS[_main_input(part)]}, not of sound")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its mel filters, which are what the model was trained with
+        extractor = _processor(options, transformers.AutoFeatureExtractor, "sound", "a feature extractor")
+    return AudioNetwork(options, part, _digest(options, config), pool, source=source, extractor=extractor)
 
 
 def _import() -> Any:
@@ -204,14 +227,14 @@ def _tokenizer(options: ModelOptions, transformers: Any) -> Any:
     return tokenizer
 
 
-def _processor(options: ModelOptions, transformers: Any) -> Any:
+def _processor(options: ModelOptions, kind: Any, what: str, name: str) -> Any:
     model = options.model
     if Path(model).is_dir() and not _has_any(model, PROCESSOR_FILES):
+        remedy = f"save {name} there" + (", or give --arrays" if what == "image" else "")
         raise InputError(
-            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how image files become numbers; "
-            "save an image processor there, or give --arrays"
+            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how {what} files become numbers; {remedy}"
         )
-    return _fetch(model, transformers.AutoImageProcessor, options.revision)
+    return _fetch(model, kind, options.revision)
 
 
 def _has_any(folder: str, names: tuple[str, ...]) -> bool:
@@ -228,8 +251,7 @@ def _check_modality(name: str, part: Part, wanted: str, what: str) -> None:
     found = _main_input(part)
     # parts may have the name from the whole that they belong to
     if found != wanted and (part.model is part.whole or wanted not in inspect.signature(part.model.forward).parameters):
-        kinds = {TEXT: "text", IMAGES: "images", "input_values": "sound", "input_features": "sound"}
-        raise UsageError(f"{quoted(name)}: is a model of {kinds.get(found, found)}, not of {what}")
+        raise UsageError(f"{quoted(name)}: is a model of {KINDS.get(found, found)}, not of {what}")
 
 
 def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Module, list[str]]:

@@ -73,8 +73,18 @@ def _encoder(model: Any, modality: str | None) -> Any:
     try:
         part = model.get_encoder() if modality is None else model.get_encoder(modality=modality)
     except (TypeError, AttributeError, ValueError):  # a model of one kind whose own method has no such argument
-        return None
+        part = None
+    if modality == "audio" and (part is model or part is None):
+        part = _owner(model, f"{modality}_config")
     return None if part is model or part is None else part
+
+
+def _owner(model: Any, name: str) -> Any:
+    """The child that has a configuration of the model's for its own: a side that `get_encoder` does not know."""
+    config = getattr(model.config, name, None)
+    return next(
+        (part for part in model.children() if config is not None and getattr(part, "config", 0) is config), None
+    )
 
 
 def take_part(model: Any, asked: str | None, kind: str | None, where: str, unsaved: Sequence[str] = ()) -> Part:
