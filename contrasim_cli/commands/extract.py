@@ -45,7 +45,7 @@ GOES_WITH = {
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
-        "--weights-dtype", "--allow-random",
+        "--weights-dtype", "--allow-random", "--model-arg",
     ),
     MODELS,
 )  # fmt: skip

@@ -155,7 +155,14 @@ class Model:
         typer.Option(
             "--model",
             help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a "
-            "torch.nn.Module or (module, preprocess); preprocess gets one item and returns a tensor.",
+            "torch.nn.Module, alone or with a tokenizer or processor of transformers, or with a function that makes a tensor of "
+            "one item.",
+        ),
+    ] = None
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-arg", help="Argument of that function, as name=value; JSON, or else text; repeat for several."
         ),
     ] = None
     layers: Annotated[

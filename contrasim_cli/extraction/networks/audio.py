@@ -7,7 +7,6 @@ all sounds to 30 s, counts as it does in a plain call, unless its mask has a pla
 
 import contextlib
 import copy
-import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -92,7 +91,7 @@ class AudioNetwork(Pretrained):
     framed: set[str] = field(default_factory=set, init=False)  # layers that have the leading tokens too
 
     def __post_init__(self) -> None:
-        self.parameters = inspect.signature(self.model.forward).parameters
+        self.parameters = self.part.parameters
         self.rate = _rate(self.extractor, self.name)
         self.short, self.long = (self._noise(seconds) for seconds in SECONDS)
         self.fixed = shapes(self.short.values()) == shapes(self.long.values())

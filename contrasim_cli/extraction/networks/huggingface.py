@@ -63,18 +63,26 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
     model, unsaved = _model(options, config, transformers)
     part = take_part(model, options.part, kind, options.model, unsaved)
     if kind == "text" or (kind is None and _main_input(part) == TEXT):
-        if options.axes is not None:
-            raise UsageError(
-                f"--axes is for arrays and images; of {quoted(options.model)} the axes are known: give --pool"
-            )
-        network = _text_network(options, part, config, transformers, source)
+        pool = text_pool(options)
+        _check_modality(options.model, part, TEXT, "text")
+        tokenizer = _tokenizer(options, transformers)
+        kept_words = source.words if source else {}
+        network = TextNetwork(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
         if sentence is not None:
             network.options = asked  # which hold the name of the folder above
             network.take_sentence(sentence)
         return network
     if kind == "audio" or (kind is None and _main_input(part) != IMAGES):
-        return _audio_network(options, part, config, transformers, source)
-    return _vision_network(options, part, config, transformers, source)
+        pool = sound_pool(options)
+        _check_hears(options.model, part)
+        extractor = _extractor(options, transformers)
+        return AudioNetwork(options, part, _digest(options, config), pool, source=source, extractor=extractor)
+    pool = image_pool(options)
+    _check_modality(options.model, part, IMAGES, "images")
+    processor = None
+    if kind == "images":
+        processor = _processor(options, transformers.AutoImageProcessor, "image", "an image processor")
+    return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
 
 
 def sentence_of(folder: Path) -> Sentence | None:
@@ -111,16 +119,11 @@ def _read(path: Path) -> Any:
         raise InputError(f"{quoted(path)}: cannot be read ({reason(error)})") from error
 
 
-def _text_network(
-    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
-) -> TextNetwork:
-    by_word = options.unit == "word"
-    pool = _subword_pool(options) if by_word else choose_pool(options.pool, TEXT_POOLS, "mean", "text")
-    _check_modality(options.model, part, TEXT, "text")
-    tokenizer = _tokenizer(options, transformers)
-    return TextNetwork(
-        options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
-    )
+def text_pool(options: ModelOptions) -> str:
+    """How tokens become rows; options that are not for texts are refused."""
+    if options.axes is not None:
+        raise UsageError(f"--axes is for arrays and images; of {quoted(options.model)} the axes are known: give --pool")
+    return _subword_pool(options) if options.unit == "word" else choose_pool(options.pool, TEXT_POOLS, "mean", "text")
 
 
 def _subword_pool(options: ModelOptions) -> str:
@@ -130,35 +133,34 @@ def _subword_pool(options: ModelOptions) -> str:
     return f"subword-{options.subword}"
 
 
-def _vision_network(
-    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
-) -> VisionNetwork:
+def image_pool(options: ModelOptions) -> str:
+    """How patches become a row, empty where the model decides; options that are not for images are refused."""
     pool = choose_pool(options.pool, IMAGE_POOLS, "", "images")
     given = {"--max-length": options.max_length is not None, "--tokenizer": options.tokenizer is not None}
     given["--unit word"] = options.unit == "word"
     for name in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"{name} is for text; images are {'not cut' if name == '--max-length' else 'no words'}")
-    _check_modality(options.model, part, IMAGES, "images")
-    processor = None
-    if source and source.kind == "images":
-        processor = _processor(options, transformers.AutoImageProcessor, "image", "an image processor")
-    return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
+    return pool
 
 
-def _audio_network(
-    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
-) -> AudioNetwork:
-    pool = choose_pool(options.pool, AUDIO_POOLS, "mean", "sounds")
+def sound_pool(options: ModelOptions) -> str:
+    """How frames become rows; options that are not for sounds are refused."""
     given = {"--max-length": options.max_length, "--tokenizer": options.tokenizer, "--axes": options.axes}
     given["--unit word"] = options.unit == "word" or None
     for name in (name for name, value in given.items() if value is not None):
         raise UsageError(f"{name} does not go with sounds; leave it out")
-    if part.model is part.whole and _main_input(part) in (TEXT, IMAGES):
-        raise UsageError(f"{quoted(options.model)}: is a model of {KINDS[_main_input(part)]}, not of sound")
+    return choose_pool(options.pool, AUDIO_POOLS, "mean", "sounds")
+
+
+def _extractor(options: ModelOptions, transformers: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its mel filters, which are what the model was trained with
-        extractor = _processor(options, transformers.AutoFeatureExtractor, "sound", "a feature extractor")
-    return AudioNetwork(options, part, _digest(options, config), pool, source=source, extractor=extractor)
+        return _processor(options, transformers.AutoFeatureExtractor, "sound", "a feature extractor")
+
+
+def _check_hears(name: str, part: Part) -> None:
+    if part.model is part.whole and _main_input(part) in (TEXT, IMAGES):
+        raise UsageError(f"{quoted(name)}: is a model of {KINDS[_main_input(part)]}, not of sound")
 
 
 def _import() -> Any:

@@ -1,6 +1,7 @@
 """What every kind of network looks like to `run`, and what all kinds are made with."""
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class ModelOptions:
     `tokenizer` and `revision` are those of the Hugging Face hub. `weights_dtype` is what a model's weights are kept in, `auto` as
     its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
-    to the next.
+    to the next. `model_arg` are arguments of the function that makes the model, as name=value.
     """
 
     model: str
@@ -46,6 +47,31 @@ class ModelOptions:
     part: str | None = None
     allow_random: bool = False
     weights_dtype: str = "auto"
+    model_arg: Sequence[str] | None = None
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments by name; values as JSON reads them, or else as text.
+
+        Raises:
+            UsageError: one is not name=value, or is given twice.
+        """
+        found: dict[str, Any] = {}
+        for text in self.model_arg or ():
+            name, equals, value = text.partition("=")
+            if not equals or not name.isidentifier():
+                raise UsageError(f"--model-arg {quoted(text)}: write name=value, such as depth=12")
+            if name in found:
+                raise UsageError(f"--model-arg: {quoted(name)} is given twice")
+            found[name] = _parsed(value)
+        return found
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 class Prepared(Protocol):

@@ -4,6 +4,7 @@ transformers finds the parts (`get_encoder`, `get_decoder`), and takes what side
 (`get_text_features` and its like), which is the layer `projected`, not normalised.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Part:
     whole: Any
     name: str | None = None
     unsaved: Sequence[str] = ()
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The names of what goes in."""
+        return inspect.signature((self.whole if self.is_second else self.model).forward).parameters
 
     @property
     def features(self) -> Any:

@@ -48,7 +48,11 @@ class Pretrained(ABC):
         given = twice(inputs)
         states = self._states(self._forward(given), given)
         modules = dict(_named_modules(self.model))
-        names = select(list(states), list(modules), self.options.layers, self.name) if self.options.layers else states
+        names = (
+            select(list(states), list(modules), self.options.layers, self.name)
+            if self.options.layers
+            else self._default(states)
+        )
         found = self._found(names, states, modules, given)
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         self.hooks = {name: modules[name] for name in self.chosen if name not in states}
@@ -174,6 +178,10 @@ class Pretrained(ABC):
             last = self.part.states(self._forward(inputs))[-1]
         tensors = [tensor for found in outputs.values() for tensor in found if tensor is not None]
         return any(tensor.shape == last.shape and torch.equal(tensor, last) for tensor in tensors)
+
+    def _default(self, states: Iterable[str]) -> Iterable[str]:
+        """The layers that are taken without a choice."""
+        return states
 
     def _has_whole_items(self) -> bool:
         """Whether a row is an item, not a part of one."""

@@ -1,6 +1,5 @@
 """Models of images: one row per image."""
 
-import inspect
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -98,7 +97,7 @@ class VisionNetwork(Pretrained):
     extra: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.parameters = inspect.signature(self.model.forward).parameters
+        self.parameters = self.part.parameters
         self.words = None if self.options.axes is None else model_axes(self.options.axes)
         if self.words and self.pooling:
             raise UsageError("--axes says what is averaged and --pool too; give one of them")
