@@ -40,6 +40,7 @@ GOES_WITH = {
     "--read-as": {"from"},
     "--zero-rows": {"from"},
     "--unit": {"text"},
+    "--decoder-text": {"text"},
     "--subword": {"text"},
     "--tokenizer": {"text"},
 } | dict.fromkeys(
@@ -77,7 +78,7 @@ def extract(
     if path is not None and kind == "from":
         _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
         return
-    sources = _sources(kind, path, choice, inputs)
+    sources = _sources(kind, path, choice, inputs, model.decoder_text)
     network, options = _load(sources[0] if sources else None, model, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
@@ -128,14 +129,21 @@ def _import_options(
     )
 
 
-def _sources(kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input) -> "list[Source]":
+def _sources(
+    kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input, second: str | None
+) -> "list[Source]":
+    """The sources of the inputs; those of texts in pairs with the column `second`, where there is one."""
     from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sources
+    from contrasim_cli.extraction.sources.source import paired
 
     if path is None:
         return []
     columns = inputs.column or []
     file_column = inputs.image_column or inputs.audio_column
-    return open_sources(InputOptions(kind, path, columns, file_column, inputs.id_column, Choice(**choice)))
+    if second is not None:
+        columns = [*columns, second]
+    sources = open_sources(InputOptions(kind, path, columns, file_column, inputs.id_column, Choice(**choice)))
+    return sources if second is None else [paired(source, sources[-1]) for source in sources[:-1]]
 
 
 def _load(
@@ -222,5 +230,7 @@ def _check_combination(kind: str, flags: Mapping[str, object]) -> None:
     if useless:
         what = "--unit word" if useless[0] == "--unit" else useless[0]
         raise UsageError(f"{what} does not go with --{kind}; leave it out")
+    if "--decoder-text" in flags and (flags.get("--part") != "decoder" or "--column" not in flags):
+        raise UsageError("--decoder-text goes with --part decoder and --column, the text of the encoder; give both")
     if "--subword" in flags and "--unit" not in flags:
         raise UsageError("--subword is for --unit word; give both, or leave it out")

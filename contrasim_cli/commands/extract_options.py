@@ -194,6 +194,12 @@ class Model:
             help="Which part of a model that has several: its side for texts, images or sounds, its encoder (default) or decoder.",
         ),
     ] = None
+    decoder_text: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder-text", help="--part decoder: column of what the decoder reads; default: what its encoder reads."
+        ),
+    ] = None
     tokenizer: Annotated[
         str | None, typer.Option("--tokenizer", help="Folder or hub id of another tokenizer than the model's.")
     ] = None

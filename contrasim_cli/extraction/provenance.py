@@ -40,6 +40,7 @@ def configuration(
         "revision": model.revision,
         "tokenizer": short_name(model.tokenizer) if model.tokenizer else None,
         "part": model.part,
+        **({"decoder_text": model.decoder_text} if model.decoder_text else {}),
         **({"model_arguments": model.model_arguments} if model.model_arg else {}),
         "random_weights": model.random_weights,
         "seed": model.seed if model.random_weights else None,

@@ -24,6 +24,7 @@ from contrasim_cli.extraction.networks.network import ModelOptions, Network, cho
 from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
 from contrasim_cli.extraction.networks.parts import Part, take_part
 from contrasim_cli.extraction.networks.text import Sentence, TextNetwork
+from contrasim_cli.extraction.networks.text_pairs import PairNetwork
 from contrasim_cli.extraction.networks.vision import VisionNetwork
 from contrasim_cli.extraction.pooling import AUDIO_POOLS, IMAGE_POOLS, SUBWORDS, TEXT_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
@@ -67,7 +68,8 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
         _check_modality(options.model, part, TEXT, "text")
         tokenizer = _tokenizer(options, transformers)
         kept_words = source.words if source else {}
-        network = TextNetwork(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
+        reads = TextNetwork if options.decoder_text is None else PairNetwork
+        network = reads(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
         if sentence is not None:
             network.options = asked  # which hold the name of the folder above
             network.take_sentence(sentence)

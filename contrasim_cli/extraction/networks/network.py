@@ -28,7 +28,8 @@ class ModelOptions:
     `tokenizer` and `revision` are those of the Hugging Face hub. `weights_dtype` is what a model's weights are kept in, `auto` as
     its files hold them, and computed in unless `dtype` says otherwise; rows are float32 whatever it is. `axes` are the words of
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
-    to the next. `model_arg` are arguments of the function that makes the model, as name=value.
+    to the next. `decoder_text` is the column that a decoder reads, beside what its encoder
+    reads. `model_arg` are arguments of the function that makes the model, as name=value.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ModelOptions:
     part: str | None = None
     allow_random: bool = False
     weights_dtype: str = "auto"
+    decoder_text: str | None = None
     model_arg: Sequence[str] | None = None
 
     @property

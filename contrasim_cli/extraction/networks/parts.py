@@ -18,6 +18,7 @@ PROJECTED = "projected"
 SIDES = {"text": "text", "arrays": "image", "images": "image", "audio": "audio"}  # kind of source -> part
 INPUTS = {"text": "--text", "image": "--images or --arrays", "audio": "--audio"}
 TOKENS = "input_ids"
+CONTEXT = "context_"  # before the names of what the encoder reads, where that is not what the decoder reads
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Part:
         asked = {"output_hidden_states": True, "return_dict": True}
         if self.is_second:
             second = {f"decoder_{name}": given[name] for name in (TOKENS, "attention_mask") if name in given}
-            return self.whole(**given, **second, **asked)
+            context = {name.removeprefix(CONTEXT): one for name, one in given.items() if name.startswith(CONTEXT)}
+            return self.whole(**(context or given), **second, **asked)
         return self.model(**given, **asked)
 
     def project(self, given: Mapping[str, Tensor]) -> Tensor | None:
@@ -55,7 +57,7 @@ class Part:
 
     @property
     def is_second(self) -> bool:
-        """Whether it is the decoder of a model with an encoder, which reads the same text on both sides."""
+        """Whether it is the decoder of a model with an encoder, which reads the text too, or one of its own."""
         return self.name == "decoder" and bool(getattr(self.whole.config, "is_encoder_decoder", False))
 
     def states(self, output: Any) -> Sequence[Tensor]:

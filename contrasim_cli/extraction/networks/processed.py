@@ -21,6 +21,7 @@ from contrasim_cli.extraction.networks.network import Inputs, ModelOptions
 from contrasim_cli.extraction.networks.parts import TOKENS, Part, take_part
 from contrasim_cli.extraction.networks.pretrained import Pretrained
 from contrasim_cli.extraction.networks.text import TextNetwork
+from contrasim_cli.extraction.networks.text_pairs import PairNetwork
 from contrasim_cli.extraction.networks.vision import VisionNetwork
 from contrasim_cli.extraction.sources.source import Source
 from contrasim_cli.names import quoted
@@ -108,13 +109,14 @@ def load_processed(
     part = take_part(module, options.part, kind, name)
     if kind in ("images", "arrays"):
         return VisionNetwork(options, part, digest, image_pool(options), source=source, processor=member)
-    return _of_kind(options, part, digest, member, source, (TextNetwork, AudioNetwork))
+    reads = TextNetwork if options.decoder_text is None else PairNetwork
+    return _of_kind(options, part, digest, member, source, (reads, AudioNetwork))
 
 
 def _plain(
     options: ModelOptions, module: nn.Module, member: Any, digest: str, source: Source | None
 ) -> TextNetwork | AudioNetwork:
-    if options.part is not None:
+    if options.part is not None or options.decoder_text is not None:
         raise UsageError(f"--part is for models of transformers; {quoted(options.model)} returns a module of one part")
     if not hasattr(module, "config"):
         module.config = SimpleNamespace()  # type: ignore[assignment]
