@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError, reason
+from contrasim_cli.extraction.networks.adapters import Adapter, adapted, adapter_of
 from contrasim_cli.extraction.networks.audio import AudioNetwork
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, choose_pool
 from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
@@ -55,25 +56,47 @@ def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
     Without a source, the part asked for, or else the model itself, says which.
     """
     transformers = _import()
-    asked, sentence = options, sentence_of(Path(options.model))
-    if sentence is not None:
+    asked, folder = options, Path(options.model)
+    adapter, sentence = adapter_of(folder), sentence_of(folder)
+    if adapter is not None:
+        options = _based(options, adapter)
+    elif sentence is not None:
         options = replace(options, model=str(sentence.folder))
     _check_name(options)
     config = _fetch(options.model, transformers.AutoConfig, options.revision)
-    kind = source.kind if source else None
     model, unsaved = _model(options, config, transformers)
-    part = take_part(model, options.part, kind, options.model, unsaved)
+    if adapter is not None:
+        model = adapted(model, adapter).eval()
+    part = take_part(model, options.part, source.kind if source else None, options.model, unsaved)
+    network = _network(options, part, config, transformers, source)
+    network.options = asked  # which hold the name of the folder above, or of the adapter
+    if adapter is not None:
+        network.digest = adapter.digest(network.digest)
+    elif sentence is not None and isinstance(network, TextNetwork):
+        network.take_sentence(sentence)
+    return network
+
+
+def _based(options: ModelOptions, adapter: Adapter) -> ModelOptions:
+    """The options of the model that an adapter is for, with the adapter's tokenizer where it has one."""
+    if options.revision is not None or options.random_weights:
+        name = "--revision" if options.revision is not None else "--random-weights"
+        raise UsageError(f"{name} does not go with the adapter {quoted(options.model)}; leave it out")
+    own = options.model if _has_any(options.model, TOKENIZER_FILES) else None
+    return replace(options, model=adapter.base, revision=adapter.revision, tokenizer=options.tokenizer or own)
+
+
+def _network(
+    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
+) -> TextNetwork | AudioNetwork | VisionNetwork:
+    kind = source.kind if source else None
     if kind == "text" or (kind is None and _main_input(part) == TEXT):
         pool = text_pool(options)
         _check_modality(options.model, part, TEXT, "text")
         tokenizer = _tokenizer(options, transformers)
         kept_words = source.words if source else {}
         reads = TextNetwork if options.decoder_text is None else PairNetwork
-        network = reads(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
-        if sentence is not None:
-            network.options = asked  # which hold the name of the folder above
-            network.take_sentence(sentence)
-        return network
+        return reads(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
     if kind == "audio" or (kind is None and _main_input(part) != IMAGES):
         pool = sound_pool(options)
         _check_hears(options.model, part)
