@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from contrasim_cli.errors import InputError, UsageError, out_of_memory, reason
 from contrasim_cli.extraction.networks.axes import recorded, width_axis
 from contrasim_cli.extraction.networks.hooks import hooked
-from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, shapes
+from contrasim_cli.extraction.networks.network import ALIKE, ANY, Inputs, given_mask, shapes
 from contrasim_cli.extraction.networks.pretrained import Pretrained
 from contrasim_cli.extraction.networks.probe import Probe, unlike
 from contrasim_cli.extraction.pooling import pool_maps, pool_tokens
@@ -155,7 +155,8 @@ class AudioNetwork(Pretrained):
     def frame_count(self, inputs: Inputs) -> int:
         """How many frames the hidden states of one sound have, without those that are padding."""
         count = self._token_count(inputs) - self.leading
-        return int(_mask(inputs, 1, count).sum())
+        mask = given_mask(inputs, 1, count)
+        return count if mask is None else int(mask.sum())
 
     def _token_count(self, inputs: Inputs) -> int:
         """How many tokens the last hidden state has, found by shapes alone; 0 where the model fails."""
@@ -279,7 +280,9 @@ class AudioNetwork(Pretrained):
             return states
         if states.ndim == 4:
             return pool_maps(states, self.pooling)
-        mask = _mask(inputs, *states.shape[:2]).to(states.device)
+        mask = given_mask(inputs, *states.shape[:2])
+        mask = torch.ones(states.shape[:2], dtype=torch.bool) if mask is None else mask
+        mask = mask.to(states.device)
         return states[mask] if self.pooling == "none" else pool_tokens(states, mask, self.pooling)
 
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
@@ -305,12 +308,6 @@ def _outline(model: nn.Module) -> nn.Module:
     }
     memory |= {id(one): torch.empty_like(one, device="meta") for one in model.buffers()}
     return copy.deepcopy(model, memory)
-
-
-def _mask(inputs: Inputs, count: int, frames: int) -> Tensor:
-    """[n, frames] where there is sound: a mask of the inputs that has a place for each frame, else everywhere."""
-    masks = (one for name, one in inputs.items() if "mask" in name and one.shape == (count, frames))
-    return next(masks, torch.ones(count, frames)).bool()
 
 
 def _unlike(one: Tensor) -> Tensor:

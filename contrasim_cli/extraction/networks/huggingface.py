@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken"}
 PICKLED = {".bin", ".pt", ".pth"}
+EXTRAS = ("timm", "peft")  # whose libraries transformers asks for by these names
 CLOSED = {"trust_remote_code": False}  # said aloud, or transformers asks on the terminal
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model",
@@ -105,7 +106,7 @@ def _network(
     pool = image_pool(options)
     _check_modality(options.model, part, IMAGES, "images")
     processor = None
-    if kind == "images":
+    if kind == "images" or (kind is None and _has_any(options.model, PROCESSOR_FILES)):
         processor = _processor(options, transformers.AutoImageProcessor, "image", "an image processor")
     return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
 
@@ -205,7 +206,7 @@ def _fetch(model: str, kind: Any, revision: str | None) -> Any:
     try:
         return kind.from_pretrained(model, revision=revision or "main", **CLOSED)
     except ImportError as error:
-        raise MissingError(f"{quoted(model)}: {reason(error)}") from error
+        raise _missing(model, error) from error
     except Exception as error:  # transformers raises whatever its parts trip over
         raise _unloadable(model, error) from error
 
@@ -223,6 +224,15 @@ def _check_name(options: ModelOptions) -> None:
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/"):
         raise InputError(f"{quoted(model)}: there is no such folder")
     log.info("%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(model))
+
+
+def _missing(model: str, error: ImportError) -> MissingError:
+    """That a library is not there, with the extra that brings it where one does."""
+    said = " ".join(str(error).split())
+    extra = next((name for name in EXTRAS if f"{name} library" in said), None)
+    if extra is not None:
+        return MissingError(f"{quoted(model)}: needs the extra {extra}: pip install 'contrasim[{extra}]'")
+    return MissingError(f"{quoted(model)}: {said[:200]}")
 
 
 def _unloadable(model: str, error: Exception) -> InputError:
@@ -255,13 +265,17 @@ def _tokenizer(options: ModelOptions, transformers: Any) -> Any:
 
 
 def _processor(options: ModelOptions, kind: Any, what: str, name: str) -> Any:
+    """What makes inputs of files; some say in their config.json how, without a file of its own."""
     model = options.model
-    if Path(model).is_dir() and not _has_any(model, PROCESSOR_FILES):
+    try:
+        return _fetch(model, kind, options.revision)
+    except InputError as error:
+        if not Path(model).is_dir() or _has_any(model, PROCESSOR_FILES):
+            raise
         remedy = f"save {name} there" + (", or give --arrays" if what == "image" else "")
         raise InputError(
             f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how {what} files become numbers; {remedy}"
-        )
-    return _fetch(model, kind, options.revision)
+        ) from error
 
 
 def _has_any(folder: str, names: tuple[str, ...]) -> bool:
@@ -296,7 +310,7 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
             )
             unsaved = _check_complete(options.model, report)
     except ImportError as error:
-        raise MissingError(f"{quoted(options.model)}: {reason(error)}") from error
+        raise _missing(options.model, error) from error
     except ContraSimError:
         raise
     except Exception as error:

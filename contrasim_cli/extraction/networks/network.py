@@ -157,6 +157,11 @@ def to_device(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:
     return {name: tensor.to(device) for name, tensor in inputs.items()}
 
 
+def given_mask(inputs: Inputs, count: int, places: int) -> Tensor | None:
+    """[count, places] which states are of something: a mask of the inputs that has a place for each of them, if there is one."""
+    return next((one.bool() for name, one in inputs.items() if "mask" in name and one.shape == (count, places)), None)
+
+
 def autocast(options: ModelOptions) -> Any:
     """The context in which the model computes in the type asked for."""
     if options.dtype == "float32":

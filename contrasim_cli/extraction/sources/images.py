@@ -65,6 +65,11 @@ def open_image(path: Path, channels: int | None) -> Any:
         raise BadItem(unreadable(path, "an image", error)) from error
 
 
+def blank_image(side: int, channels: int | None) -> Any:
+    """A square without anything on it, as `open_image` gives one."""
+    return _pillow().new("L" if channels == 1 else "RGB", (side, side))
+
+
 def _pillow() -> Any:
     try:
         from PIL import Image
