@@ -19,7 +19,7 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("hf", "plot", "match", "table", "zarr")
+EXTRAS = ("audio", "hf", "peft", "plot", "match", "table", "zarr")
 TOOLS = ("pytest", "hypothesis")  # what the smoke tests need besides
 SMOKE = (
     "tests/commands/test_score.py", "tests/store/test_open.py", "tests/store/test_as_store.py", "tests/store/test_matlab5.py",

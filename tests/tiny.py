@@ -1,5 +1,6 @@
 """Tiny models with random weights, as folders of the kind that transformers saves."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -224,6 +225,61 @@ IMAGE_CONFIGS = {
     "convnext": lambda: transformers.ConvNextConfig(num_stages=2, **STAGES, **SPREAD),
     "resnet": lambda: transformers.ResNetConfig(embedding_size=8, layer_type="basic", **STAGES),
 }
+
+
+WAVES = {"conv_dim": (WIDTH,) * 7, "num_conv_pos_embeddings": 8, "num_conv_pos_embedding_groups": 2, **SIZES, **SPREAD}
+STABLE = {"feat_extract_norm": "layer", "do_stable_layer_norm": True}
+SQUEEZED = {"squeeze_factor": 2, "conv_dim": (WIDTH,) * 13, **{key: WAVES[key] for key in WAVES if key != "conv_dim"}}
+WAVE_CONFIGS = {
+    "wav2vec2": lambda: transformers.Wav2Vec2Config(**WAVES),
+    "wav2vec2-mms": lambda: transformers.Wav2Vec2Config(adapter_attn_dim=4, **STABLE, **WAVES),
+    "hubert": lambda: transformers.HubertConfig(**WAVES),
+    "wavlm": lambda: transformers.WavLMConfig(**WAVES),
+    "unispeech": lambda: transformers.UniSpeechConfig(**WAVES),
+    "data2vec-audio": lambda: transformers.Data2VecAudioConfig(
+        conv_pos_kernel_size=3,
+        num_conv_pos_embeddings=2,
+        conv_dim=(WIDTH,) * 7,
+        num_conv_pos_embedding_groups=2,
+        **SIZES,
+        **SPREAD,
+    ),
+    "sew": lambda: transformers.SEWConfig(**SQUEEZED),
+}
+SPEECH = {
+    "d_model": WIDTH, "encoder_layers": DEPTH, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24, "decoder_ffn_dim": 24, "vocab_size": 40, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+    "decoder_start_token_id": 1, "init_std": 0.5,
+}  # fmt: skip
+CLAP_AUDIO = {
+    "patch_embeds_hidden_size": 8, "depths": [1, 1], "num_attention_heads": [2, 2], "hidden_size": 16, "num_hidden_layers": 2,
+    "projection_dim": 12,
+}  # fmt: skip
+SPECTRUM_CONFIGS = {
+    "whisper": lambda: transformers.WhisperConfig(num_mel_bins=8, **SPEECH),
+    "ast": lambda: transformers.ASTConfig(max_length=128, num_mel_bins=32, **SIZES, **SPREAD),
+    "clap": lambda: transformers.ClapConfig(
+        text_config={"vocab_size": 40, "max_position_embeddings": 20, "projection_dim": 12, **SIZES},
+        audio_config=CLAP_AUDIO,
+        projection_dim=12,
+    ),
+}
+EXTRACTORS = {
+    "whisper": lambda: transformers.WhisperFeatureExtractor(feature_size=8),
+    "ast": lambda: transformers.ASTFeatureExtractor(max_length=128, num_mel_bins=32),
+    "clap": lambda: transformers.ClapFeatureExtractor(truncation="rand_trunc"),
+    "wav2vec2-mms": lambda: transformers.Wav2Vec2FeatureExtractor(return_attention_mask=True),
+}
+
+
+def hearing(folder: Path, kind: str) -> Path:
+    """A model of sounds, with its feature extractor."""
+    from_config(folder, (WAVE_CONFIGS | SPECTRUM_CONFIGS)[kind]())
+    extractor = EXTRACTORS.get(kind, lambda: transformers.Wav2Vec2FeatureExtractor(return_attention_mask=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of mel filters that are too narrow
+        extractor().save_pretrained(folder)
+    return folder
 
 
 def from_config(folder: Path, config: Any) -> Path:

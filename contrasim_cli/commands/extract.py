@@ -26,12 +26,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TEXTS = {"text", "dataset"}
-MODELS = {*TEXTS, "arrays", "images"}  # inputs that go through a model
+MODELS = {*TEXTS, "arrays", "images", "audio"}  # inputs that go through a model
 # what goes with only some of the inputs
 GOES_WITH = {
     "--column": TEXTS,
     "--image-column": {"images"},
-    "--id-column": {*TEXTS, "images"},
+    "--audio-column": {"audio"},
+    "--id-column": {*TEXTS, "images", "audio"},
     "--skip-pattern": TEXTS,
     "--on-truncate": TEXTS,
     "--axes": {"from", "arrays", "images"},
@@ -40,6 +41,7 @@ GOES_WITH = {
     "--read-as": {"from"},
     "--zero-rows": {"from"},
     "--unit": TEXTS,
+    "--decoder-text": TEXTS,
     "--subword": TEXTS,
     "--tokenizer": TEXTS,
     "--split": {"dataset"},
@@ -53,7 +55,7 @@ GOES_WITH = {
 } | dict.fromkeys(
     (
         "--model", "--skip-bad", "--pool", "--max-length", "--random-weights", "--list-layers", "--part", "--revision", "--dtype",
-        "--weights-dtype", "--allow-random", "--hook", "--split-heads",
+        "--weights-dtype", "--allow-random", "--hook", "--split-heads", "--model-arg",
     ),
     MODELS,
 )  # fmt: skip
@@ -70,7 +72,7 @@ def extract(
 ) -> None:
     """Write a model's activations, or those of an array file, as a store.
 
-    Text and images run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
+    Texts, images and sounds run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
     hidden_L; --arrays also through any torch module, whose submodules are the layers (--layers 'blocks.*').
     """
     distributed.check_alone("contrasim extract")
@@ -86,7 +88,7 @@ def extract(
     if path is not None and kind == "from":
         _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
         return
-    sources = _sources(kind, path, choice, inputs, texts)
+    sources = _sources(kind, path, choice, inputs, texts, model.decoder_text)
     network, options = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
@@ -138,18 +140,27 @@ def _import_options(
 
 
 def _sources(
-    kind: str, path: Path | None, choice: Mapping[str, Any], inputs: opt.Input, texts: opt.Texts
+    kind: str,
+    path: Path | None,
+    choice: Mapping[str, Any],
+    inputs: opt.Input,
+    texts: opt.Texts,
+    second: str | None,
 ) -> "list[Source]":
+    """The sources of the inputs; those of texts in pairs with the column `second`, where there is one."""
     from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sources
+    from contrasim_cli.extraction.sources.source import paired
 
     if path is None:
         return []
     columns = inputs.column or []
+    if second is not None:
+        columns = [*columns, second]
     options = InputOptions(
         kind,
         path,
         columns,
-        inputs.image_column,
+        inputs.image_column or inputs.audio_column,
         inputs.id_column,
         Choice(**choice),
         _layout(texts),
@@ -157,7 +168,8 @@ def _sources(
         split=inputs.split,
         subset=inputs.subset,
     )
-    return open_sources(options)
+    sources = open_sources(options)
+    return sources if second is None else [paired(source, sources[-1]) for source in sources[:-1]]
 
 
 def _layout(texts: opt.Texts) -> "Layout":
@@ -210,6 +222,8 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
     if source.kind == "text":
         one_token = model.pool == "none" or model.position
         return "word" if model.unit == "word" else "span" if model.span else "token" if one_token else "sentence"
+    if source.kind == "audio":
+        return "frame" if model.pool == "none" else "sound"
     of_any_kind = is_factory(model.model) or Path(model.model).is_file()
     return "row" if source.kind == "arrays" and of_any_kind else "image"
 
@@ -261,5 +275,7 @@ def _check_combination(kind: str, flags: Mapping[str, object]) -> None:
     if useless:
         what = "--unit word" if useless[0] == "--unit" else useless[0]
         raise UsageError(f"{what} does not go with --{kind}; leave it out")
+    if "--decoder-text" in flags and (flags.get("--part") != "decoder" or "--column" not in flags):
+        raise UsageError("--decoder-text goes with --part decoder and --column, the text of the encoder; give both")
     if "--subword" in flags and "--unit" not in flags:
         raise UsageError("--subword is for --unit word; give both, or leave it out")

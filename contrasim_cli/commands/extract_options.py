@@ -18,7 +18,7 @@ FIELD = "{column}"
 
 @dataclass(frozen=True, kw_only=True)
 class Input:
-    """What is read: one of texts, a data set of them, images, arrays, and activations that exist."""
+    """What is read: one of texts, a data set of them, images, sounds, arrays, and activations that exist."""
 
     PANEL: ClassVar = "Input"
     text: Annotated[
@@ -50,6 +50,12 @@ class Input:
             "--images", help="A folder of image files, whose ids are their paths, or a table with --image-column."
         ),
     ] = None
+    audio: Annotated[
+        Path | None,
+        typer.Option(
+            "--audio", help="A folder of sound files, whose ids are their paths, or a table with --audio-column."
+        ),
+    ] = None
     source: Annotated[
         Path | None,
         typer.Option(
@@ -71,6 +77,10 @@ class Input:
         str | None,
         typer.Option("--image-column", help="Column of image paths, relative to the table's folder."),
     ] = None
+    audio_column: Annotated[
+        str | None,
+        typer.Option("--audio-column", help="Column of sound paths, relative to the table's folder."),
+    ] = None
     id_column: Annotated[str | None, typer.Option("--id-column", help="Column of row ids; default: row numbers.")] = (
         None
     )
@@ -84,6 +94,7 @@ class Input:
             "dataset": None if self.dataset is None else Path(self.dataset),
             "arrays": self.arrays,
             "images": self.images,
+            "audio": self.audio,
             "from": self.source,
         }
         return [(kind, path) for kind, path in inputs.items() if path is not None]
@@ -100,7 +111,7 @@ class Input:
         if needless and not given:
             return "model", None
         kinds = " and ".join(f"--{kind}" for kind, _ in given) or "none"
-        raise UsageError(f"give one of --text, --dataset, --arrays, --images and --from; found {kinds}")
+        raise UsageError(f"give one of --text, --dataset, --arrays, --images, --audio and --from; found {kinds}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +171,14 @@ class Model:
         typer.Option(
             "--model",
             help="A Hugging Face folder or hub id, or file.py:function or package.module:function that returns a "
-            "torch.nn.Module or (module, preprocess); preprocess gets one item and returns a tensor.",
+            "torch.nn.Module, alone or with a tokenizer or processor of transformers, or with a function that makes a tensor of "
+            "one item.",
+        ),
+    ] = None
+    model_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-arg", help="Argument of that function, as name=value; JSON, or else text; repeat for several."
         ),
     ] = None
     layers: Annotated[
@@ -174,7 +192,7 @@ class Model:
         typer.Option(
             "--pool",
             help="Text: cls, mean (default), first, last, max, or none (a row per token). Images: cls, patch-mean, spatial-mean or "
-            "flatten. Padding never counts.",
+            "flatten. Audio: mean (default), max, first, last, cls, or none (a row per frame). Padding never counts.",
         ),
     ] = None
     unit: Annotated[Literal["item", "word"], typer.Option("--unit", help="A row per item, or per word of a text.")] = (
@@ -185,11 +203,17 @@ class Model:
         typer.Option("--subword", help="--unit word: which of a word's tokens; default: mean."),
     ] = None
     part: Annotated[
-        Literal["text", "image", "encoder", "decoder"] | None,
+        Literal["text", "image", "audio", "encoder", "decoder"] | None,
         typer.Option(
             "--part",
             "--tower",
-            help="Which part of a model that has several: its side for texts or images, its encoder (default) or decoder.",
+            help="Which part of a model that has several: its side for texts, images or sounds, its encoder (default) or decoder.",
+        ),
+    ] = None
+    decoder_text: Annotated[
+        str | None,
+        typer.Option(
+            "--decoder-text", help="--part decoder: column of what the decoder reads; default: what its encoder reads."
         ),
     ] = None
     tokenizer: Annotated[

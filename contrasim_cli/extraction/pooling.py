@@ -11,6 +11,7 @@ from torch import Tensor
 
 TEXT_POOLS = ("cls", "mean", "first", "last", "max", "none")
 MODULE_POOLS = ("cls", "mean", "last", "max", "spatial-mean", "flatten")
+AUDIO_POOLS = ("mean", "max", "first", "last", "cls", "none")
 IMAGE_POOLS = ("cls", "patch-mean", "spatial-mean", "flatten")
 SUBWORDS = ("mean", "first", "last")
 

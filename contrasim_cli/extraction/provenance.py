@@ -22,6 +22,8 @@ from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 
+RESAMPLING = ("soundfile", "soxr")  # which make sound files into numbers
+
 
 def configuration(
     network: Network,
@@ -38,6 +40,8 @@ def configuration(
         "revision": model.revision,
         "tokenizer": short_name(model.tokenizer) if model.tokenizer else None,
         "part": model.part,
+        **({"decoder_text": model.decoder_text} if model.decoder_text else {}),
+        **({"model_arguments": model.model_arguments} if model.model_arg else {}),
         "random_weights": model.random_weights,
         "seed": model.seed if model.random_weights else None,
         "input": source.name,
@@ -61,7 +65,7 @@ def configuration(
         "weights_dtype": model.weights_dtype,
         "store_dtype": store_dtype,
         "attributes": dict(attrs),
-        "versions": versions(),
+        "versions": versions(RESAMPLING if source.kind == "audio" else ()),
     }
 
 
@@ -77,11 +81,12 @@ def digest_of_ids(ids: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """The libraries that have a part in the values."""
+def versions(others: Sequence[str] = ()) -> dict[str, str]:
+    """The libraries that have a part in the values, with `others` that only some inputs need."""
     found = {"contrasim": __version__, "torch": torch.__version__}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        found["transformers"] = metadata.version("transformers")
+    for name in ("transformers", *others):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
     return found
 
 

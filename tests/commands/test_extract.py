@@ -309,11 +309,15 @@ OUT = ("-o", "o.h5")
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--model", "bert", *OUT), 2, "give one of --text, --dataset, --arrays, --images and --from; found none"),
+        (
+            ("--model", "bert", *OUT),
+            2,
+            "give one of --text, --dataset, --arrays, --images, --audio and --from; found none",
+        ),
         (
             ("--model", "bert", *TEXT, "--arrays", "i.npy", *OUT),
             2,
-            "give one of --text, --dataset, --arrays, --images and --from; found --text and --arrays",
+            "give one of --text, --dataset, --arrays, --images, --audio and --from; found --text and --arrays",
         ),
         ((*TEXT, *OUT), 2, "--text needs --model: a Hugging Face folder or hub id, or file.py:function"),
         (("--model", "bert", *TEXT), 2, "-o is missing: say where the store goes, such as -o acts.h5"),

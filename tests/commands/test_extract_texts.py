@@ -200,7 +200,7 @@ def test_a_packed_table_gives_the_rows_of_the_plain_one(tmp_path: Path) -> None:
     [
         (
             ("--dataset", "d", "--text", "s.tsv"),
-            "give one of --text, --dataset, --arrays, --images and --from; found --text and --dataset",
+            "give one of --text, --dataset, --arrays, --images, --audio and --from; found --text and --dataset",
         ),
         (("--text", "s.tsv", "--split", "test"), "--split does not go with --text; leave it out"),
         (("--dataset", "d", "--image-column", "x"), "--image-column does not go with --dataset; leave it out"),

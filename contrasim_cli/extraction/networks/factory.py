@@ -12,10 +12,11 @@ over space or flattened; of a tuple or dict the first tensor counts. Which axis 
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from traceback import format_exception_only
@@ -27,9 +28,24 @@ from torch import Tensor, nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
 from contrasim_cli.extraction.networks.axes import Part, arranged, model_axes, recorded, width_axis
-from contrasim_cli.extraction.networks.hooks import Outputs, hooked, only_output, select, without_refused
-from contrasim_cli.extraction.networks.network import ANY, Inputs, ModelOptions, autocast, choose_pool, shapes
+from contrasim_cli.extraction.networks.hooks import (
+    Outputs,
+    default_layers,
+    hooked,
+    only_output,
+    select,
+    without_refused,
+)
+from contrasim_cli.extraction.networks.network import ANY, Inputs, ModelOptions, Network, autocast, choose_pool, shapes
 from contrasim_cli.extraction.networks.probe import check_repeatable, grouping, unlike
+from contrasim_cli.extraction.networks.processed import (
+    first_kind,
+    is_pretrained,
+    is_processor,
+    load_processed,
+    member_for,
+    processor_state,
+)
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
@@ -43,61 +59,127 @@ TALKING = (RuntimeError, ValueError, TypeError, IndexError)  # whose messages sa
 Preprocess = Callable[[Any], Any]
 
 
-def load_factory(options: ModelOptions, source: Source | None) -> "ModuleNetwork":
-    """The module that `file.py:function` or `package.module:function` returns, alone or with a preprocess function.
+def load_factory(options: ModelOptions, source: Source | None) -> Network:
+    """The module that `file.py:function` or `package.module:function` returns, alone or with what makes its inputs.
+
+    That is a tokenizer or processor of transformers, or a function of one item, `preprocess`.
 
     Raises:
-        UsageError: texts, which a factory's module does not take, or an option for texts.
+        UsageError: the module does not take this kind of source, or an option is not for it.
         InputError: the function is not there, fails, or returns something else.
     """
-    refuse_texts(options, source)
+    refuse_options(options, ("--random-weights", "--tokenizer", "--revision"))
+    made = _call(options)
+    module, beside = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
+    if not isinstance(module, nn.Module) or not (beside is None or callable(beside)):
+        raise InputError(
+            f"{quoted(options.model)}: returned {type(made).__name__}; expected a torch.nn.Module, or it and a tokenizer, "
+            "processor or preprocess function"
+        )
+    module = _with_layers(module).eval().to(options.device)
+    if not _is_processed(module, beside, source):
+        return _module_network(options, module, beside, source)
+    digest = hashlib.sha256(f"{module_digest(options, module)} {processor_state(beside)}".encode()).hexdigest()
+    return load_processed(options, module_name(options), module, beside, digest, source)
+
+
+def _is_processed(module: nn.Module, beside: Any, source: Source | None) -> bool:
+    """Whether it runs as models of transformers do: with a tokenizer or feature extractor, or as one of them that sees."""
+    if not is_processor(beside):
+        return False
+    kind = source.kind if source else first_kind(beside)
+    sees = kind == "images" or (kind == "arrays" and getattr(module, "main_input_name", "") == "pixel_values")
+    return kind in ("text", "audio") or (sees and is_pretrained(module))
+
+
+def _module_network(options: ModelOptions, module: nn.Module, beside: Any, source: Source | None) -> "ModuleNetwork":
+    kind = source.kind if source else None
+    if kind in ("text", "audio"):
+        what = "tokenizer" if kind == "text" else "feature extractor"
+        raise UsageError(
+            f"{quoted(options.model)}: takes no --{kind} without a {what} of transformers; return the module and its {what}, or "
+            "give its inputs as --arrays"
+        )
+    refuse_options(options, ("--max-length", "--part", "--unit word"))
     pool = choose_pool(options.pool, MODULE_POOLS, "mean", "a module's tokens")
     if options.axes is not None:
         if options.pool is not None:
             raise UsageError("--axes says what is averaged and --pool too; give one of them")
         pool = f"axes {','.join(model_axes(options.axes))}"
-    made = _call(options.model)
-    module, preprocess = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
-    if not isinstance(module, nn.Module) or not (preprocess is None or callable(preprocess)):
-        raise InputError(
-            f"{quoted(options.model)}: returned {type(made).__name__}; expected a torch.nn.Module, or it and a preprocess function"
-        )
-    if source and source.kind == "images" and preprocess is None:
+    if kind == "images" and beside is None:
         raise InputError(
             f"{quoted(options.model)}: --images needs (module, preprocess) from it, so that images become tensors"
         )
-    return ModuleNetwork(options, _with_layers(module).eval().to(options.device), preprocess, pool, source)
+    return ModuleNetwork(options, module, _preprocess(options, beside, kind), pool, source)
+
+
+def _preprocess(options: ModelOptions, beside: Any, kind: str | None) -> Preprocess | None:
+    """The function that makes a tensor of an item, or what an image processor makes of an image; arrays go past that."""
+    if not is_processor(beside):
+        return beside  # type: ignore[no-any-return]
+    if kind == "arrays":
+        return None
+    processor = member_for(beside, "images", module_name(options))
+    return lambda image: processor(images=image, return_tensors="pt")[processor.model_input_names[0]][0]
 
 
 def _with_layers(module: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict({OUTPUT: module})) if isinstance(module, torch.jit.ScriptModule) else module
 
 
-def refuse_texts(options: ModelOptions, source: Source | None) -> None:
-    """Refuse texts, and options that only have a meaning for Hugging Face models."""
-    if source and source.kind == "text":
-        raise UsageError(f"{quoted(options.model)}: takes no --text; give its inputs as --arrays")
+def refuse_options(options: ModelOptions, names: Sequence[str]) -> None:
+    """Refuse options that have no meaning for what a function returns."""
     asked = {
         "--max-length": options.max_length is not None, "--random-weights": options.random_weights,
         "--part": options.part is not None, "--tokenizer": options.tokenizer is not None,
         "--revision": options.revision is not None, "--unit word": options.unit == "word",
         "--device auto": options.spread, "--split-heads": options.split_heads,
     }  # fmt: skip
-    for name in (name for name, given in asked.items() if given):
+    for name in (name for name in names if asked[name]):
         raise UsageError(f"{name} is for Hugging Face models; {quoted(options.model)} decides that itself")
 
 
-def _call(model: str) -> Any:
+def module_name(options: ModelOptions) -> str:
+    """How the store names what a function returns."""
+    file, _, function = options.model.rpartition(":")
+    return f"{Path(file).name}:{function}"
+
+
+def module_digest(options: ModelOptions, module: nn.Module) -> str:
+    """Digest of the file of the function, and of the weights."""
+    file = Path(options.model.rpartition(":")[0])
+    code = file_digest(file) if file.is_file() else ""
+    return hashlib.sha256(f"{code} {weights_digest(module)}".encode()).hexdigest()
+
+
+def _call(options: ModelOptions) -> Any:
+    model, given = options.model, options.model_arguments
     function = _function(model)
+    _check_arguments(model, function, given)
     try:
-        return function()
+        return function(**given)
     except ContraSimError:
         raise
     except (Exception, SystemExit) as error:
         raise InputError(f"{quoted(model)}: the function failed with {type(error).__name__}: {error}") from error
 
 
-def _function(model: str) -> Callable[[], Any]:
+def _check_arguments(model: str, function: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Refuse arguments that a function does not know, or leaves to be given."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:  # of some functions written in C, which say it themselves
+        return
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        known = ", ".join(signature.parameters) or "no arguments"
+        raise UsageError(
+            f"{quoted(model)}: {error}; it takes {known}: give them with --model-arg name=value"
+        ) from error
+
+
+def _function(model: str) -> Callable[..., Any]:
     file, _, name = model.rpartition(":")
     try:
         module = _from_file(Path(file)) if file.endswith(".py") else _from_package(file)
@@ -202,14 +284,11 @@ class ModuleNetwork:
 
     @property
     def name(self) -> str:
-        file, _, function = self.options.model.rpartition(":")
-        return f"{Path(file).name}:{function}"
+        return module_name(self.options)
 
     @property
     def digest(self) -> str:
-        file = Path(self.options.model.rpartition(":")[0])
-        code = file_digest(file) if file.is_file() else ""
-        return hashlib.sha256(f"{code} {weights_digest(self.module)}".encode()).hexdigest()
+        return module_digest(self.options, self.module)
 
     def widths(self) -> dict[str, str]:
         raise UsageError(
@@ -331,20 +410,6 @@ def _why(error: Exception) -> str:
         return format_exception_only(error)[0].splitlines()[0][:200]
     lines = str(error).strip().splitlines()
     return lines[-1] if lines and "TorchScript" in lines[0] else reason(error).strip()
-
-
-def default_layers(module: nn.Module) -> list[str]:
-    """The members of every outermost ModuleList or Sequential, in order; without any, the direct children."""
-    return list(_members(module, "")) or [name for name, _ in module.named_children()]
-
-
-def _members(module: nn.Module, prefix: str) -> Iterator[str]:
-    is_container = isinstance(module, (nn.ModuleList, nn.Sequential))
-    for name, child in module.named_children():
-        if is_container:
-            yield f"{prefix}{name}"
-        else:
-            yield from _members(child, f"{prefix}{name}.")
 
 
 def weights_digest(module: nn.Module) -> str:

@@ -112,3 +112,17 @@ def matches(name: str, pattern: str) -> bool:
     parts = {"**": ".*", "*": "[^.]*", "?": "[^.]"}
     regex = "".join(parts.get(part) or re.escape(part) for part in re.split(r"(\*\*|\*|\?)", pattern))
     return re.fullmatch(regex, name) is not None
+
+
+def default_layers(module: nn.Module) -> list[str]:
+    """The members of every outermost ModuleList or Sequential, in order; without any, the direct children."""
+    return list(_members(module, "")) or [name for name, _ in module.named_children()]
+
+
+def _members(module: nn.Module, prefix: str) -> Iterator[str]:
+    is_container = isinstance(module, (nn.ModuleList, nn.Sequential))
+    for name, child in module.named_children():
+        if is_container:
+            yield f"{prefix}{name}"
+        else:
+            yield from _members(child, f"{prefix}{name}.")

@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,13 +20,16 @@ import torch
 from torch import nn
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError, UsageError, reason
+from contrasim_cli.extraction.networks.adapters import Adapter, adapted, adapter_of
+from contrasim_cli.extraction.networks.audio import AudioNetwork
 from contrasim_cli.extraction.networks.network import ModelOptions, Network, choose_pool
 from contrasim_cli.extraction.networks.parts import TOKENS as TEXT
 from contrasim_cli.extraction.networks.parts import Part, take_part
 from contrasim_cli.extraction.networks.text import Sentence, TextNetwork
+from contrasim_cli.extraction.networks.text_pairs import PairNetwork
 from contrasim_cli.extraction.networks.text_rows import text_pooling
 from contrasim_cli.extraction.networks.vision import VisionNetwork
-from contrasim_cli.extraction.pooling import IMAGE_POOLS
+from contrasim_cli.extraction.pooling import AUDIO_POOLS, IMAGE_POOLS
 from contrasim_cli.extraction.sources.source import Source, file_digest
 from contrasim_cli.names import quoted
 
@@ -33,6 +37,7 @@ log = logging.getLogger(__name__)
 
 MODEL_FILES = {".json", ".txt", ".model", ".safetensors", ".jinja", ".tiktoken"}
 PICKLED = {".bin", ".pt", ".pth"}
+EXTRAS = ("timm", "peft")  # whose libraries transformers asks for by these names
 CLOSED = {"trust_remote_code": False}  # said aloud, or transformers asks on the terminal
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "vocab.json", "spiece.model",
@@ -45,33 +50,67 @@ POOLINGS = {
 MODULES = "modules.json"  # of a sentence-transformers folder: the parts that make its embedding
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 IMAGES = "pixel_values"
+KINDS = {TEXT: "text", IMAGES: "images", "input_values": "sound", "input_features": "sound"}
 
 
 def load_pretrained(options: ModelOptions, source: Source | None) -> Network:
-    """A local folder or a model of the hub, for texts or for images.
+    """A local folder or a model of the hub, for texts, images or sounds.
 
     Without a source, the part asked for, or else the model itself, says which.
     """
     transformers = _import()
-    asked, sentence = options, sentence_of(Path(options.model))
-    if sentence is not None:
+    asked, folder = options, Path(options.model)
+    adapter, sentence = adapter_of(folder), sentence_of(folder)
+    if adapter is not None:
+        options = _based(options, adapter)
+    elif sentence is not None:
         options = replace(options, model=str(sentence.folder))
     _check_name(options)
     config = _fetch(options.model, transformers.AutoConfig, options.revision)
-    kind = source.kind if source else None
     model, unsaved = _model(options, config, transformers)
-    part = take_part(model, options.part, kind, options.model, unsaved)
+    if adapter is not None:
+        model = adapted(model, adapter).eval()
+    part = take_part(model, options.part, source.kind if source else None, options.model, unsaved)
+    network = _network(options, part, config, transformers, source)
+    network.options = asked  # which hold the name of the folder above, or of the adapter
+    if adapter is not None:
+        network.digest = adapter.digest(network.digest)
+    elif sentence is not None and isinstance(network, TextNetwork):
+        network.take_sentence(sentence)
+    return network
+
+
+def _based(options: ModelOptions, adapter: Adapter) -> ModelOptions:
+    """The options of the model that an adapter is for, with the adapter's tokenizer where it has one."""
+    if options.revision is not None or options.random_weights:
+        name = "--revision" if options.revision is not None else "--random-weights"
+        raise UsageError(f"{name} does not go with the adapter {quoted(options.model)}; leave it out")
+    own = options.model if _has_any(options.model, TOKENIZER_FILES) else None
+    return replace(options, model=adapter.base, revision=adapter.revision, tokenizer=options.tokenizer or own)
+
+
+def _network(
+    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
+) -> TextNetwork | AudioNetwork | VisionNetwork:
+    kind = source.kind if source else None
     if kind == "text" or (kind is None and _main_input(part) == TEXT):
-        if options.axes is not None:
-            raise UsageError(
-                f"--axes is for arrays and images; of {quoted(options.model)} the axes are known: give --pool"
-            )
-        network = _text_network(options, part, config, transformers, source)
-        if sentence is not None:
-            network.options = asked  # which hold the name of the folder above
-            network.take_sentence(sentence)
-        return network
-    return _vision_network(options, part, config, transformers, source)
+        pool = text_pool(options)
+        _check_modality(options.model, part, TEXT, "text")
+        tokenizer = _tokenizer(options, transformers)
+        kept_words = source.words if source else {}
+        reads = TextNetwork if options.decoder_text is None else PairNetwork
+        return reads(options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=kept_words)
+    if kind == "audio" or (kind is None and _main_input(part) != IMAGES):
+        pool = sound_pool(options)
+        _check_hears(options.model, part)
+        extractor = _extractor(options, transformers)
+        return AudioNetwork(options, part, _digest(options, config), pool, source=source, extractor=extractor)
+    pool = image_pool(options)
+    _check_modality(options.model, part, IMAGES, "images")
+    processor = None
+    if kind == "images" or (kind is None and _has_any(options.model, PROCESSOR_FILES)):
+        processor = _processor(options, transformers.AutoImageProcessor, "image", "an image processor")
+    return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
 
 
 def sentence_of(folder: Path) -> Sentence | None:
@@ -108,28 +147,41 @@ def _read(path: Path) -> Any:
         raise InputError(f"{quoted(path)}: cannot be read ({reason(error)})") from error
 
 
-def _text_network(
-    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
-) -> TextNetwork:
-    pool = text_pooling(options)
-    _check_modality(options.model, part, TEXT, "text")
-    tokenizer = _tokenizer(options, transformers)
-    return TextNetwork(
-        options, part, _digest(options, config), pool, tokenizer=tokenizer, kept_words=source.words if source else {}
-    )
+def text_pool(options: ModelOptions) -> str:
+    """How tokens become rows; options that are not for texts are refused."""
+    if options.axes is not None:
+        raise UsageError(f"--axes is for arrays and images; of {quoted(options.model)} the axes are known: give --pool")
+    return text_pooling(options)
 
 
-def _vision_network(
-    options: ModelOptions, part: Part, config: Any, transformers: Any, source: Source | None
-) -> VisionNetwork:
+def image_pool(options: ModelOptions) -> str:
+    """How patches become a row, empty where the model decides; options that are not for images are refused."""
     pool = choose_pool(options.pool, IMAGE_POOLS, "", "images")
     given = {"--max-length": options.max_length is not None, "--tokenizer": options.tokenizer is not None}
     given["--unit word"] = options.unit == "word"
     for name in (name for name, is_given in given.items() if is_given):
         raise UsageError(f"{name} is for text; images are {'not cut' if name == '--max-length' else 'no words'}")
-    _check_modality(options.model, part, IMAGES, "images")
-    processor = _processor(options, transformers) if source and source.kind == "images" else None
-    return VisionNetwork(options, part, _digest(options, config), pool, source=source, processor=processor)
+    return pool
+
+
+def sound_pool(options: ModelOptions) -> str:
+    """How frames become rows; options that are not for sounds are refused."""
+    given = {"--max-length": options.max_length, "--tokenizer": options.tokenizer, "--axes": options.axes}
+    given["--unit word"] = options.unit == "word" or None
+    for name in (name for name, value in given.items() if value is not None):
+        raise UsageError(f"{name} does not go with sounds; leave it out")
+    return choose_pool(options.pool, AUDIO_POOLS, "mean", "sounds")
+
+
+def _extractor(options: ModelOptions, transformers: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its mel filters, which are what the model was trained with
+        return _processor(options, transformers.AutoFeatureExtractor, "sound", "a feature extractor")
+
+
+def _check_hears(name: str, part: Part) -> None:
+    if part.model is part.whole and _main_input(part) in (TEXT, IMAGES):
+        raise UsageError(f"{quoted(name)}: is a model of {KINDS[_main_input(part)]}, not of sound")
 
 
 def _import() -> Any:
@@ -149,7 +201,7 @@ def _fetch(model: str, kind: Any, revision: str | None) -> Any:
     try:
         return kind.from_pretrained(model, revision=revision or "main", **CLOSED)
     except ImportError as error:
-        raise MissingError(f"{quoted(model)}: {reason(error)}") from error
+        raise _missing(model, error) from error
     except Exception as error:  # transformers raises whatever its parts trip over
         raise _unloadable(model, error) from error
 
@@ -167,6 +219,15 @@ def _check_name(options: ModelOptions) -> None:
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/"):
         raise InputError(f"{quoted(model)}: there is no such folder")
     log.info("%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(model))
+
+
+def _missing(model: str, error: ImportError) -> MissingError:
+    """That a library is not there, with the extra that brings it where one does."""
+    said = " ".join(str(error).split())
+    extra = next((name for name in EXTRAS if f"{name} library" in said), None)
+    if extra is not None:
+        return MissingError(f"{quoted(model)}: needs the extra {extra}: pip install 'contrasim[{extra}]'")
+    return MissingError(f"{quoted(model)}: {said[:200]}")
 
 
 def _unloadable(model: str, error: Exception) -> InputError:
@@ -198,14 +259,18 @@ def _tokenizer(options: ModelOptions, transformers: Any) -> Any:
     return tokenizer
 
 
-def _processor(options: ModelOptions, transformers: Any) -> Any:
+def _processor(options: ModelOptions, kind: Any, what: str, name: str) -> Any:
+    """What makes inputs of files; some say in their config.json how, without a file of its own."""
     model = options.model
-    if Path(model).is_dir() and not _has_any(model, PROCESSOR_FILES):
+    try:
+        return _fetch(model, kind, options.revision)
+    except InputError as error:
+        if not Path(model).is_dir() or _has_any(model, PROCESSOR_FILES):
+            raise
+        remedy = f"save {name} there" + (", or give --arrays" if what == "image" else "")
         raise InputError(
-            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how image files become numbers; "
-            "save an image processor there, or give --arrays"
-        )
-    return _fetch(model, transformers.AutoImageProcessor, options.revision)
+            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how {what} files become numbers; {remedy}"
+        ) from error
 
 
 def _has_any(folder: str, names: tuple[str, ...]) -> bool:
@@ -222,8 +287,7 @@ def _check_modality(name: str, part: Part, wanted: str, what: str) -> None:
     found = _main_input(part)
     # parts may have the name from the whole that they belong to
     if found != wanted and (part.model is part.whole or wanted not in inspect.signature(part.model.forward).parameters):
-        kinds = {TEXT: "text", IMAGES: "images", "input_values": "sound", "input_features": "sound"}
-        raise UsageError(f"{quoted(name)}: is a model of {kinds.get(found, found)}, not of {what}")
+        raise UsageError(f"{quoted(name)}: is a model of {KINDS.get(found, found)}, not of {what}")
 
 
 def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Module, list[str]]:
@@ -249,7 +313,7 @@ def _model(options: ModelOptions, config: Any, transformers: Any) -> tuple[nn.Mo
             )
             unsaved = _check_complete(options.model, report)
     except ImportError as error:
-        raise MissingError(f"{quoted(options.model)}: {reason(error)}") from error
+        raise _missing(options.model, error) from error
     except ContraSimError:
         raise
     except Exception as error:

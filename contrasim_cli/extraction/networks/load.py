@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from contrasim_cli.errors import InputError
+from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.extraction.networks.network import ModelOptions, Network
 from contrasim_cli.extraction.sources.source import Source
 from contrasim_cli.names import quoted
@@ -26,6 +26,8 @@ def load(options: ModelOptions, source: Source | None) -> Network:
         from contrasim_cli.extraction.networks.factory import load_factory
 
         return load_factory(options, source)
+    if options.model_arg:
+        raise UsageError(f"--model-arg is for --model file.py:function; {quoted(options.model)} takes no arguments")
     if Path(options.model).exists() and not Path(options.model).is_dir():
         raise InputError(
             f"{quoted(options.model)}: is a file, and a file of a model (TorchScript, torch.export, a pickle) can run code; "

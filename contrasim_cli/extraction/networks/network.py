@@ -1,6 +1,7 @@
 """What every kind of network looks like to `run`, and what all kinds are made with."""
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +31,12 @@ class ModelOptions:
     `--axes` for what the layers of a torch module put out, instead of `pool`. `allow_random` takes rows that differ from one time
     to the next. `spread` puts a model of transformers on all devices that there are, by accelerate's map.
     Of modules the `hook` takes what they put out or what they are given; `split_heads` makes a layer of every head in it.
-    to the next. `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
+    `special_tokens` of a text are kept, seen but not pooled (`pool-without`), or not there (`none`).
     A row is the token at a `position` of its text, a number, `first`, `last`, or the column of the source that holds one, or the
     tokens of the `span` that a column of the source holds. By the `template` chat a text is what the tokenizer's chat template
     makes of it, with the `generation_prompt` that an answer begins with.
+    `decoder_text` is the column that a decoder reads, beside what its encoder reads. `model_arg` are arguments of the function
+    that makes the model, as name=value.
     """
 
     model: str
@@ -60,6 +63,32 @@ class ModelOptions:
     span: str | None = None
     template: str | None = None
     generation_prompt: bool = False
+    decoder_text: str | None = None
+    model_arg: Sequence[str] | None = None
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """The arguments by name; values as JSON reads them, or else as text.
+
+        Raises:
+            UsageError: one is not name=value, or is given twice.
+        """
+        found: dict[str, Any] = {}
+        for text in self.model_arg or ():
+            name, equals, value = text.partition("=")
+            if not equals or not name.isidentifier():
+                raise UsageError(f"--model-arg {quoted(text)}: write name=value, such as depth=12")
+            if name in found:
+                raise UsageError(f"--model-arg: {quoted(name)} is given twice")
+            found[name] = _parsed(value)
+        return found
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 class Prepared(Protocol):
@@ -141,6 +170,11 @@ def short_name(model: str) -> str:
 def to_device(inputs: Inputs, device: torch.device) -> dict[str, Tensor]:
     """The inputs on the model's device."""
     return {name: tensor.to(device) for name, tensor in inputs.items()}
+
+
+def given_mask(inputs: Inputs, count: int, places: int) -> Tensor | None:
+    """[count, places] which states are of something: a mask of the inputs that has a place for each of them, if there is one."""
+    return next((one.bool() for name, one in inputs.items() if "mask" in name and one.shape == (count, places)), None)
 
 
 def autocast(options: ModelOptions) -> Any:

@@ -4,6 +4,7 @@ transformers finds the parts (`get_encoder`, `get_decoder`), and takes what side
 (`get_text_features` and its like), which is the layer `projected`, not normalised.
 """
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ PROJECTED = "projected"
 SIDES = {"text": "text", "arrays": "image", "images": "image", "audio": "audio"}  # kind of source -> part
 INPUTS = {"text": "--text", "image": "--images or --arrays", "audio": "--audio"}
 TOKENS = "input_ids"
+CONTEXT = "context_"  # before the names of what the encoder reads, where that is not what the decoder reads
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class Part:
     unsaved: Sequence[str] = ()
 
     @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The names of what goes in."""
+        return inspect.signature((self.whole if self.is_second else self.model).forward).parameters
+
+    @property
     def features(self) -> Any:
         """The function that takes the part's output to the space of all sides, where there is one."""
         return None if self.model is self.whole else getattr(self.whole, f"get_{self.name}_features", None)
@@ -38,7 +45,8 @@ class Part:
         asked = {"output_hidden_states": True, "return_dict": True}
         if self.is_second:
             second = {f"decoder_{name}": given[name] for name in (TOKENS, "attention_mask") if name in given}
-            return self.whole(**given, **second, **asked)
+            context = {name.removeprefix(CONTEXT): one for name, one in given.items() if name.startswith(CONTEXT)}
+            return self.whole(**(context or given), **second, **asked)
         return self.model(**given, **asked)
 
     def project(self, given: Mapping[str, Tensor]) -> Tensor | None:
@@ -49,7 +57,7 @@ class Part:
 
     @property
     def is_second(self) -> bool:
-        """Whether it is the decoder of a model with an encoder, which reads the same text on both sides."""
+        """Whether it is the decoder of a model with an encoder, which reads the text too, or one of its own."""
         return self.name == "decoder" and bool(getattr(self.whole.config, "is_encoder_decoder", False))
 
     def states(self, output: Any) -> Sequence[Tensor]:
@@ -73,8 +81,18 @@ def _encoder(model: Any, modality: str | None) -> Any:
     try:
         part = model.get_encoder() if modality is None else model.get_encoder(modality=modality)
     except (TypeError, AttributeError, ValueError):  # a model of one kind whose own method has no such argument
-        return None
+        part = None
+    if modality == "audio" and (part is model or part is None):
+        part = _owner(model, f"{modality}_config")
     return None if part is model or part is None else part
+
+
+def _owner(model: Any, name: str) -> Any:
+    """The child that has a configuration of the model's for its own: a side that `get_encoder` does not know."""
+    config = getattr(model.config, name, None)
+    return next(
+        (part for part in model.children() if config is not None and getattr(part, "config", 0) is config), None
+    )
 
 
 def take_part(model: Any, asked: str | None, kind: str | None, where: str, unsaved: Sequence[str] = ()) -> Part:

@@ -53,7 +53,11 @@ class Pretrained(ABC):
         given = twice(inputs)
         states = self._states(self._forward(given), given)
         modules = self._modules(states, given)
-        names = select(list(states), list(modules), self.options.layers, self.name) if self.options.layers else states
+        names = (
+            select(list(states), list(modules), self.options.layers, self.name)
+            if self.options.layers
+            else self._default(states)
+        )
         found = self._found(names, states, modules, given)
         self.chosen = list(without_refused(found, self.options.layers or (), self.name))
         self.hooks = {name: modules[name] for name in self.chosen if name not in states}
@@ -68,7 +72,7 @@ class Pretrained(ABC):
         """Read the layers where they come about, and end there, if that gives the same and something comes after."""
         self.early = None
         chosen = {name: state for name, state in states.items() if name in self.chosen}
-        if list(states)[-1] in chosen:
+        if states and list(states)[-1] in chosen:
             return
         sources = emitting(self.model, chosen, lambda: self._forward(given))
         if len(sources) < len(chosen):
@@ -231,6 +235,10 @@ class Pretrained(ABC):
     def _by_item(self, state: Tensor, inputs: Inputs) -> Tensor:
         """A module's output with an axis of items in front."""
         return state
+
+    def _default(self, states: Iterable[str]) -> Iterable[str]:
+        """The layers that are taken without a choice."""
+        return states
 
     def _has_whole_items(self) -> bool:
         """Whether a row is an item, not a part of one."""

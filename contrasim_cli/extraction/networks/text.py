@@ -2,7 +2,6 @@
 
 import contextlib
 import hashlib
-import inspect
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -125,11 +124,7 @@ class TextNetwork(Pretrained):
         # padding is masked, so that any token will do where there is none for it
         candidates = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         self.pad = next(number for number in candidates if number is not None)
-        self.parameters = (
-            inspect.signature(self.model.forward).parameters
-            if not self.part.is_second
-            else inspect.signature(self.part.whole.forward).parameters
-        )
+        self.parameters = self.part.parameters
         self.fixed: int | None = None
         if self._reads_padding():
             self.fixed = positions(self.model)

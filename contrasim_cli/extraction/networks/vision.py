@@ -1,6 +1,5 @@
 """Models of images: one row per image."""
 
-import inspect
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,11 +13,11 @@ from torch import Tensor
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, reason
 from contrasim_cli.extraction.networks.axes import arranged, model_axes
-from contrasim_cli.extraction.networks.network import ANY, Inputs, shapes
+from contrasim_cli.extraction.networks.network import ANY, Inputs, given_mask, shapes
 from contrasim_cli.extraction.networks.pretrained import Pretrained
 from contrasim_cli.extraction.networks.probe import Probe, constant_tokens, unlike
-from contrasim_cli.extraction.pooling import pool_maps, pool_patches
-from contrasim_cli.extraction.sources.images import open_image
+from contrasim_cli.extraction.pooling import masked_mean, pool_maps, pool_patches
+from contrasim_cli.extraction.sources.images import blank_image, open_image
 from contrasim_cli.extraction.sources.source import Items, Source
 from contrasim_cli.names import quoted
 
@@ -46,25 +45,10 @@ class Pixels:
     def batch(self, rows: Sequence[int]) -> dict[str, Tensor]:
         if self.network.processor is None:
             return {PIXELS: _pixels(np.asarray(self.items[rows]))}
-        parts = [self._processed(images) for images in self._images(rows)]
+        parts = [self.network.processed(images) for images in self._images(rows)]
         if len({one.shape[1:] for part in parts for one in part.values()}) > len(parts[0]):
             raise InputError(f"{self.network.name}: its images come in different sizes; give --batch-size 1")
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _processed(self, images: Sequence[Any]) -> dict[str, Tensor]:
-        """All that the processor returns and the model takes."""
-        made = self.network.processor(images=images, return_tensors="pt")
-        found = {
-            name: made[name] for name in made if name in self.network.parameters and isinstance(made[name], Tensor)
-        }
-        counts = {len(one) for one in found.values()}
-        if counts != {len(images)}:
-            raise InputError(
-                f"{quoted(self.network.name)}: its processor gives no array with an axis of images "
-                f"({', '.join(f'{name} {list(one.shape)}' for name, one in found.items()) or 'nothing that the model takes'}); "
-                "give --model file.py:function"
-            )
-        return found
 
     def _images(self, rows: Sequence[int]) -> Iterator[list[Any]]:
         """The images in parts, so that no more large ones are held than have to be."""
@@ -98,7 +82,7 @@ class VisionNetwork(Pretrained):
     extra: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.parameters = inspect.signature(self.model.forward).parameters
+        self.parameters = self.part.parameters
         self.words = None if self.options.axes is None else model_axes(self.options.axes)
         if self.words and self.pooling:
             raise UsageError("--axes says what is averaged and --pool too; give one of them")
@@ -115,13 +99,26 @@ class VisionNetwork(Pretrained):
     def prepare(self, items: Items, first: int) -> Pixels:
         return Pixels(self, items)
 
+    def processed(self, images: Sequence[Any]) -> dict[str, Tensor]:
+        """All that the processor returns and the model takes."""
+        made = self.processor(images=images, return_tensors="pt")
+        found = {name: made[name] for name in made if name in self.parameters and isinstance(made[name], Tensor)}
+        counts = {len(one) for one in found.values()}
+        if counts != {len(images)}:
+            raise InputError(
+                f"{quoted(self.name)}: its processor gives no array with an axis of images "
+                f"({', '.join(f'{name} {list(one.shape)}' for name, one in found.items()) or 'nothing that the model takes'}); "
+                "give --model file.py:function"
+            )
+        return found
+
     def discover(self, inputs: Inputs) -> dict[str, int]:
         pixels = inputs[PIXELS]
-        if pixels.ndim != 4:
+        if pixels.ndim != 4 and not (self.processor and pixels.ndim == 3):  # patches, each flattened
             raise MismatchError(
                 f"{self._where}: a row is {shapes([pixels])}; {quoted(self.name)} takes [channels, height, width]"
             )
-        if self.channels is not None and pixels.shape[1] != self.channels:
+        if self.channels is not None and pixels.ndim == 4 and pixels.shape[1] != self.channels:
             raise MismatchError(
                 f"{self._where}: images have {pixels.shape[1]} channels, {quoted(self.name)} takes {self.channels}"
             )
@@ -151,6 +148,11 @@ class VisionNetwork(Pretrained):
         return quoted(self.source.name) if self.source else "input"
 
     def _failure(self, error: Exception, inputs: Inputs) -> ContraSimError:
+        if getattr(self.model.config, "num_frames", None):
+            return UsageError(
+                f"{quoted(self.name)}: is a model of videos [frames, channels, height, width], and takes no single images; give "
+                "--model file.py:function with --arrays"
+            )
         if isinstance(error, (ValueError, TypeError)):
             return MismatchError(
                 f"{self._where}: {quoted(self.name)} does not take images {shapes(inputs.values())} ({reason(error)})"
@@ -185,13 +187,21 @@ class VisionNetwork(Pretrained):
             return states.flatten(1)
         if states.ndim == 4:
             return pool_maps(_channels_first(states, inputs[PIXELS]), self.pooling)
-        return states if states.ndim == 2 else pool_patches(states, self.extra.get(states.shape[1], ()), self.pooling)
+        if states.ndim == 2:
+            return states
+        mask = given_mask(inputs, *states.shape[:2])
+        if mask is not None and self.pooling != "cls":
+            return masked_mean(states, mask.to(states.device))
+        return pool_patches(states, self.extra.get(states.shape[1], ()), self.pooling)
 
     def _shape(self, state: Tensor, inputs: Inputs) -> str:
         return str(["rows", *state.shape[1:]]).replace("'", "")
 
     def _made_up(self) -> dict[str, Tensor]:
-        size = getattr(self.model.config, "image_size", None) or SIDE
+        if self.processor is not None:
+            return self.processed([blank_image(SIDE, self.channels)])
+        shape = (getattr(self.model.config, "pretrained_cfg", None) or {}).get("input_size", [SIDE])
+        size = getattr(self.model.config, "image_size", None) or shape[-1]
         height, width = (size, size) if isinstance(size, int) else size
         return {"pixel_values": torch.zeros(1, self.channels or 3, height, width)}
 

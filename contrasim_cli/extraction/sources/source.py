@@ -94,6 +94,16 @@ class Source:
         return next(itertools.islice(self.ids(), position, None))
 
 
+def paired(source: Source, other: Source) -> Source:
+    """The rows of two sources of the same rows, as pairs of those of `other` and of `source`."""
+
+    def blocks(size: int) -> Iterator[list[tuple[Any, Any]]]:
+        for first, second in zip(other.blocks(size), source.blocks(size), strict=True):
+            yield list(zip(first, second, strict=True))
+
+    return replace(source, blocks=blocks)
+
+
 class Chosen:
     """Positions in a file, ascending; kept as runs, so that what is contiguous costs no memory."""
 

@@ -200,7 +200,11 @@ def test_a_layer_that_runs_twice_is_no_layer(folder: Path) -> None:
     ("function", "error", "message"),
     [
         ("fails", InputError, "the function failed with RuntimeError: no weights here"),
-        ("number", InputError, "returned int; expected a torch.nn.Module, or it and a preprocess function"),
+        (
+            "number",
+            InputError,
+            "returned int; expected a torch.nn.Module, or it and a tokenizer, processor or preprocess function",
+        ),
         ("missing", InputError, "has no function missing"),
         ("leaves", InputError, "the function failed with SystemExit: 7"),
     ],
@@ -276,7 +280,7 @@ def test_a_misspelt_layer_is_refused_with_what_is_near(folder: Path) -> None:
 
 def test_options_for_texts_are_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "s.txt").write_text("a\n")
-    with pytest.raises(UsageError, match="takes no --text; give its inputs as --arrays"):
+    with pytest.raises(UsageError, match="takes no --text without a tokenizer of transformers; return"):
         load(ModelOptions(f"{folder}/tiny_nets.py:net"), text_source(tmp_path / "s.txt"))
     with pytest.raises(UsageError, match="--pool patch-mean is not for a module's tokens"):
         made(folder, "net", pool="patch-mean")

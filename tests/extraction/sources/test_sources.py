@@ -453,7 +453,7 @@ def test_a_large_image_is_read_where_there_is_memory(tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         ({}, UsageError, "say which column holds the paths of the images (--image-column)"),
-        ({"image_column": "x"}, UsageError, "has no column x; it has path"),
+        ({"file_column": "x"}, UsageError, "has no column x; it has path"),
     ],
 )
 def test_a_table_of_images_needs_its_column(
