@@ -76,10 +76,8 @@ def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
 def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: int) -> Tensor:
     """f(x_r, y_r) [rows, scorers · cells] of a block, in smaller ones where that does not fit."""
     grid = sampling.grid
-    encoded = max(grid.scorers[s].encoded for s in members)
-    step = grid.reader.block_rows(grid.plan.layers, itemsize=16, encoded=encoded)
     found = []
-    for first, last in spans(stop - start, step):
+    for first, last in spans(stop - start, grid.reader.block_rows):
         raw = {
             layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
         }
@@ -144,10 +142,9 @@ def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[
     scores = torch.tensor([grid.scores[(s, *cell)] for cell in plan.cells()], dtype=torch.float64)
     total = torch.zeros(count, len(scores), dtype=torch.float64)
     sums: dict[Layer, Tensor] = {}
-    step = grid.reader.block_rows(plan.layers, itemsize=32, encoded=grid.scorers[s].encoded)
     offsets, own = sampling.offsets(plan.n_rows, min(ROLLS, count)), set(distributed.share(range(count)))
     with grid.progress("shuffling", plan.n_rows, "rows") as advance:
-        for start, stop in spans(plan.n_rows, step):
+        for start, stop in grid.reader.blocks:
             ahead = _mapped(sampling, s, start, stop)
             for layer, rows in ahead.items():
                 sums[layer] = sums.get(layer, 0) + rows.sum(dim=0, keepdim=True)

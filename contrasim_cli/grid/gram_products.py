@@ -126,7 +126,7 @@ def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
     layers, plan, reader = grid.plan.layers, grid.plan, grid.reader
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
     largest = dict.fromkeys(layers, 0.0)
-    for start, stop in spans(plan.n_rows, reader.block_rows(layers)):
+    for start, stop in reader.blocks:
         for layer in layers:
             rows = reader.shifted(layer, start, stop, torch.float64)
             totals[layer] += rows.sum(dim=0)
@@ -146,7 +146,7 @@ def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, 
     layers = grid.plan.layers
     products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
     traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
-    for start, stop in spans(grid.plan.n_rows, grid.reader.block_rows(layers)):
+    for start, stop in grid.reader.blocks:
         lengths = [torch.linalg.vector_norm(rows(layer, start, stop), dim=1) for layer in layers]
         squares = torch.stack(lengths).double().square()
         products += squares @ squares.T

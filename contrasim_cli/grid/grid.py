@@ -19,7 +19,8 @@ from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import spans
 
-BLOCK_BYTES = 256 << 20  # of all layers of a pass together
+BLOCK_BYTES = 64 << 20  # of all layers together in float64, whatever --memory is: other blocks are other roundings
+FEWEST_ROWS, MOST_ROWS = 64, 1024  # of a block
 
 Layer = tuple[int, str]  # view, name
 Rows = Callable[[Layer, int, int], Tensor]
@@ -66,11 +67,15 @@ class Plan:
 
 @dataclass
 class Reader:
-    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing."""
+    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing.
+
+    `encoded` is how wide an encoder makes rows, where that may be more than they are.
+    """
 
     plan: Plan
     device: torch.device
     budget: int
+    encoded: int = 0
     _first: dict[Layer, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -114,9 +119,7 @@ class Reader:
         """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
         if self._itemsize(layer) < 8:
             return True
-        n_rows = self.plan.n_rows
-        blocks = spans(n_rows, n_rows if self._rows[layer].held else self.block_rows([layer], itemsize=8))
-        largest = max(float(self.shifted(layer, start, stop).abs().amax()) for start, stop in blocks)
+        largest = max(float(self.shifted(layer, *block).abs().amax()) for block in self.blocks)
         return largest == 0 or 1e-60 < largest < 1e60
 
     def first(self, layer: Layer) -> Tensor:
@@ -125,14 +128,16 @@ class Reader:
             self._first[layer] = self.rows(layer, 0, 1).clone()
         return self._first[layer]
 
-    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4, encoded: int = 0) -> int:
-        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget.
+    @cached_property
+    def block_rows(self) -> int:
+        """Rows per block, whose values of all layers take about BLOCK_BYTES; the same for every pass over the rows."""
+        values = sum(max(self.encoded, self.plan.width(layer)) for layer in self.plan.layers)
+        return max(FEWEST_ROWS, min(MOST_ROWS, BLOCK_BYTES // max(1, 8 * values)))
 
-        `encoded` is how wide their rows become, where that may be more.
-        """
-        size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
-        widths = [max(encoded, self.plan.width(layer)) for layer in layers]
-        return max(64, size // max(1, itemsize * sum(widths)))
+    @property
+    def blocks(self) -> list[tuple[int, int]]:
+        """Where the blocks of rows begin and end; this follows from data and options alone."""
+        return list(spans(self.plan.n_rows, self.block_rows))
 
     @property
     def free(self) -> int:
@@ -146,7 +151,6 @@ class Blocks:
 
     reader: Reader
     layer: Layer
-    step: int
     chosen: npt.NDArray[np.int64] | None = None
 
     @property
@@ -161,7 +165,7 @@ class Blocks:
         return self.reader.chosen(self.layer, self.chosen[start:stop])
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.step))
+        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.reader.block_rows))
 
 
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
@@ -186,7 +190,8 @@ class Grid:
 
     def __post_init__(self) -> None:
         self.budget = device_budget(self.budget, self.device)
-        self.reader = Reader(self.plan, self.device, self.budget)
+        encoded = max((scorer.encoded for scorer in self.scorers), default=0)
+        self.reader = Reader(self.plan, self.device, self.budget, encoded)
         self.scores: Scores = {}
         self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
 
@@ -215,7 +220,7 @@ class Grid:
 
     def blocks(self, scorer: Scorer, layer: Layer) -> Blocks:
         """The raw rows of a layer that a scorer takes."""
-        return Blocks(self.reader, layer, self.reader.block_rows([layer], itemsize=8), self.chosen(scorer))
+        return Blocks(self.reader, layer, self.chosen(scorer))
 
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""

@@ -62,9 +62,8 @@ def passes(
         needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
         sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, grid.device)
         done.update(needed)
-        step = grid.reader.block_rows(needed, itemsize=dtype.itemsize)
         with grid.progress("comparing", grid.plan.n_rows, "rows") as advance:
-            for start, stop in spans(grid.plan.n_rows, step):
+            for start, stop in grid.reader.blocks:
                 sums.add({layer: rows(layer, start, stop) for layer in needed})
                 advance(stop - start)
         yield sums
@@ -225,7 +224,7 @@ def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Laye
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     for layers in chunks(grid.plan.layers, widths, max(1, grid.reader.free // 16), max(widths.values())):
         sums = MomentSums(widths, layers, [], torch.float64, grid.device)
-        for start, stop in spans(grid.plan.n_rows, grid.reader.block_rows(layers, itemsize=8)):
+        for start, stop in grid.reader.blocks:
             sums.add({layer: shifted(layer, start, stop) for layer in layers})
         means |= sums.means
         maps |= {layer: whiten(Moments(grid.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}

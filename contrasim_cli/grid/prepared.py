@@ -16,7 +16,6 @@ from contrasim_cli.grid.grid import Grid, Layer
 from contrasim_cli.names import quoted
 from contrasim_cli.rows import Kept, Room, size
 from contrasim_cli.scoring import Scorer
-from contrasim_cli.store.blocks import spans
 
 Pairs = Sequence[tuple[Layer, Layer]]
 
@@ -68,8 +67,7 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
         return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
     if scorer.encoder is None:
         return grid.reader.rows(layer, 0, rows)
-    blocks = spans(rows, grid.reader.block_rows([layer], encoded=width))
-    return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
+    return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in grid.reader.blocks])
 
 
 @dataclass

@@ -19,10 +19,8 @@ def compute(grid: Grid, members: list[int]) -> None:
         for s in members
         for pair in plan.pairs
     }
-    encoded = max(grid.scorers[s].encoded for s in members)
-    step = grid.reader.block_rows(layers, itemsize=16, encoded=encoded)
     with grid.progress("comparing", plan.n_rows, "rows") as advance:
-        for start, stop in spans(plan.n_rows, step):
+        for start, stop in grid.reader.blocks:
             raw = {layer: grid.reader.rows(layer, start, stop) for layer in layers}
             _add(grid, members, raw, sums)
             advance(stop - start)
@@ -83,7 +81,7 @@ def _sums(grid: Grid, form: BatchForm) -> torch.Tensor:
     """[layers, layers] inner products of kernels, summed over batches."""
     layers, n_rows = grid.plan.layers, grid.plan.n_rows
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    batches = max(1, grid.reader.block_rows(layers, itemsize=8) // form.rows)  # read at once
+    batches = max(1, grid.reader.block_rows // form.rows)  # read at once
     with grid.progress("comparing", n_rows, "rows") as advance:
         for first, last in spans(n_rows, batches * form.rows):
             blocks = [grid.reader.rows(layer, first, last) for layer in layers]
