@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contrasim_cli import console
@@ -96,13 +97,19 @@ def first() -> bool:
 
 def share(items: Sequence[T]) -> Sequence[T]:
     """This rank's run of consecutive items, which may be empty; the runs of all ranks make up the items in order."""
-    n, own, count = len(items), _ranks.rank, _ranks.world
+    n, (own, count) = len(items), _place()
     return items[n * own // count : n * (own + 1) // count]
 
 
 def dealt(items: Sequence[T]) -> Sequence[T]:
     """This rank's items where they are dealt in turns, as those that differ in cost are."""
-    return items[_ranks.rank :: _ranks.world]
+    own, count = _place()
+    return items[own::count]
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process among those that share work, and how many these are."""
+    return (0, 1) if _ranks.world == 1 else (_ranks.rank, _ranks.world)
 
 
 @contextlib.contextmanager
@@ -143,6 +150,29 @@ def total(*tensors: "torch.Tensor") -> None:
             tensor.copy_(whole)
 
 
+def total_of(array: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
+    """The same of an array, which is returned."""
+    if _ranks.world == 1:
+        return array
+    import numpy as np
+    import torch
+
+    summed = np.ascontiguousarray(array)
+    total(torch.from_numpy(summed))
+    return summed
+
+
+def largest(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The largest of each value of a tensor over all ranks; NaN where one is."""
+    if _ranks.world == 1:
+        return tensor
+    import numpy as np
+    import torch
+
+    found = np.maximum.reduce(gathered_arrays(tensor.cpu().numpy()))
+    return torch.from_numpy(np.asarray(found)).to(tensor.device)
+
+
 def gathered(value: Any) -> list[Any]:
     """A value of JSON of every rank, in their order."""
     if _ranks.world == 1:
@@ -167,6 +197,15 @@ def joined_rows(array: "npt.NDArray[Any]", axis: int = 0) -> "npt.NDArray[Any]":
     import numpy as np
 
     return array if _ranks.world == 1 else np.concatenate(gathered_arrays(array), axis=axis)
+
+
+def joined_values(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The same of tensors [values]."""
+    if _ranks.world == 1:
+        return tensor
+    import torch
+
+    return torch.from_numpy(joined_rows(tensor.cpu().numpy())).to(tensor.device)
 
 
 def _gathered_bytes(data: bytes) -> "list[npt.NDArray[np.uint8]]":
@@ -242,6 +281,7 @@ def joined() -> Iterator[None]:
         return
     _join(count)
     try:
+        _check_arguments()
         yield
         wait_for_all()
     except BaseException as error:
@@ -251,6 +291,21 @@ def joined() -> Iterator[None]:
         raise shared from error
     finally:
         _leave()
+
+
+def _check_arguments() -> None:
+    """Refuse ranks that were told different things: they would wait for each other, or add up what does not belong together.
+
+    Raises:
+        UsageError: they were.
+    """
+    first_rank, *others = gathered(sys.argv[1:])
+    for other, words in enumerate(others, 1):
+        for one, given in zip_longest(first_rank, words, fillvalue=""):
+            if one != given:
+                raise UsageError(
+                    f"rank {other} was started with {given!r} where rank 0 has {one!r}; give all ranks the same options"
+                )
 
 
 def _count(name: str, default: int = 1) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.grid import prepared
 from contrasim_cli.grid.grid import Grid, Layer, Plan, Rows
 from contrasim_cli.measures.cca import from_whitened
@@ -62,10 +63,9 @@ def passes(
         needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
         sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, grid.device)
         done.update(needed)
-        with grid.progress("comparing", grid.plan.n_rows, "rows") as advance:
-            for start, stop in grid.reader.blocks:
-                sums.add({layer: rows(layer, start, stop) for layer in needed})
-                advance(stop - start)
+        for block in grid.reader.each_block(grid.progress):
+            sums.add({layer: rows(layer, *block) for layer in needed})
+        sums.merge()
         yield sums
 
 
@@ -123,6 +123,24 @@ class MomentSums:
         if self.count:
             self._add_steps(self.count * size / (self.count + size))
         self.count += size
+
+    def merge(self) -> None:
+        """Make them the sums over the blocks of all ranks: to each rank's is added how far its mean is from that of all."""
+        if distributed.world() == 1:
+            return
+        means = torch.cat([*(self.means[layer] * self.count for layer in self.layers), self._count()])
+        distributed.total(means)
+        own, self.count = self.count, round(float(means[-1]))
+        for layer, mean in zip(
+            self.layers, torch.split(means[:-1], [self.widths[la] for la in self.layers]), strict=True
+        ):
+            torch.sub(self.means[layer], mean / self.count, out=self._steps[layer])
+            self.means[layer] = mean / self.count
+        self._add_steps(own)
+        distributed.total(*self.scatter.values(), *self.cross)
+
+    def _count(self) -> Tensor:
+        return torch.tensor([self.count], dtype=torch.float64, device=self.device)
 
     def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
         for layer, scatter in self.scatter.items():
@@ -226,6 +244,7 @@ def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Laye
         sums = MomentSums(widths, layers, [], torch.float64, grid.device)
         for start, stop in grid.reader.blocks:
             sums.add({layer: shifted(layer, start, stop) for layer in layers})
+        sums.merge()
         means |= sums.means
         maps |= {layer: whiten(Moments(grid.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}
     return means, maps
