@@ -95,10 +95,21 @@ def first() -> bool:
     return _ranks.rank == 0
 
 
+def writes() -> bool:
+    """Whether this process writes files: the first one, or one that works alone."""
+    return first() or _ranks.world == 1
+
+
 def share(items: Sequence[T]) -> Sequence[T]:
     """This rank's run of consecutive items, which may be empty; the runs of all ranks make up the items in order."""
-    n, (own, count) = len(items), _place()
-    return items[n * own // count : n * (own + 1) // count]
+    start, stop = part(len(items))
+    return items[start:stop]
+
+
+def part(count: int) -> tuple[int, int]:
+    """Where this rank's share of so many items begins and ends."""
+    own, ranks = _place()
+    return count * own // ranks, count * (own + 1) // ranks
 
 
 def dealt(items: Sequence[T]) -> Sequence[T]:
@@ -160,6 +171,18 @@ def total_of(array: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
     summed = np.ascontiguousarray(array)
     total(torch.from_numpy(summed))
     return summed
+
+
+def spread(*tensors: "torch.Tensor") -> None:
+    """Replace tensors, on every rank, by those of the first one."""
+    if _ranks.world == 1:
+        return
+    import torch.distributed as dist
+
+    for tensor in tensors:
+        whole = tensor.detach().cpu().contiguous()
+        dist.broadcast(whole, 0)
+        tensor.copy_(whole)
 
 
 def largest(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -263,7 +286,7 @@ def check_alone(what: str) -> None:
 
 def by_first(work: Callable[[], None]) -> None:
     """Let rank 0 do what is done once; what it is refused, all are."""
-    agreed(work if first() else lambda: None)
+    agreed(work if writes() else lambda: None)
 
 
 @contextlib.contextmanager

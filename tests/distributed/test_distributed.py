@@ -242,10 +242,9 @@ def test_a_rank_that_never_comes_is_told(stores: list[Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "extract", "inspect"])
+@pytest.mark.parametrize("command", ["extract", "inspect"])
 def test_what_is_not_shared_is_refused(stores: list[Path], tmp_path: Path, command: str) -> None:
     arguments = {
-        "train": [*stores[:2], "--task", "layers", "-o", tmp_path / "e.pt"],
         "extract": ["--from", stores[0], "-o", tmp_path / "x.h5"],
         "inspect": [stores[0]],
     }
