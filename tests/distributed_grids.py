@@ -9,6 +9,7 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -16,9 +17,9 @@ from contrasim_cli import distributed, transforms
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.grid import Plan
-from contrasim_cli.measures import MEASURES
+from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.scoring import Scorer, closed_form, learned
-from contrasim_cli.store import View, open_store
+from contrasim_cli.store import Store, View, open_store
 from contrasim_cli.store.blocks import spans
 from contrasim_cli.store.zeros import ZeroRows
 from contrasim_cli.transforms import Standardization, Standardizer
@@ -79,6 +80,24 @@ def zero_rows() -> list[Any]:
     return [rows.seen.tolist(), rows.places.tolist()]
 
 
+def rows_read(folder: Path) -> list[int]:
+    """How many rows of a layer this rank reads for measures that go by rows; of one layer and measure after another."""
+    counts: dict[str, int] = {}
+    read = Store.read
+
+    def counted(store: Store, name: str, start: int, stop: int) -> Any:
+        counts[name] = counts.get(name, 0) + stop - start
+        return read(store, name, start, stop)
+
+    found = []
+    for name in ("cka", "gulp", "dot", "cka_minibatch"):
+        counts.clear()
+        with mock.patch.object(Store, "read", counted):
+            grid(folder, "ae", closed_form([name], Options(minibatch=16)), LARGE)
+        found += [*counts.values()]
+    return found
+
+
 def found(folder: Path) -> dict[str, Any]:
     """Everything, by the name of the case."""
     encoders = [folder / "enc.pt", Path("universal")]
@@ -117,7 +136,7 @@ def without_sums(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    of = without_sums if sys.argv[2:] == ["no-sums"] else lambda folder: found(folder) | {"zero rows": zero_rows()}
+    of = without_sums if sys.argv[2:] == ["no-sums"] else lambda folder: found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
     with distributed.joined():
         everything = of(Path(sys.argv[1]))
     json.dump(everything, sys.stdout)  # more than a pipe takes, which is read one rank after another

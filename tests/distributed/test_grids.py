@@ -107,7 +107,16 @@ def test_they_find_it_to_nine_digits_in_double_precision(case: str, alone: Found
 
 
 def test_all_ranks_find_the_same_bits(together: list[Found]) -> None:
-    assert all(rank == together[0] for rank in together)
+    first, *others = ({name: one for name, one in rank.items() if name != "read"} for rank in together)
+    assert all(rank == first for rank in others)
+
+
+def test_each_rank_reads_its_own_rows(together: list[Found]) -> None:
+    """And the first row, less which all are taken, and the end of a batch that another rank's rows begin in."""
+    block, batch = 64, 16
+    for counts in zip(*(rank["read"] for rank in together), strict=True):
+        assert max(counts) <= ROWS / len(together) + block + batch
+        assert ROWS <= sum(counts) <= ROWS + len(together) * (1 + block + batch)
 
 
 @pytest.mark.parametrize("case", ["whitened rows", "scaled rows"])
