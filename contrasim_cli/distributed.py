@@ -37,6 +37,7 @@ JOIN_SECONDS = 300.0  # until a rank that does not come is given up
 LOST_SECONDS = 300.0  # without a sign of life of a rank
 BEAT_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks for an error of another rank
+POST_SECONDS = 2.0  # until a rank whose connection is closed, and that has told nothing, counts as killed
 LINGER_SECONDS = 5.0  # that a rank with an error waits for the others to have read it
 COLLECTIVE = timedelta(days=7)  # the slowest reader decides; a dead rank is known by its closed connections
 PIECE_BYTES = 256 * 2**20  # of one all-reduce
@@ -382,12 +383,16 @@ def _why_not_joined(error: BaseException, count: int) -> str:
 
 def _leave() -> None:
     global _ranks  # noqa: PLW0603
+    _ranks.watch.set()
+    _disconnect()
+    _ranks = _Ranks(_ranks.rank)
+
+
+def _disconnect() -> None:
     import torch.distributed as dist
 
-    _ranks.watch.set()
     with contextlib.suppress(Exception):
         dist.destroy_process_group()
-    _ranks = _Ranks(_ranks.rank)
 
 
 class Quiet(Stopped):
@@ -410,13 +415,14 @@ def _shared(error: BaseException) -> BaseException:
         and not isinstance(error, (ContraSimError, Stopped, KeyboardInterrupt))
         and _of_a_collective(error)
     ):
-        posted = _wait_for_post(LINGER_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
+        posted = _wait_for_post(POST_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
     if posted is None:
         if isinstance(error, SystemExit):
             return error
         lines, code = _told(error)
         posted = {"lines": lines, "code": code, "rank": _ranks.rank}
         _post(posted)
+        _disconnect()  # by which those that wait for this rank know at once
         _linger()
         if first():
             return error
@@ -484,7 +490,7 @@ def _who_is_gone() -> str:
     with contextlib.suppress(Exception):
         for other in range(_ranks.world):
             age = _age(_ranks.store, other)
-            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS):
+            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS or _ranks.world == 2):
                 host = _ranks.store.get(f"here/{other}").decode()
                 gone.append(f"rank {other} on {host}")
     return f"{', '.join(gone) or 'another rank'} is gone (killed?)"

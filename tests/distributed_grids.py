@@ -136,7 +136,11 @@ def without_sums(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    of = without_sums if sys.argv[2:] == ["no-sums"] else lambda folder: found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
+    of = (
+        without_sums
+        if sys.argv[2:] == ["no-sums"]
+        else lambda folder: found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
+    )
     with distributed.joined():
         everything = of(Path(sys.argv[1]))
     json.dump(everything, sys.stdout)  # more than a pipe takes, which is read one rank after another

@@ -139,8 +139,10 @@ def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
             largest[layer] = max(largest[layer], float(rows.abs().amax()))
     distributed.total(*totals.values())
     means = {layer: total / plan.n_rows for layer, total in totals.items()}
-    largest = dict(zip(layers, distributed.largest(torch.tensor([*largest.values()])).tolist(), strict=True))
-    factors = {layer: _power_of_two(value, torch.float64) if scaled else 1.0 for layer, value in largest.items()}
+    widest = distributed.largest(torch.tensor([*largest.values()], dtype=torch.float64)).tolist()
+    factors = {
+        la: _power_of_two(value, torch.float64) if scaled else 1.0 for la, value in zip(layers, widest, strict=True)
+    }
 
     def centred(layer: Layer, start: int, stop: int) -> Tensor:
         rows = reader.shifted(layer, start, stop, torch.float64) - means[layer]

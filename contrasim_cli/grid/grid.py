@@ -165,10 +165,10 @@ class Reader:
         blocks = -(-self.plan.n_rows // self.block_rows)
         return min(self.plan.n_rows, -(-blocks // distributed.world()) * self.block_rows)
 
-    def each_block(self, progress: Progress) -> Iterator[tuple[int, int]]:
+    def each_block(self, progress: Progress, doing: str = "comparing") -> Iterator[tuple[int, int]]:
         """The same blocks, one after another."""
         start, stop = self.span
-        with progress("comparing", stop - start, "rows") as advance:
+        with progress(doing, stop - start, "rows") as advance:
             for block in self.blocks:
                 yield block
                 advance(block[1] - block[0])

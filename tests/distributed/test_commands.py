@@ -94,6 +94,16 @@ def test_replicates_are_shared(views: list[Path]) -> None:
 
 
 @pytest.mark.slow
+def test_shuffles_of_rows_on_disk_are_shared(many: list[Path]) -> None:
+    """In both runs a process has no room for its rows."""
+    measures = [word for name in ("cosine", "norm") for word in ("--measure", name)]
+    arguments = ["baseline", *many, *measures, "--permutations", 20, "--bootstrap", 20, "--memory", "64K"]
+    alone, ranks = both(2, *arguments, "--format", "json")
+    close(json.loads(alone), json.loads(ranks), 1e-9)
+    assert "times rolled" in alone
+
+
+@pytest.mark.slow
 def test_encoders_are_shared_and_are_those_of_one_process(views: list[Path], tmp_path: Path) -> None:
     options = ["--seeds", 2, "--epochs", 1, "--negatives", "faiss", "--format", "tsv"]
     train = [word for view in views for word in ("--train", view)]
