@@ -115,6 +115,11 @@ def found(folder: Path) -> dict[str, Any]:
     }
 
 
+def everything(folder: Path) -> dict[str, Any]:
+    """And what only ranks know."""
+    return found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
+
+
 def first_part(*tensors: torch.Tensor) -> None:
     """What a sum over ranks is not."""
     for tensor in tensors:
@@ -136,11 +141,7 @@ def without_sums(folder: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    of = (
-        without_sums
-        if sys.argv[2:] == ["no-sums"]
-        else lambda folder: found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
-    )
+    of = without_sums if sys.argv[2:] == ["no-sums"] else everything
     with distributed.joined():
-        everything = of(Path(sys.argv[1]))
-    json.dump(everything, sys.stdout)  # more than a pipe takes, which is read one rank after another
+        result = of(Path(sys.argv[1]))
+    json.dump(result, sys.stdout)  # more than a pipe takes, which is read one rank after another
