@@ -174,15 +174,15 @@ def total_of(array: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
     return summed
 
 
-def spread(*tensors: "torch.Tensor") -> None:
-    """Replace tensors, on every rank, by those of the first one."""
+def spread(*tensors: "torch.Tensor", source: int = 0) -> None:
+    """Replace tensors, on every rank, by those of one."""
     if _ranks.world == 1:
         return
     import torch.distributed as dist
 
     for tensor in tensors:
         whole = tensor.detach().cpu().contiguous()
-        dist.broadcast(whole, 0)
+        dist.broadcast(whole, source)
         tensor.copy_(whole)
 
 

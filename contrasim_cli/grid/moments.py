@@ -15,7 +15,7 @@ from torch import Tensor
 from contrasim_cli import distributed
 from contrasim_cli.grid import prepared
 from contrasim_cli.grid.grid import Grid, Layer, Plan, Rows
-from contrasim_cli.measures.cca import from_whitened
+from contrasim_cli.measures.cca import Whitening, from_whitened
 from contrasim_cli.measures.protocol import Moments
 from contrasim_cli.rows import size
 from contrasim_cli.store.blocks import spans
@@ -234,11 +234,13 @@ def compute_whitened(grid: Grid, members: list[int]) -> None:
             prepared.compute(grid, same, left)
 
 
-def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
+def _whitenings(
+    grid: Grid, whiten: Callable[[Moments], Whitening]
+) -> tuple[dict[Layer, Tensor], dict[Layer, Whitening]]:
     """Means of the shifted rows and factors of every layer, as many layers at once as fit."""
     shifted = doubled(grid)
     means: dict[Layer, Tensor] = {}
-    maps: dict[Layer, Any] = {}
+    maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     for layers in chunks(grid.plan.layers, widths, max(1, grid.reader.free // 16), max(widths.values())):
         sums = MomentSums(widths, layers, [], torch.float64, grid.device)
@@ -246,8 +248,24 @@ def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Laye
             sums.add({layer: shifted(layer, start, stop) for layer in layers})
         sums.merge()
         means |= sums.means
-        maps |= {layer: whiten(Moments(grid.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}
+        maps |= _factored(sums, whiten)
     return means, maps
+
+
+def _factored(sums: MomentSums, whiten: Callable[[Moments], Whitening]) -> dict[Layer, Whitening]:
+    """Factors of every layer. Each is made by one rank and sent to the others, whose rounding could find another rank of it."""
+    made = {
+        k: whiten(Moments(sums.count, sums.means[layer], sums.scatter[layer]))
+        for k, layer in distributed.dealt(list(enumerate(sums.own)))
+    }
+    parts = distributed.gathered([one.rank for one in made.values()])
+    ranks = [parts[k % len(parts)][k // len(parts)] for k in range(len(sums.own))]
+    for k, (layer, rank) in enumerate(zip(sums.own, ranks, strict=True)):
+        if k not in made:
+            empty = sums.scatter[layer].new_empty
+            made[k] = Whitening(empty(sums.widths[layer], rank), empty(rank), empty(rank, sums.widths[layer]))
+        distributed.spread(*made[k], source=k % distributed.world())
+    return {layer: made[k] for k, layer in enumerate(sums.own)}
 
 
 def _whitened_products(
