@@ -20,7 +20,7 @@ Where things are decided
 - `rows/`: the one way from a view to what a scorer takes: rows read, standardised, encoded, held where they fit, else read one
   block ahead; and `exact_search` for nearest rows.
 - `training/`: from stores to an encoder: `standardization` and `start` before it, `job`, `loop` and `shuffle` while it lasts,
-  `state` what a stopped run goes on with; `stacked` trains on grids.
+  `state` what a stopped run goes on with, `whole_batch` what ranks share of a step; `stacked` trains on grids.
 - `grid/`: all pairs of layers: `compute` says which way a measure goes, and what is made of measures; a module per way.
 - `confidence/`, `nulls`: intervals, p-values, and where a learned score lies between chance and identity.
 - `neuron_moments`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
@@ -32,5 +32,6 @@ What everything uses
 - `input_files`, `output_files`, `snapshot`, `archives`, `locks`: files that are one version, whole or absent, and safe to open.
 - `memory`, `device`, `limits`: how much room there is, where, and for a process that tries a file.
 - `names`, `console`, `progress`: names of others as they are shown, what goes to stderr, and how far work is.
+- `distributed`: several processes of one command: what they share, add up, and fail of together.
 - `seeds`: what a seed is for.
 """

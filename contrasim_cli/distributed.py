@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contrasim_cli import console
@@ -36,6 +37,7 @@ JOIN_SECONDS = 300.0  # until a rank that does not come is given up
 LOST_SECONDS = 300.0  # without a sign of life of a rank
 BEAT_SECONDS = 5.0
 LOOK_SECONDS = 0.5  # between two looks for an error of another rank
+POST_SECONDS = 2.0  # until a rank whose connection is closed, and that has told nothing, counts as killed
 LINGER_SECONDS = 5.0  # that a rank with an error waits for the others to have read it
 COLLECTIVE = timedelta(days=7)  # the slowest reader decides; a dead rank is known by its closed connections
 PIECE_BYTES = 256 * 2**20  # of one all-reduce
@@ -94,15 +96,32 @@ def first() -> bool:
     return _ranks.rank == 0
 
 
+def writes() -> bool:
+    """Whether this process writes files: the first one, or one that works alone."""
+    return first() or _ranks.world == 1
+
+
 def share(items: Sequence[T]) -> Sequence[T]:
     """This rank's run of consecutive items, which may be empty; the runs of all ranks make up the items in order."""
-    n, own, count = len(items), _ranks.rank, _ranks.world
-    return items[n * own // count : n * (own + 1) // count]
+    start, stop = part(len(items))
+    return items[start:stop]
+
+
+def part(count: int) -> tuple[int, int]:
+    """Where this rank's share of so many items begins and ends."""
+    own, ranks = _place()
+    return count * own // ranks, count * (own + 1) // ranks
 
 
 def dealt(items: Sequence[T]) -> Sequence[T]:
     """This rank's items where they are dealt in turns, as those that differ in cost are."""
-    return items[_ranks.rank :: _ranks.world]
+    own, count = _place()
+    return items[own::count]
+
+
+def _place() -> tuple[int, int]:
+    """The number of this process among those that share work, and how many these are."""
+    return (0, 1) if _ranks.world == 1 else (_ranks.rank, _ranks.world)
 
 
 @contextlib.contextmanager
@@ -143,6 +162,41 @@ def total(*tensors: "torch.Tensor") -> None:
             tensor.copy_(whole)
 
 
+def total_of(array: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
+    """The same of an array, which is returned."""
+    if _ranks.world == 1:
+        return array
+    import numpy as np
+    import torch
+
+    summed = np.ascontiguousarray(array)
+    total(torch.from_numpy(summed))
+    return summed
+
+
+def spread(*tensors: "torch.Tensor", source: int = 0) -> None:
+    """Replace tensors, on every rank, by those of one."""
+    if _ranks.world == 1:
+        return
+    import torch.distributed as dist
+
+    for tensor in tensors:
+        whole = tensor.detach().cpu().contiguous()
+        dist.broadcast(whole, source)
+        tensor.copy_(whole)
+
+
+def largest(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The largest of each value of a tensor over all ranks; NaN where one is."""
+    if _ranks.world == 1:
+        return tensor
+    import numpy as np
+    import torch
+
+    found = np.maximum.reduce(gathered_arrays(tensor.cpu().numpy()))
+    return torch.from_numpy(np.asarray(found)).to(tensor.device)
+
+
 def gathered(value: Any) -> list[Any]:
     """A value of JSON of every rank, in their order."""
     if _ranks.world == 1:
@@ -167,6 +221,15 @@ def joined_rows(array: "npt.NDArray[Any]", axis: int = 0) -> "npt.NDArray[Any]":
     import numpy as np
 
     return array if _ranks.world == 1 else np.concatenate(gathered_arrays(array), axis=axis)
+
+
+def joined_values(tensor: "torch.Tensor") -> "torch.Tensor":
+    """The same of tensors [values]."""
+    if _ranks.world == 1:
+        return tensor
+    import torch
+
+    return torch.from_numpy(joined_rows(tensor.cpu().numpy())).to(tensor.device)
 
 
 def _gathered_bytes(data: bytes) -> "list[npt.NDArray[np.uint8]]":
@@ -224,7 +287,7 @@ def check_alone(what: str) -> None:
 
 def by_first(work: Callable[[], None]) -> None:
     """Let rank 0 do what is done once; what it is refused, all are."""
-    agreed(work if first() else lambda: None)
+    agreed(work if writes() else lambda: None)
 
 
 @contextlib.contextmanager
@@ -242,6 +305,7 @@ def joined() -> Iterator[None]:
         return
     _join(count)
     try:
+        _check_arguments()
         yield
         wait_for_all()
     except BaseException as error:
@@ -251,6 +315,21 @@ def joined() -> Iterator[None]:
         raise shared from error
     finally:
         _leave()
+
+
+def _check_arguments() -> None:
+    """Refuse ranks that were told different things: they would wait for each other, or add up what does not belong together.
+
+    Raises:
+        UsageError: they were.
+    """
+    first_rank, *others = gathered(sys.argv[1:])
+    for other, words in enumerate(others, 1):
+        for one, given in zip_longest(first_rank, words, fillvalue=""):
+            if one != given:
+                raise UsageError(
+                    f"rank {other} was started with {given!r} where rank 0 has {one!r}; give all ranks the same options"
+                )
 
 
 def _count(name: str, default: int = 1) -> int:
@@ -304,12 +383,16 @@ def _why_not_joined(error: BaseException, count: int) -> str:
 
 def _leave() -> None:
     global _ranks  # noqa: PLW0603
+    _ranks.watch.set()
+    _disconnect()
+    _ranks = _Ranks(_ranks.rank)
+
+
+def _disconnect() -> None:
     import torch.distributed as dist
 
-    _ranks.watch.set()
     with contextlib.suppress(Exception):
         dist.destroy_process_group()
-    _ranks = _Ranks(_ranks.rank)
 
 
 class Quiet(Stopped):
@@ -332,13 +415,14 @@ def _shared(error: BaseException) -> BaseException:
         and not isinstance(error, (ContraSimError, Stopped, KeyboardInterrupt))
         and _of_a_collective(error)
     ):
-        posted = _wait_for_post(LINGER_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
+        posted = _wait_for_post(POST_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
     if posted is None:
         if isinstance(error, SystemExit):
             return error
         lines, code = _told(error)
         posted = {"lines": lines, "code": code, "rank": _ranks.rank}
         _post(posted)
+        _disconnect()  # by which those that wait for this rank know at once
         _linger()
         if first():
             return error
@@ -406,7 +490,7 @@ def _who_is_gone() -> str:
     with contextlib.suppress(Exception):
         for other in range(_ranks.world):
             age = _age(_ranks.store, other)
-            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS):
+            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS or _ranks.world == 2):
                 host = _ranks.store.get(f"here/{other}").decode()
                 gone.append(f"rank {other} on {host}")
     return f"{', '.join(gone) or 'another rank'} is gone (killed?)"

@@ -41,15 +41,19 @@ def pair_sets(n_rows: int, anchor_side: Literal["both", "first"] = "both", devic
 
 def similarity_matrix(z: Tensor, similarity: Similarity = "dot") -> Tensor:
     """Similarity [items, items] of items z [items, n, d], the mean over their n rows (Eq. 2, or Eq. 9 and 10)."""
-    n = z.shape[1]
+    return (similarity_sums(z, similarity) / z.shape[1]).to(z.dtype)
+
+
+def similarity_sums(z: Tensor, similarity: Similarity = "dot") -> Tensor:
+    """The sums over rows of which `similarity_matrix` is the mean; those of `norm` in float64."""
     if similarity == "dot":
         products: Tensor = _Products.apply(z.flatten(1))  # type: ignore[no-untyped-call]
-        return products / n
+        return products
     # ‖a‖² + ‖b‖² - 2 a·b cancels: in float32 it loses the small distances, which positives come to have
     by_row = z.transpose(0, 1).double()
     squared = by_row.square().sum(dim=-1)
     distance = squared[:, :, None] + squared[:, None, :] - 2 * by_row @ by_row.mT
-    return (1.0 - (distance.clamp_min(0.0) + NORM_EPSILON).sqrt()).mean(dim=0).to(z.dtype)
+    return (1.0 - (distance.clamp_min(0.0) + NORM_EPSILON).sqrt()).sum(dim=0)
 
 
 class _Products(torch.autograd.Function):

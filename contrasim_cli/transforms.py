@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import distributed
 from contrasim_cli.anchors import Anchored, Anchoring, Anchors
 from contrasim_cli.anchors.features import APPLIED_ROWS
 from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all
@@ -101,7 +102,7 @@ class Statistics:
 
 
 def statistics(view: View, layer: str, covariance: bool) -> Statistics:
-    """Moments of a layer's rows in float64, in one pass over blocks of rows.
+    """Moments of a layer's rows in float64, in one pass over blocks of rows, which ranks share.
 
     Blocks are taken relative to the first row, so that a common offset costs no digits and a constant column is exactly
     constant, and their moments are put together as in Chan et al. (1979).
@@ -109,9 +110,14 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
     Raises:
         InputError: a value is NaN or Inf, or a square leaves float64.
     """
-    blocks = row_blocks(view.store.layer(layer), view.n_rows)
+    blocks = distributed.share(list(row_blocks(view.store.layer(layer), view.n_rows)))
+    first = view.read(layer, np.arange(1))[0].astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        found = statistics_of((view.read(layer, np.arange(*block)) for block in blocks), covariance, layer)
+        sums = _Sums(first, covariance)
+        for block in blocks:
+            sums.add(view.read(layer, np.arange(*block)))
+        sums.merge()
+        found = sums.statistics(layer)
     if not np.isfinite(found.variance if found.covariance is None else found.covariance).all():
         raise InputError(
             f"{quoted(view.store.path)}: layer {quoted(layer)}: squares of the values leave float64; scale the rows"
@@ -121,26 +127,49 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
 
 def statistics_of(blocks: Iterable[Floats], covariance: bool, layer: str = "") -> Statistics:
     """Moments of rows [k, p] in blocks; infinite where squares leave float64."""
-    first: Any = None
-    mean: Any = 0.0
-    scatter: Any = 0.0
-    count = 0
+    sums = None
     for rows in blocks:
-        first = rows[0].astype(np.float64) if first is None else first
-        block = rows - first
-        delta = block.mean(axis=0) - mean
+        sums = sums or _Sums(rows[0].astype(np.float64), covariance)
+        sums.add(rows)
+    assert sums is not None
+    return sums.statistics(layer)
+
+
+class _Sums:
+    """Rows added up block by block, relative to some row: their mean [p], and their scatter [p, p], or its diagonal [p]."""
+
+    def __init__(self, first: Doubles, covariance: bool) -> None:
+        self.first, self.covariance, self.count = first, covariance, 0
+        self.mean = np.zeros_like(first)
+        self.scatter = np.zeros((len(first), len(first)) if covariance else len(first))
+
+    def add(self, rows: Floats) -> None:
+        """One block [k, p]."""
+        block = rows - self.first
+        delta = block.mean(axis=0) - self.mean
         block -= block.mean(axis=0)
-        weight = count * len(block) / (count + len(block))
-        if covariance:
-            scatter += block.T @ block + weight * np.outer(delta, delta)
-        else:
-            scatter += np.square(block).sum(axis=0) + weight * np.square(delta)
-        count += len(block)
-        mean += delta * (len(block) / count)
-    scatter /= count
-    return Statistics(
-        count, first + mean, np.diagonal(scatter) if covariance else scatter, scatter if covariance else None, layer
-    )
+        self.scatter += block.T @ block if self.covariance else np.square(block).sum(axis=0)
+        self._move(delta, self.count * len(block) / (self.count + len(block)))
+        self.count += len(block)
+        self.mean += delta * (len(block) / self.count)
+
+    def merge(self) -> None:
+        """Make them the sums over the blocks of all ranks."""
+        if distributed.world() == 1:
+            return
+        *sums, count = distributed.total_of(np.append(self.mean * self.count, float(self.count)))
+        mean = np.array(sums) / count
+        self._move(self.mean - mean, self.count)
+        self.count, self.mean, self.scatter = round(count), mean, distributed.total_of(self.scatter)
+
+    def _move(self, delta: Doubles, weight: float) -> None:
+        self.scatter += weight * (np.outer(delta, delta) if self.covariance else np.square(delta))
+
+    def statistics(self, layer: str) -> Statistics:
+        """What they come to."""
+        scatter = self.scatter / self.count
+        variance, covariance = (np.diagonal(scatter), scatter) if self.covariance else (scatter, None)
+        return Statistics(self.count, self.first + self.mean, variance, covariance, layer)
 
 
 @dataclass(frozen=True)

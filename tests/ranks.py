@@ -25,9 +25,9 @@ def free_port() -> int:
 
 
 def start(world: int, *arguments: object, python: Sequence[str] = ("-m", "contrasim_cli"), only: Sequence[int] | None = None,
-          env: Mapping[str, str] | None = None) -> list[subprocess.Popen[str]]:  # fmt: skip
+          env: Mapping[str, str] | None = None, port: str | None = None) -> list[subprocess.Popen[str]]:  # fmt: skip
     """Processes of ranks, running; `only` some of them."""
-    port = str(free_port())
+    port = port or str(free_port())
     processes = []
     for rank in range(world) if only is None else only:
         own = {

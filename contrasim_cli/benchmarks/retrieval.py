@@ -92,7 +92,7 @@ def retrieval(
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     run = Run(task, scorers, task.cut, device, budget)
     own = distributed.share(range(len(task.layers[0])))
-    with progress("comparing", len(own) * run.steps, "batches") as advance:
+    with distributed.alone(), progress("comparing", len(own) * run.steps, "batches") as advance:
         for k in own:
             run.layer(k, advance)
     run.gather(own)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from contrasim_cli import distributed
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.version import __version__
 
@@ -126,7 +127,12 @@ class Inputs(AbstractContextManager["Inputs"]):
         """
         from contrasim_cli.store.zero_rows import check_zero_rows
 
-        check_zero_rows([*self.stores, *self._sources])
+        stores = [*self.stores, *self._sources]
+        if distributed.world() > 1:
+            for watch in (store.zero_rows for store in stores):
+                if watch is not None and not watch.settled:
+                    watch.merge()
+        check_zero_rows(stores)
 
     def select(self, embeddings: bool = True) -> list[list[str]]:
         """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""

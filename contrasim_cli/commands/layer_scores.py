@@ -171,18 +171,19 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         rows = comparison.rows(distinct_names(request.stores))
         if request.rows_plot.path and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
-            draw_rows(
-                request.rows_plot,
-                request.rows_plot.path,
-                inputs,
-                last,
-                scorers,
-                standardizer,
-                device=device,
-                budget=budget,
-                seed=request.compute.seed,
-                force=request.output.force,
-            )
+            with distributed.alone():
+                draw_rows(
+                    request.rows_plot,
+                    request.rows_plot.path,
+                    inputs,
+                    last,
+                    scorers,
+                    standardizer,
+                    device=device,
+                    budget=budget,
+                    seed=request.compute.seed,
+                    force=request.output.force,
+                )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **comparison.about)
     request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns))

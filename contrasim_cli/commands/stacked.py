@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contrasim_cli import console
+from contrasim_cli import console, distributed
 from contrasim_cli.commands.emit import EncoderOutput
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.commands.options import Compute
@@ -44,7 +44,7 @@ def train_measured(
             warn_constant(group.views, group.layers)
         files = Files(output.encoder, output.log, resume=output.resume, force=output.force)
         with only_writer(output.encoder):
-            files.check_stopped()
+            distributed.by_first(files.check_stopped)
             return stacked.train_encoder(groups, config, start, files, device, budget, console.progress)
 
 

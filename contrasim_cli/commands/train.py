@@ -59,7 +59,7 @@ def train(
     recipe: r.Recipe,
     unseen: r.Unseen,
     standardizing: r.TrainStandardizing,
-    compute: o.Compute,
+    compute: o.SharedCompute,
     recipe_name: Annotated[
         r.RecipeName,
         typer.Option("--recipe", help="What stands where options do not say otherwise; paper: as published."),
@@ -70,7 +70,6 @@ def train(
     Options that are not given are the recipe's. Without --layers every layer is trained on but hidden_0, the embeddings.
     While it runs, its state is kept beside the output in a file that ends in .partial.
     """
-    distributed.check_alone("contrasim train")
     flags = o.given(output, rows, recipe, unseen, standardizing)
     parts = r.parts_given(recipe, unseen, standardizing, compute.seed)
     if unseen.inputs == "measures":
@@ -110,7 +109,7 @@ def train(
         files = job.Files(output.encoder, output.log, output.save_every, output.resume, output.force)
         training_job = job.Job(data, config, standardizer, by, picks_lr)
         with only_writer(output.encoder):
-            files.check_stopped()
+            distributed.by_first(files.check_stopped)
             curves = job.train_encoder(training_job, files, device, budget, console.progress)
     output.draw(curves)
 

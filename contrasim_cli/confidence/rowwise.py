@@ -76,10 +76,8 @@ def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
 def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: int) -> Tensor:
     """f(x_r, y_r) [rows, scorers · cells] of a block, in smaller ones where that does not fit."""
     grid = sampling.grid
-    encoded = max(grid.scorers[s].encoded for s in members)
-    step = grid.reader.block_rows(grid.plan.layers, itemsize=16, encoded=encoded)
     found = []
-    for first, last in spans(stop - start, step):
+    for first, last in spans(stop - start, grid.reader.block_rows):
         raw = {
             layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
         }
@@ -137,30 +135,25 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
 def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
     """The same of rows that do not fit, mapped once and again for each roll.
 
-    The rows of Y are rolled by a seeded offset, which reads them in order, and shuffled within each block: so that what
-    lies together in a store does not meet, however small the blocks are.
+    Ranks share the blocks. The rows of Y are rolled by a seeded offset, which reads them in order, and shuffled within each block:
+    so that what lies together in a store does not meet, however small the blocks are.
     """
     grid, plan, count = sampling.grid, sampling.grid.plan, sampling.shuffles_of(s)
     scores = torch.tensor([grid.scores[(s, *cell)] for cell in plan.cells()], dtype=torch.float64)
     total = torch.zeros(count, len(scores), dtype=torch.float64)
-    sums: dict[Layer, Tensor] = {}
-    step = grid.reader.block_rows(plan.layers, itemsize=32, encoded=grid.scorers[s].encoded)
-    offsets, own = sampling.offsets(plan.n_rows, min(ROLLS, count)), set(distributed.share(range(count)))
-    with grid.progress("shuffling", plan.n_rows, "rows") as advance:
-        for start, stop in spans(plan.n_rows, step):
-            ahead = _mapped(sampling, s, start, stop)
-            for layer, rows in ahead.items():
-                sums[layer] = sums.get(layer, 0) + rows.sum(dim=0, keepdim=True)
-            for k, offset in enumerate(offsets):
-                if own.isdisjoint(range(k, count, len(offsets))):
-                    continue
-                behind = _mapped(sampling, s, start + offset, stop + offset)
-                for replicate in sorted(own.intersection(range(k, count, len(offsets)))):
-                    order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
-                    shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
-                    total[replicate] += _cells(sampling, s, ahead, shuffled)
-            advance(stop - start)
-    distributed.total(total)
+    sums = {layer: 0 * rows.sum(dim=0, keepdim=True) for layer, rows in _mapped(sampling, s, 0, 1).items()}
+    offsets = sampling.offsets(plan.n_rows, min(ROLLS, count))
+    for start, stop in grid.reader.each_block(grid.progress, "shuffling"):
+        ahead = _mapped(sampling, s, start, stop)
+        for layer, rows in ahead.items():
+            sums[layer] += rows.sum(dim=0, keepdim=True)
+        for k, offset in enumerate(offsets):
+            behind = _mapped(sampling, s, start + offset, stop + offset)
+            for replicate in range(k, count, len(offsets)):
+                order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
+                shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
+                total[replicate] += _cells(sampling, s, ahead, shuffled)
+    distributed.total(total, *sums.values())
     return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
 
 

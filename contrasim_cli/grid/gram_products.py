@@ -14,6 +14,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer, Rows
 from contrasim_cli.grid.moments import passes
 from contrasim_cli.measures.distances import sum_of
@@ -86,9 +87,9 @@ def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> Kern
     """The energies of all pairs of layers of a grid, of products in the given precision; diagonals where asked for, else 0."""
     rounding = EXACT if precision == torch.float64 else ROUNDED
     gram = gram_is_cheaper(grid)
-    if grid.reader.in_memory:
-        centred = _centred_views(grid, precision)
-        rows: Rows = lambda layer, start, stop: centred[layer][start:stop]  # noqa: E731
+    if grid.reader.in_memory and not (gram and distributed.world() > 1):
+        centred, offset = _centred_views(grid, precision), grid.reader.span[0]
+        rows: Rows = lambda layer, start, stop: centred[layer][start - offset : stop - offset]  # noqa: E731
         products = _gram_products(grid, rows, precision) if gram else _feature_products(grid, centred)
     elif gram:
         rows = _streamed(grid, precision, scaled=True)
@@ -110,11 +111,16 @@ def gram_is_cheaper(grid: Grid) -> bool:
     features = sum(2 * n * plan.width(one) * plan.width(other) for one, other in plan.cells())
     features += sum(2 * n * plan.width(layer) ** 2 for layer in plan.layers)
     gram = sum(n * n * plan.width(layer) for layer in plan.layers) + n * n * len(plan.layers) ** 2
-    if not grid.reader.in_memory:
+    if not _all_in_memory(grid):
         gram += READING * grid.reader.size * n // _tile_side(grid)
     cheaper = "Gram matrices" if gram < features else "features"
     log.debug("cka: through %s (%.3g operations through features, %.3g through Gram matrices)", cheaper, features, gram)
     return gram < features
+
+
+def _all_in_memory(grid: Grid) -> bool:
+    """Whether this process holds all rows, and not those of its blocks alone."""
+    return grid.reader.in_memory and distributed.world() == 1
 
 
 def _nothing(layer: Layer, start: int, stop: int) -> Tensor:
@@ -126,13 +132,17 @@ def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
     layers, plan, reader = grid.plan.layers, grid.plan, grid.reader
     totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
     largest = dict.fromkeys(layers, 0.0)
-    for start, stop in spans(plan.n_rows, reader.block_rows(layers)):
+    for start, stop in reader.blocks:
         for layer in layers:
             rows = reader.shifted(layer, start, stop, torch.float64)
             totals[layer] += rows.sum(dim=0)
             largest[layer] = max(largest[layer], float(rows.abs().amax()))
+    distributed.total(*totals.values())
     means = {layer: total / plan.n_rows for layer, total in totals.items()}
-    factors = {layer: _power_of_two(value, torch.float64) if scaled else 1.0 for layer, value in largest.items()}
+    widest = distributed.largest(torch.tensor([*largest.values()], dtype=torch.float64)).tolist()
+    factors = {
+        la: _power_of_two(value, torch.float64) if scaled else 1.0 for la, value in zip(layers, widest, strict=True)
+    }
 
     def centred(layer: Layer, start: int, stop: int) -> Tensor:
         rows = reader.shifted(layer, start, stop, torch.float64) - means[layer]
@@ -146,22 +156,24 @@ def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, 
     layers = grid.plan.layers
     products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
     traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
-    for start, stop in spans(grid.plan.n_rows, grid.reader.block_rows(layers)):
+    for start, stop in grid.reader.blocks:
         lengths = [torch.linalg.vector_norm(rows(layer, start, stop), dim=1) for layer in layers]
         squares = torch.stack(lengths).double().square()
         products += squares @ squares.T
         traces += squares.sum(dim=1)
+    distributed.total(products, traces)
     pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
     return pairs, dict(zip(layers, traces, strict=True))
 
 
 def _centred_views(grid: Grid, precision: torch.dtype) -> dict[Layer, Tensor]:
-    """Centred rows of every layer with values near 1, those of one view side by side in one matrix."""
+    """Centred rows of every layer with values near 1, those of one view side by side in one matrix; of this rank's blocks."""
     centred: dict[Layer, Tensor] = {}
+    start, stop = grid.reader.span
     for view in dict.fromkeys(view for view, _ in grid.plan.layers):
         layers = [layer for layer in grid.plan.layers if layer[0] == view]
         widths = [grid.plan.width(layer) for layer in layers]
-        together = torch.empty(grid.plan.n_rows, sum(widths), dtype=precision, device=grid.device)
+        together = torch.empty(stop - start, sum(widths), dtype=precision, device=grid.device)
         for layer, part in zip(layers, torch.split(together, widths, dim=1), strict=True):
             _centre_into(part, grid, layer)
             centred[layer] = part
@@ -170,14 +182,16 @@ def _centred_views(grid: Grid, precision: torch.dtype) -> dict[Layer, Tensor]:
 
 def _centre_into(part: Tensor, grid: Grid, layer: Layer) -> None:
     """Write the rows less their mean, times a power of two; in place, as a copy more costs a tenth of the products."""
-    rows, first = grid.reader.rows(layer, 0, grid.plan.n_rows), grid.reader.first(layer)
+    rows, first = grid.reader.rows(layer, *grid.reader.span), grid.reader.first(layer)
     dtype = torch.promote_types(part.dtype, rows.dtype)
     work = part if part.dtype == dtype else torch.empty_like(rows, dtype=dtype)
     torch.sub(rows.to(dtype), first.to(dtype), out=work)
-    low, high = torch.aminmax(work)
+    low, high = torch.aminmax(work) if len(work) else (work.new_zeros(()), work.new_zeros(()))
     # energies are fourth powers of the values, and leave float32 soon
-    factor = _power_of_two(float(torch.maximum(-low, high)), dtype)
-    mean = sum_of(block.sum(dim=0, dtype=torch.float64) for block in torch.split(work, SUM_ROWS)) / len(work)
+    factor = _power_of_two(float(distributed.largest(torch.maximum(-low, high))), dtype)
+    total = sum_of(block.sum(dim=0, dtype=torch.float64) for block in torch.split(work, SUM_ROWS))
+    distributed.total(total)
+    mean = total / grid.plan.n_rows
     torch.add(-(mean * factor).to(dtype), work, alpha=factor, out=work)
     if work is not part:
         part.copy_(work)
@@ -223,6 +237,9 @@ def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
     for start, stop in spans(len(x), 2 * SUM_LENGTH):
         cross = x[start:stop].T @ y[start:stop]
         total = cross if total is None else total.double().add_(cross)
+    if distributed.world() > 1:
+        total = (x.T @ y if total is None else total).double()
+        distributed.total(total)
     assert total is not None
     columns = torch.linalg.vector_norm(total, dim=0).double().square()
     return [part.sum() for part in torch.split(columns, widths)]
@@ -244,8 +261,8 @@ def _streamed_products(grid: Grid, precision: torch.dtype) -> dict[Pair, Tensor]
 
 def _gram_products(grid: Grid, rows: Rows, precision: torch.dtype) -> dict[Pair, Tensor]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
-    layers, tiles = grid.plan.layers, _gram_tiles(grid)
-    largest = max((bottom - top) * (right - left) for top, bottom, left, right in tiles)
+    layers, tiles = grid.plan.layers, distributed.dealt(_gram_tiles(grid))
+    largest = max(((bottom - top) * (right - left) for top, bottom, left, right in tiles), default=0)
     room = torch.empty(len(layers) * largest, dtype=precision, device=grid.device)
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
     with grid.progress("comparing", len(tiles), "tiles") as advance:
@@ -257,6 +274,7 @@ def _gram_products(grid: Grid, rows: Rows, precision: torch.dtype) -> dict[Pair,
                 torch.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
             total += (1 if left == top else 2) * _inner_products(found.flatten(1))
             advance(1)
+    distributed.total(total)
     return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
 
 
@@ -270,7 +288,7 @@ def _tile_side(grid: Grid) -> int:
     """Rows of the largest tiles, as memory allows."""
     limit = min(TILE_BYTES, grid.reader.free // 4) / (4 * len(grid.plan.layers))
     side = int(limit**0.5)
-    if not grid.reader.in_memory:  # the rows of a tile are held, too
+    if not _all_in_memory(grid):  # the rows of a tile are held, too
         width = max(map(grid.plan.width, grid.plan.layers))
         side = int((limit + width**2) ** 0.5 - width)
     return max(64, min(TILE_SIDE, side))

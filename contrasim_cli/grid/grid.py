@@ -9,17 +9,20 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli import seeds
+from contrasim_cli import distributed, seeds
 from contrasim_cli.device import device_budget
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.nulls import Null
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.rows import Room, stored_rows
+from contrasim_cli.rows import Rows as ReadRows
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import spans
 
-BLOCK_BYTES = 256 << 20  # of all layers of a pass together
+BLOCK_BYTES = 64 << 20  # of all layers together in float64, whatever --memory is: other blocks are other roundings
+FEWEST_ROWS, MOST_ROWS = 64, 1024  # of a block
+FEWEST_BLOCKS = 16  # unless these would be too small: what ranks share
 
 Layer = tuple[int, str]  # view, name
 Rows = Callable[[Layer, int, int], Tensor]
@@ -66,16 +69,23 @@ class Plan:
 
 @dataclass
 class Reader:
-    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing."""
+    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing.
+
+    Of several ranks each works on its blocks of rows, and keeps those alone; the rows of others are read from disk when asked for.
+    `encoded` is how wide an encoder makes rows, where that may be more than they are.
+    """
 
     plan: Plan
     device: torch.device
     budget: int
+    encoded: int = 0
     _first: dict[Layer, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.size = sum(self.plan.n_rows * self.plan.width(layer) * self._itemsize(layer) for layer in self.plan.layers)
-        self.in_memory = self.size <= self.budget // 2
+        self._bytes_held = self.size * self._most_rows // self.plan.n_rows
+        self.in_memory = self._bytes_held <= self.budget // 2
+        self._held: dict[Layer, ReadRows] = {}
         self._rows = {
             (v, name): stored_rows(self.plan.views[v], name, self.device, widened=True) for v, name in self.plan.layers
         }
@@ -85,13 +95,18 @@ class Reader:
 
     def load(self, progress: Progress) -> None:
         """Read what fits once; the bad values of all layers are reported together."""
-        if not self.in_memory:
-            return
+        if self.in_memory:
+            distributed.agreed(lambda: self._load(progress))
+
+    def _load(self, progress: Progress) -> None:
         problems: list[ContraSimError] = []
+        self._start, self._stop = self.span
+        every = self._stop - self._start == self.plan.n_rows
         with progress("reading", len(self.plan.layers), "layers") as advance:
-            for rows in self._rows.values():
+            for layer, rows in self._rows.items():
+                own = rows if every else rows.within(np.arange(self._start, self._stop))
                 try:
-                    rows.hold(Room(self.size))
+                    self._held[layer] = own.hold(Room(self.size))
                 except InputError as problem:
                     problems.append(problem)
                 advance(1)
@@ -99,6 +114,8 @@ class Reader:
 
     def rows(self, layer: Layer, start: int, stop: int) -> Tensor:
         """Raw rows [stop - start, p]."""
+        if layer in self._held and self._start <= start and stop <= self._stop:
+            return self._held[layer].span(start - self._start, stop - self._start)
         return self._rows[layer].span(start, stop)
 
     def chosen(self, layer: Layer, rows: npt.NDArray[np.int64]) -> Tensor:
@@ -114,9 +131,8 @@ class Reader:
         """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
         if self._itemsize(layer) < 8:
             return True
-        n_rows = self.plan.n_rows
-        blocks = spans(n_rows, n_rows if self._rows[layer].held else self.block_rows([layer], itemsize=8))
-        largest = max(float(self.shifted(layer, start, stop).abs().amax()) for start, stop in blocks)
+        own = max((float(self.shifted(layer, *block).abs().amax()) for block in self.blocks), default=0.0)
+        largest = float(distributed.largest(torch.tensor(own, dtype=torch.float64)))
         return largest == 0 or 1e-60 < largest < 1e60
 
     def first(self, layer: Layer) -> Tensor:
@@ -125,19 +141,42 @@ class Reader:
             self._first[layer] = self.rows(layer, 0, 1).clone()
         return self._first[layer]
 
-    def block_rows(self, layers: Sequence[Layer], itemsize: int = 4, encoded: int = 0) -> int:
-        """Rows per block, so that the blocks of these layers take about BLOCK_BYTES or a quarter of the budget.
+    @cached_property
+    def block_rows(self) -> int:
+        """Rows per block, whose values of all layers take about BLOCK_BYTES; the same for every pass over the rows."""
+        values = sum(max(self.encoded, self.plan.width(layer)) for layer in self.plan.layers)
+        most = min(MOST_ROWS, -(-self.plan.n_rows // FEWEST_BLOCKS), BLOCK_BYTES // max(1, 8 * values))
+        return max(FEWEST_ROWS, most)
 
-        `encoded` is how wide their rows become, where that may be more.
-        """
-        size = min(BLOCK_BYTES, max(1 << 18, self.budget // 16))  # beside which are four copies: widened, centred, ...
-        widths = [max(encoded, self.plan.width(layer)) for layer in layers]
-        return max(64, size // max(1, itemsize * sum(widths)))
+    @property
+    def blocks(self) -> Sequence[tuple[int, int]]:
+        """Where this rank's blocks of rows begin and end; the cut of all rows follows from data and options alone."""
+        return distributed.share(list(spans(self.plan.n_rows, self.block_rows)))
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where this rank's rows begin and end."""
+        blocks = self.blocks
+        return (blocks[0][0], blocks[-1][1]) if blocks else (0, 0)
+
+    @property
+    def _most_rows(self) -> int:
+        """Rows of the rank that has most, or a few more."""
+        blocks = -(-self.plan.n_rows // self.block_rows)
+        return min(self.plan.n_rows, -(-blocks // distributed.world()) * self.block_rows)
+
+    def each_block(self, progress: Progress, doing: str = "comparing") -> Iterator[tuple[int, int]]:
+        """The same blocks, one after another."""
+        start, stop = self.span
+        with progress(doing, stop - start, "rows") as advance:
+            for block in self.blocks:
+                yield block
+                advance(block[1] - block[0])
 
     @property
     def free(self) -> int:
         """What the budget leaves beside the rows kept."""
-        return max(0, self.budget - (self.size if self.in_memory else 0))
+        return max(0, self.budget - (self._bytes_held if self.in_memory else 0))
 
 
 @dataclass(frozen=True)
@@ -146,7 +185,6 @@ class Blocks:
 
     reader: Reader
     layer: Layer
-    step: int
     chosen: npt.NDArray[np.int64] | None = None
 
     @property
@@ -161,7 +199,7 @@ class Blocks:
         return self.reader.chosen(self.layer, self.chosen[start:stop])
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.step))
+        return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.reader.block_rows))
 
 
 Cell = tuple[int, Layer, Layer]  # position of the scorer, both layers
@@ -185,8 +223,10 @@ class Grid:
     )
 
     def __post_init__(self) -> None:
-        self.budget = device_budget(self.budget, self.device)
-        self.reader = Reader(self.plan, self.device, self.budget)
+        # ranks that differed in it would pass over the rows in different ways
+        self.budget = min(distributed.gathered(device_budget(self.budget, self.device)))
+        encoded = max((scorer.encoded for scorer in self.scorers), default=0)
+        self.reader = Reader(self.plan, self.device, self.budget, encoded)
         self.scores: Scores = {}
         self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
 
@@ -215,7 +255,7 @@ class Grid:
 
     def blocks(self, scorer: Scorer, layer: Layer) -> Blocks:
         """The raw rows of a layer that a scorer takes."""
-        return Blocks(self.reader, layer, self.reader.block_rows([layer], itemsize=8), self.chosen(scorer))
+        return Blocks(self.reader, layer, self.chosen(scorer))
 
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""

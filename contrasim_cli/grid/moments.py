@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.grid import prepared
 from contrasim_cli.grid.grid import Grid, Layer, Plan, Rows
-from contrasim_cli.measures.cca import from_whitened
+from contrasim_cli.measures.cca import Whitening, from_whitened
 from contrasim_cli.measures.protocol import Moments
 from contrasim_cli.rows import size
 from contrasim_cli.store.blocks import spans
@@ -62,11 +63,9 @@ def passes(
         needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
         sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, grid.device)
         done.update(needed)
-        step = grid.reader.block_rows(needed, itemsize=dtype.itemsize)
-        with grid.progress("comparing", grid.plan.n_rows, "rows") as advance:
-            for start, stop in spans(grid.plan.n_rows, step):
-                sums.add({layer: rows(layer, start, stop) for layer in needed})
-                advance(stop - start)
+        for block in grid.reader.each_block(grid.progress):
+            sums.add({layer: rows(layer, *block) for layer in needed})
+        sums.merge()
         yield sums
 
 
@@ -124,6 +123,24 @@ class MomentSums:
         if self.count:
             self._add_steps(self.count * size / (self.count + size))
         self.count += size
+
+    def merge(self) -> None:
+        """Make them the sums over the blocks of all ranks: to each rank's is added how far its mean is from that of all."""
+        if distributed.world() == 1:
+            return
+        means = torch.cat([*(self.means[layer] * self.count for layer in self.layers), self._count()])
+        distributed.total(means)
+        own, self.count = self.count, round(float(means[-1]))
+        for layer, mean in zip(
+            self.layers, torch.split(means[:-1], [self.widths[la] for la in self.layers]), strict=True
+        ):
+            torch.sub(self.means[layer], mean / self.count, out=self._steps[layer])
+            self.means[layer] = mean / self.count
+        self._add_steps(own)
+        distributed.total(*self.scatter.values(), *self.cross)
+
+    def _count(self) -> Tensor:
+        return torch.tensor([self.count], dtype=torch.float64, device=self.device)
 
     def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
         for layer, scatter in self.scatter.items():
@@ -217,19 +234,38 @@ def compute_whitened(grid: Grid, members: list[int]) -> None:
             prepared.compute(grid, same, left)
 
 
-def _whitenings(grid: Grid, whiten: Callable[[Moments], Any]) -> tuple[dict[Layer, Tensor], dict[Layer, Any]]:
+def _whitenings(
+    grid: Grid, whiten: Callable[[Moments], Whitening]
+) -> tuple[dict[Layer, Tensor], dict[Layer, Whitening]]:
     """Means of the shifted rows and factors of every layer, as many layers at once as fit."""
     shifted = doubled(grid)
     means: dict[Layer, Tensor] = {}
-    maps: dict[Layer, Any] = {}
+    maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     for layers in chunks(grid.plan.layers, widths, max(1, grid.reader.free // 16), max(widths.values())):
         sums = MomentSums(widths, layers, [], torch.float64, grid.device)
-        for start, stop in spans(grid.plan.n_rows, grid.reader.block_rows(layers, itemsize=8)):
+        for start, stop in grid.reader.blocks:
             sums.add({layer: shifted(layer, start, stop) for layer in layers})
+        sums.merge()
         means |= sums.means
-        maps |= {layer: whiten(Moments(grid.plan.n_rows, means[layer], sums.scatter[layer])) for layer in layers}
+        maps |= _factored(sums, whiten)
     return means, maps
+
+
+def _factored(sums: MomentSums, whiten: Callable[[Moments], Whitening]) -> dict[Layer, Whitening]:
+    """Factors of every layer. Each is made by one rank and sent to the others, whose rounding could find another rank of it."""
+    made = {
+        k: whiten(Moments(sums.count, sums.means[layer], sums.scatter[layer]))
+        for k, layer in distributed.dealt(list(enumerate(sums.own)))
+    }
+    parts = distributed.gathered([one.rank for one in made.values()])
+    ranks = [parts[k % len(parts)][k // len(parts)] for k in range(len(sums.own))]
+    for k, (layer, rank) in enumerate(zip(sums.own, ranks, strict=True)):
+        if k not in made:
+            empty = sums.scatter[layer].new_empty
+            made[k] = Whitening(empty(sums.widths[layer], rank), empty(rank), empty(rank, sums.widths[layer]))
+        distributed.spread(*made[k], source=k % distributed.world())
+    return {layer: made[k] for k, layer in enumerate(sums.own)}
 
 
 def _whitened_products(

@@ -8,12 +8,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid.grid import Grid, Layer
+from contrasim_cli.measures.statistics import Statistic
 from contrasim_cli.names import quoted
+from contrasim_cli.progress import Advance
 from contrasim_cli.rows import Kept, Room, size
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import spans
@@ -22,8 +26,17 @@ Pairs = Sequence[tuple[Layer, Layer]]
 
 
 def compute(grid: Grid, members: list[int], cells: Pairs | None = None) -> None:
-    """Prepare every layer once, where they fit, and compare pair by pair."""
+    """Prepare every layer once, where they fit, and compare pair by pair; ranks share the pairs."""
     cells = cells or list(grid.plan.cells())
+    own = distributed.share(cells)
+    with distributed.alone():
+        _compute(grid, members, own)
+    found = np.array([[grid.scores[s, one, other] for s in members] for one, other in own])
+    for (one, other), scores in zip(cells, distributed.joined_rows(found.reshape(-1, len(members))), strict=True):
+        grid.scores |= {(s, one, other): float(score) for s, score in zip(members, scores, strict=True)}
+
+
+def _compute(grid: Grid, members: list[int], cells: Pairs) -> None:
     by_preparation: dict[Any, list[int]] = {}
     for s in members:
         by_preparation.setdefault(grid.scorers[s].key, []).append(s)
@@ -68,7 +81,7 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
         return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
     if scorer.encoder is None:
         return grid.reader.rows(layer, 0, rows)
-    blocks = spans(rows, grid.reader.block_rows([layer], encoded=width))
+    blocks = spans(rows, grid.reader.block_rows)
     return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
 
 
@@ -130,15 +143,25 @@ class Prepared:
 
 
 def compute_numbers(grid: Grid, members: list[int]) -> None:
-    """Every layer's number once, then every pair."""
+    """Every layer's number once, then every pair; ranks share the layers."""
     layers = grid.plan.layers
-    with grid.progress("comparing", len(members) * len(layers), "layers") as advance:
+    own = distributed.share(layers)
+    with grid.progress("comparing", len(members) * len(own), "layers") as advance:
         for s in members:
-            scorer, own = grid.scorers[s], grid.scorers[s].measure.own
-            assert own is not None
-            made: dict[Any, Any] = {}
-            for layer in layers:
-                made[layer] = own(grid.blocks(scorer, layer))
-                advance(1)
+            scorer = grid.scorers[s]
+            numbers = np.array([_number(grid, scorer, layer, advance) for layer in own], dtype=np.float64)
+            made = {
+                layer: Statistic(torch.tensor(number, dtype=torch.float64))
+                for layer, number in zip(layers, distributed.joined_rows(numbers).tolist(), strict=True)
+            }
             for one, other in grid.plan.cells():
                 grid.scores[s, one, other] = float(scorer.measure.compare(made[one], made[other]))
+
+
+def _number(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance) -> float:
+    own = scorer.measure.own
+    assert own is not None
+    with distributed.alone():
+        number = float(own(grid.blocks(scorer, layer)).value)
+    advance(1)
+    return number

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer
 from contrasim_cli.measures.protocol import PairForm
 from contrasim_cli.measures.tiles import Tile, Tiles
@@ -74,7 +75,7 @@ def _sums(grid: Grid, form: PairForm, tiles: Mapping[Layer, Tiles], makes: Mappi
     place = {layer: k for k, layer in enumerate(layers)}
     sides = [([place[a, n] for n in plan.first[a]], [place[b, n] for n in plan.second[b]]) for a, b in plan.pairs]
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    for top, left in tiles[layers[0]].positions:
+    for top, left in tiles[layers[0]].own_positions:
         values = torch.stack([makes[layer](tiles[layer].at(top, left)) for layer in layers]).flatten(1)
         weight = 1 if top == left else 2
         if not form.gaps:
@@ -83,4 +84,5 @@ def _sums(grid: Grid, form: PairForm, tiles: Mapping[Layer, Tiles], makes: Mappi
         for ones, others in sides:
             gaps = torch.cdist(values[ones], values[others], compute_mode="donot_use_mm_for_euclid_dist")
             total[torch.tensor(ones)[:, None], torch.tensor(others)] += weight * gaps.square()
+    distributed.total(total)
     return total

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer, Plan
 from contrasim_cli.measures.protocol import BatchForm
 from contrasim_cli.store.blocks import spans
@@ -19,13 +20,9 @@ def compute(grid: Grid, members: list[int]) -> None:
         for s in members
         for pair in plan.pairs
     }
-    encoded = max(grid.scorers[s].encoded for s in members)
-    step = grid.reader.block_rows(layers, itemsize=16, encoded=encoded)
-    with grid.progress("comparing", plan.n_rows, "rows") as advance:
-        for start, stop in spans(plan.n_rows, step):
-            raw = {layer: grid.reader.rows(layer, start, stop) for layer in layers}
-            _add(grid, members, raw, sums)
-            advance(stop - start)
+    for block in grid.reader.each_block(grid.progress):
+        _add(grid, members, {layer: grid.reader.rows(layer, *block) for layer in layers}, sums)
+    distributed.total(*sums.values())
     for (s, (a, b)), total in sums.items():
         for i, one in enumerate(plan.first[a]):
             for j, other in enumerate(plan.second[b]):
@@ -81,15 +78,17 @@ def compute_batches(grid: Grid, members: list[int]) -> None:
 
 def _sums(grid: Grid, form: BatchForm) -> torch.Tensor:
     """[layers, layers] inner products of kernels, summed over batches."""
-    layers, n_rows = grid.plan.layers, grid.plan.n_rows
+    layers = grid.plan.layers
     total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    batches = max(1, grid.reader.block_rows(layers, itemsize=8) // form.rows)  # read at once
-    with grid.progress("comparing", n_rows, "rows") as advance:
-        for first, last in spans(n_rows, batches * form.rows):
-            blocks = [grid.reader.rows(layer, first, last) for layer in layers]
-            for start, stop in spans(last - first, form.rows):
+    own = [batch for batch in spans(grid.plan.n_rows, form.rows) if batch[0] in range(*grid.reader.span)]
+    with grid.progress("comparing", len(own), "batches") as advance:
+        for first, last in spans(len(own), max(1, grid.reader.block_rows // form.rows)):  # read at once
+            begin, end = own[first][0], own[last - 1][1]
+            blocks = [grid.reader.rows(layer, begin, end) for layer in layers]
+            for start, stop in spans(end - begin, form.rows):
                 if stop - start >= form.fewest:
                     kernels = torch.stack([form.kernel(rows[start:stop]) for rows in blocks])
                     total += kernels @ kernels.T
             advance(last - first)
+    distributed.total(total)
     return total

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.measures.protocol import Blocks, centred
 from contrasim_cli.measures.tiles import RowMap, Tiles, between
 
@@ -233,7 +234,12 @@ def _within(tiles: Tiles, low: float, high: float, limit: int) -> _Within:
         if sum(map(len, held)) > limit:
             stride *= 2
             held = [part[::2].clone() for part in held]
-    return _Within(low, high, below, at_low, inside, at_high, torch.cat(held))
+    counts = torch.tensor([below, at_low, inside, at_high])
+    distributed.total(counts)
+    widest = max(distributed.gathered(stride))
+    own = [tiles.scale.new_empty(0), *(part[:: widest // stride] for part in held)]
+    below, at_low, inside, at_high = counts.tolist()
+    return _Within(low, high, below, at_low, inside, at_high, distributed.joined_values(torch.cat(own)))
 
 
 class Ranks(NamedTuple):
@@ -260,4 +266,5 @@ def ranks_of_tiles(tiles: Tiles) -> Ranks:
     counts = torch.zeros(len(edges) + 1, dtype=torch.float64, device=edges.device)
     for tile in tiles:
         counts += torch.bincount(torch.bucketize(tile.once(), edges), minlength=len(counts))
+    distributed.total(counts)
     return Ranks(edges, counts.cumsum(0) - (counts + 1) / 2)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from contrasim_cli import distributed
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.distances import (
     all_squared_distances,
@@ -192,16 +193,17 @@ class _Seen(NamedTuple):
 
 
 def _seen(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> _Seen:
-    sums, lows, highs = [], [], []
+    total = tiles.scale.new_zeros(())
+    low, high = total + torch.inf, total - torch.inf
     for tile in tiles:
         values = value(tile.once())
         if len(values):
-            sums.append(values.sum())
-            lows.append(values.amin())
-            highs.append(values.amax())
-    if not sums:
-        return _Seen(*[tiles.scale.new_tensor(0.0)] * 3)
-    low, high, mean = torch.stack(lows).amin(), torch.stack(highs).amax(), torch.stack(sums).sum() / tiles.pairs
+            total += values.sum()
+            low, high = torch.minimum(low, values.amin()), torch.maximum(high, values.amax())
+    if not tiles.pairs:
+        return _Seen(total, total, total)
+    distributed.total(total)
+    low, high, mean = -distributed.largest(-low), distributed.largest(high), total / tiles.pairs
     return _Seen(mean, torch.maximum(low.abs(), high.abs()), torch.maximum(mean - low, high - mean))
 
 
@@ -214,6 +216,7 @@ def double_centring(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> Make:
     sums = tiles.scale.new_zeros(tiles.n_rows)
     for tile in tiles:
         tile.row_sums(value(tile.squared), sums)
+    distributed.total(sums)
     means = sums / tiles.n_rows
     whole = means.mean()
     return lambda tile: value(tile.squared) - means[tile.rows, None] - means[tile.columns] + whole

@@ -1,13 +1,13 @@
 """Squared distances between the rows of one layer, as tiles of the upper half of an n × n matrix. All in float64."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from contrasim_cli import seeds
+from contrasim_cli import distributed, seeds
 
 INEXACT = 1e-5  # squared distances below this part of both rows' squared norms are computed from the difference
 GATHERED = 1 << 24  # values of rows gathered at once
@@ -81,7 +81,10 @@ def between(a: Tensor, b: Tensor) -> Tensor:
 
 @dataclass
 class Tiles:
-    """The tiles of one layer. Made anew in every pass, but for those that fit `room` bytes."""
+    """The tiles of one layer. Made anew in every pass, but for those that fit `room` bytes.
+
+    Ranks share them: each passes over its own, and what it finds there is put together with what others find.
+    """
 
     n_rows: int
     mapped: Callable[[int, int], Tensor]  # rows [stop - start, p] whose distances are meant
@@ -102,8 +105,17 @@ class Tiles:
         starts = range(0, self.n_rows, self.side)
         return [(top, left) for top in starts for left in starts if left >= top]
 
+    @property
+    def own_positions(self) -> Sequence[tuple[int, int]]:
+        """Those of this rank's tiles."""
+        return distributed.dealt(self.positions)
+
     def __iter__(self) -> Iterator[Tile]:
-        return (self.at(*position) for position in self.positions)
+        return (self.at(*position) for position in self.own_positions)
+
+    def _pairs_at(self, top: int, left: int) -> int:
+        height, width = (min(self.side, self.n_rows - start) for start in (top, left))
+        return height * (height - 1) // 2 if top == left else height * width
 
     def at(self, top: int, left: int) -> Tile:
         """One tile."""
@@ -127,12 +139,16 @@ class Tiles:
 
     def sample(self, count: int) -> Tensor:
         """Squared distances [about count] of pairs r < s, of each tile in proportion; of all pairs where there are no more."""
-        if self.pairs <= count:
-            return torch.cat([tile.once() for tile in self])
         generator = torch.Generator().manual_seed(seeds.SAMPLED_PAIRS)
-        found = []
-        for tile in self:
-            values = tile.once()
-            drawn = torch.randint(len(values), (max(1, count * len(values) // self.pairs),), generator=generator)
-            found.append(values[drawn.to(values.device)])
-        return torch.cat(found)
+        found, own = [self.scale.new_empty(0)], set(self.own_positions)
+        for position in self.positions:  # those of all ranks, of whose pairs the same are drawn by however many
+            pairs = self._pairs_at(*position)
+            drawn = None if self.pairs <= count else _drawn(pairs, max(1, count * pairs // self.pairs), generator)
+            if position in own:
+                values = self.at(*position).once()
+                found.append(values if drawn is None else values[drawn.to(values.device)])
+        return distributed.joined_values(torch.cat(found))
+
+
+def _drawn(pairs: int, count: int, generator: torch.Generator) -> Tensor:
+    return torch.randint(pairs, (count,), generator=generator) if pairs else torch.zeros(0, dtype=torch.int64)

@@ -3,6 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
+from contrasim_cli import distributed
+
 Places = npt.NDArray[np.int64]
 
 
@@ -26,6 +28,10 @@ class ZeroRows:
         elif len(unknown):
             alive[unknown] = block[unknown].any(axis=1)
 
+    def merge(self) -> None:
+        """Take note of what all ranks have seen."""
+        self._seen, self._alive = (_of_any_rank(rows) for rows in (self._seen, self._alive))
+
     def are_alive(self, start: int, stop: int) -> bool:
         """Whether none of these rows can turn out to be zero."""
         return bool(self._alive[start:stop].all())
@@ -39,3 +45,8 @@ class ZeroRows:
     def places(self) -> Places:
         """[k] those of them that were zero in every layer that was read of them."""
         return np.flatnonzero(self._seen & ~self._alive)
+
+
+def _of_any_rank(rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    every = distributed.gathered_arrays(np.packbits(rows))
+    return np.unpackbits(np.bitwise_or.reduce(every), count=len(rows)).astype(bool)

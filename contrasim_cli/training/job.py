@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from contrasim_cli import distributed
 from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
@@ -143,6 +144,8 @@ class Files:
             return None
         found = encoders.load(self.partial)
         check_resumable(found, about)
+        if (before := found.provenance.get("ranks", 1)) != (now := distributed.world()):
+            log.info("the run was begun by %d processes and goes on with %d: losses differ by rounding", before, now)
         return resumed_state(found, config, device)
 
     def complete(self, config: Config, about: dict[str, Any]) -> dict[str, list[float]] | None:
@@ -159,8 +162,9 @@ class Files:
                 f"{quoted(self.encoder)}: already exists, trained with other options or stores; give --force to replace it"
             )
         log.info("%s is complete already", quoted(self.encoder))
-        discard(self.partial)
-        sweep(self.encoder)
+        if distributed.writes():
+            discard(self.partial)
+            sweep(self.encoder)
         return curves_of(found)
 
     def saver(self, about: dict[str, Any]) -> Callable[[State, bool], None]:
@@ -168,7 +172,8 @@ class Files:
 
         def save(state: State, finished: bool) -> None:
             path = self.encoder if finished else self.partial
-            encoders.save(path, state.checkpoint(about, finished), force=self.force or not finished)
+            force = self.force or not finished
+            distributed.by_first(lambda: encoders.save(path, state.checkpoint(about, finished), force=force))
 
         return save
 
@@ -193,8 +198,9 @@ def train_encoder(
     _check_temporary_folder()
     job, choice = _decided(job, files, device, budget, progress)
     config = job.config
-    check_output(files.partial, force=True)
-    data, maps = _prepared(job, budget, progress)
+    with distributed.alone():
+        data, maps = _prepared(job, budget, progress)
+    distributed.by_first(lambda: check_output(files.partial, force=True))
     source = Source(data, Order.of(data, config), budget, progress, device)
     about = provenance(source, job.standardized_by, choice)
     if (curves := files.complete(config, about)) is not None:
@@ -202,10 +208,12 @@ def train_encoder(
     state = _state(files, data, config, about, device)
     if maps:
         state.encoder.keep(maps)
+    distributed.spread(*state.encoder.state_dict().values())
     run = Run(source, config, state, device, files.saver(about), files.save_every, progress=progress)
     with Journal(files.log, run.steps_done) as run.journal:
         run.train()
-    discard(files.partial)
+    if distributed.writes():
+        discard(files.partial)
     losses = state.curves["loss"]
     log.info(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
@@ -242,7 +250,7 @@ def _decided(
     if job.config.standardize != "auto":
         return replace(job, config=_named(job.config, job.data)), None
     before = files.earlier_choice()
-    choice = before or _chosen(job, device, budget, progress)
+    choice = before or _agreed(_chosen(job, device, budget, progress))
     config = _named(choice.of(job.config, job.picks_lr), job.data)
     job.standardizer.whitens = "whiten" in config.standardization.kinds
     if before is None:
@@ -251,9 +259,15 @@ def _decided(
 
 
 def _chosen(job: Job, device: torch.device, budget: int, progress: Progress) -> Choice:
-    choice = choose(job.data, job.standardizer, job.config, budget, progress)
-    config = replace(job.config, lr=choice.lr) if job.picks_lr else job.config
-    return with_steps(choice, job.data, job.standardizer, config, device, budget, progress)
+    with distributed.alone():
+        choice = choose(job.data, job.standardizer, job.config, budget, progress)
+        config = replace(job.config, lr=choice.lr) if job.picks_lr else job.config
+        return with_steps(choice, job.data, job.standardizer, config, device, budget, progress)
+
+
+def _agreed(choice: Choice) -> Choice:
+    """That of the first rank, where rounding might decide."""
+    return choice if distributed.world() == 1 else Choice.read(distributed.gathered(choice.record)[0])
 
 
 def _named(config: Config, data: Data) -> Config:
@@ -307,5 +321,6 @@ def step_seconds(data: Data, config: Config, device: torch.device, budget: int) 
         few = anchored(few, config)
     once = replace(config, epochs=2, standardize="none", validation=0.0, patience=0, schedule="constant", warmup=0.0)
     run = _Timed(Source(few, Order.of(few, once), budget, device=device), once, new_state(once, device), device)
-    run.train()
+    with distributed.alone():
+        run.train()
     return run.seconds[-1]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from contrasim_cli import signals
-from contrasim_cli.encoder import Config, Encoder, by_member
+from contrasim_cli import distributed, signals
+from contrasim_cli.encoder import Config, Encoder, by_member, weights_digest
 from contrasim_cli.errors import TrainingError
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.recipes import WITHOUT_NEGATIVES
@@ -18,6 +18,7 @@ from contrasim_cli.training.objective import Objective, layer_accuracy, mean_row
 from contrasim_cli.training.rows import Held, Source, encode_parts
 from contrasim_cli.training.shuffle import Step
 from contrasim_cli.training.state import Journal, State, Stop, learning_rate
+from contrasim_cli.training.whole_batch import sum_gradients
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ class Run:
     journal: Journal = field(default_factory=lambda: Journal(None))
     progress: Progress = silent
     _since: float = 0.0
+    _came: list[int] = field(default_factory=list)
+    _told: list[int] = field(default_factory=list)  # the signals that all ranks know of
 
     def __post_init__(self) -> None:
         data = self.source.data
@@ -63,7 +66,8 @@ class Run:
         """
         total = self.config.epochs * self.epoch_steps
         with signals.noted() as came, self.progress("training", total, "steps") as advance:
-            stop = Stop(came)
+            self._came = came
+            stop = Stop(came if distributed.world() == 1 else self._told)
             advance(self.steps_done, earlier=True)
             finished = self.state.epoch == self.config.epochs
             while not finished:
@@ -96,11 +100,13 @@ class Run:
             self._write(last[0], value, **{name: x for name, x in found.items() if name != "loss"})
         state.add(**found)
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
+        self._check_same()
         if last is not None:
-            z = self._encode(state.result, last[1], last[0])
-            self._check_outputs(z)
-            if state.epoch == self.config.epochs:
-                self._check_learned(float(self.objective(z)))
+            with distributed.alone():
+                z = self._encode(state.result, last[1], last[0])
+                self._check_outputs(z)
+                if state.epoch == self.config.epochs:
+                    self._check_learned(float(self.objective(z)))
 
     # --- one step -----------------------------------------------------------------------------------------------------
 
@@ -108,12 +114,14 @@ class Run:
         state, scaler = self.state, self.state.scaler
         for group in state.optimizer.param_groups:
             group["lr"] = self._learning_rate
-        loss = self.objective(self._encode(state.encoder, held, step, train=True))
+        loss = self.objective(self._encode(state.encoder, held, step, train=True), len(step.rows))
         value = float(loss.detach())
         self._check_loss(value)
         state.optimizer.zero_grad(set_to_none=True)
         each = loss * self.config.members  # so that no member's steps depend on how many there are
         scaler.scale(each).backward()  # type: ignore[no-untyped-call]
+        if distributed.world() > 1:
+            self._told += sum_gradients(state.encoder.parameters(), self._came)
         scaler.step(state.optimizer)
         scaler.update()
         return value
@@ -123,15 +131,22 @@ class Run:
         return learning_rate(self.config, self.steps_done, self.config.epochs * self.epoch_steps)
 
     def _encode(self, encoder: Encoder, held: Held, step: Step, train: bool = False) -> Tensor:
-        layer = step.layer if self.config.task == "pairs" else None
+        """The encoded items of a step: this rank's rows of them."""
+        layer, rows = step.layer if self.config.task == "pairs" else None, step.rows
+        start, stop = distributed.part(len(rows))
         with torch.set_grad_enabled(train):
-            return encode_parts(encoder, held.take(step.rows, layer), self.device, self.config)
+            return encode_parts(encoder, held.take(rows[start:stop], layer), self.device, self.config)
 
     # --- what comes of it ---------------------------------------------------------------------------------------------
 
-    @torch.no_grad()
     def _validated(self) -> dict[str, float]:
-        """Loss and accuracy on held-out rows, if there are any."""
+        """Loss and accuracy on held-out rows, if there are any; as the first rank finds them, where rounding might decide."""
+        with distributed.alone(), torch.no_grad():
+            found = self._validation()
+        agreed: dict[str, float] = distributed.gathered(found)[0]
+        return agreed
+
+    def _validation(self) -> dict[str, float]:
         held, data = self.source.held_out, self.source.data
         if not len(held.rows):
             return {}
@@ -184,6 +199,14 @@ class Run:
         return f"epoch {self.state.epoch + 1}, step {self.state.step}"
 
     # --- what must stop a run -----------------------------------------------------------------------------------------
+
+    def _check_same(self) -> None:
+        """Refuse ranks whose encoders have come apart, as those of a machine that computes wrongly do."""
+        digests = distributed.gathered(
+            weights_digest(self.state.encoder.state_dict()) if distributed.world() > 1 else ""
+        )
+        if len(set(digests)) > 1:
+            raise self._failure(f"the weights of {len(digests)} ranks differ after epoch {self.state.epoch}")
 
     def _failure(self, text: str) -> TrainingError:
         return TrainingError(text + self._kept)

@@ -12,6 +12,7 @@ from contrasim_cli.encoder import Config, by_member
 from contrasim_cli.recipes import WITHOUT_NEGATIVES
 from contrasim_cli.scoring import STRICTLY
 from contrasim_cli.store.blocks import spans
+from contrasim_cli.training.whole_batch import rows_of_all, sum_of_all
 
 TILE_ROWS = 256  # compared at once
 
@@ -25,13 +26,23 @@ class Objective:
     n_layers: int
     device: torch.device
     _sets: dict[int, losses.Sets] = field(default_factory=dict)
+    _n_rows: int = 0
 
-    def __call__(self, z: Tensor) -> Tensor:
+    def __call__(self, z: Tensor, n_rows: int | None = None) -> Tensor:
         """Loss of z [items, n, d]: items are (model, layer) over a batch, or the views of a batch.
 
-        Of several members, the mean of their own losses: each learns as it would alone.
+        Of several members, the mean of their own losses: each learns as it would alone. Of several ranks each has some rows of a
+        batch of `n_rows`, and the loss is that of the whole batch.
         """
+        self._n_rows = n_rows or z.shape[1]
+        if not self._adds_up:
+            z = rows_of_all(z)
         return torch.stack([self._of_member(part) for part in by_member(z, self.config.members)]).mean()
+
+    @property
+    def _adds_up(self) -> bool:
+        """Whether similarities are sums over rows, so that no rank needs the rows of others."""
+        return self.config.task == "layers" and self.config.objective != "deepcka"
 
     @property
     def chance(self) -> float | None:
@@ -63,13 +74,19 @@ class Objective:
             return losses.paired(z[0], z[1], tau, config.objective == "supcon", config.anchor_side == "first")
         items = z if config.task == "layers" else z.flatten(0, 1).unsqueeze(1)
         sets = self._masks(z.shape[1])
-        s = losses.similarity_matrix(items, "norm" if config.similarity == "norm" else "dot")[: len(sets.positives)]
+        s = self._similarities(items)[: len(sets.positives)]
         if config.objective == "deepdot":
             return losses.deepdot(s, sets.positives)
         s = s / tau
         if config.objective == "supcon":
             return losses.supcon(s, sets.positives, sets.others)
         return losses.contrasim(s, sets.positives, sets.negatives)
+
+    def _similarities(self, items: Tensor) -> Tensor:
+        kind: losses.Similarity = "norm" if self.config.similarity == "norm" else "dot"
+        if not self._adds_up:
+            return losses.similarity_matrix(items, kind)
+        return (sum_of_all(losses.similarity_sums(items, kind)) / self._n_rows).to(items.dtype)
 
     def _masks(self, n_rows: int) -> losses.Sets:
         key = n_rows if self.config.task == "pairs" else 0

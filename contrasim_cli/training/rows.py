@@ -227,7 +227,7 @@ def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, 
     with _autocast(dtype, device):
         for part in parts:
             z = torch.cat([encoder(rows, part.view) for rows in _chunks(part, device, dtype)])
-            encoded.append(z.view(len(part.places), -1, z.shape[-1]))
+            encoded.append(z.view(len(part.places), part.n_rows // len(part.places), z.shape[-1]))
             places.extend(part.places)
     z = encoded[0] if len(encoded) == 1 else torch.cat(encoded)
     if places == list(range(len(places))):
@@ -236,7 +236,8 @@ def encode_parts(encoder: Encoder, parts: Iterable[Part], device: torch.device, 
 
 
 def _chunks(part: Part, device: torch.device, dtype: torch.dtype) -> Iterator[Tensor]:
-    for span in spans(part.n_rows, CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows)):
+    cut = spans(part.n_rows, CHUNK_ROWS if device.type == "cpu" else max(1, part.n_rows))
+    for span in cut if part.n_rows else [(0, 0)]:  # a rank may have none of a batch
         yield part.rows(slice(*span)).to(device).to(dtype)
 
 

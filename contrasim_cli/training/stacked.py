@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from contrasim_cli import distributed, signals
 from contrasim_cli import encoder as encoders
-from contrasim_cli import signals
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, TrainingError, UsageError
 from contrasim_cli.grid import Grid
@@ -215,7 +215,8 @@ def train_encoder(
     state = _state(files, config, start, about)
     with Journal(files.log, state.epoch * config.epoch_steps) as journal:
         Run(config, batches, state, files.saver(about), journal, progress).train()
-    discard(files.partial)
+    if distributed.writes():
+        discard(files.partial)
     log.info(
         "wrote %s: %s of %d measures, %d pairs of stores, last loss %.4g",
         quoted(files.encoder),

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from contrasim_cli import distributed
 from contrasim_cli import neuron_moments as domain
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
@@ -162,6 +163,7 @@ def provenance(
         "versions": versions,
         "moments": moments,
         **chosen,
+        **({"ranks": distributed.world()} if distributed.world() > 1 else {}),
     }
 
 
@@ -205,7 +207,7 @@ class Journal(AbstractContextManager["Journal"]):
     """Lines `{"step": 1, "epoch": 1, "loss": …}`; steps are counted over the whole run. Without a path nothing is kept."""
 
     def __init__(self, path: Path | None, steps_done: int = 0) -> None:
-        self.path = path
+        self.path = path = path if distributed.writes() else None
         if path is None:
             return
         kept = [line for line in _lines(path) if _step(line) <= steps_done] if steps_done else []

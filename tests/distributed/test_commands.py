@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import made
 import numpy as np
 import pytest
 from ranks import program, run
@@ -26,6 +27,15 @@ def views(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
             },
         )
         for name in ("ar", "en", "ru")
+    ]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two models of two layers, with rows for several blocks."""
+    folder = tmp_path_factory.mktemp("many")
+    return [
+        write(folder / f"{name}.h5", layers) for name, layers in zip("ab", made.related(2, 2, 400, (8,)), strict=True)
     ]
 
 
@@ -54,8 +64,8 @@ def close(one: Any, other: Any, most: float) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 5])
-def test_retrieval_is_shared_by_layers(views: list[Path], world: int) -> None:
+def test_retrieval_is_shared_by_layers(views: list[Path]) -> None:
+    """Among more ranks than there are layers."""
     measures = [word for name in ("cka", "dot", "mutual_knn") for word in ("--measure", name)]
     arguments = [
         "bench",
@@ -69,7 +79,7 @@ def test_retrieval_is_shared_by_layers(views: list[Path], world: int) -> None:
         "--format",
         "tsv",
     ]
-    alone, ranks = both(world, *arguments)
+    alone, ranks = both(5, *arguments)
     assert ranks == alone
 
 
@@ -78,9 +88,19 @@ def test_replicates_are_shared(views: list[Path]) -> None:
     measures = [word for name in ("cka", "dot", "pwcca", "mutual_knn") for word in ("--measure", name)]
     arguments = ["baseline", *views, *measures, "--bootstrap", 21, "--permutations", 20, "--format", "json"]
     alone, ranks = both(2, *arguments)
-    close(json.loads(alone), json.loads(ranks), 1e-9)
+    close(json.loads(alone), json.loads(ranks), 1e-6)
     shuffled = [row["p_value"] for row in json.loads(ranks)["results"]]
     assert len(set(shuffled)) > 1
+
+
+@pytest.mark.slow
+def test_shuffles_of_rows_on_disk_are_shared(many: list[Path]) -> None:
+    """In both runs a process has no room for its rows."""
+    measures = [word for name in ("cosine", "norm") for word in ("--measure", name)]
+    arguments = ["baseline", *many, *measures, "--permutations", 20, "--bootstrap", 20, "--memory", "64K"]
+    alone, ranks = both(2, *arguments, "--format", "json")
+    close(json.loads(alone), json.loads(ranks), 1e-9)
+    assert "times rolled" in alone
 
 
 @pytest.mark.slow
@@ -112,3 +132,25 @@ def test_one_process_writes_what_is_asked_for_besides_results(views: list[Path],
     done = run(2, "score", *views[:2], "--plot-rows", tmp_path / "r.png")
     assert [one.code for one in done] == [0, 0], done
     assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["score", "bench"])
+def test_grids_of_commands_are_shared(many: list[Path], tmp_path: Path, command: str) -> None:
+    arguments = {
+        "score": ["score", *many, "--standardize", "zscore", "--encoder", tmp_path / "enc.pt"],
+        "bench": ["bench", "layers", *many, "--measure", "cka", "--measure", "pwcca", "--measure", "norm"],
+    }
+    made.encoder_file(tmp_path / "enc.pt", widths=(8,))
+    alone, ranks = both(2, *arguments[command], "--format", "json")
+    close(json.loads(alone), json.loads(ranks), 1e-6)
+
+
+@pytest.mark.slow
+def test_the_same_ranks_write_the_same_bytes(many: list[Path], tmp_path: Path) -> None:
+    measures = [word for name in ("cka", "gulp", "dot", "rsa") for word in ("--measure", name)]
+    for name in ("one", "two"):
+        done = run(2, "baseline", *many, *measures, "--memory", "64K", "-o", tmp_path / f"{name}.tsv")
+        assert [one.code for one in done] == [0, 0], done
+    assert (tmp_path / "one.tsv").read_bytes() == (tmp_path / "two.tsv").read_bytes()
+    assert (tmp_path / "one.tsv").read_text().count("\n") == 1 + 4 * 4

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from ranks import finish, program, run, start
+from ranks import finish, free_port, program, run, start
 
 from contrasim_cli import distributed
 from contrasim_cli.errors import UsageError
@@ -180,8 +180,10 @@ main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], killed: int) -> None:
-    processes = start(2, "baseline", *stores[:2], killed, python=("-c", WAITING))
+def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], tmp_path: Path, killed: int) -> None:
+    there = tmp_path / "out.tsv"
+    there.write_text("kept")
+    processes = start(2, "baseline", *stores[:2], "-o", there, "--force", killed, python=("-c", WAITING))
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -192,9 +194,26 @@ def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], killed: int) -
     assert time.monotonic() - began < 15
     assert done[killed].code == -9
     assert done[1 - killed].code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
+    assert there.read_text() == "kept"
     if killed == 1:
         assert "gone (killed?)" in done[0].stderr
         assert done[0].stderr.count("error") == 1
+
+
+def test_ranks_with_different_options_are_refused(stores: list[Path], tmp_path: Path) -> None:
+    there = tmp_path / "out.tsv"
+    there.write_text("kept")
+    arguments = ["baseline", *stores[:2], "-o", there, "--force", "--memory"]
+    port = str(free_port())
+    ranks = [start(2, *arguments, size, only=[rank], port=port) for rank, size in enumerate(("64M", "128M"))]
+    done = finish([process for (process,) in ranks])
+    assert [one.code for one in done] == [2, 2]
+    assert done[1].stderr == ""
+    assert done[0].stderr.splitlines() == [
+        "contrasim: error: rank 1 was started with '128M' where rank 0 has '64M'; give all ranks the same options"
+    ]
+    assert there.read_text() == "kept"
 
 
 @pytest.mark.slow
@@ -223,10 +242,9 @@ def test_a_rank_that_never_comes_is_told(stores: list[Path]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", ["train", "extract", "inspect"])
+@pytest.mark.parametrize("command", ["extract", "inspect"])
 def test_what_is_not_shared_is_refused(stores: list[Path], tmp_path: Path, command: str) -> None:
     arguments = {
-        "train": [*stores[:2], "--task", "layers", "-o", tmp_path / "e.pt"],
         "extract": ["--from", stores[0], "-o", tmp_path / "x.h5"],
         "inspect": [stores[0]],
     }

@@ -353,6 +353,18 @@ def test_rows_whose_mean_drifts_lose_nothing(
         np.testing.assert_allclose(found, pair_by_pair(name, a, b), rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+def test_the_cut_of_rows_does_not_follow_from_memory(tmp_path: Path) -> None:
+    both = views(tmp_path, *made.related(2, 2, 1500, (7, 9)))
+    layers = [list(view.store.layers) for view in both]
+    plan = Plan(both, [(0, 1)], layers, layers)
+    cuts = [Grid(plan, closed_form(["cka"]), CPU, budget).reader.blocks for budget in (1, SMALL, LARGE)]
+    assert cuts == [[(start, min(start + 94, 1500)) for start in range(0, 1500, 94)]] * 3
+    names = [*MOMENTS, *ENERGIES, *ROWWISE]
+    little, more = (scores(both, names, budget) for budget in (150_000, 190_000))  # neither holds the rows
+    for name, found in little.items():
+        np.testing.assert_array_equal(found, more[name], err_msg=name)
+
+
 @pytest.mark.parametrize("budget", [LARGE, SMALL])
 def test_a_tolerance_finer_than_moments_resolve_is_honoured(tmp_path: Path, budget: int) -> None:
     rng = np.random.default_rng(2)
