@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from contrasim_cli.stacking.features import PER_GRID, PER_LINE, Described, advantages, describe
+from contrasim_cli.stacking.transport import matched
 
 
 class Judged(NamedTuple):
@@ -51,7 +52,7 @@ class GridNetwork(nn.Module):
         nulls = advantages(shuffled[1:], shuffled[0], identity).to(self.dtype)
         calibrated = self.calibrated(u)
         scores = self(u).mean(dim=0).masked_fill(calibrated.isnan(), torch.nan)
-        return Judged(scores, calibrated, self.calibrated(nulls))
+        return Judged(matched(scores), calibrated, self.calibrated(nulls))
 
     @property
     def dtype(self) -> torch.dtype:

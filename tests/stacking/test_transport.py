@@ -1,0 +1,83 @@
+"""Scores as a matching: against slow Sinkhorn iterations, and what they do not mind."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from contrasim_cli.stacking.transport import BIN, ENTROPY, matched
+
+
+def slow(scores: np.ndarray) -> np.ndarray:
+    """The plan of transport with bins, element by element, and what its potentials add to the scores."""
+    first, second = scores.shape
+    most = max(first, second)
+    spread = scores.std()
+    gains = [[BIN / ENTROPY] * (second + 1) for _ in range(first + 1)]
+    for i in range(first):
+        for j in range(second):
+            gains[i][j] = (scores[i, j] - scores.mean()) / spread / ENTROPY
+    down, across = [most / first] * first + [most], [most / second] * second + [most]
+    u, v = [0.0] * (first + 1), [0.0] * (second + 1)
+    for _ in range(3000):
+        for i in range(first + 1):
+            u[i] = math.log(down[i]) - math.log(sum(math.exp(gains[i][j] + v[j]) for j in range(second + 1)))
+        for j in range(second + 1):
+            v[j] = math.log(across[j]) - math.log(sum(math.exp(gains[i][j] + u[i]) for i in range(first + 1)))
+    rows, columns = np.array(u[:-1]), np.array(v[:-1])
+    potentials = (rows - rows.mean())[:, None] + (columns - columns.mean())
+    return scores + spread * ENTROPY * potentials
+
+
+def grid(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2), (1, 4)])
+def test_it_is_sinkhorns(shape: tuple[int, int]) -> None:
+    x = grid(*shape)
+    np.testing.assert_allclose(matched(x).numpy(), slow(x.numpy()), atol=1e-4)
+
+
+def test_what_it_does_not_mind() -> None:
+    x, rows, columns = grid(4, 6), torch.randperm(4), torch.randperm(6)
+    torch.testing.assert_close(matched(x[rows][:, columns]), matched(x)[rows][:, columns])
+    torch.testing.assert_close(matched(x.mT), matched(x).mT)
+    torch.testing.assert_close(matched(3 * x + 2), 3 * matched(x) + 2)
+    assert not torch.allclose(matched(x.exp()), matched(x).exp())
+
+
+def test_a_layer_that_is_similar_to_all_is_nobodys_match() -> None:
+    """Column 2 is the best of every row by a hair; each row has another one that is nearly as good and wanted by nobody else."""
+    x = torch.tensor([[0.9, 0.1, 1.0], [0.1, 0.9, 1.0], [0.1, 0.1, 1.0]], dtype=torch.float64)
+    assert x.argmax(dim=1).tolist() == [2, 2, 2]
+    assert matched(x).argmax(dim=1).tolist() == [0, 1, 2]
+
+
+def test_a_layer_of_a_shallower_network_may_match_several() -> None:
+    deep = torch.tensor([[1.0, 0.0], [0.9, 0.0], [0.0, 0.9], [0.0, 1.0]], dtype=torch.float64)
+    assert matched(deep).argmax(dim=1).tolist() == [0, 0, 1, 1]
+
+
+def test_cells_that_are_equal_or_alone_stay_what_they_are() -> None:
+    assert matched(torch.full((3, 4), 0.5)).equal(torch.full((3, 4), 0.5))
+    assert matched(torch.tensor([[0.3]])).item() == pytest.approx(0.3)
+
+
+def test_undefined_cells_count_for_nothing() -> None:
+    x = grid(4, 5)
+    wider = torch.full((5, 6), torch.nan, dtype=x.dtype)
+    wider[:4, :5] = x
+    torch.testing.assert_close(matched(wider)[:4, :5], matched(x))
+    assert matched(wider)[4].isnan().all()
+    assert matched(torch.full((2, 2), torch.nan)).isnan().all()
+    hole = x.clone()
+    hole[1, 2] = torch.nan
+    found = matched(hole)
+    assert found.isnan().sum() == 1
+    assert found.isnan()[1, 2]
+
+
+def test_scores_keep_their_type() -> None:
+    assert matched(grid(3, 3).float()).dtype == torch.float32
