@@ -253,6 +253,42 @@ def uniformity_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return abs(uniformity(x) - uniformity(y))
 
 
+def variances(x: npt.ArrayLike) -> list[float]:
+    """Squared singular values of the centred rows, largest first, up to a factor."""
+    sigma = np.linalg.svd(oracles.centred(x), compute_uv=False)
+    return [float(s) ** 2 for s in sigma]
+
+
+def eigenspectrum_decay(x: npt.ArrayLike, rank_tol: float = oracles.RANK_TOL) -> float:
+    """Weighted regression of log λ_i on log i by the normal equations, sums without rounding."""
+    found = variances(x)
+    points = [(math.log(i), math.log(v), 1 / i) for i, v in enumerate(found, 1) if v > rank_tol**2 * found[0]]
+    if len(points) < 2:
+        return math.nan
+    w, wx, wy, wxx, wxy = (
+        math.fsum(term) for term in zip(*((w, w * x, w * y, w * x * x, w * x * y) for x, y, w in points), strict=True)
+    )
+    return -(w * wxy - wx * wy) / (w * wxx - wx * wx)
+
+
+def eigenspectrum_decay_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Difference of both sides' exponents."""
+    return abs(eigenspectrum_decay(x) - eigenspectrum_decay(y))
+
+
+def participation_ratio(x: npt.ArrayLike) -> float:
+    """tr(C)² / tr(C²) of the covariance C, without its eigenvalues."""
+    xc = oracles.centred(x)
+    covariance = xc.T @ xc
+    squares = float(np.sum(covariance**2))
+    return float(np.trace(covariance)) ** 2 / squares if squares else math.nan
+
+
+def participation_ratio_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Difference of both sides' participation ratios."""
+    return abs(participation_ratio(x) - participation_ratio(y))
+
+
 MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "cca_yanai": cca_yanai,
     "pwcca_google": pwcca_google,
@@ -271,4 +307,6 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "magnitude_difference": magnitude_difference,
     "concentricity_difference": concentricity_difference,
     "uniformity_difference": uniformity_difference,
+    "eigenspectrum_decay_difference": eigenspectrum_decay_difference,
+    "participation_ratio_difference": participation_ratio_difference,
 }

@@ -46,7 +46,7 @@ def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
     share = matrix.where(finite[..., None, None], 0.0) / whole[..., None, None]
     found = _nuclear_by_squares(share) if min(share.shape[-2:]) >= WIDE else None
     if found is None:
-        found = _singular_values(share).sum(dim=-1)
+        found = singular_values(share).sum(dim=-1)
     return (found * whole).where(finite, torch.nan)
 
 
@@ -59,7 +59,8 @@ def _nuclear_by_squares(share: Tensor) -> Tensor | None:
     return total if bool(((lost < 1e-9 * total) & (total < 0.99)).all()) else None
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
+def singular_values(matrix: Tensor) -> Tensor:
+    """Σ [..., min(p, q)] of M [..., p, q], largest first."""
     sigma: Tensor
     try:
         sigma = torch.linalg.svdvals(matrix)

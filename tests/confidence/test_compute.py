@@ -24,7 +24,7 @@ from contrasim_cli.scoring import Scorer, closed_form
 
 Matrix = npt.NDArray[Any]
 ROWWISE = ("dot", "cosine", "norm")
-BLIND = ("magnitude_difference", "concentricity_difference", "uniformity_difference")  # to which rows are paired
+BLIND = tuple(name for name, entry in MEASURES.items() if entry.family == "statistics")  # to which rows are paired
 OPTIONS = Options(k=3, minibatch=8)
 LARGE = 1 << 40
 

@@ -12,7 +12,7 @@ import torch
 from oracles import Array
 
 from contrasim_cli.errors import MissingError
-from contrasim_cli.measures import MEASURES, Options, alignment, cca
+from contrasim_cli.measures import MEASURES, Options, alignment, cca, spectrum
 from contrasim_cli.measures.load import load, similarity
 from contrasim_cli.measures.protocol import Moments, centred
 
@@ -93,11 +93,14 @@ CELLS = [(name, case) for name in NAMES for case in PAIRS if name in ANY_WIDTHS 
 # What has no value, by case; everything else has one.
 CONSTANT = {"all-equal rows", "all-equal rows on both sides"}
 ZERO = {"a zero row"}
+ONE_DIRECTION = {"one column", "one column against many", "two rows", "two rows, one column"}
 UNDEFINED = {
     **dict.fromkeys(["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp"], CONSTANT),
     **dict.fromkeys(["linear_regression", "linear_regression_symmetric", "hard_match", "soft_match"], CONSTANT),
     **dict.fromkeys(["aligned_cosine", "cosine"], ZERO),
     **dict.fromkeys(["concentricity_difference", "uniformity_difference"], ZERO),
+    "participation_ratio_difference": CONSTANT,
+    "eigenspectrum_decay_difference": CONSTANT | ONE_DIRECTION,
 }
 
 
@@ -145,6 +148,7 @@ def test_what_can_be_streamed() -> None:
     assert set(NAMES) - set(STREAMED) == {
         *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine"),
         *("magnitude_difference", "concentricity_difference", "uniformity_difference"),
+        *("eigenspectrum_decay_difference", "participation_ratio_difference"),
     }
 
 
@@ -265,6 +269,42 @@ def test_statistics_by_hand() -> None:
 def test_a_centred_side_has_no_centroid_to_point_to() -> None:
     x, y = related(20, 3, 3)
     assert math.isnan(similarity("concentricity_difference", x - x.mean(axis=0), y))
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.5])
+def test_the_decay_of_a_power_law_is_its_exponent(alpha: float) -> None:
+    """λ_i = i^-α along orthonormal columns; and a flat spectrum has none, and as many dimensions as columns."""
+    raw = np.random.default_rng(0).normal(size=(40, 12))
+    flat = np.linalg.qr(raw - raw.mean(axis=0))[0]
+    x = flat * np.arange(1, 13) ** (-alpha / 2)
+    assert similarity("eigenspectrum_decay_difference", x, flat) == pytest.approx(alpha, rel=1e-9)
+    assert similarity("eigenspectrum_decay_difference", 7 * x + 3, x[:, ::-1]) == pytest.approx(0, abs=1e-9)
+    assert similarity("participation_ratio_difference", flat, flat[:, :5]) == pytest.approx(7, rel=1e-9)
+    assert similarity("participation_ratio_difference", x, flat) > 0.5
+
+
+def test_rank_tol_decides_which_directions_the_decay_is_fitted_to() -> None:
+    raw = np.random.default_rng(0).normal(size=(40, 4))
+    flat = np.linalg.qr(raw - raw.mean(axis=0))[0]
+    x = flat * [1, 0.5, 0.25, 1e-4]
+    kept = Options(rank_tol=1e-3)
+    assert similarity("eigenspectrum_decay_difference", x, flat, kept) == pytest.approx(
+        oracles.eigenspectrum_decay(x[:, :3]), rel=1e-9
+    )
+    assert similarity("eigenspectrum_decay_difference", x, flat) == pytest.approx(
+        oracles.eigenspectrum_decay(x), rel=1e-9
+    )
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (300, 3), (9, 30)])
+@pytest.mark.parametrize("block", [1, 5, 400])
+def test_spectra_of_blocks_equal_those_of_whole_layers(shape: tuple[int, int], block: int) -> None:
+    """A condition of 1e10, which a covariance would lose."""
+    rng = np.random.default_rng(3)
+    x = torch.from_numpy(rng.normal(size=shape) * np.geomspace(1, 1e-10, shape[1]))
+    found = spectrum.triangular(x.split(block))
+    assert len(found) <= max(2 * shape[1], min(block, shape[0]))
+    torch.testing.assert_close(alignment.singular_values(found), alignment.singular_values(x), rtol=1e-4, atol=1e-14)
 
 
 @pytest.mark.parametrize("block", [1, 7, 30])
