@@ -62,6 +62,38 @@ def procrustes_size_shape(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return float(np.linalg.norm(moved - target))
 
 
+def root(gram: Array) -> Array:
+    """K^½ of a positive semi-definite matrix [n, n]; eigenvalues that are rounding are 0."""
+    values, vectors = np.linalg.eigh(gram)
+    kept: Array = (vectors * np.sqrt(np.where(values > 1e-13 * values[-1], values, 0.0))) @ vectors.T
+    return kept
+
+
+def fidelity(k: Array, m: Array) -> float:
+    """tr (K^½ L K^½)^½ of two Gram matrices [n, n]."""
+    return float(np.trace(root(root(k) @ m @ root(k))))
+
+
+def nbs(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """tr (K^½ L K^½)^½ / √(tr K tr L) of the centred Gram matrices."""
+    k, m = (side @ side.T for side in map(oracles.centred, (x, y)))
+    size = math.sqrt(np.trace(k) * np.trace(m))
+    return fidelity(k, m) / size if size else math.nan
+
+
+def shape_alpha(x: npt.ArrayLike, y: npt.ArrayLike, alpha: float = 0.5) -> float:
+    """Angle of α X / s + (1 - α) X (XᵀX)^-½ and the same of Y after the best orthogonal map, from their chord."""
+    sides = []
+    for xc in map(oracles.centred, (x, y)):
+        if not xc.any():
+            return math.nan
+        s = np.linalg.norm(xc) / math.sqrt(oracles.rank(oracles.hat(xc)))
+        mixed = alpha * xc / s + (1 - alpha) * xc @ inverse_root(xc)
+        sides.append(mixed / np.linalg.norm(mixed))
+    moved, target = turned(sides[0], sides[1])
+    return 2 * math.asin(min(float(np.linalg.norm(moved - target)) / 2, 1.0))
+
+
 def aligned_cosine(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """Mean cosine of the rows of X Q and of Y, not centred; defined only where the best Q is unique on the rows of X."""
     moved, target = turned(oracles.widened(x), oracles.widened(y))
@@ -295,6 +327,9 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "procrustes": procrustes,
     "angular_shape": angular_shape,
     "procrustes_size_shape": procrustes_size_shape,
+    "nbs": nbs,
+    "bures_distance": procrustes_size_shape,
+    "shape_alpha": shape_alpha,
     "permutation_procrustes": permutation_procrustes,
     "aligned_cosine": aligned_cosine,
     "linear_regression": linear_regression,

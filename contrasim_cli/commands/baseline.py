@@ -58,11 +58,25 @@ class Closed:
     ] = "spearman"
     ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1
     minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256
+    shape_alpha: Annotated[
+        float,
+        typer.Option(
+            "--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."
+        ),
+    ] = 0.5
 
     def settings(self, seed: int) -> Options:
         """The parameters."""
         return Options(
-            self.rank_tol, self.k, self.rbf_threshold, self.rsm, self.compare, self.ridge, self.minibatch, seed
+            rank_tol=self.rank_tol,
+            k=self.k,
+            rbf_threshold=self.rbf_threshold,
+            rsm=self.rsm,
+            rsm_compare=self.compare,
+            ridge=self.ridge,
+            minibatch=self.minibatch,
+            seed=seed,
+            shape_alpha=self.shape_alpha,
         )
 
 

@@ -41,9 +41,10 @@ class Options:
     ridge: float = 0.1  # λ of GULP, over the mean variance of a direction
     minibatch: int = 256  # rows per batch of cka_minibatch
     seed: int = 0
+    shape_alpha: float = 0.5  # α of shape_alpha: 0 compares whitened sides, 1 sides as they are
 
     def __post_init__(self) -> None:
-        for name in ("rank_tol", "rbf_threshold", "ridge"):
+        for name in ("rank_tol", "rbf_threshold", "ridge", "shape_alpha"):
             if not math.isfinite(getattr(self, name)):
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a finite number")
 
@@ -230,6 +231,44 @@ _ENTRIES = (
         undefined="the values are too large to square",
         biased_by_width=True,
         growth=0.5,
+    ),
+    _entry(
+        "nbs",
+        "alignment",
+        "normalised Bures similarity of the centred Gram matrices, the cosine of angular_shape",
+        f"{_ROTATION} symmetric",
+        module="shape",
+        cost="n p q + p q²",
+        source="Tang et al. 2020; Harvey et al. 2024; public code may leave out the centring",
+        biased_by_width=True,
+        fewest=3,
+    ),
+    _entry(
+        "bures_distance",
+        "alignment",
+        "Bures distance of the centred Gram matrices, which is procrustes_size_shape",
+        "rotation permutation offset both-rotation both-permutation symmetric",
+        module="shape",
+        range="[0, ∞)",
+        higher_is_more_similar=False,
+        cost="n p q + p q²",
+        source="Bhatia et al. 2019; Harvey et al. 2024; netrep's sq_bures_metric gives the square of any two matrices",
+        undefined="the values are too large to square",
+        biased_by_width=True,
+        growth=0.5,
+    ),
+    _entry(
+        "shape_alpha",
+        "alignment",
+        "angle after the best orthogonal map, whitened (--shape-alpha 0) to as they are (1, angular_shape)",
+        f"{_ROTATION} symmetric",
+        module="shape",
+        range="[0, π/2]",
+        higher_is_more_similar=False,
+        cost="n p q + p q²",
+        source="Williams et al. 2021; their code mixes sides as they are scaled, here those of unit mean variance",
+        biased_by_width=True,
+        fewest=3,
     ),
     _entry(
         "permutation_procrustes",

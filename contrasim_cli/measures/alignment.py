@@ -80,13 +80,22 @@ def procrustes(a: Spread, b: Spread, cross: Tensor) -> Tensor:
 
     Schönemann 1966; Williams et al. 2021. Ding et al. 2021 report its square.
     """
-    cosine = shape_cosine(a, b, cross)
+    return _chord(shape_cosine(a, b, cross))
+
+
+def _chord(cosine: Tensor) -> Tensor:
+    """√(2 - 2 c), the distance of two unit vectors; 0 where c is 1 up to rounding."""
     return root_of_difference(torch.full_like(cosine, 2.0), 2.0 * cosine)
+
+
+def angle_of_cosine(cosine: Tensor) -> Tensor:
+    """Arccos c [...] of cosines in [0, 1], 0 where c is 1 up to rounding."""
+    return 2.0 * (_chord(cosine) / 2.0).clamp(max=1.0).arcsin()
 
 
 def angular_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:
     """Arccos ‖XᵀY‖_* of centred sides of unit norm [...], in [0, π/2]: the Riemannian shape distance (Williams et al. 2021)."""
-    return 2.0 * (procrustes(a, b, cross) / 2.0).clamp(max=1.0).arcsin()  # the angle of a chord
+    return angle_of_cosine(shape_cosine(a, b, cross))
 
 
 def procrustes_size_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:

@@ -79,7 +79,11 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
             draws = [np.sort(rng.choice(rows, half, replace=False)) for rng in rngs]
             replicates = np.array([similarity(name, x[draw], y[draw], OPTIONS) for draw in draws])
             growth = {"rsm_norm_difference": rows / half}.get(name, 1.0)
-            growth = (rows / half) ** 0.5 if name in ("permutation_procrustes", "procrustes_size_shape") else growth
+            growth = (
+                (rows / half) ** 0.5
+                if name in ("permutation_procrustes", "procrustes_size_shape", "bures_distance")
+                else growth
+            )
             expected = interval(replicates, score, scale * growth)
             assert (cell.ci_low, cell.ci_high) == pytest.approx(expected, rel=1e-4, abs=1e-6), name
 

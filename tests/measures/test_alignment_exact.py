@@ -95,7 +95,9 @@ CONSTANT = {"all-equal rows", "all-equal rows on both sides"}
 ZERO = {"a zero row"}
 ONE_DIRECTION = {"one column", "one column against many", "two rows", "two rows, one column"}
 UNDEFINED = {
-    **dict.fromkeys(["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp"], CONSTANT),
+    **dict.fromkeys(
+        ["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp", "nbs", "shape_alpha"], CONSTANT
+    ),
     **dict.fromkeys(["linear_regression", "linear_regression_symmetric", "hard_match", "soft_match"], CONSTANT),
     **dict.fromkeys(["aligned_cosine", "cosine"], ZERO),
     **dict.fromkeys(["concentricity_difference", "uniformity_difference"], ZERO),
@@ -146,7 +148,7 @@ def through_moments(name: str, x: AnyArray, y: AnyArray) -> float:
 
 def test_what_can_be_streamed() -> None:
     assert set(NAMES) - set(STREAMED) == {
-        *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine"),
+        *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine", "shape_alpha"),
         *("magnitude_difference", "concentricity_difference", "uniformity_difference"),
         *("eigenspectrum_decay_difference", "participation_ratio_difference"),
     }
@@ -230,6 +232,45 @@ def test_when_squares_are_safe() -> None:
     assert alignment._nuclear_by_squares(flat) == pytest.approx(0.4)
     assert alignment._nuclear_by_squares(2.495 * flat) is None
     assert alignment._nuclear_by_squares(flat @ torch.diag(torch.tensor([1, 1, 1e-9]).double())) is None
+
+
+def test_bures_distance_is_that_of_gram_matrices() -> None:
+    """And not of the matrices of neurons, which are compared as they are only where columns correspond."""
+    x, y = related(20, 5, 4)
+    k, m = (side @ side.T for side in map(oracles.without_mean, (x, y)))
+    wanted = math.sqrt(np.trace(k) + np.trace(m) - 2 * oracles.fidelity(k, m))
+    assert similarity("bures_distance", x, y) == pytest.approx(wanted, rel=1e-9)
+    assert similarity("nbs", x, y) == pytest.approx(math.cos(similarity("angular_shape", x, y)), rel=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1, 0.9, 1.0])
+@pytest.mark.parametrize("case", ["generic", "rank-deficient", "n < width", "unequal widths", "scales 1e+6 and 1e-6"])
+def test_shape_alpha_at_other_alphas(alpha: float, case: str) -> None:
+    x, y = PAIRS[case]
+    expected = pytest.approx(oracles.shape_alpha(x, y, alpha), rel=1e-6, abs=1e-7)
+    assert similarity("shape_alpha", x, y, Options(shape_alpha=alpha)) == expected
+
+
+def test_shape_alpha_goes_from_canonical_correlations_to_procrustes() -> None:
+    x, y = related(40, 4, 4)
+    one, none = (similarity("shape_alpha", x, y, Options(shape_alpha=alpha)) for alpha in (1.0, 0.0))
+    assert one == pytest.approx(similarity("angular_shape", x, y), rel=1e-9)
+    assert none == pytest.approx(math.acos(similarity("cca", x, y)), rel=1e-9)
+    linear = np.diag([1.0, 5.0, 0.1, 3.0]) @ np.linalg.qr(np.random.default_rng(0).normal(size=(4, 4)))[0]
+    assert similarity("shape_alpha", x @ linear, y, Options(shape_alpha=0.0)) == pytest.approx(none, rel=1e-9)
+    assert similarity("shape_alpha", x @ linear, y) != pytest.approx(similarity("shape_alpha", x, y), rel=1e-3)
+
+
+def test_shape_alpha_mixes_as_netrep_does_with_sides_of_unit_mean_variance() -> None:
+    """Z = V (α + (1 - α) λ^-½) Vᵀ with the eigenvalues λ of XᵀX, which the scaling makes 1 in the mean."""
+    moved = []
+    for side in map(oracles.without_mean, related(40, 4, 4)):
+        x = side / math.sqrt(np.linalg.eigvalsh(side.T @ side).mean())
+        values, vectors = np.linalg.eigh(x.T @ x)
+        moved.append(x @ (vectors * (0.3 + 0.7 * values**-0.5)) @ vectors.T)
+    overlap = np.linalg.svd(moved[0].T @ moved[1], compute_uv=False).sum()
+    wanted = math.acos(overlap / np.linalg.norm(moved[0]) / np.linalg.norm(moved[1]))
+    assert similarity("shape_alpha", *related(40, 4, 4), Options(shape_alpha=0.3)) == pytest.approx(wanted, rel=1e-9)
 
 
 def test_gulp_without_ridge_is_a_distance_of_projections() -> None:
