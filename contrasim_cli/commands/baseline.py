@@ -50,11 +50,16 @@ class Closed:
         float, typer.Option("--rbf-threshold", min=1e-6, help="cka_rbf: bandwidth over the median distance.")
     ] = 1.0
     rsm: Annotated[
-        Literal["pearson", "cosine", "euclidean"], typer.Option("--rsm", help="rsa: similarity of rows.")
+        Literal["pearson", "cosine", "euclidean", "sqeuclidean"],
+        typer.Option("--rsm", help="rsa: similarity of rows; sqeuclidean is the squared Euclidean distance."),
     ] = "pearson"
     compare: Annotated[
-        Literal["spearman", "pearson", "cosine"],
-        typer.Option("--compare", help="rsa: comparison of the two similarity matrices."),
+        Literal["spearman", "pearson", "cosine", "cosine-rdm", "rho-a", "tau-a", "corr-cov", "cosine-cov"],
+        typer.Option(
+            "--compare",
+            help="rsa: comparison of the two matrices. cosine: of similarities; cosine-rdm: of dissimilarities (1 - similarity); "
+            "rho-a, tau-a: rank correlations without correction for ties; corr-cov, cosine-cov: of whitened dissimilarities.",
+        ),
     ] = "spearman"
     ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1
     minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256

@@ -36,8 +36,8 @@ class Options:
     rank_tol: float = 1e-6  # directions with σ below this times the largest are dropped
     k: int = 10  # nearest rows
     rbf_threshold: float = 1.0  # bandwidth of the Gaussian kernel over the median distance
-    rsm: str = "pearson"  # similarity of rows: pearson, cosine, euclidean
-    rsm_compare: str = "spearman"  # of two row-similarity matrices: spearman, pearson, cosine
+    rsm: str = "pearson"  # similarity of rows: pearson, cosine, euclidean, sqeuclidean
+    rsm_compare: str = "spearman"  # of two row-similarity matrices: one of matrices.COMPARISONS
     ridge: float = 0.1  # λ of GULP, over the mean variance of a direction
     minibatch: int = 256  # rows per batch of cka_minibatch
     seed: int = 0
@@ -460,7 +460,7 @@ _ENTRIES = (
         "scale permutation both-permutation symmetric",
         range="[-1, 1]",
         cost="n² (p + q + log n)",
-        source="Kriegeskorte et al. 2008",
+        source="Kriegeskorte et al. 2008; rsatoolbox's cosine, corr_cov, cosine_cov are cosine-rdm, corr-cov, cosine-cov",
         undefined="a side's row similarities are all equal, a row is zero, or (pearson) a row is constant",
         empty_on_zero_rows=True,
         fewest=3,

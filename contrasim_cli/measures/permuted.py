@@ -45,6 +45,7 @@ OF_INNER_PRODUCT: dict[Any, Callable[[Tensor], Tensor]] = {
     cka.compare_debiased: _same,
     cka.compare_rbf: _same,
     matrices.inner: _same,
+    matrices.whitened: _same,
     matrices.distance_correlation: lambda inner: inner.clamp(min=0.0).sqrt(),
 }
 

@@ -18,6 +18,7 @@ from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.measures.matrices import COMPARISONS
 from contrasim_cli.report.results import Results, ScoreRow
 from contrasim_cli.report.text import render
 from contrasim_cli.scoring import Scorer, closed_form
@@ -86,6 +87,22 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
             )
             expected = interval(replicates, score, scale * growth)
             assert (cell.ci_low, cell.ci_high) == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("compare", COMPARISONS)
+def test_every_comparison_of_rsa_equals_the_slow_way(tmp_path: Path, compare: str) -> None:
+    x, y = pair(3, 20)
+    options = Options(rsm="euclidean", rsm_compare=compare)
+    computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(["rsa"], options))
+    compute(computed)
+    (cell,) = resampled(computed, bootstrap=5, permutations=9, seed=5)["rsa"]
+    score = similarity("rsa", x, y, options)
+    orders = [np.random.default_rng([5, seeds.CONFIDENCE_SHUFFLE, r]).permutation(20) for r in range(9)]
+    _, z = significance(np.array([similarity("rsa", x, y[order], options) for order in orders]), score, True)
+    draws = [np.random.default_rng([5, seeds.CONFIDENCE_DRAW, r]).choice(20, 10, replace=False) for r in range(5)]
+    replicates = np.array([similarity("rsa", x[draw], y[draw], options) for draw in draws])
+    assert cell.z_score == pytest.approx(z, rel=1e-6)
+    assert (cell.ci_low, cell.ci_high) == pytest.approx(interval(replicates, score, 1.0), rel=1e-6)
 
 
 def test_row_wise_intervals_equal_those_of_row_values(tmp_path: Path) -> None:
