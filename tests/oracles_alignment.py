@@ -6,6 +6,7 @@ the rows, regressions are solved, ridge operators are written out. X is [n, p], 
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
@@ -321,6 +322,35 @@ def participation_ratio_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return abs(participation_ratio(x) - participation_ratio(y))
 
 
+def mmd(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Gretton et al. 2012, Eq. 3, with k - 1 for k, whose ones cancel; σ is the median distance in both samples."""
+    rows = [oracles.widened(side).tolist() for side in (x, y)]
+    n = len(rows[0])
+    sigma = statistics.median([math.dist(u, v) for u, v in itertools.combinations([*rows[0], *rows[1]], 2)])
+    if n < 2 or sigma == 0:
+        return math.nan
+
+    def kernel(u: list[float], v: list[float]) -> float:
+        return math.expm1(-((math.dist(u, v) / sigma) ** 2) / 2)
+
+    within = [math.fsum(kernel(u, v) for u, v in itertools.permutations(side, 2)) / (n * (n - 1)) for side in rows]
+    return math.fsum([*within, -2 * math.fsum(kernel(u, v) for u in rows[0] for v in rows[1]) / n**2])
+
+
+def bures_covariance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """min ‖R_X - Q R_Y‖_F over orthogonal Q of roots with Σ = RᵀR, the covariance of neurons; the rows are roots."""
+    if len(oracles.widened(x)) < 2:
+        return math.nan
+    roots = [without_mean(side) / math.sqrt(len(side) - 1) for side in map(oracles.widened, (x, y))]
+    moved, target = turned(roots[0].T, roots[1].T)
+    return float(np.linalg.norm(moved - target))
+
+
+def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Squared distance of the means plus that of the covariances."""
+    return math.dist(centroid(x), centroid(y)) ** 2 + bures_covariance(x, y) ** 2
+
+
 MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "cca_yanai": cca_yanai,
     "pwcca_google": pwcca_google,
@@ -342,6 +372,9 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "magnitude_difference": magnitude_difference,
     "concentricity_difference": concentricity_difference,
     "uniformity_difference": uniformity_difference,
+    "mmd": mmd,
+    "frechet_distance": frechet_distance,
+    "bures_covariance": bures_covariance,
     "eigenspectrum_decay_difference": eigenspectrum_decay_difference,
     "participation_ratio_difference": participation_ratio_difference,
 }

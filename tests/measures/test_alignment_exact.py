@@ -2,17 +2,19 @@
 
 import builtins
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import oracles_alignment as oracles
 import pytest
+import scipy.linalg
 import torch
 from oracles import Array
 
 from contrasim_cli.errors import MissingError
-from contrasim_cli.measures import MEASURES, Options, alignment, cca, spectrum
+from contrasim_cli.measures import MEASURES, Options, alignment, cca, distributions, spectrum
 from contrasim_cli.measures.load import load, similarity
 from contrasim_cli.measures.protocol import Moments, centred
 
@@ -151,6 +153,7 @@ def test_what_can_be_streamed() -> None:
         *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine", "shape_alpha"),
         *("magnitude_difference", "concentricity_difference", "uniformity_difference"),
         *("eigenspectrum_decay_difference", "participation_ratio_difference"),
+        *("mmd", "frechet_distance", "bures_covariance"),
     }
 
 
@@ -346,6 +349,71 @@ def test_spectra_of_blocks_equal_those_of_whole_layers(shape: tuple[int, int], b
     found = spectrum.triangular(x.split(block))
     assert len(found) <= max(2 * shape[1], min(block, shape[0]))
     torch.testing.assert_close(alignment.singular_values(found), alignment.singular_values(x), rtol=1e-4, atol=1e-14)
+
+
+def test_distances_of_gaussians_by_hand() -> None:
+    """Covariances diag(4, 1) and diag(1, 9), means that are 3 apart; and against FID's formula with SciPy's matrix root."""
+    raw = np.random.default_rng(0).normal(size=(40, 2))
+    flat = np.linalg.qr(raw - raw.mean(axis=0))[0] * math.sqrt(39)
+    x, y = flat * [2, 1], flat[::-1] * [1, 3] + [3, 0]
+    assert similarity("bures_covariance", x, y) == pytest.approx(math.sqrt(1 + 4), rel=1e-9)
+    assert similarity("frechet_distance", x, y) == pytest.approx(9 + 1 + 4, rel=1e-9)
+    x, y = related(30, 4, 4)
+    first, second = np.cov(x.T), np.cov(y.T)
+    fid = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + np.trace(
+        first + second - 2 * scipy.linalg.sqrtm(first @ second).real
+    )
+    assert similarity("frechet_distance", x, y) == pytest.approx(fid, rel=1e-9)
+
+
+def test_what_differs_only_beyond_covariances_is_seen_by_mmd_alone() -> None:
+    """Half of the rows at each of two points, and most at one, of one mean and variance.
+
+    Of two samples of one distribution the mean MMD is 0.
+    """
+    x = np.repeat([[-1.0], [1.0]], 25, axis=0)
+    y = np.array([[-5.0], [5.0], *[[0.0]] * 48])
+    assert similarity("frechet_distance", x, y) == pytest.approx(0, abs=1e-12)
+    assert similarity("mmd", x, y) > 0.1
+    rng = np.random.default_rng(0)
+    same = [similarity("mmd", *rng.normal(size=(2, 25, 3))) for _ in range(40)]
+    assert abs(np.mean(same)) < 3 * np.std(same) / math.sqrt(40)
+    assert min(same) < 0
+
+
+@pytest.mark.parametrize("n", [2, 7, 60])
+def test_mmd_in_tiles(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(n)
+    x, y = rng.normal(size=(2, 3, n, 4))
+    y[0] = x[0][::-1]
+    sides = [distributions.prepare(torch.from_numpy(side)) for side in (x, y)]
+    whole = distributions.mmd(*sides)
+    monkeypatch.setattr(distributions, "WHOLE", 1)
+    monkeypatch.setattr(distributions, "SIDE", 16)
+    torch.testing.assert_close(distributions.mmd(*sides), whole, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (9, 30)])
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_gaussians_of_blocks_equal_those_of_whole_layers(shape: tuple[int, int], size: int) -> None:
+    x, y = (torch.from_numpy(side) for side in related(shape[0], shape[1], shape[1]))
+    whole, other = distributions.fit(x), distributions.fit(y)
+    found = distributions.fit_blocks(SomeRows(x, size))
+    assert float(distributions.frechet(whole, found)) == pytest.approx(0, abs=1e-12)
+    torch.testing.assert_close(distributions.frechet(found, other), distributions.frechet(whole, other))
+
+
+class SomeRows:
+    """Rows of a matrix in blocks."""
+
+    def __init__(self, matrix: torch.Tensor, size: int) -> None:
+        self.matrix, self.size, self.n_rows = matrix, size, len(matrix)
+
+    def rows(self, start: int, stop: int) -> torch.Tensor:
+        return self.matrix[start:stop]
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.matrix.split(self.size))
 
 
 @pytest.mark.parametrize("block", [1, 7, 30])
