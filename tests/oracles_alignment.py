@@ -197,6 +197,28 @@ def soft_match(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return (math.fsum(best_of_x) / len(best_of_x) + math.fsum(best_of_y) / len(best_of_y)) / 2
 
 
+def least_transport(cost: Array) -> float:
+    """min Σ P C over plans with rows of mass 1 / p and columns of mass 1 / q, by linear programming."""
+    p, q = cost.shape
+    masses = np.vstack([np.kron(np.eye(p), np.ones(q)), np.kron(np.ones(p), np.eye(q))])
+    best = scipy.optimize.linprog(
+        cost.ravel() / (np.abs(cost).max() or 1.0), A_eq=masses, b_eq=[q] * p + [p] * q, method="highs-ds"
+    )
+    return float(np.round(best.x) @ cost.ravel()) / (p * q)
+
+
+def soft_matching_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Root of the least mean squared distance of centred columns, each from the difference."""
+    columns = [without_mean(side).T for side in (x, y)]
+    return math.sqrt(least_transport(np.array([[np.sum((u - v) ** 2) for v in columns[1]] for u in columns[0]])))
+
+
+def soft_matching_correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The greatest mean correlation of columns that vary."""
+    table = correlation_table(x, y)
+    return -least_transport(-table) if table.size else math.nan
+
+
 # --- canonical correlations ---------------------------------------------------------------------------------------------
 
 
@@ -366,6 +388,8 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "linear_regression_symmetric": linear_regression_symmetric,
     "hard_match": hard_match,
     "soft_match": soft_match,
+    "soft_matching_distance": soft_matching_distance,
+    "soft_matching_correlation": soft_matching_correlation,
     "eigenspace_overlap": eigenspace_overlap,
     "gulp": gulp,
     "cosine": cosine,

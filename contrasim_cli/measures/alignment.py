@@ -228,7 +228,7 @@ def permutation_procrustes(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     elif q > p:
         extra = alone_y.unsqueeze(-2).expand(*squared.shape[:-2], q - p, q)
         squared = torch.cat([squared, extra], dim=-2)
-    return _each(squared, _least_sum).sqrt()
+    return each(squared, _least_sum).sqrt()
 
 
 def correlations(a: Columns, b: Columns, cross: Tensor) -> Tensor:
@@ -243,14 +243,14 @@ def hard_match(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     Correlations keep their sign. Constant columns have none and are left out on their side; NaN where all are constant.
     Li et al. 2016.
     """
-    return _each(correlations(a, b, cross), _best_mean)
+    return each(correlations(a, b, cross), _best_mean)
 
 
 def soft_match(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     """Mean of two means of each column's highest correlation with a column of the other side [...], in [-1, 1].
 
     Correlations keep their sign. Constant columns are left out; NaN where all of a side are constant. The semi-matching
-    of Li et al. 2016, in both directions; not the optimal transport distance of Khosla and Williams 2024.
+    of Li et al. 2016, in both directions; not the optimal transport of Khosla and Williams 2024.
     """
     found = correlations(a, b, cross)
     return (_mean_of_best(found) + _mean_of_best(found.mT)) / 2
@@ -262,7 +262,7 @@ def _mean_of_best(found: Tensor) -> Tensor:
     return best.where(defined, 0.0).sum(dim=-1) / defined.sum(dim=-1)
 
 
-def _each(matrices: Tensor, solve: Callable[[Any], float]) -> Tensor:
+def each(matrices: Tensor, solve: Callable[[Any], float]) -> Tensor:
     """[...] of [..., p, q], one assignment problem after the other on the CPU, where SciPy solves them."""
     found = [solve(matrix) for matrix in matrices.flatten(end_dim=-3).cpu().numpy()] if matrices.ndim > 2 else None
     if found is None:
@@ -288,7 +288,12 @@ def _best_mean(found: Any) -> float:
     return float(found[linear_sum_assignment(found, maximize=True)].mean()) if found.size else float("nan")
 
 
-def _matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+def matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+    """A measure of `columns` and their cross moments.
+
+    Raises:
+        MissingError: SciPy is not installed.
+    """
     if find_spec("scipy") is None:
         raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
     return Measure(prepare_columns, lambda a, b: pair(a.own, b.own, a.rows.mT @ b.rows), MomentForm(columns, pair))
@@ -300,10 +305,10 @@ MEASURES: dict[str, Callable[[Options], Measure]] = {
     "procrustes_size_shape": lambda options: moment_measure(
         MomentForm(spread, procrustes_size_shape), rotation_invariant=True
     ),
-    "permutation_procrustes": lambda options: _matching("permutation_procrustes", permutation_procrustes),
+    "permutation_procrustes": lambda options: matching("permutation_procrustes", permutation_procrustes),
     "aligned_cosine": lambda options: Measure(prepare_raw, lambda a, b: aligned_cosine(a, b, options.rank_tol)),
     "linear_regression": _regression(linear_regression, _r2_of_moments),
     "linear_regression_symmetric": _regression(linear_regression_symmetric, _symmetric_of_moments),
-    "hard_match": lambda options: _matching("hard_match", hard_match),
-    "soft_match": lambda options: _matching("soft_match", soft_match),
+    "hard_match": lambda options: matching("hard_match", hard_match),
+    "soft_match": lambda options: matching("soft_match", soft_match),
 }

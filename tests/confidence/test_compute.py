@@ -82,7 +82,8 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
             growth = {"rsm_norm_difference": rows / half}.get(name, 1.0)
             growth = (
                 (rows / half) ** 0.5
-                if name in ("permutation_procrustes", "procrustes_size_shape", "bures_distance")
+                if name
+                in ("permutation_procrustes", "procrustes_size_shape", "bures_distance", "soft_matching_distance")
                 else growth
             )
             expected = interval(replicates, score, scale * growth)

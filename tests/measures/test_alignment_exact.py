@@ -14,7 +14,7 @@ import torch
 from oracles import Array
 
 from contrasim_cli.errors import MissingError
-from contrasim_cli.measures import MEASURES, Options, alignment, cca, distributions, spectrum
+from contrasim_cli.measures import MEASURES, Options, alignment, cca, distributions, spectrum, transport
 from contrasim_cli.measures.load import load, similarity
 from contrasim_cli.measures.protocol import Moments, centred
 
@@ -101,6 +101,7 @@ UNDEFINED = {
         ["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp", "nbs", "shape_alpha"], CONSTANT
     ),
     **dict.fromkeys(["linear_regression", "linear_regression_symmetric", "hard_match", "soft_match"], CONSTANT),
+    "soft_matching_correlation": CONSTANT,
     **dict.fromkeys(["aligned_cosine", "cosine"], ZERO),
     **dict.fromkeys(["concentricity_difference", "uniformity_difference"], ZERO),
     "participation_ratio_difference": CONSTANT,
@@ -297,6 +298,38 @@ def test_matches_keep_the_sign_and_leave_constants_out() -> None:
     assert similarity("soft_match", x[:, :1], -x[:, :1]) == pytest.approx(-1)
 
 
+def test_soft_matching_is_a_metric_that_duplicated_columns_do_not_change() -> None:
+    """Two copies of each column share its mass; another number of copies of one column does not."""
+    x, y = related(20, 3, 4)
+    z = related(20, 5, 5, seed=1)[0]
+    assert similarity("soft_matching_distance", x, np.repeat(x, 2, axis=1)) == pytest.approx(0, abs=1e-9)
+    assert similarity("soft_matching_distance", x, np.hstack([x, x[:, :1]])) > 0.01
+    xy, yz, xz = (similarity("soft_matching_distance", *pair) for pair in ((x, y), (y, z), (x, z)))
+    assert xz <= xy + yz
+    assert similarity("soft_matching_correlation", x, np.repeat(x, 4, axis=1)[:, ::-1]) == pytest.approx(1)
+
+
+def test_soft_matching_of_equal_widths_is_a_permutation() -> None:
+    x, y = related(20, 4, 4)
+    assert similarity("soft_matching_correlation", x, y) == pytest.approx(similarity("hard_match", x, y), rel=1e-12)
+    centred_pair = [oracles.without_mean(side) for side in (x, y)]
+    assert 2 * similarity("soft_matching_distance", x, y) == pytest.approx(
+        similarity("permutation_procrustes", *centred_pair), rel=1e-9
+    )
+    x, y = related(20, 4, 6)
+    assert similarity("soft_matching_correlation", x, y) < similarity("hard_match", x, y)
+
+
+@pytest.mark.parametrize(("p", "q"), [(3, 7), (6, 4), (5, 5), (1, 4)])
+def test_the_linear_programme_finds_what_the_assignment_finds(p: int, q: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    cost = np.random.default_rng(p * q).normal(size=(p, q)) * 1e3
+    assigned = transport.transport(cost)
+    assert assigned == pytest.approx(oracles.least_transport(cost), rel=1e-9)
+    assert assigned < cost.mean() or 1 in (p, q)
+    monkeypatch.setattr(transport, "LARGEST", 0)
+    assert transport.transport(cost) == pytest.approx(assigned, rel=1e-9)
+
+
 def test_aligned_cosine_leaves_unmatched_directions_out() -> None:
     """XᵀY = 0: no orthogonal map is better than another, and none is pretended."""
     x, y = np.array([[1.0, 0], [1, 0]]), np.array([[1.0, 0], [-1, 0]])
@@ -457,7 +490,7 @@ def tensors(*matrices: Array) -> list[torch.Tensor]:
     return [torch.from_numpy(matrix) for matrix in matrices]
 
 
-@pytest.mark.parametrize("name", ["hard_match", "soft_match", "permutation_procrustes"])
+@pytest.mark.parametrize("name", [name for name in NAMES if MEASURES[name].extra])
 def test_without_scipy(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("contrasim_cli.measures.alignment.find_spec", lambda module: None)
     assert MEASURES[name].extra == "match"
