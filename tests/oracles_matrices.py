@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -267,6 +268,43 @@ def mutual_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
     return over_rows(x, y, k, lambda a, b, r: len(set(a.nearest[r]) & set(b.nearest[r])) / k)
 
 
+def cycle_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """Share of rows that a step to a neighbour in Y and one to a neighbour in X can lead back to."""
+    return over_rows(x, y, k, lambda a, b, r: float(any(r in a.nearest[s] for s in b.nearest[r])))
+
+
+def edits(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Levenshtein's distance by its recursion."""
+
+    @cache
+    def distance(i: int, j: int) -> int:
+        if not i or not j:
+            return i + j
+        substituted = distance(i - 1, j - 1) + (a[i - 1] != b[j - 1])
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, substituted)
+
+    return distance(len(a), len(b))
+
+
+def lcs_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """Mean length of the longest common subsequence over k; neighbours have no duplicates, so their order is a permutation."""
+    return over_rows(x, y, k, lambda a, b, r: in_one_order(a.nearest[r], b.nearest[r]) / k)
+
+
+def in_one_order(a: list[int], b: list[int]) -> int:
+    """The longest rising run of places in b of what is in both, in the order of a: all runs that end at each."""
+    places = [b.index(s) for s in a if s in b]
+    longest: list[int] = []
+    for i, place in enumerate(places):
+        longest.append(1 + max((longest[j] for j in range(i) if places[j] < place), default=0))
+    return max(longest, default=0)
+
+
+def edit_distance_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """1 less the mean edit distance over k."""
+    return over_rows(x, y, k, lambda a, b, r: 1 - edits(tuple(a.nearest[r]), tuple(b.nearest[r])) / k)
+
+
 def cknna(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
     """Huh et al. 2024, Eq. 16-18, with cosines as the kernels."""
 
@@ -316,6 +354,9 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "distance_correlation": distance_correlation,
     "jaccard_knn": jaccard_knn,
     "mutual_knn": mutual_knn,
+    "cycle_knn": cycle_knn,
+    "lcs_knn": lcs_knn,
+    "edit_distance_knn": edit_distance_knn,
     "cknna": cknna,
     "second_order_cosine": second_order_cosine,
     "rank_similarity": rank_similarity,

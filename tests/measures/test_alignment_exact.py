@@ -283,6 +283,18 @@ def test_gulp_without_ridge_is_a_distance_of_projections() -> None:
     assert similarity("gulp", x, y, Options(ridge=0.0)) == pytest.approx(math.sqrt(3 + 4 - 2 * rho))
 
 
+def test_gulp_is_the_root_of_what_the_papers_code_gives() -> None:
+    """Sides of a total variance of 1, and λ = ridge / width."""
+    x, y = related(40, 5, 5)
+    sides = [oracles.without_mean(side) for side in (x, y)]
+    first, second = (side / np.linalg.norm(side) for side in sides)
+    inverse = [np.linalg.inv(side.T @ side + 0.1 / 5 * np.eye(5)) for side in (first, second)]
+    own = [np.trace(np.linalg.matrix_power(i @ s.T @ s, 2)) for i, s in zip(inverse, (first, second), strict=True)]
+    cross = first.T @ second
+    wanted = sum(own) - 2 * np.trace(inverse[0] @ cross @ inverse[1] @ cross.T)
+    assert similarity("gulp", x, y) ** 2 == pytest.approx(wanted, rel=1e-9)
+
+
 @pytest.mark.parametrize("ridge", [1e-6, 1e-2, 10.0])
 def test_gulp_at_other_ridges(ridge: float) -> None:
     x, y = related(20, 5, 4)

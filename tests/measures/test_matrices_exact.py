@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import Array
 
-from contrasim_cli.measures import Options, cka, distances, neighbours
+from contrasim_cli.measures import MEASURES, Options, cka, distances, neighbours
 from contrasim_cli.measures.kendall import inversions, tau_a
 from contrasim_cli.measures.load import load, similarity
 from contrasim_cli.measures.matrices import COMPARISONS, RSMS
@@ -22,7 +22,7 @@ AnyArray = npt.NDArray[Any]
 Pair = tuple[AnyArray, AnyArray]
 
 NAMES = list(oracles.MEASURES)
-NEIGHBOURS = ["jaccard_knn", "mutual_knn", "cknna", "second_order_cosine", "rank_similarity"]
+NEIGHBOURS = [name for name in NAMES if MEASURES[name].family == "neighbours"]
 N, K = 24, 4
 
 
@@ -262,6 +262,34 @@ def test_equally_near_rows_are_taken_by_position() -> None:
     nearest = neighbours.prepare(torch.from_numpy(x), 2).nearest
     assert nearest[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
     assert nearest[40].tolist() == nearest[50].tolist() == [0, 1]
+
+
+def test_orders_of_neighbours_by_hand() -> None:
+    """[1, 2, 3, 4] against its last first, its reverse, and one that is new."""
+    first = torch.tensor([[1, 2, 3, 4]] * 4)
+    second = torch.tensor([[4, 1, 2, 3], [4, 3, 2, 1], [1, 9, 3, 4], [5, 6, 7, 8]])
+    match = first[:, :, None] == second[:, None, :]
+    assert neighbours._longest_common_subsequence(match).tolist() == [3, 1, 3, 0]
+    assert neighbours._edit_distance(match).tolist() == [2, 4, 1, 4]
+
+
+def test_cycles_by_hand() -> None:
+    """From row 0 a step in Y leads to 1, and one in X to 2; X with itself has no cycles through 0 and 1."""
+    angles = np.array([[0.0, 2.0, 2.5, 2.7], [0.0, 0.4, 3.0, 3.1]])
+    x, y = (np.column_stack([np.cos(side), np.sin(side)]) for side in angles)
+    nearest = [neighbours.prepare(torch.from_numpy(side), 1).nearest.flatten().tolist() for side in (x, y)]
+    assert nearest == [[1, 2, 3, 2], [1, 0, 3, 2]]
+    assert similarity("cycle_knn", x, y, Options(k=1)) == 3 / 4
+    assert similarity("cycle_knn", x, x, Options(k=1)) == 2 / 4
+
+
+def test_a_row_that_no_other_is_near_to_has_no_cycle() -> None:
+    """Of twelve rows, ten neighbours each: all but the one in the opposite direction."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(loc=[9, 0, 0], size=(2, 12, 3))
+    assert similarity("cycle_knn", x, y) == 1
+    x[4] *= -1
+    assert similarity("cycle_knn", x, y) == pytest.approx(11 / 12)
 
 
 def test_what_is_equally_near() -> None:
