@@ -6,6 +6,7 @@ the rows, regressions are solved, ridge operators are written out. X is [n, p], 
 
 import itertools
 import math
+import statistics
 from collections.abc import Callable
 
 import numpy as np
@@ -60,6 +61,38 @@ def procrustes_size_shape(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """Frobenius distance of X Q and Y, both centred."""
     moved, target = turned(without_mean(x), without_mean(y))
     return float(np.linalg.norm(moved - target))
+
+
+def root(gram: Array) -> Array:
+    """K^½ of a positive semi-definite matrix [n, n]; eigenvalues that are rounding are 0."""
+    values, vectors = np.linalg.eigh(gram)
+    kept: Array = (vectors * np.sqrt(np.where(values > 1e-13 * values[-1], values, 0.0))) @ vectors.T
+    return kept
+
+
+def fidelity(k: Array, m: Array) -> float:
+    """tr (K^½ L K^½)^½ of two Gram matrices [n, n]."""
+    return float(np.trace(root(root(k) @ m @ root(k))))
+
+
+def nbs(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """tr (K^½ L K^½)^½ / √(tr K tr L) of the centred Gram matrices."""
+    k, m = (side @ side.T for side in map(oracles.centred, (x, y)))
+    size = math.sqrt(np.trace(k) * np.trace(m))
+    return fidelity(k, m) / size if size else math.nan
+
+
+def shape_alpha(x: npt.ArrayLike, y: npt.ArrayLike, alpha: float = 0.5) -> float:
+    """Angle of α X / s + (1 - α) X (XᵀX)^-½ and the same of Y after the best orthogonal map, from their chord."""
+    sides = []
+    for xc in map(oracles.centred, (x, y)):
+        if not xc.any():
+            return math.nan
+        s = np.linalg.norm(xc) / math.sqrt(oracles.rank(oracles.hat(xc)))
+        mixed = alpha * xc / s + (1 - alpha) * xc @ inverse_root(xc)
+        sides.append(mixed / np.linalg.norm(mixed))
+    moved, target = turned(sides[0], sides[1])
+    return 2 * math.asin(min(float(np.linalg.norm(moved - target)) / 2, 1.0))
 
 
 def aligned_cosine(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -164,6 +197,28 @@ def soft_match(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return (math.fsum(best_of_x) / len(best_of_x) + math.fsum(best_of_y) / len(best_of_y)) / 2
 
 
+def least_transport(cost: Array) -> float:
+    """min Σ P C over plans with rows of mass 1 / p and columns of mass 1 / q, by linear programming."""
+    p, q = cost.shape
+    masses = np.vstack([np.kron(np.eye(p), np.ones(q)), np.kron(np.ones(p), np.eye(q))])
+    best = scipy.optimize.linprog(
+        cost.ravel() / (np.abs(cost).max() or 1.0), A_eq=masses, b_eq=[q] * p + [p] * q, method="highs-ds"
+    )
+    return float(np.round(best.x) @ cost.ravel()) / (p * q)
+
+
+def soft_matching_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Root of the least mean squared distance of centred columns, each from the difference."""
+    columns = [without_mean(side).T for side in (x, y)]
+    return math.sqrt(least_transport(np.array([[np.sum((u - v) ** 2) for v in columns[1]] for u in columns[0]])))
+
+
+def soft_matching_correlation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """The greatest mean correlation of columns that vary."""
+    table = correlation_table(x, y)
+    return -least_transport(-table) if table.size else math.nan
+
+
 # --- canonical correlations ---------------------------------------------------------------------------------------------
 
 
@@ -253,22 +308,97 @@ def uniformity_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     return abs(uniformity(x) - uniformity(y))
 
 
+def variances(x: npt.ArrayLike) -> list[float]:
+    """Squared singular values of the centred rows, largest first, up to a factor."""
+    sigma = np.linalg.svd(oracles.centred(x), compute_uv=False)
+    return [float(s) ** 2 for s in sigma]
+
+
+def eigenspectrum_decay(x: npt.ArrayLike, rank_tol: float = oracles.RANK_TOL) -> float:
+    """Weighted regression of log λ_i on log i by the normal equations, sums without rounding."""
+    found = variances(x)
+    points = [(math.log(i), math.log(v), 1 / i) for i, v in enumerate(found, 1) if v > rank_tol**2 * found[0]]
+    if len(points) < 2:
+        return math.nan
+    w, wx, wy, wxx, wxy = (
+        math.fsum(term) for term in zip(*((w, w * x, w * y, w * x * x, w * x * y) for x, y, w in points), strict=True)
+    )
+    return -(w * wxy - wx * wy) / (w * wxx - wx * wx)
+
+
+def eigenspectrum_decay_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Difference of both sides' exponents."""
+    return abs(eigenspectrum_decay(x) - eigenspectrum_decay(y))
+
+
+def participation_ratio(x: npt.ArrayLike) -> float:
+    """tr(C)² / tr(C²) of the covariance C, without its eigenvalues."""
+    xc = oracles.centred(x)
+    covariance = xc.T @ xc
+    squares = float(np.sum(covariance**2))
+    return float(np.trace(covariance)) ** 2 / squares if squares else math.nan
+
+
+def participation_ratio_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Difference of both sides' participation ratios."""
+    return abs(participation_ratio(x) - participation_ratio(y))
+
+
+def mmd(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Gretton et al. 2012, Eq. 3, with k - 1 for k, whose ones cancel; σ is the median distance in both samples."""
+    rows = [oracles.widened(side).tolist() for side in (x, y)]
+    n = len(rows[0])
+    sigma = statistics.median([math.dist(u, v) for u, v in itertools.combinations([*rows[0], *rows[1]], 2)])
+    if n < 2 or sigma == 0:
+        return math.nan
+
+    def kernel(u: list[float], v: list[float]) -> float:
+        return math.expm1(-((math.dist(u, v) / sigma) ** 2) / 2)
+
+    within = [math.fsum(kernel(u, v) for u, v in itertools.permutations(side, 2)) / (n * (n - 1)) for side in rows]
+    return math.fsum([*within, -2 * math.fsum(kernel(u, v) for u in rows[0] for v in rows[1]) / n**2])
+
+
+def bures_covariance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """min ‖R_X - Q R_Y‖_F over orthogonal Q of roots with Σ = RᵀR, the covariance of neurons; the rows are roots."""
+    if len(oracles.widened(x)) < 2:
+        return math.nan
+    roots = [without_mean(side) / math.sqrt(len(side) - 1) for side in map(oracles.widened, (x, y))]
+    moved, target = turned(roots[0].T, roots[1].T)
+    return float(np.linalg.norm(moved - target))
+
+
+def frechet_distance(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Squared distance of the means plus that of the covariances."""
+    return math.dist(centroid(x), centroid(y)) ** 2 + bures_covariance(x, y) ** 2
+
+
 MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "cca_yanai": cca_yanai,
     "pwcca_google": pwcca_google,
     "procrustes": procrustes,
     "angular_shape": angular_shape,
     "procrustes_size_shape": procrustes_size_shape,
+    "nbs": nbs,
+    "bures_distance": procrustes_size_shape,
+    "shape_alpha": shape_alpha,
     "permutation_procrustes": permutation_procrustes,
     "aligned_cosine": aligned_cosine,
     "linear_regression": linear_regression,
     "linear_regression_symmetric": linear_regression_symmetric,
     "hard_match": hard_match,
     "soft_match": soft_match,
+    "soft_matching_distance": soft_matching_distance,
+    "soft_matching_correlation": soft_matching_correlation,
     "eigenspace_overlap": eigenspace_overlap,
     "gulp": gulp,
     "cosine": cosine,
     "magnitude_difference": magnitude_difference,
     "concentricity_difference": concentricity_difference,
     "uniformity_difference": uniformity_difference,
+    "mmd": mmd,
+    "frechet_distance": frechet_distance,
+    "bures_covariance": bures_covariance,
+    "eigenspectrum_decay_difference": eigenspectrum_decay_difference,
+    "participation_ratio_difference": participation_ratio_difference,
 }

@@ -9,6 +9,7 @@ import math
 import statistics
 from collections.abc import Callable
 from decimal import Decimal, localcontext
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -107,8 +108,8 @@ def cka_rbf(x: npt.ArrayLike, y: npt.ArrayLike, threshold: float = 1.0) -> float
 def similarities(x: npt.ArrayLike, rsm: str) -> list[float]:
     """Similarity of the pairs of rows r < s: 1 less half of the squared distance of unit rows is their cosine."""
     rows = widened(x)
-    if rsm == "euclidean":
-        return [-d for d in above_diagonal(distances(shifted(x)))]
+    if rsm in ("euclidean", "sqeuclidean"):
+        return [-d if rsm == "euclidean" else -(d**2) for d in above_diagonal(distances(shifted(x)))]
     if rsm == "pearson":
         rows = rows - rows[:, :1]
         rows = rows - rows.mean(axis=1, keepdims=True)
@@ -140,14 +141,53 @@ def rsa(x: npt.ArrayLike, y: npt.ArrayLike, rsm: str = "pearson", compare: str =
     a, b = similarities(x, rsm), similarities(y, rsm)
     if not a or not b or math.isnan(a[0] + b[0]):
         return math.nan
-    if compare == "spearman":
-        return pearson(ranks(a), ranks(b))
+    if compare in ("spearman", "rho-a", "tau-a"):
+        return of_ranks(ranks(a), ranks(b), compare)
     if compare == "pearson":
         return pearson(a, b)
-    u, v = (np.array(side) + (rsm != "euclidean") for side in (a, b))
-    if min(abs(u).max(), abs(v).max()) < 1e-13:
+    if compare.endswith("-cov"):
+        return whitened([-v for v in a], [-v for v in b], without_mean=compare == "corr-cov")
+    u, v = (np.array(side) for side in (a, b))
+    if compare == "cosine" and rsm in ("pearson", "cosine"):  # of similarities
+        u, v = u + 1, v + 1
+    if min(abs(u).max(), abs(v).max()) < (1e-13 if compare == "cosine" else 1e-300):
         return math.nan
     return float(u @ v) / (float(np.linalg.norm(u)) * float(np.linalg.norm(v)))
+
+
+def of_ranks(a: list[float], b: list[float], compare: str) -> float:
+    """Spearman's ρ; without a correction for ties; Kendall's τ-a, of every two pairs of rows."""
+    if len(set(a)) == 1 or len(set(b)) == 1:
+        return math.nan
+    m = len(a)
+    if compare == "spearman":
+        return pearson(a, b)
+    if compare == "rho-a":
+        mean = math.fsum(a) / m
+        return 12 / (m**3 - m) * math.fsum((u - mean) * (v - mean) for u, v in zip(a, b, strict=True))
+    signs = [np.sign(np.subtract.outer(side, side)) for side in (a, b)]
+    return float((signs[0] * signs[1]).sum()) / (m * (m - 1))
+
+
+def whitened(a: list[float], b: list[float], without_mean: bool) -> float:
+    """aᵀ V⁻¹ b over its norms, V = Ξ∘Ξ and Ξ = C Cᵀ with the contrasts C of all pairs of rows (Diedrichsen et al. 2021)."""
+    n = round((1 + math.sqrt(1 + 8 * len(a))) / 2)
+    contrasts = np.array([np.eye(n)[r] - np.eye(n)[s] for r in range(n) for s in range(r + 1, n)])
+    covariance = (contrasts @ contrasts.T) ** 2
+    sides = []
+    for side in (a, b):
+        values = np.array(side)
+        if without_mean:
+            values = values - math.fsum(side) / len(side)
+        if not abs(values).max() > 1e-12 * max(map(abs, side)):
+            return math.nan
+        sides.append(values / abs(values).max())
+    u, v = sides
+
+    def product(one: Array, other: Array) -> float:
+        return float(one @ np.linalg.solve(covariance, other))
+
+    return product(u, v) / math.sqrt(product(u, u) * product(v, v))
 
 
 def rsm_norm_difference(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
@@ -228,6 +268,43 @@ def mutual_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
     return over_rows(x, y, k, lambda a, b, r: len(set(a.nearest[r]) & set(b.nearest[r])) / k)
 
 
+def cycle_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """Share of rows that a step to a neighbour in Y and one to a neighbour in X can lead back to."""
+    return over_rows(x, y, k, lambda a, b, r: float(any(r in a.nearest[s] for s in b.nearest[r])))
+
+
+def edits(a: tuple[int, ...], b: tuple[int, ...]) -> int:
+    """Levenshtein's distance by its recursion."""
+
+    @cache
+    def distance(i: int, j: int) -> int:
+        if not i or not j:
+            return i + j
+        substituted = distance(i - 1, j - 1) + (a[i - 1] != b[j - 1])
+        return min(distance(i - 1, j) + 1, distance(i, j - 1) + 1, substituted)
+
+    return distance(len(a), len(b))
+
+
+def lcs_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """Mean length of the longest common subsequence over k; neighbours have no duplicates, so their order is a permutation."""
+    return over_rows(x, y, k, lambda a, b, r: in_one_order(a.nearest[r], b.nearest[r]) / k)
+
+
+def in_one_order(a: list[int], b: list[int]) -> int:
+    """The longest rising run of places in b of what is in both, in the order of a: all runs that end at each."""
+    places = [b.index(s) for s in a if s in b]
+    longest: list[int] = []
+    for i, place in enumerate(places):
+        longest.append(1 + max((longest[j] for j in range(i) if places[j] < place), default=0))
+    return max(longest, default=0)
+
+
+def edit_distance_knn(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
+    """1 less the mean edit distance over k."""
+    return over_rows(x, y, k, lambda a, b, r: 1 - edits(tuple(a.nearest[r]), tuple(b.nearest[r])) / k)
+
+
 def cknna(x: npt.ArrayLike, y: npt.ArrayLike, k: int = K) -> float:
     """Huh et al. 2024, Eq. 16-18, with cosines as the kernels."""
 
@@ -277,6 +354,9 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "distance_correlation": distance_correlation,
     "jaccard_knn": jaccard_knn,
     "mutual_knn": mutual_knn,
+    "cycle_knn": cycle_knn,
+    "lcs_knn": lcs_knn,
+    "edit_distance_knn": edit_distance_knn,
     "cknna": cknna,
     "second_order_cosine": second_order_cosine,
     "rank_similarity": rank_similarity,

@@ -55,8 +55,8 @@ def test_all_measures_together_take_three_lines(wide: list[Path]) -> None:
         "cca, svcca, pwcca, pwcca_google, cca_yanai, linear_regression and 2 more: 32 rows span every "
     )
     assert told[2] == (
-        "jaccard_knn, mutual_knn, cknna, second_order_cosine and rank_similarity: of 32 rows, unrelated ones share 0.32 of "
-        "their 10 nearest by chance; give more rows or a smaller k"
+        "jaccard_knn, mutual_knn, cycle_knn, lcs_knn, edit_distance_knn, cknna and 2 more: of 32 rows, unrelated ones share "
+        "0.32 of their 10 nearest by chance; give more rows or a smaller k"
     )
 
 

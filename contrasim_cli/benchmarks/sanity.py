@@ -9,7 +9,7 @@ outlier         one neuron of a side becomes noise of ten times the rows' standa
 noise           s(X, X + noise) of 0.1 to 5 standard deviations of every neuron must fall from level to level, until it is at
                 chance; the mean over the noise and its opposite, between which a measure that noise does not move is even
 shuffle         s(X, Y with its rows in another order) must be below s(X, Y); of measures that compare one number per side, whatever
-                the order of rows, it must be the same
+                the order of rows (the family `statistics`), it must be the same
 width           s(X, half, a quarter, an eighth of its neurons) must not rise from level to level; the other neurons are 0 where a
                 measure needs equal widths, or an encoder takes one width
 
@@ -292,7 +292,7 @@ def _judge(scorer: Scorer, layer: str, scores: Mapping[Key, Sequence[float]], x:
     last = itself
     for level in NOISE:
         last = add(("noise", level), FALLS, last, scale.falls)
-    blind = scorer.checkpoint is None and scorer.measure.own is not None
+    blind = scorer.checkpoint is None and scorer.entry.family == "statistics"
     if blind:
         add(("shuffle", None), UNCHANGED, before, scale.same)
     else:

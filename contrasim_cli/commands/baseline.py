@@ -50,19 +50,38 @@ class Closed:
         float, typer.Option("--rbf-threshold", min=1e-6, help="cka_rbf: bandwidth over the median distance.")
     ] = 1.0
     rsm: Annotated[
-        Literal["pearson", "cosine", "euclidean"], typer.Option("--rsm", help="rsa: similarity of rows.")
+        Literal["pearson", "cosine", "euclidean", "sqeuclidean"],
+        typer.Option("--rsm", help="rsa: similarity of rows; sqeuclidean is the squared Euclidean distance."),
     ] = "pearson"
     compare: Annotated[
-        Literal["spearman", "pearson", "cosine"],
-        typer.Option("--compare", help="rsa: comparison of the two similarity matrices."),
+        Literal["spearman", "pearson", "cosine", "cosine-rdm", "rho-a", "tau-a", "corr-cov", "cosine-cov"],
+        typer.Option(
+            "--compare",
+            help="rsa: comparison of the two matrices. cosine: of similarities; cosine-rdm: of dissimilarities (1 - similarity); "
+            "rho-a, tau-a: rank correlations without correction for ties; corr-cov, cosine-cov: of whitened dissimilarities.",
+        ),
     ] = "spearman"
     ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1
     minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256
+    shape_alpha: Annotated[
+        float,
+        typer.Option(
+            "--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."
+        ),
+    ] = 0.5
 
     def settings(self, seed: int) -> Options:
         """The parameters."""
         return Options(
-            self.rank_tol, self.k, self.rbf_threshold, self.rsm, self.compare, self.ridge, self.minibatch, seed
+            rank_tol=self.rank_tol,
+            k=self.k,
+            rbf_threshold=self.rbf_threshold,
+            rsm=self.rsm,
+            rsm_compare=self.compare,
+            ridge=self.ridge,
+            minibatch=self.minibatch,
+            seed=seed,
+            shape_alpha=self.shape_alpha,
         )
 
 

@@ -143,25 +143,33 @@ class Prepared:
 
 
 def compute_numbers(grid: Grid, members: list[int]) -> None:
-    """Every layer's number once, then every pair; ranks share the layers."""
+    """What `own` makes of every layer once, then every pair; ranks share the layers where that is a number, else each makes all."""
     layers = grid.plan.layers
-    own = distributed.share(layers)
-    with grid.progress("comparing", len(members) * len(own), "layers") as advance:
+    mine = distributed.share(layers)
+    with grid.progress("comparing", len(members) * len(mine), "layers") as advance:
         for s in members:
             scorer = grid.scorers[s]
-            numbers = np.array([_number(grid, scorer, layer, advance) for layer in own], dtype=np.float64)
-            made = {
-                layer: Statistic(torch.tensor(number, dtype=torch.float64))
-                for layer, number in zip(layers, distributed.joined_rows(numbers).tolist(), strict=True)
-            }
+            made = {layer: _own(grid, scorer, layer, advance) for layer in mine}
+            if all(distributed.gathered(all(isinstance(one, Statistic) for one in made.values()))):
+                made = _of_all_ranks(layers, list(made.values()))
+            else:
+                made |= {layer: _own(grid, scorer, layer) for layer in layers if layer not in made}
             for one, other in grid.plan.cells():
                 grid.scores[s, one, other] = float(scorer.measure.compare(made[one], made[other]))
 
 
-def _number(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance) -> float:
+def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Statistic]) -> dict[Layer, Any]:
+    """The numbers of all layers, of which a rank has those of its share."""
+    numbers = distributed.joined_rows(np.array([float(one.value) for one in mine], dtype=np.float64))
+    made = (Statistic(torch.tensor(number, dtype=torch.float64)) for number in numbers.tolist())
+    return dict(zip(layers, made, strict=True))
+
+
+def _own(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance | None = None) -> Any:
     own = scorer.measure.own
     assert own is not None
     with distributed.alone():
-        number = float(own(grid.blocks(scorer, layer)).value)
-    advance(1)
-    return number
+        found = own(grid.blocks(scorer, layer))
+    if advance is not None:
+        advance(1)
+    return found

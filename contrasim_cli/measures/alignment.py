@@ -46,7 +46,7 @@ def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
     share = matrix.where(finite[..., None, None], 0.0) / whole[..., None, None]
     found = _nuclear_by_squares(share) if min(share.shape[-2:]) >= WIDE else None
     if found is None:
-        found = _singular_values(share).sum(dim=-1)
+        found = singular_values(share).sum(dim=-1)
     return (found * whole).where(finite, torch.nan)
 
 
@@ -59,7 +59,8 @@ def _nuclear_by_squares(share: Tensor) -> Tensor | None:
     return total if bool(((lost < 1e-9 * total) & (total < 0.99)).all()) else None
 
 
-def _singular_values(matrix: Tensor) -> Tensor:
+def singular_values(matrix: Tensor) -> Tensor:
+    """Σ [..., min(p, q)] of M [..., p, q], largest first."""
     sigma: Tensor
     try:
         sigma = torch.linalg.svdvals(matrix)
@@ -79,13 +80,22 @@ def procrustes(a: Spread, b: Spread, cross: Tensor) -> Tensor:
 
     Schönemann 1966; Williams et al. 2021. Ding et al. 2021 report its square.
     """
-    cosine = shape_cosine(a, b, cross)
+    return _chord(shape_cosine(a, b, cross))
+
+
+def _chord(cosine: Tensor) -> Tensor:
+    """√(2 - 2 c), the distance of two unit vectors; 0 where c is 1 up to rounding."""
     return root_of_difference(torch.full_like(cosine, 2.0), 2.0 * cosine)
+
+
+def angle_of_cosine(cosine: Tensor) -> Tensor:
+    """Arccos c [...] of cosines in [0, 1], 0 where c is 1 up to rounding."""
+    return 2.0 * (_chord(cosine) / 2.0).clamp(max=1.0).arcsin()
 
 
 def angular_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:
     """Arccos ‖XᵀY‖_* of centred sides of unit norm [...], in [0, π/2]: the Riemannian shape distance (Williams et al. 2021)."""
-    return 2.0 * (procrustes(a, b, cross) / 2.0).clamp(max=1.0).arcsin()  # the angle of a chord
+    return angle_of_cosine(shape_cosine(a, b, cross))
 
 
 def procrustes_size_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:
@@ -218,7 +228,7 @@ def permutation_procrustes(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     elif q > p:
         extra = alone_y.unsqueeze(-2).expand(*squared.shape[:-2], q - p, q)
         squared = torch.cat([squared, extra], dim=-2)
-    return _each(squared, _least_sum).sqrt()
+    return each(squared, _least_sum).sqrt()
 
 
 def correlations(a: Columns, b: Columns, cross: Tensor) -> Tensor:
@@ -233,14 +243,14 @@ def hard_match(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     Correlations keep their sign. Constant columns have none and are left out on their side; NaN where all are constant.
     Li et al. 2016.
     """
-    return _each(correlations(a, b, cross), _best_mean)
+    return each(correlations(a, b, cross), _best_mean)
 
 
 def soft_match(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     """Mean of two means of each column's highest correlation with a column of the other side [...], in [-1, 1].
 
     Correlations keep their sign. Constant columns are left out; NaN where all of a side are constant. The semi-matching
-    of Li et al. 2016, in both directions; not the optimal transport distance of Khosla and Williams 2024.
+    of Li et al. 2016, in both directions; not the optimal transport of Khosla and Williams 2024.
     """
     found = correlations(a, b, cross)
     return (_mean_of_best(found) + _mean_of_best(found.mT)) / 2
@@ -252,7 +262,7 @@ def _mean_of_best(found: Tensor) -> Tensor:
     return best.where(defined, 0.0).sum(dim=-1) / defined.sum(dim=-1)
 
 
-def _each(matrices: Tensor, solve: Callable[[Any], float]) -> Tensor:
+def each(matrices: Tensor, solve: Callable[[Any], float]) -> Tensor:
     """[...] of [..., p, q], one assignment problem after the other on the CPU, where SciPy solves them."""
     found = [solve(matrix) for matrix in matrices.flatten(end_dim=-3).cpu().numpy()] if matrices.ndim > 2 else None
     if found is None:
@@ -278,7 +288,12 @@ def _best_mean(found: Any) -> float:
     return float(found[linear_sum_assignment(found, maximize=True)].mean()) if found.size else float("nan")
 
 
-def _matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+def matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+    """A measure of `columns` and their cross moments.
+
+    Raises:
+        MissingError: SciPy is not installed.
+    """
     if find_spec("scipy") is None:
         raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
     return Measure(prepare_columns, lambda a, b: pair(a.own, b.own, a.rows.mT @ b.rows), MomentForm(columns, pair))
@@ -290,10 +305,10 @@ MEASURES: dict[str, Callable[[Options], Measure]] = {
     "procrustes_size_shape": lambda options: moment_measure(
         MomentForm(spread, procrustes_size_shape), rotation_invariant=True
     ),
-    "permutation_procrustes": lambda options: _matching("permutation_procrustes", permutation_procrustes),
+    "permutation_procrustes": lambda options: matching("permutation_procrustes", permutation_procrustes),
     "aligned_cosine": lambda options: Measure(prepare_raw, lambda a, b: aligned_cosine(a, b, options.rank_tol)),
     "linear_regression": _regression(linear_regression, _r2_of_moments),
     "linear_regression_symmetric": _regression(linear_regression_symmetric, _symmetric_of_moments),
-    "hard_match": lambda options: _matching("hard_match", hard_match),
-    "soft_match": lambda options: _matching("soft_match", soft_match),
+    "hard_match": lambda options: matching("hard_match", hard_match),
+    "soft_match": lambda options: matching("soft_match", soft_match),
 }

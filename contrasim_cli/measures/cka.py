@@ -303,7 +303,7 @@ def rbf_pairs(threshold: float) -> PairForm:
     def fit(tiles: Tiles) -> Callable[[Tile], Tensor]:
         sigma = threshold * median_of_tiles(tiles)
         doubled = 2 * sigma.where(sigma > 0, torch.nan).square()
-        return double_centring(tiles, lambda squared: torch.expm1(-squared / doubled))
+        return double_centring(tiles, lambda tile: torch.expm1(-tile.squared / doubled))
 
     return PairForm(scaled_map, fit, cosine_of)
 

@@ -4,6 +4,7 @@ Everything is float64. `prepare` holds one n × n matrix per layer, or its n(n -
 `compare` is one inner product of two of them. The pair forms make the same matrices tile by tile.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -25,11 +26,14 @@ from contrasim_cli.measures.distances import (
     unit,
     upper_squared_distances,
 )
+from contrasim_cli.measures.kendall import tau_a
 from contrasim_cli.measures.protocol import Blocks, Measure, PairForm
 from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
-RSMS = ("pearson", "cosine", "euclidean")
-COMPARISONS = ("spearman", "pearson", "cosine")
+RSMS = ("pearson", "cosine", "euclidean", "sqeuclidean")
+COMPARISONS = ("spearman", "pearson", "cosine", "cosine-rdm", "rho-a", "tau-a", "corr-cov", "cosine-cov")
+DISTANCES_AS_THEY_ARE = ("euclidean", "sqeuclidean")  # the similarities of which are distances, with another sign
+WHITENED = ("corr-cov", "cosine-cov")
 CONSTANT = 1e-12  # a deviation below this part of the largest value is rounding
 ZERO = 1e-13  # a similarity below this is rounding, of rows scaled to 1
 
@@ -47,29 +51,74 @@ class Matrix(NamedTuple):
 
 
 def prepare_rsa(x: Tensor, rsm: str, compare: str) -> Pairs:
-    """The row-similarity matrix of X [..., n, p] above its diagonal, scaled so that `inner` is the comparison.
+    """The row-similarity matrix of X [..., n, p] above its diagonal, as the comparison takes it.
 
     Similarities are Pearson correlations of two rows' entries (a row that is constant has none: undefined, as with one
-    column), cosines (undefined with a zero row), or Euclidean distances, whose sign no comparison of two sides sees.
+    column), cosines (undefined with a zero row), or Euclidean distances or their squares, whose sign no comparison of two
+    sides sees. Dissimilarities are 1 - r, 1 - cosine, and these distances. `cosine` is of the similarities, `cosine-rdm` of
+    the dissimilarities.
     """
     if x.shape[-2] < 2:
         return Pairs(x.new_full((*x.shape[:-2], 1), torch.nan, dtype=torch.float64))
     squared = upper_squared_distances(_compared_rows(x, rsm))
-    if compare == "spearman":  # sees order only, which squared distances have
-        ranks = average_ranks(squared)
-        return Pairs(unit(ranks - ranks.mean(dim=-1, keepdim=True), dim=-1))
-    if compare == "pearson":
-        # 1 - cosine = half of the squared distance of unit rows; neither shift nor factor changes a correlation
-        values = squared.sqrt() if rsm == "euclidean" else squared
+    if compare in ("spearman", "rho-a", "tau-a"):  # see order only, which squared distances have
+        return Pairs(_ranked(average_ranks(squared), compare))
+    values = _dissimilarity(rsm)(squared)
+    if compare == "cosine-rdm":
+        return Pairs(unit(values, dim=-1))
+    if compare == "pearson":  # neither shift nor factor changes a correlation
         deviation = values - values.mean(dim=-1, keepdim=True)
         return Pairs(unit(_cleared(deviation, CONSTANT * _largest(values)), dim=-1))
-    values = squared.sqrt() if rsm == "euclidean" else 1 - squared / 2
+    values = values if rsm in DISTANCES_AS_THEY_ARE else 1 - values
     return Pairs(unit(_cleared(values, torch.full_like(_largest(values), ZERO)), dim=-1))
+
+
+def _ranked(ranks: Tensor, compare: str) -> Tensor:
+    """Ranks [..., m] less their mean, scaled for the comparison; NaN where all are tied."""
+    centred_ranks = ranks - ranks.mean(dim=-1, keepdim=True)
+    if compare == "spearman":
+        return unit(centred_ranks, dim=-1)
+    varies = centred_ranks.any(dim=-1, keepdim=True)
+    scale = rho_a_scale(ranks.shape[-1]) if compare == "rho-a" else 1.0
+    return (centred_ranks * scale).where(varies, torch.nan)
+
+
+def rho_a_scale(pairs: int) -> float:
+    """√(12 / (m³ - m)), by which ranks of m untied values less their mean have norm 1."""
+    return math.sqrt(12 / (pairs**3 - pairs)) if pairs > 1 else math.nan
+
+
+def prepare_whitened(x: Tensor, rsm: str, compare: str) -> Matrix:
+    """The dissimilarities of X [..., n, p] in a space in which their errors are independent and equal.
+
+    For d estimated from independent patterns the covariance of the d's is V = Ξ∘Ξ with Ξ = C Cᵀ, C the pairwise contrasts of
+    rows, and dᵀ V⁻¹ d' is the inner product of the double-centred matrices up to a factor (Diedrichsen et al. 2021).
+    `corr-cov` takes the mean over pairs from d before. NaN where d is zero (`corr-cov`: constant).
+    """
+    values = _dissimilarity(rsm)(all_squared_distances(_compared_rows(x, rsm)))
+    if compare == "corr-cov":
+        n = values.shape[-1]
+        others = ~torch.eye(n, dtype=torch.bool, device=values.device)
+        deviation = (values - values.sum(dim=(-2, -1), keepdim=True) / max(n * (n - 1), 1)) * others
+        largest = values.abs().amax(dim=(-2, -1), keepdim=True)
+        values = deviation * (deviation.abs().amax(dim=(-2, -1), keepdim=True) > CONSTANT * largest)
+    return Matrix(unit(double_centred(values), dim=(-2, -1)))
+
+
+def _dissimilarity(rsm: str) -> Callable[[Tensor], Tensor]:
+    """What makes dissimilarities, in new memory, of the squared distances of the compared rows."""
+    if rsm == "euclidean":
+        return Tensor.sqrt
+    return Tensor.clone if rsm == "sqeuclidean" else _half  # 1 - cosine is half of the squared distance of unit rows
+
+
+def _half(squared: Tensor) -> Tensor:
+    return squared / 2
 
 
 def _compared_rows(x: Tensor, rsm: str) -> Tensor:
     """Rows [..., n, p] whose squared distances are the dissimilarities, up to a factor."""
-    if rsm == "euclidean":
+    if rsm in DISTANCES_AS_THEY_ARE:
         return scaled(x)[0]
     if rsm == "cosine":
         return centred_directions(x)
@@ -96,9 +145,21 @@ def _cleared(values: Tensor, rounding: Tensor) -> Tensor:
 def inner(a: Pairs, b: Pairs) -> Tensor:
     """RSA [...] (Kriegeskorte et al. 2008): correlation or cosine of two row-similarity matrices' upper triangles, in [-1, 1].
 
-    Higher is more similar. NaN where a side's similarities are undefined or all equal (for cosine: all zero).
+    Higher is more similar. NaN where a side's similarities are undefined or all equal (for cosines: all zero). `rho-a` is
+    12 / (m³ - m) Σ r r' of the m pairs' ranks less their mean: Spearman's without a correction for ties, the mean of
+    Spearman's over all ways of breaking them (Schütt et al. 2023). X with itself is below 1 where it has ties.
     """
     return (a.values * b.values).sum(dim=-1)
+
+
+def kendall(a: Pairs, b: Pairs) -> Tensor:
+    """RSA [...] by Kendall's τ-a (Nili et al. 2014), in [-1, 1]; X with itself is below 1 where it has ties."""
+    return tau_a(a.values, b.values)
+
+
+def whitened(a: Matrix, b: Matrix) -> Tensor:
+    """RSA [...] by whitened dissimilarities, in [-1, 1]; of squared Euclidean ones `cosine-cov` is `cka`."""
+    return (a.values * b.values).sum(dim=(-2, -1))
 
 
 def prepare_distances(x: Tensor) -> Pairs:
@@ -134,15 +195,16 @@ def distance_correlation(a: Matrix, b: Matrix) -> Tensor:
 
 
 @cache
-def rsa_preparer(rsm: str, compare: str) -> Callable[[Tensor], Pairs]:
-    """`prepare_rsa` with its settings; the same function for the same ones.
+def rsa_preparer(rsm: str, compare: str) -> Callable[[Tensor], Pairs | Matrix]:
+    """`prepare` of `rsa` with its settings; the same function for the same ones.
 
     Raises:
         ValueError: a setting is unknown.
     """
     if rsm not in RSMS or compare not in COMPARISONS:
         raise ValueError(f"expected one of {RSMS} and one of {COMPARISONS}, found {rsm!r} and {compare!r}")
-    return lambda x: prepare_rsa(x, rsm, compare)
+    prepare = prepare_whitened if compare in WHITENED else prepare_rsa
+    return lambda x: prepare(x, rsm, compare)
 
 
 # --- the same in tiles --------------------------------------------------------------------------------------------------
@@ -156,7 +218,7 @@ def cosine_of(cross: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 
 def _rsa_mapping(rsm: str) -> Callable[[Blocks], RowMap]:
-    if rsm == "euclidean":
+    if rsm in DISTANCES_AS_THEY_ARE:
         return scaled_map
     return directions_map if rsm == "cosine" else _deviations_map
 
@@ -166,22 +228,33 @@ def _deviations_map(blocks: Blocks) -> RowMap:
 
 
 def _fit_rsa(tiles: Tiles, rsm: str, compare: str) -> Make:
-    """What `prepare_rsa` makes of all pairs, up to a factor."""
-    if compare == "spearman":
-        ranks, mean = ranks_of_tiles(tiles), (tiles.pairs - 1) / 2
-        return lambda tile: tile.without_self(ranks.of(tile.squared) - mean)
+    """What `prepare` of `rsa` makes of all pairs, up to a factor."""
+    if compare in ("spearman", "rho-a"):
+        return _fit_ranks(tiles, compare)
+    value = _dissimilarity(rsm)
+    if compare == "cosine-rdm":
+        return lambda tile: tile.without_self(value(tile.squared))
+    if compare == "cosine-cov":
+        return double_centring(tiles, lambda tile: tile.without_self(value(tile.squared)))
     if compare == "cosine":
-        value = Tensor.sqrt if rsm == "euclidean" else _half_complement
-        seen = _seen(tiles, value)
-        return lambda tile: tile.without_self(value(tile.squared) * (seen.largest > ZERO))
-    value = Tensor.sqrt if rsm == "euclidean" else Tensor.clone
+        similar = value if rsm in DISTANCES_AS_THEY_ARE else lambda squared: 1 - value(squared)
+        seen = _seen(tiles, similar)
+        return lambda tile: tile.without_self(similar(tile.squared) * (seen.largest > ZERO))
     seen = _seen(tiles, value)
     varies = seen.deviation > CONSTANT * seen.largest
-    return lambda tile: tile.without_self((value(tile.squared) - seen.mean) * varies)
+
+    def deviation(tile: Tile) -> Tensor:
+        return tile.without_self((value(tile.squared) - seen.mean) * varies)
+
+    return double_centring(tiles, deviation) if compare == "corr-cov" else deviation
 
 
-def _half_complement(squared: Tensor) -> Tensor:
-    return 1 - squared / 2
+def _fit_ranks(tiles: Tiles, compare: str) -> Make:
+    ranks, mean = ranks_of_tiles(tiles), (tiles.pairs - 1) / 2
+    scale = 1.0
+    if compare == "rho-a":  # the matrix holds every pair twice
+        scale = rho_a_scale(tiles.pairs) / math.sqrt(2) if len(ranks.edges) else math.nan
+    return lambda tile: tile.without_self((ranks.of(tile.squared) - mean) * scale)
 
 
 class _Seen(NamedTuple):
@@ -211,34 +284,38 @@ def _fit_distances(tiles: Tiles) -> Make:
     return lambda tile: tile.squared.sqrt() * tiles.scale
 
 
-def double_centring(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> Make:
-    """H M H, tile by tile, of the n × n matrix M of values of the squared distances."""
+def double_centring(tiles: Tiles, make: Make) -> Make:
+    """H M H, tile by tile, of the n × n matrix M that is made of the squared distances."""
     sums = tiles.scale.new_zeros(tiles.n_rows)
     for tile in tiles:
-        tile.row_sums(value(tile.squared), sums)
+        tile.row_sums(make(tile), sums)
     distributed.total(sums)
     means = sums / tiles.n_rows
     whole = means.mean()
-    return lambda tile: value(tile.squared) - means[tile.rows, None] - means[tile.columns] + whole
+    return lambda tile: make(tile) - means[tile.rows, None] - means[tile.columns] + whole
 
 
 DISTANCES = PairForm(scaled_map, _fit_distances, lambda gap, first, second: gap.sqrt(), gaps=True)
 CENTRED_DISTANCES = PairForm(
     scaled_map,
-    lambda tiles: double_centring(tiles, Tensor.sqrt),
+    lambda tiles: double_centring(tiles, lambda tile: tile.squared.sqrt()),
     lambda cross, first, second: cosine_of(cross, first, second).clamp(min=0.0).sqrt(),
 )
 
 
 @cache
-def rsa_pairs(rsm: str, compare: str) -> PairForm:
-    """The pair form of `rsa`; the same for the same settings."""
-    return PairForm(_rsa_mapping(rsm), lambda tiles: _fit_rsa(tiles, rsm, compare), cosine_of)
+def rsa_pairs(rsm: str, compare: str) -> PairForm | None:
+    """The pair form of `rsa`, the same for the same settings; None of τ-a, which is no inner product of two matrices."""
+    if compare == "tau-a":
+        return None
+    score = (lambda cross, first, second: cross) if compare == "rho-a" else cosine_of
+    return PairForm(_rsa_mapping(rsm), lambda tiles: _fit_rsa(tiles, rsm, compare), score)
 
 
 def _rsa(options: Options) -> Measure:
     prepare = rsa_preparer(options.rsm, options.rsm_compare)
-    return Measure(prepare, inner, pairs=rsa_pairs(options.rsm, options.rsm_compare))
+    compare = whitened if options.rsm_compare in WHITENED else kendall if options.rsm_compare == "tau-a" else inner
+    return Measure(prepare, compare, pairs=rsa_pairs(options.rsm, options.rsm_compare))
 
 
 MEASURES = {

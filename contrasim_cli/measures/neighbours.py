@@ -167,16 +167,76 @@ def jaccard_knn(a: Neighbours, b: Neighbours) -> Tensor:
 def mutual_knn(a: Neighbours, b: Neighbours) -> Tensor:
     """Mean over rows of |N_X ∩ N_Y| / k [...], in [0, 1] (Huh et al. 2024, App. A).
 
-    The published code takes inner products as they are: rows have to be scaled to unit length before.
+    The published code clamps entries at their 95 % quantile, then scales rows to unit length.
     """
     return (_shared(a, b) / a.nearest.shape[-1]).mean(dim=-1) * a.defined * b.defined
+
+
+def cycle_knn(a: Neighbours, b: Neighbours) -> Tensor:
+    """Share of the rows r that are among the neighbours in X of one of their neighbours in Y [...], in [0, 1] (Huh et al. 2024).
+
+    r ∈ N_X(s) for some s ∈ N_Y(r). X with itself is below 1 where a row is near to none of its neighbours.
+    """
+    n, k = a.nearest.shape[-2:]
+    lead = torch.Size(np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2]))
+    there, back = b.nearest.expand(*lead, n, k), a.nearest.expand(*lead, n, k)
+    found = []
+    for at in tiles(n, lead.numel() * k * k):
+        through = there[..., at, :].flatten(-2).unsqueeze(-1).expand(*lead, -1, k)
+        reached = back.gather(-2, through).reshape(*lead, -1, k, k)
+        own = torch.arange(n, device=reached.device)[at, None, None]
+        found.append((reached == own).any(dim=-1).any(dim=-1))
+    return torch.cat(found, dim=-1).double().mean(dim=-1) * a.defined * b.defined
+
+
+def lcs_knn(a: Neighbours, b: Neighbours) -> Tensor:
+    """Mean over rows of the longest common subsequence of both sides' neighbours, nearest first, over k [...], in [0, 1].
+
+    Huh et al. 2024, whose code does not divide by k.
+    """
+    return _in_order(a, b, _longest_common_subsequence) / a.nearest.shape[-1]
+
+
+def edit_distance_knn(a: Neighbours, b: Neighbours) -> Tensor:
+    """1 - mean over rows of the edit distance of both sides' neighbours, nearest first, over k [...], in [0, 1].
+
+    Levenshtein's distance: insertions, deletions and substitutions (Huh et al. 2024).
+    """
+    return 1 - _in_order(a, b, _edit_distance) / a.nearest.shape[-1]
+
+
+def _in_order(a: Neighbours, b: Neighbours, length: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean over rows [...] of a length that matches [..., t, k, k] give."""
+    return _over_rows(a, b, lambda match, at: length(match)).mean(dim=-1) * a.defined * b.defined
+
+
+def _longest_common_subsequence(match: Tensor) -> Tensor:
+    """[...] of matches [..., k, k]; line by line of L_ij = max(L_i-1,j, L_i,j-1, L_i-1,j-1 + match_ij)."""
+    lengths = match.new_zeros(match.shape[:-1], dtype=torch.float64)  # [..., k]: those of the last line
+    for line in match.unbind(dim=-2):
+        before = torch.nn.functional.pad(lengths[..., :-1], (1, 0))
+        lengths = torch.maximum(lengths, before + line).cummax(dim=-1).values
+    return lengths[..., -1]
+
+
+def _edit_distance(match: Tensor) -> Tensor:
+    """[...] of matches [..., k, k]; line by line of D_ij = min(D_i-1,j + 1, D_i,j-1 + 1, D_i-1,j-1 + 1 - match_ij)."""
+    k = match.shape[-1]
+    place = torch.arange(k + 1, dtype=torch.float64, device=match.device)
+    distances = place.expand(*match.shape[:-2], k + 1)  # D_0j = j
+    for i, line in enumerate(match.unbind(dim=-2)):
+        substituted = distances[..., :-1] + (1 - line.double())
+        first = torch.full_like(distances[..., :1], i + 1)  # D_i0 = i
+        along = torch.cat([first, torch.minimum(distances[..., 1:] + 1, substituted)], dim=-1)
+        distances = (along - place).cummin(dim=-1).values + place
+    return distances[..., -1]
 
 
 def cknna(a: Neighbours, b: Neighbours) -> Tensor:
     """Align(K, L) / √(Align(K, K) Align(L, L)) [...], in [-1, 1] (Huh et al. 2024, Eq. 12, 16-18).
 
     Align(K, L) = Σ_r Σ_s∈N_X(r)∩N_Y(r) K̄_rs L̄_rs, with K̄_rs = cos(x_r, x_s) - mean_t cos(x_r, x_t) over all n rows t. The published
-    code masks the kernel first and then centres it in the unbiased HSIC, which can exceed 1, and does not scale rows.
+    code masks the kernel first and then centres it in the unbiased HSIC, which can exceed 1.
     """
 
     def aligned(match: Tensor, at: slice) -> Tensor:
@@ -233,6 +293,9 @@ def preparer(k: int) -> Callable[[Tensor], Neighbours]:
 MEASURES = {
     "jaccard_knn": lambda options: Measure(preparer(options.k), jaccard_knn, k=options.k),
     "mutual_knn": lambda options: Measure(preparer(options.k), mutual_knn, k=options.k),
+    "cycle_knn": lambda options: Measure(preparer(options.k), cycle_knn, k=options.k),
+    "lcs_knn": lambda options: Measure(preparer(options.k), lcs_knn, k=options.k),
+    "edit_distance_knn": lambda options: Measure(preparer(options.k), edit_distance_knn, k=options.k),
     "cknna": lambda options: Measure(preparer(options.k), cknna, k=options.k),
     "second_order_cosine": lambda options: Measure(preparer(options.k), second_order_cosine, k=options.k),
     "rank_similarity": lambda options: Measure(preparer(options.k), rank_similarity, k=options.k),

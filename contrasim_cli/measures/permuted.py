@@ -13,6 +13,7 @@ from contrasim_cli.measures import cka, matrices
 from contrasim_cli.measures.alignment import Raw
 from contrasim_cli.measures.cca import Factored
 from contrasim_cli.measures.cka import Centred, Debiased, Kernel
+from contrasim_cli.measures.distributions import Gaussian
 from contrasim_cli.measures.matrices import Matrix, Pairs
 from contrasim_cli.measures.neighbours import Neighbours
 from contrasim_cli.measures.pointwise import Rows
@@ -30,6 +31,7 @@ BY_ROW = {
     Debiased: ("rows", "lengths"),
     Neighbours: ("rows", "cosines", "kernel"),
     Statistic: (),
+    Gaussian: (),
 }
 BY_PAIR = {Centred: "gram", Debiased: "gram", Kernel: "values", Matrix: "values"}
 KINDS = (*BY_ROW, *BY_PAIR, Pairs)
@@ -45,6 +47,7 @@ OF_INNER_PRODUCT: dict[Any, Callable[[Tensor], Tensor]] = {
     cka.compare_debiased: _same,
     cka.compare_rbf: _same,
     matrices.inner: _same,
+    matrices.whitened: _same,
     matrices.distance_correlation: lambda inner: inner.clamp(min=0.0).sqrt(),
 }
 

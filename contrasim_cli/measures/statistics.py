@@ -30,12 +30,12 @@ def difference(a: Statistic, b: Statistic) -> Tensor:
 
 def magnitude(x: Tensor) -> Statistic:
     """‖x̄‖ of X [..., n, p], the length of the centroid (Wang et al. 2020); in [0, ∞)."""
-    return Statistic(_length(_mean(x)))
+    return Statistic(_length(centroid(x)))
 
 
 def magnitude_of_blocks(blocks: Blocks) -> Statistic:
     """The same of rows in blocks."""
-    return Statistic(_length(_mean_of_blocks(blocks)))
+    return Statistic(_length(centroid_of_blocks(blocks)))
 
 
 def concentricity(x: Tensor) -> Statistic:
@@ -43,7 +43,7 @@ def concentricity(x: Tensor) -> Statistic:
 
     1 - cos is half the squared distance of unit vectors, which keeps its digits where all rows point the same way.
     """
-    mean = _mean(x)
+    mean = centroid(x)
     longest = _length(x.double()).amax(dim=-1)
     length = _length(mean)
     centre = mean / length.where(length > NO_CENTROID * longest, torch.nan).unsqueeze(-1)
@@ -53,7 +53,7 @@ def concentricity(x: Tensor) -> Statistic:
 
 def concentricity_of_blocks(blocks: Blocks) -> Statistic:
     """The same of rows in blocks."""
-    mean = _mean_of_blocks(blocks)
+    mean = centroid_of_blocks(blocks)
     longest = largest_of(_length(rows.double()).amax() for rows in blocks)
     length = _length(mean)
     centre = mean / length.where(length > NO_CENTROID * longest, torch.nan)
@@ -89,13 +89,14 @@ def uniformity_of_blocks(blocks: Blocks) -> Statistic:
     return Statistic(torch.log1p(total / total.new_tensor(tiles.pairs)))
 
 
-def _mean(x: Tensor) -> Tensor:
+def centroid(x: Tensor) -> Tensor:
     """x̄ [..., p]; from the first row on, so that equal rows have exactly their own mean."""
     first = x[..., 0, :].double()
     return first + (x.double() - first.unsqueeze(-2)).mean(dim=-2)
 
 
-def _mean_of_blocks(blocks: Blocks) -> Tensor:
+def centroid_of_blocks(blocks: Blocks) -> Tensor:
+    """The same of rows in blocks."""
     first = blocks.rows(0, 1)[0].double()
     return first + sum_of((rows.double() - first).sum(dim=0) for rows in blocks) / blocks.n_rows
 

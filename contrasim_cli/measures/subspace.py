@@ -108,7 +108,8 @@ def gulp(a: Factored, b: Factored, ridge: float) -> Tensor:
 
     √( tr(Σ_X^-λ Σ_X Σ_X^-λ Σ_X) + tr(Σ_Y^-λ Σ_Y Σ_Y^-λ Σ_Y) - 2 tr(Σ_X^-λ Σ_XY Σ_Y^-λ Σ_YX) ) with Σ^-λ = (Σ + λI)^-1 of
     centred sides (Boix-Adserà et al. 2022). λ is `ridge` times the side's mean variance of a column, so that the score does
-    not depend on scales; the paper's λ is for sides of a fixed total variance. NaN where a side has no variance.
+    not depend on scales. The paper's code scales sides to a total variance of 1, so that its λ is `ridge` / p, and gives the
+    square. NaN where a side has no variance.
     """
     shrunk_a, shrunk_b = _shrunk(a, ridge), _shrunk(b, ridge)
     # with X = U diag(σ) Vᵀ every trace is one of shrinkage factors f = s / (s + λ), s = σ²/n

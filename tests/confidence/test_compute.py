@@ -18,13 +18,14 @@ from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES, Options
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.measures.matrices import COMPARISONS
 from contrasim_cli.report.results import Results, ScoreRow
 from contrasim_cli.report.text import render
 from contrasim_cli.scoring import Scorer, closed_form
 
 Matrix = npt.NDArray[Any]
 ROWWISE = ("dot", "cosine", "norm")
-BLIND = ("magnitude_difference", "concentricity_difference", "uniformity_difference")  # to which rows are paired
+BLIND = tuple(name for name, entry in MEASURES.items() if entry.family == "statistics")  # to which rows are paired
 OPTIONS = Options(k=3, minibatch=8)
 LARGE = 1 << 40
 
@@ -79,9 +80,30 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
             draws = [np.sort(rng.choice(rows, half, replace=False)) for rng in rngs]
             replicates = np.array([similarity(name, x[draw], y[draw], OPTIONS) for draw in draws])
             growth = {"rsm_norm_difference": rows / half}.get(name, 1.0)
-            growth = (rows / half) ** 0.5 if name in ("permutation_procrustes", "procrustes_size_shape") else growth
+            growth = (
+                (rows / half) ** 0.5
+                if name
+                in ("permutation_procrustes", "procrustes_size_shape", "bures_distance", "soft_matching_distance")
+                else growth
+            )
             expected = interval(replicates, score, scale * growth)
             assert (cell.ci_low, cell.ci_high) == pytest.approx(expected, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("compare", COMPARISONS)
+def test_every_comparison_of_rsa_equals_the_slow_way(tmp_path: Path, compare: str) -> None:
+    x, y = pair(3, 20)
+    options = Options(rsm="euclidean", rsm_compare=compare)
+    computed = grid(tmp_path, [{"l": x}, {"l": y}], closed_form(["rsa"], options))
+    compute(computed)
+    (cell,) = resampled(computed, bootstrap=5, permutations=9, seed=5)["rsa"]
+    score = similarity("rsa", x, y, options)
+    orders = [np.random.default_rng([5, seeds.CONFIDENCE_SHUFFLE, r]).permutation(20) for r in range(9)]
+    _, z = significance(np.array([similarity("rsa", x, y[order], options) for order in orders]), score, True)
+    draws = [np.random.default_rng([5, seeds.CONFIDENCE_DRAW, r]).choice(20, 10, replace=False) for r in range(5)]
+    replicates = np.array([similarity("rsa", x[draw], y[draw], options) for draw in draws])
+    assert cell.z_score == pytest.approx(z, rel=1e-6)
+    assert (cell.ci_low, cell.ci_high) == pytest.approx(interval(replicates, score, 1.0), rel=1e-6)
 
 
 def test_row_wise_intervals_equal_those_of_row_values(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from contrasim_cli.grid import row_pairs as kernels
 from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES, Options, cca, statistics
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.measures.matrices import COMPARISONS, RSMS
 from contrasim_cli.scoring import Scorer, closed_form
 from contrasim_cli.store import View, open_store
 
@@ -276,7 +277,7 @@ def test_tiles_of_pairs_equal_whole_matrices(
         np.testing.assert_allclose(scores(both, [name], budget)[name], pair_by_pair(name, a, b), rtol=1e-9, atol=1e-12)
 
 
-RSA = [(rsm, how) for rsm in ("pearson", "cosine", "euclidean") for how in ("spearman", "pearson", "cosine")]
+RSA = [(rsm, how) for rsm in RSMS for how in COMPARISONS]
 
 
 @pytest.mark.slow

@@ -13,14 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from oracles import Array
 
-from contrasim_cli.measures import Options, cka, distances, neighbours
+from contrasim_cli.measures import MEASURES, Options, cka, distances, neighbours
+from contrasim_cli.measures.kendall import inversions, tau_a
 from contrasim_cli.measures.load import load, similarity
+from contrasim_cli.measures.matrices import COMPARISONS, RSMS
 
 AnyArray = npt.NDArray[Any]
 Pair = tuple[AnyArray, AnyArray]
 
 NAMES = list(oracles.MEASURES)
-NEIGHBOURS = ["jaccard_knn", "mutual_knn", "cknna", "second_order_cosine", "rank_similarity"]
+NEIGHBOURS = [name for name in NAMES if MEASURES[name].family == "neighbours"]
 N, K = 24, 4
 
 
@@ -88,11 +90,7 @@ SETTINGS = [
     *[(name, {"k": k}) for name in NEIGHBOURS for k in (1, 3, N - 1)],
     *[("cka_rbf", {"threshold": threshold}) for threshold in (0.2, 5.0)],
     *[("cka_minibatch", {"batch": batch}) for batch in (3, 4, 5, 11, 24, 100)],
-    *[
-        ("rsa", {"rsm": rsm, "compare": compare})
-        for rsm in ("pearson", "cosine", "euclidean")
-        for compare in ("spearman", "pearson", "cosine")
-    ],
+    *[("rsa", {"rsm": rsm, "compare": compare}) for rsm in RSMS for compare in COMPARISONS],
 ]
 OPTION = {"threshold": "rbf_threshold", "batch": "minibatch", "compare": "rsm_compare"}
 
@@ -173,6 +171,57 @@ def test_undefined_and_only_there() -> None:
     assert empty == expected | {("second_order_cosine", "orthogonal rows")}
 
 
+def rsa(pair: Pair, rsm: str, compare: str) -> float:
+    return similarity("rsa", *pair, Options(rsm=rsm, rsm_compare=compare))
+
+
+def test_cosines_of_similarities_and_of_dissimilarities_differ() -> None:
+    """By hand: unit rows at angles of 0, 60 and 90 degrees against ones at 0, 90 and 180."""
+    x = np.array([[1.0, 0.0], [0.5, 3**0.5 / 2], [0.0, 1.0]])
+    y = np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]])
+    u, v = np.array([0.5, 0.0, 3**0.5 / 2]), np.array([0.0, -1.0, 0.0])
+    assert rsa((x, y), "cosine", "cosine") == pytest.approx(0, abs=1e-12)
+    wanted = (1 - u) @ (1 - v) / np.linalg.norm(1 - u) / np.linalg.norm(1 - v)
+    assert rsa((x, y), "cosine", "cosine-rdm") == pytest.approx(wanted, rel=1e-12)
+    assert wanted > 0.9
+
+
+def test_whitened_cosine_of_squared_distances_is_cka() -> None:
+    pair = CASES["generic"]
+    assert rsa(pair, "sqeuclidean", "cosine-cov") == pytest.approx(similarity("cka", *pair), rel=1e-9)
+    assert rsa(pair, "euclidean", "cosine-cov") == pytest.approx(
+        similarity("distance_correlation", *pair) ** 2, rel=1e-9
+    )
+    assert rsa(pair, "sqeuclidean", "corr-cov") != pytest.approx(similarity("cka", *pair), rel=1e-3)
+    assert rsa(pair, "sqeuclidean", "pearson") != pytest.approx(rsa(pair, "euclidean", "pearson"), rel=1e-3)
+
+
+def test_rank_correlations_without_a_correction_for_ties() -> None:
+    """Without ties rho-a is Spearman's; with them a layer is less than 1 similar to itself, and tau-b and ρ would be 1."""
+    pair = CASES["generic"]
+    assert rsa(pair, "euclidean", "rho-a") == pytest.approx(rsa(pair, "euclidean", "spearman"), rel=1e-12)
+    assert rsa(pair, "euclidean", "tau-a") != pytest.approx(rsa(pair, "euclidean", "spearman"), rel=1e-2)
+    lattice = (CASES["lattice"][0],) * 2
+    assert rsa(lattice, "euclidean", "spearman") == pytest.approx(1)
+    assert 0.5 < rsa(lattice, "euclidean", "tau-a") < 0.99
+    assert rsa(lattice, "euclidean", "tau-a") < rsa(lattice, "euclidean", "rho-a") < 0.9999
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8, 9, 100])
+@pytest.mark.parametrize("kinds", [1, 3, 1000])
+def test_kendall_equals_counting(count: int, kinds: int) -> None:
+    rng = np.random.default_rng([count, kinds])
+    x, y = rng.integers(0, kinds, size=(2, 4, count)).astype(float)
+    places = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    assert inversions(torch.from_numpy(x)).tolist() == [sum(side[i] > side[j] for i, j in places) for side in x]
+    found = tau_a(torch.from_numpy(x[:, None]), torch.from_numpy(y[None])).numpy()
+    assert found.shape == (4, 4)
+    for one, row in zip(x, found, strict=True):
+        for other, score in zip(y, row, strict=True):
+            signs = [np.sign(one[i] - one[j]) * np.sign(other[i] - other[j]) for i, j in places]
+            assert score == pytest.approx(np.mean(signs) if signs else np.nan, rel=1e-12, nan_ok=True)
+
+
 def test_unbiased_is_not_clamped() -> None:
     x, y = CASES["unrelated"]
     scores = [similarity("cka_debiased", x, np.random.default_rng(seed).normal(size=(N, 5))) for seed in range(20)]
@@ -213,6 +262,34 @@ def test_equally_near_rows_are_taken_by_position() -> None:
     nearest = neighbours.prepare(torch.from_numpy(x), 2).nearest
     assert nearest[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
     assert nearest[40].tolist() == nearest[50].tolist() == [0, 1]
+
+
+def test_orders_of_neighbours_by_hand() -> None:
+    """[1, 2, 3, 4] against its last first, its reverse, and one that is new."""
+    first = torch.tensor([[1, 2, 3, 4]] * 4)
+    second = torch.tensor([[4, 1, 2, 3], [4, 3, 2, 1], [1, 9, 3, 4], [5, 6, 7, 8]])
+    match = first[:, :, None] == second[:, None, :]
+    assert neighbours._longest_common_subsequence(match).tolist() == [3, 1, 3, 0]
+    assert neighbours._edit_distance(match).tolist() == [2, 4, 1, 4]
+
+
+def test_cycles_by_hand() -> None:
+    """From row 0 a step in Y leads to 1, and one in X to 2; X with itself has no cycles through 0 and 1."""
+    angles = np.array([[0.0, 2.0, 2.5, 2.7], [0.0, 0.4, 3.0, 3.1]])
+    x, y = (np.column_stack([np.cos(side), np.sin(side)]) for side in angles)
+    nearest = [neighbours.prepare(torch.from_numpy(side), 1).nearest.flatten().tolist() for side in (x, y)]
+    assert nearest == [[1, 2, 3, 2], [1, 0, 3, 2]]
+    assert similarity("cycle_knn", x, y, Options(k=1)) == 3 / 4
+    assert similarity("cycle_knn", x, x, Options(k=1)) == 2 / 4
+
+
+def test_a_row_that_no_other_is_near_to_has_no_cycle() -> None:
+    """Of twelve rows, ten neighbours each: all but the one in the opposite direction."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(loc=[9, 0, 0], size=(2, 12, 3))
+    assert similarity("cycle_knn", x, y) == 1
+    x[4] *= -1
+    assert similarity("cycle_knn", x, y) == pytest.approx(11 / 12)
 
 
 def test_what_is_equally_near() -> None:

@@ -13,14 +13,23 @@ import numpy as np
 import pytest
 from oracles import Array
 
-from contrasim_cli.measures import INVARIANCES, MEASURES
-from contrasim_cli.measures.load import load, similarity
+from contrasim_cli.measures import INVARIANCES, MEASURES, Options
+from contrasim_cli.measures import load as loading
+from contrasim_cli.measures.load import load
 
 N, WIDTH = 30, 5
 SEEDS = range(4)
 PAIRS_OF_ROWS_DO_NOT_MATTER = "statistics"  # the family that compares one number per side
 
+OPTIONS = {"cycle_knn": Options(k=2)}  # with ten neighbours of thirty rows nearly every row has a cycle
+BELOW_ONE_WITH_ITSELF = {"cycle_knn"}  # a row that none of its neighbours is near to has no cycle
+
 Pair = tuple[Array, Array]
+
+
+def similarity(name: str, x: Array, y: Array) -> float:
+    """The score with options in which the measure tells these rows apart."""
+    return loading.similarity(name, x, y, OPTIONS.get(name, Options()))
 
 
 class Example(NamedTuple):
@@ -167,7 +176,7 @@ def test_a_side_is_most_similar_to_itself(name: str, seed: int) -> None:
     best = limits(name)[entry.higher_is_more_similar]
     itself = similarity(name, e.x, e.x)
     if math.isfinite(best):
-        assert itself == pytest.approx(best, abs=1e-9)
+        assert (itself == pytest.approx(best, abs=1e-9)) == (name not in BELOW_ONE_WITH_ITSELF)
     others = [similarity(name, e.x, other) for other in (e.x[e.rows], e.x[::-1], -e.x, e.x @ e.rotation)]
     direction = 1 if entry.higher_is_more_similar else -1
     assert all(direction * itself >= direction * other - 1e-9 for other in others)
