@@ -106,13 +106,15 @@ class Reader:
         """The positions of the items that the model's limit cuts."""
         at = 0
         for items in self.source.blocks(block_items):
-            prepared, positions, _ = self._prepared(items, at)
-            yield from (positions[place] for place in prepared.cut)
+            prepared, bad = self._prepared(items, at)
+            gone = {position for position, _ in bad}
+            yield from (at + place for place in prepared.cut if at + place not in gone)
             at += len(items)
 
     def _pieces(self, items: Items, first: int, shard_rows: int) -> Iterator[Piece]:
-        prepared, positions, bad = self._prepared(items, first)
-        where = {position: place for place, position in enumerate(positions)}
+        prepared, bad = self._prepared(items, first)
+        positions, gone = range(first, first + len(items)), {position for position, _ in bad}
+        where = {position: place for place, position in enumerate(positions) if position not in gone}
         counts = [_count(prepared, where.get(first + k)) for k in range(len(items))]
         for start, stop in _groups(counts, shard_rows):
             inside = range(first + start, first + stop)
@@ -121,24 +123,29 @@ class Reader:
                 inside.start,
                 inside.stop,
                 _units(prepared, [where.get(position) for position in inside]),
-                [positions[place] for place in prepared.cut if positions[place] in inside],
+                [
+                    positions[place]
+                    for place in prepared.cut
+                    if positions[place] in inside and positions[place] in where
+                ],
                 [(position, reason) for position, reason in bad if position in inside],
             )
             yield Piece(shard, prepared, members, positions)
 
-    def _prepared(self, items: Items, first: int) -> tuple[Prepared, list[int], Reasons]:
-        """A block of items without those that cannot be prepared, and the positions of the others."""
-        everything = list(range(first, first + len(items)))
+    def _prepared(self, items: Items, first: int) -> tuple[Prepared, Reasons]:
+        """A block of items, and those that cannot be prepared, in whose places others stand, so that all keep their positions."""
+        positions = range(first, first + len(items))
         try:
-            return self.network.prepare(items, first), everything, []
+            return self.network.prepare(items, first), []
         except BadItem:
-            bad = list(_failing(lambda k: self.network.prepare(items[k - first : k - first + 1], k), everything))
+            bad = list(_failing(lambda k: self.network.prepare(items[k - first : k - first + 1], k), positions))
         self._refuse(bad)
         gone = {position for position, _ in bad}
-        kept = [position for position in everything if position not in gone]
-        if not kept:
-            return Nothing(), [], bad
-        return self.network.prepare([items[position - first] for position in kept], first), kept, bad
+        other = next((items[position - first] for position in positions if position not in gone), None)
+        if other is None:
+            return Nothing(), bad
+        stood_in = [other if position in gone else items[position - first] for position in positions]
+        return self.network.prepare(stood_in, first), bad
 
     def _batches(self, piece: Piece, size: BatchSize) -> Iterator[Batch]:
         lengths = np.asarray(piece.prepared.lengths)

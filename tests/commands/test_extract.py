@@ -11,9 +11,11 @@ import h5py
 import numpy as np
 import pytest
 import tiny
+import transformers
 from helpers import run
 from made import encoder_file
 from PIL import Image
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from contrasim_cli.store import align, close_stores, open_store, open_stores
 
@@ -266,6 +268,28 @@ def test_only_some_words_are_rows(tmp_path: Path) -> None:
     (tmp_path / "only.txt").write_text("0:2\n")
     changed = run(*given, "--only-ids", tmp_path / "only.txt", "-o", tmp_path / "some.h5", "--resume", "-q")
     assert changed.code == 5
+
+
+def test_some_words_are_those_asked_for_behind_a_bad_row(tmp_path: Path) -> None:
+    numbers = {token: number for token, number in tiny.VOCABULARY.items() if token != "w29"}
+    words = Tokenizer(models.WordLevel(numbers, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_tokens(["w5 w6"])  # one token of two words, which have no rows of their own
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(
+        tmp_path / "joined"
+    )
+    (tmp_path / "s.txt").write_text("w5 w6\nw1 w2 w3\nw3 w1\nw4 w5 w6\n")
+    (tmp_path / "only.txt").write_text("0:0\n1:2\n2:1\n3:0\n")
+    given = ("--model", "bert", "--tokenizer", tmp_path / "joined", "--unit", "word", "--skip-bad", "-q")
+    asked = ("extract", "--text", tmp_path / "s.txt", "--only-ids", tmp_path / "only.txt", "-o", tmp_path / "some.h5")
+    assert run(*asked, *given).code == 0
+    (tmp_path / "plain.txt").write_text("w1 w2 w3\nw3 w1\n")
+    assert run("extract", "--text", tmp_path / "plain.txt", *given, "-o", tmp_path / "all.h5").code == 0
+    some, everything = (open_store(tmp_path / name) for name in ("some.h5", "all.h5"))
+    assert some.ids is not None
+    assert some.ids.read(0, some.n_rows) == ["1:2", "2:1"]
+    for layer in some.layers:
+        np.testing.assert_allclose(some.read(layer, 0, 2), everything.read(layer, 0, 5)[[2, 4]], atol=1e-5)
 
 
 def test_texts_that_would_be_cut_can_be_refused(tmp_path: Path) -> None:

@@ -112,7 +112,9 @@ class AudioNetwork(Pretrained):
             )
 
     def prepare(self, items: Items, first: int) -> Sounds:
-        return Sounds(self, items)
+        made = Sounds(self, items)
+        _ = made.units  # for which sounds are read, so that what cannot be read is known here
+        return made
 
     def about(self) -> dict[str, Any]:
         return super().about() | {"sampling_rate": self.rate}

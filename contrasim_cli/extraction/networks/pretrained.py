@@ -23,6 +23,7 @@ from contrasim_cli.extraction.networks.probe import Probe, check_repeatable, fai
 from contrasim_cli.names import quoted
 
 SPANS = "spans"  # of an input: which tokens become which row; no business of the model
+HEAD_SIZES = ("head_dim", "d_kv", "qk_head_dim", "v_head_dim")  # by which configurations call the width of a head
 
 
 @dataclass
@@ -101,18 +102,31 @@ class Pretrained(ABC):
 
     def _heads(self, rows: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The rows of every head of attention, which lie side by side in those of a layer."""
-        config = self.model.config
-        config = config.get_text_config() if hasattr(config, "get_text_config") else config
-        heads = getattr(config, "num_attention_heads", None)
         found: dict[str, Tensor] = {}
         for name, one in rows.items():
-            if name not in self.hooks or not isinstance(heads, int) or one.shape[1] % heads:
+            # what a block adds is a sum over its heads
+            mixed = name not in self.hooks or (name in self.aliases and self.options.hook == "output")
+            heads, count = self._head_counts(one.shape[1])
+            if mixed or count is None:
                 raise UsageError(
                     f"--split-heads: layer {quoted(name)} of width {one.shape[1]} is not made of {heads or 'known'} heads; "
                     "choose what attention hands to its projection (--hook input and --layers '…o_proj')"
                 )
-            found |= {f"{name}.head_{head}": part for head, part in enumerate(one.chunk(heads, dim=1))}
+            found |= {f"{name}.head_{head}": part for head, part in enumerate(one.chunk(count, dim=1))}
         return found
+
+    def _head_counts(self, width: int) -> tuple[int | None, int | None]:
+        """How many heads of attention there are, and how many of them, or of those of keys and values, make this width."""
+        config = self.model.config
+        config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        own = getattr(config, "decoder_attention_heads", None) if self.part.is_second else None
+        heads = own or getattr(config, "num_attention_heads", None)
+        if not isinstance(heads, int):
+            return None, None
+        sizes = [size for name in HEAD_SIZES if (size := getattr(config, name, None)) is not None]
+        sizes = sizes or [getattr(config, "hidden_size", 0) // heads]
+        counts = (heads, getattr(config, "num_key_value_heads", None) or heads)
+        return heads, next((count for count in counts if any(width == count * size for size in sizes)), None)
 
     def widths(self) -> dict[str, str]:
         inputs = self._made_up()

@@ -89,7 +89,9 @@ def _state(part: Any) -> str:
     if not hasattr(part, "get_vocab"):
         return str(part.to_json_string())
     backend = getattr(part, "backend_tokenizer", None)
-    return json.dumps(part.get_vocab(), sort_keys=True) if backend is None else str(backend.to_str())
+    pieces = json.dumps(part.get_vocab(), sort_keys=True) if backend is None else str(backend.to_str())
+    sides = part.model_max_length, part.truncation_side
+    return json.dumps([pieces, part.special_tokens_map, part.chat_template, *sides], sort_keys=True, default=str)
 
 
 def load_processed(

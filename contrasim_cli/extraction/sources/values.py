@@ -48,10 +48,13 @@ class Table(Protocol):
 
 
 def refuse_unknown(path: Path, fields: Sequence[str], names: Sequence[str]) -> None:
-    """Refuse columns that a table does not have."""
+    """Refuse columns that a table does not have, or has twice."""
     unknown = next((name for name in fields if name not in names), None)
     if unknown is not None:
         raise UsageError(f"{quoted(path)}: has no column {quoted(unknown)}; it has {shown_names(names)}")
+    twice = next((name for name in fields if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{quoted(path)}: has several columns {quoted(twice)}; give each a name of its own")
 
 
 def shown_names(names: Sequence[str]) -> str:

@@ -227,6 +227,25 @@ def test_a_sound_that_is_too_short_is_named_and_can_be_left_out(
         assert store["ids"][:].tolist() == [b"a.wav", b"b.wav"]
 
 
+@pytest.mark.parametrize("pool", ["none", "mean"])
+def test_a_damaged_sound_is_named_and_can_be_left_out(
+    folder_of: Callable[[str], Path], tmp_path: Path, pool: str
+) -> None:
+    sound = 0.1 * np.random.default_rng(0).standard_normal(8000)
+    (tmp_path / "s").mkdir()
+    for name in ("a", "b", "c"):
+        if name == "b":
+            sound[5] = np.nan
+        soundfile.write(tmp_path / "s" / f"{name}.wav", np.nan_to_num(sound) if name == "c" else sound, 16_000, "FLOAT")
+    given = ("extract", "--model", folder_of("wav2vec2"), "--audio", tmp_path / "s", "--pool", pool, "-q")
+    said = f"{tmp_path}/s/b.wav: holds NaN or Inf, first at sample 5"
+    refused = f"contrasim: error: {tmp_path}/s: row b.wav: {said}; mend it, or leave it out with --skip-bad\n"
+    assert run(*given, "-o", tmp_path / "o.h5") == (3, "", refused)
+    assert run(*given, "--skip-bad", "--resume", "-o", tmp_path / "o.h5") == (0, "", "")
+    with h5py.File(tmp_path / "o.h5") as store:
+        assert {name.decode().partition(":")[0] for name in store["ids"][:]} == {"a.wav", "c.wav"}
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

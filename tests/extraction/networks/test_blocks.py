@@ -127,6 +127,43 @@ def test_heads_are_layers(tmp_path: Path) -> None:
             np.testing.assert_allclose(mine, heads[head], rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_heads_of_keys_are_as_many_as_there_are(tmp_path: Path) -> None:
+    config = transformers.Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=16)
+    folder = tiny.from_config(tmp_path / "qwen3", config)
+    tiny.sentencepiece_tokenizer().save_pretrained(folder)
+    (tmp_path / "s.txt").write_text("\n".join(TEXTS) + "\n")
+    for part, count in (("q_proj", 4), ("k_proj", 2)):
+        path = f"layers.0.self_attn.{part}"
+        network = reading(folder, tmp_path / "s.txt", layers=[path], split_heads=True)
+        found = rows(network, TEXTS)
+        assert [one.shape[1] for one in found.values()] == [16] * count
+        for place, text in enumerate(TEXTS):
+            whole = np.concatenate([found[f"{path}.head_{head}"][place] for head in range(count)])
+            np.testing.assert_allclose(whole, plain(folder, text, [path])[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_decoder_has_heads_of_its_own(tmp_path: Path) -> None:
+    config = transformers.BartConfig(
+        vocab_size=128, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=8,
+        decoder_attention_heads=4, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=64,
+    )  # fmt: skip
+    folder = tiny.from_config(tmp_path / "bart", config)
+    tiny.sentencepiece_tokenizer().save_pretrained(folder)
+    (tmp_path / "s.txt").write_text("\n".join(TEXTS) + "\n")
+    asked = {"layers": ["layers.0.self_attn.out_proj"], "hook": "input", "split_heads": True}
+    for part, count in (("decoder", 4), ("encoder", 8)):
+        found = rows(reading(folder, tmp_path / "s.txt", part=part, **asked), TEXTS)
+        assert [one.shape[1] for one in found.values()] == [32 // count] * count
+
+
+@pytest.mark.parametrize(("kind", "path"), [("gpt2", "h.0.attn.c_attn"), ("llama", "attn_0"), ("llama", "resid_1")])
+def test_what_is_not_heads_side_by_side_is_not_split(kind: str, path: str, tmp_path: Path) -> None:
+    network = reading(made(kind, tmp_path), tmp_path / "s.txt", layers=[path], split_heads=True)
+    with pytest.raises(UsageError, match="is not made of 2 heads"):
+        rows(network, TEXTS)
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [

@@ -14,6 +14,8 @@ from helpers import run
 from networks import Rows
 from PIL import Image
 
+from contrasim_cli.extraction.networks.processed import processor_state
+
 TEXTS = ["the unbelievable winter", "talking", "a winter's tale of the talkers, walking and walked", "winter talking"]
 TAKES = "it takes width, scale, kind: give them with --model-arg name=value"
 NETS = """
@@ -316,3 +318,11 @@ def test_arguments_are_for_functions(home: Path, tmp_path: Path) -> None:
         2,
         f"contrasim: error: --model-arg is for --model file.py:function; {home}/bert takes no arguments\n",
     )
+
+
+@pytest.mark.parametrize(
+    "change", [{"chat_template": "{{ messages }}"}, {"model_max_length": 7}, {"truncation_side": "left"}]
+)
+def test_all_that_a_tokenizer_does_is_in_the_digest(change: dict[str, Any]) -> None:
+    states = [processor_state(tiny.framed_tokenizer(**options)) for options in ({}, {}, change)]
+    assert states[0] == states[1] != states[2]

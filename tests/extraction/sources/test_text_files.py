@@ -327,3 +327,11 @@ def test_without_datasets_data_sets_are_refused(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(MissingError) as caught:
         opened(tmp_path, "en")
     assert str(caught.value) == "--dataset needs the extra datasets: pip install 'contrasim[datasets]'"
+
+
+@pytest.mark.parametrize(("name", "content"), [("d.tsv", "en\ten\tde\na\tb\tc\n"), ("d.csv", "en,en,de\na,b,c\n")])
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(UsageError, match=f"{name}: has several columns en; give each a name of its own"):
+        text_sources(tmp_path / name, ["en"], None)
+    assert next(text_sources(tmp_path / name, ["de"], None)[0].blocks(1)) == ["c"]
