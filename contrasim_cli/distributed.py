@@ -143,6 +143,11 @@ def budget_per_rank(size: int) -> int:
     return int(min(gathered(size // _ranks.local_world)))
 
 
+def budget_of_machine(size: int) -> int:
+    """What all ranks of a machine may take where each may take so much: what does not depend on how many there are."""
+    return int(min(gathered(size * _ranks.local_world)))
+
+
 # --- adding up -----------------------------------------------------------------------------------------------------------
 
 

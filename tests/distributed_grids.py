@@ -30,6 +30,7 @@ LARGE, SMALL = (
     1 << 40,
     20_000,
 )  # all rows are kept; so little that they are read in every pass, of which there are several
+EDGE = 1_700_000  # so much that one process keeps all rows and those shuffled, and the larger share of one of two is too large
 EVERY = [name for name in MEASURES if not MEASURES[name].extra]
 WHOLE = [s.name for s in closed_form(EVERY) if not any((s.measure.moments, s.measure.energy, s.measure.whiten, s.measure.rowwise,
                                                        s.measure.own, s.measure.batches, s.measure.pairs))]  # fmt: skip
@@ -110,6 +111,7 @@ def found(folder: Path) -> dict[str, Any]:
         "wide, streamed": grid(folder, "cd", closed_form(["cka", "cka_debiased"]), SMALL, precision=torch.float64),
         "some rows": grid(folder, "ab", closed_form(["rsa", "cka_rbf", "jaccard_knn"]), LARGE, max_rows=100),
         "encoders": grid(folder, "ae", learned(encoders), LARGE),
+        "encoders, at the edge": grid(folder, "ae", learned(encoders), EDGE // distributed.world()),
         "whitened rows": statistics(folder, "whiten"),
         "scaled rows": statistics(folder, "zscore"),
     }

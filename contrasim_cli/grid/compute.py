@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from contrasim_cli import seeds
+from contrasim_cli import distributed, seeds
 from contrasim_cli.cautions import zero_row
 from contrasim_cli.grid import gram_products, moments, prepared, row_pairs, rowwise
-from contrasim_cli.grid.grid import Grid, Layer, Plan, Reader, Scores
+from contrasim_cli.grid.grid import Grid, Layer, Plan, Scores
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.names import quoted
 from contrasim_cli.nulls import Null
@@ -204,7 +204,8 @@ def _order(grid: Grid, rows: npt.NDArray[np.int64] | None, copies: int, shuffle:
     """One order of the rows in which none keeps its place on disk; a permutation where all fit into memory."""
     rng = seeds.stream(grid.seed, seeds.STACKED_SHUFFLE, shuffle)
     kept = np.arange(grid.plan.n_rows) if rows is None else rows
-    if Reader(grid.plan, grid.device, grid.budget // copies).in_memory:
+    # whether one process would keep them, so that several take the same order
+    if grid.reader.size <= distributed.budget_of_machine(grid.budget) // copies // 2:
         return rng.permutation(kept)
     return np.roll(kept, int(rng.integers(len(kept) // 4, max(1 + len(kept) // 4, 3 * len(kept) // 4))))
 

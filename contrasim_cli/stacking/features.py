@@ -12,6 +12,7 @@ from torch import Tensor
 
 LEAST = 1e-9  # between the level and the value of a layer with itself, for an advantage to be defined
 STEADY = 1e-3  # added to standard deviations: advantages that differ by less are the same
+TIED = 1e-6  # advantages that differ by less differ by rounding, which may not decide a rank
 PER_GRID, PER_LINE = 2, 2  # features of a measure
 
 
@@ -59,5 +60,5 @@ def _scaled(centred: Tensor, over: tuple[int, ...]) -> Tensor:
 def _ranks(u: Tensor) -> Tensor:
     """Ranks in the last axis, from -1/2 to 1/2; those that tie share the mean of theirs; 0 where there is one alone."""
     difference = u.unsqueeze(-1) - u.unsqueeze(-2)
-    ahead = (difference > 0).to(u.dtype).sum(dim=-1) - (difference < 0).to(u.dtype).sum(dim=-1)
+    ahead = (difference > TIED).to(u.dtype).sum(dim=-1) - (difference < -TIED).to(u.dtype).sum(dim=-1)
     return ahead / (2 * max(1, u.shape[-1] - 1))

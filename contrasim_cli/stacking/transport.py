@@ -22,13 +22,14 @@ Flags = npt.NDArray[np.bool_]
 def matched(scores: Tensor) -> Tensor:
     """Scores [L, M] plus the potentials of their rows and columns, each less its mean; NaN stays NaN and counts for nothing.
 
-    The mean of the potentials is left out, so that scores of one grid may be held against those of another, and a cell that is the
-    only one stays what it was. Equivariant to the order of layers, and the same whichever side is first (Sinkhorn's iterations take
+    The mean of the potentials is left out, so that scores of one grid may be held against those of another. Scores of a single row
+    or column stay what they are: no two layers want the same one there, and masses that must be taken up would make all of them
+    alike. Equivariant to the order of layers, and the same whichever side is first (Sinkhorn's iterations take
     turns on both sides at once, as in Feydy et al. 2019).
     """
     x = scores.detach().cpu().double().numpy()
     defined = ~np.isnan(x)
-    if not defined.any():
+    if min(defined.any(axis=1).sum(), defined.any(axis=0).sum()) < 2:
         return scores
     centre, spread = x[defined].mean(), x[defined].std()
     if not spread > 0:

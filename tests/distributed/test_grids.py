@@ -91,7 +91,7 @@ def test_every_form_of_a_measure_is_computed_by_ranks(alone: Found) -> None:
         assert alone["streamed"][scorer.name]["way"] in possible, scorer.name
 
 
-@pytest.mark.parametrize("case", ["kept", "streamed", "some rows", "encoders"])
+@pytest.mark.parametrize("case", ["kept", "streamed", "some rows", "encoders", "encoders, at the edge"])
 def test_they_find_what_one_rank_finds_in_single_precision(case: str, alone: Found, together: list[Found]) -> None:
     for rank in together:
         for name, gap in apart(case, alone, rank):

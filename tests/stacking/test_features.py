@@ -58,6 +58,16 @@ def test_ties_share_their_rank():
     assert ranks.tolist() == [-0.25, -0.25, 0.5]
 
 
+def test_rounding_decides_no_rank():
+    """Of rows that do not vary, measures say the same of all layers, but for digits that change with the order of sums."""
+    u = grids(2, 3, 4)
+    u[0, 1] = 0.25
+    rounded = u.clone()
+    rounded[0, 1] += torch.tensor([1e-9, -1e-9, 2e-9, 0])
+    for name in ("grid", "row", "column"):
+        torch.testing.assert_close(getattr(describe(rounded), name), getattr(describe(u), name), rtol=0, atol=1e-4)
+
+
 def test_a_cell_alone_has_no_place_among_others():
     found = describe(grids(5, 1, 1))
     assert all(bool((part == 0).all()) for part in (found.grid, found.row, found.column))
