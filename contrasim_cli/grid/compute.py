@@ -148,7 +148,9 @@ def _score(grid: Grid, s: int, pair: Pair, stack: Stack) -> None:
     assert checkpoint is not None
     values, shuffled = (torch.from_numpy(grids) for grids in (stack.values, stack.shuffled))
     of = torch.tensor(identity(checkpoint.config.measures), dtype=torch.float64)
-    judged = checkpoint.encoder.grids.cpu().eval().judge(values, shuffled, of)
+    sides = (grid.plan.views[a], grid.plan.first[a]), (grid.plan.views[b], grid.plan.second[b])
+    whole = all(len(names) == len(view.store.layers) for view, names in sides)
+    judged = checkpoint.encoder.grids.cpu().eval().judge(values, shuffled, of, whole)
     if len(judged.nulls):
         none, calibrated = np.zeros(judged.scores.shape), judged.calibrated.double().numpy()
         _warn_unrelated(grid, s, pair, calibrated, judged.nulls.double().numpy())

@@ -46,13 +46,16 @@ class GridNetwork(nn.Module):
         self.members: Iterable[_Member] = nn.ModuleList(_Member(measures, hidden, dropout) for _ in range(members))  # type: ignore[assignment]
 
     @torch.inference_mode()
-    def judge(self, values: Tensor, shuffled: Tensor, identity: Tensor) -> Judged:
-        """What a pair of stores comes to: values [K, L, M], and of shuffled rows [1 + N, K, L, M], the first being the level."""
+    def judge(self, values: Tensor, shuffled: Tensor, identity: Tensor, whole: bool = True) -> Judged:
+        """What a pair of stores comes to: values [K, L, M], and of shuffled rows [1 + N, K, L, M], the first being the level.
+
+        `whole`: the layers are all that the stores have.
+        """
         u = advantages(values, shuffled[0], identity).to(self.dtype)
         nulls = advantages(shuffled[1:], shuffled[0], identity).to(self.dtype)
         calibrated = self.calibrated(u)
         scores = self(u).mean(dim=0).masked_fill(calibrated.isnan(), torch.nan)
-        return Judged(matched(scores), calibrated, self.calibrated(nulls))
+        return Judged(matched(scores, whole), calibrated, self.calibrated(nulls))
 
     @property
     def dtype(self) -> torch.dtype:

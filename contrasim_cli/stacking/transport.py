@@ -19,8 +19,11 @@ Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]
 
 
-def matched(scores: Tensor) -> Tensor:
+def matched(scores: Tensor, whole: bool = True) -> Tensor:
     """Scores [L, M] plus the potentials of their rows and columns, each less its mean; NaN stays NaN and counts for nothing.
+
+    `whole`: the layers are all that two networks have, so that those of the shallower one have several counterparts; if not, every
+    layer has one at most, for the others may be among those that were left out.
 
     The mean of the potentials is left out, so that scores of one grid may be held against those of another. Scores of a single row
     or column stay what they are: no two layers want the same one there, and masses that must be taken up would make all of them
@@ -34,22 +37,21 @@ def matched(scores: Tensor) -> Tensor:
     centre, spread = x[defined].mean(), x[defined].std()
     if not spread > 0:
         return scores
-    rows, columns = _potentials((x - centre) / spread / ENTROPY, defined)
+    rows, columns = _potentials((x - centre) / spread / ENTROPY, defined, whole)
     return scores + torch.from_numpy(spread * ENTROPY * (rows[:, None] + columns)).to(scores)
 
 
-def _potentials(x: Floats, defined: Flags) -> tuple[Floats, Floats]:
+def _potentials(x: Floats, defined: Flags, whole: bool) -> tuple[Floats, Floats]:
     """Of the rows and the columns; 0 for a line without a defined cell."""
     rows_there, columns_there = np.asarray(defined.any(axis=1)), np.asarray(defined.any(axis=0))
     cells = np.where(defined, np.exp(np.clip(x, -FARTHEST, FARTHEST)), 0.0)[rows_there][:, columns_there]
     first, second = cells.shape
     kernel = np.pad(cells, (0, 1), constant_values=np.exp(BIN / ENTROPY))
     most = max(first, second)
+    of_row, of_column = (most / first, most / second) if whole else (1.0, 1.0)
     # a bin could take all of the other side
-    row_mass, column_mass = (
-        np.append(np.full(first, most / first), most),
-        np.append(np.full(second, most / second), most),
-    )
+    row_mass = np.append(np.full(first, of_row), of_column * second)
+    column_mass = np.append(np.full(second, of_column), of_row * first)
     rows, columns = np.ones(first + 1), np.ones(second + 1)
     for _ in range(ITERATIONS):
         of_rows, of_columns = row_mass / (kernel @ columns) / rows, column_mass / (rows @ kernel) / columns

@@ -9,7 +9,7 @@ import torch
 from contrasim_cli.stacking.transport import BIN, ENTROPY, matched
 
 
-def slow(scores: np.ndarray) -> np.ndarray:
+def slow(scores: np.ndarray, whole: bool = True) -> np.ndarray:
     """The plan of transport with bins, element by element, and what its potentials add to the scores."""
     first, second = scores.shape
     most = max(first, second)
@@ -18,7 +18,8 @@ def slow(scores: np.ndarray) -> np.ndarray:
     for i in range(first):
         for j in range(second):
             gains[i][j] = (scores[i, j] - scores.mean()) / spread / ENTROPY
-    down, across = [most / first] * first + [most], [most / second] * second + [most]
+    of_row, of_column = (most / first, most / second) if whole else (1, 1)
+    down, across = [of_row] * first + [of_column * second], [of_column] * second + [of_row * first]
     u, v = [0.0] * (first + 1), [0.0] * (second + 1)
     for _ in range(3000):
         for i in range(first + 1):
@@ -38,6 +39,7 @@ def grid(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_it_is_sinkhorns(shape: tuple[int, int]) -> None:
     x = grid(*shape)
     np.testing.assert_allclose(matched(x).numpy(), slow(x.numpy()), atol=1e-4)
+    np.testing.assert_allclose(matched(x, whole=False).numpy(), slow(x.numpy(), whole=False), atol=1e-4)
 
 
 def test_what_it_does_not_mind() -> None:
@@ -58,6 +60,15 @@ def test_a_layer_that_is_similar_to_all_is_nobodys_match() -> None:
 def test_a_layer_of_a_shallower_network_may_match_several() -> None:
     deep = torch.tensor([[1.0, 0.0], [0.9, 0.0], [0.0, 0.9], [0.0, 1.0]], dtype=torch.float64)
     assert matched(deep).argmax(dim=1).tolist() == [0, 0, 1, 1]
+
+
+def test_a_layer_has_one_match_at_most_where_others_are_left_out() -> None:
+    """Of the four rows two have their counterparts among the columns, which are but two of four."""
+    some = torch.tensor([[0.9, 0.1], [0.6, 0.5], [0.5, 0.6], [0.1, 0.9]], dtype=torch.float64)
+    of_some, of_whole = matched(some, whole=False), matched(some)
+    assert of_some.argmax(dim=0).tolist() == [0, 3]
+    lead = [float(x[0, 0] - x[1, 0]) for x in (of_some, of_whole)]
+    assert lead[0] > lead[1]
 
 
 def test_cells_that_are_equal_or_alone_stay_what_they_are() -> None:
