@@ -14,6 +14,7 @@ from contrasim_cli import console, distributed
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.extract import extract
+from contrasim_cli.commands.guide import guide
 from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import command
 from contrasim_cli.commands.score import score
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (extract, train, score, baseline, inspect):
+for function in (extract, train, score, baseline, inspect, guide):
     app.command()(command(function))
 app.add_typer(bench, name="bench")
 

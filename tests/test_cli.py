@@ -14,7 +14,7 @@ from contrasim_cli import cli, errors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
 from contrasim_cli.version import __version__
 
-COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect"]
+COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect", "guide"]
 BENCHMARKS = ["layers", "multilingual", "image-caption", "sanity"]
 HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "contrasim_cli.store"}
 
@@ -54,6 +54,9 @@ LIGHT = [
     ["score"],
     ["inspect", "--nonsense"],
     ["baseline", "--list"],
+    ["guide"],
+    ["guide", "files"],
+    ["guide", "nonsense"],
     ["bench", "layers", "a.h5", "b.h5", "--measure", "ckaa"],
     ["baseline", "a.h5"],
 ]
@@ -69,8 +72,8 @@ def imported(args: Sequence[str]) -> tuple[int, set[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
-    light = "--help" in args or "--list" in args or "--version" in args
-    assert imported(args) == (0 if light else 2, set())
+    answered = {"--help", "--list", "--version", "files"} & set(args) or args == ["guide"]
+    assert imported(args) == (0 if answered else 2, set())
 
 
 def test_a_heavy_import_would_be_seen(store: Path) -> None:

@@ -58,7 +58,7 @@ def test_pages_are_short(page: Path) -> None:
 
 def test_every_command_is_documented() -> None:
     benchmarks = ("bench layers", "bench multilingual", "bench image-caption", "bench compare", "bench sanity")
-    for command in ("extract", "train", "score", "baseline", "inspect", *benchmarks):
+    for command in ("extract", "train", "score", "baseline", "inspect", "guide", *benchmarks):
         assert f"contrasim {command}" in README
 
 
