@@ -109,8 +109,6 @@ SUFFIX = "the format follows the suffix, which is one of"
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Missing command."),
-        (["bench"], "Missing command."),
         (["nonsense"], "No such command 'nonsense'."),
         (["\x1b[31m\n"], r"No such command '\x1b[31m\n'."),
         (["inspect"], "Missing argument 'files'."),
@@ -128,6 +126,13 @@ SUFFIX = "the format follows the suffix, which is one of"
 )  # fmt: skip
 def test_usage_errors_are_one_line(args: list[str], message: str) -> None:
     assert run(*args) == (2, "", f"contrasim: error: {message}\n")
+
+
+@pytest.mark.parametrize("args", [[], ["bench"]], ids=" ".join)
+def test_without_a_command_the_help_is_shown(args: list[str]) -> None:
+    code, out, err = run(*args)
+    assert (code, err) == (2, "")
+    assert out.rstrip() == run(*args, "--help").stdout.rstrip()
 
 
 @pytest.mark.parametrize(
