@@ -14,6 +14,7 @@ from contrasim_cli import console, distributed
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.extract import extract
+from contrasim_cli.commands.guide import guide
 from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import command
 from contrasim_cli.commands.score import score
@@ -26,11 +27,12 @@ app = typer.Typer(
     name="contrasim",
     help="How similar are two neural representations? Learned (ContraSim) and closed-form measures over activation files.",
     pretty_exceptions_enable=False,
+    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (extract, train, score, baseline, inspect):
+for function in (extract, train, score, baseline, inspect, guide):
     app.command()(command(function))
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", no_args_is_help=True)
 
 
 def _version(asked: bool) -> None:
@@ -59,7 +61,9 @@ def main() -> NoReturn:
             console.error_line(Interrupted.word)
     except typer.TyperException as error:
         # some Typers put the kind of the exception before what it says
-        console.error_line(error.format_message().replace(": Value error, ", ": "))
+        message = error.format_message().replace(": Value error, ", ": ")
+        if message:  # without arguments Typer has shown the help, and says nothing else
+            console.error_line(message)
         code = error.exit_code
     except ContraSimError as error:
         _show_traceback()

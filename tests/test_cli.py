@@ -14,7 +14,7 @@ from contrasim_cli import cli, errors
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
 from contrasim_cli.version import __version__
 
-COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect"]
+COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect", "guide"]
 BENCHMARKS = ["layers", "multilingual", "image-caption", "sanity"]
 HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "contrasim_cli.store"}
 
@@ -54,6 +54,9 @@ LIGHT = [
     ["score"],
     ["inspect", "--nonsense"],
     ["baseline", "--list"],
+    ["guide"],
+    ["guide", "files"],
+    ["guide", "nonsense"],
     ["bench", "layers", "a.h5", "b.h5", "--measure", "ckaa"],
     ["baseline", "a.h5"],
 ]
@@ -69,8 +72,8 @@ def imported(args: Sequence[str]) -> tuple[int, set[str]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("args", LIGHT, ids=" ".join)
 def test_help_and_usage_errors_import_nothing_heavy(args: list[str]) -> None:
-    light = "--help" in args or "--list" in args or "--version" in args
-    assert imported(args) == (0 if light else 2, set())
+    answered = {"--help", "--list", "--version", "files"} & set(args) or args == ["guide"]
+    assert imported(args) == (0 if answered else 2, set())
 
 
 def test_a_heavy_import_would_be_seen(store: Path) -> None:
@@ -106,12 +109,13 @@ SUFFIX = "the format follows the suffix, which is one of"
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ([], "Missing command."),
-        (["bench"], "Missing command."),
         (["nonsense"], "No such command 'nonsense'."),
         (["\x1b[31m\n"], r"No such command '\x1b[31m\n'."),
         (["inspect"], "Missing argument 'files'."),
         (["baseline", "a", "b", "--measure", "ckaa"], "--measure ckaa is unknown; did you mean cka, cknna?"),
+        (["baseline", "a", "b", "--measure", "CKA"], "--measure CKA is unknown; did you mean cka?"),
+        (["baseline", "a", "b", "--measure", "cka,pwcca"],
+         "--measure cka,pwcca: give one name per option: --measure cka --measure pwcca"),
         (["baseline", "a", "b", "--measure", "zzz"], "--measure zzz is unknown; contrasim baseline --list shows what there is"),
         (["baseline", "a"], "baseline compares 2 or more stores, 1 given"),
         (["baseline", "a", "b", "--memory", "lots"], "Invalid value for --memory: 'lots' is no size; write it as 2G or 512M"),
@@ -122,6 +126,13 @@ SUFFIX = "the format follows the suffix, which is one of"
 )  # fmt: skip
 def test_usage_errors_are_one_line(args: list[str], message: str) -> None:
     assert run(*args) == (2, "", f"contrasim: error: {message}\n")
+
+
+@pytest.mark.parametrize("args", [[], ["bench"]], ids=" ".join)
+def test_without_a_command_the_help_is_shown(args: list[str]) -> None:
+    code, out, err = run(*args)
+    assert (code, err) == (2, "")
+    assert out.rstrip() == run(*args, "--help").stdout.rstrip()
 
 
 @pytest.mark.parametrize(

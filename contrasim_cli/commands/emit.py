@@ -70,13 +70,7 @@ class Output:
             from contrasim_cli import plots
 
             plots.draw(results, self.plot, self.force)
-        try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error
+        write_stdout(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,3 +133,18 @@ def check_plot(plot: Path | None, force: bool, option: str = "--plot") -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise MissingError(f"{option} needs the extra plot: pip install 'contrasim[plot]'")
     check_output(plot, force)
+
+
+def write_stdout(text: str) -> None:
+    """Print results.
+
+    Raises:
+        OutputError: stdout takes nothing, as on a full disk. A pipe that nobody reads any more is a BrokenPipeError.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(f"stdout: cannot be written: {error.strerror or error}") from error

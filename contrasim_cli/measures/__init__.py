@@ -671,7 +671,10 @@ def _expand(asked: str, option: str) -> list[str]:
             raise UsageError(f"{option} {quoted(asked)} is no family; there are {families}")
         return members
     if asked not in MEASURES:
-        near = difflib.get_close_matches(asked, MEASURES, n=3)
+        if "," in asked:
+            repeated = " ".join(f"{option} {quoted(name.strip())}" for name in asked.split(","))
+            raise UsageError(f"{option} {quoted(asked)}: give one name per option: {repeated}")
+        near = [asked.lower()] if asked.lower() in MEASURES else difflib.get_close_matches(asked.lower(), MEASURES, n=3)
         hint = f"did you mean {', '.join(near)}?" if near else "contrasim baseline --list shows what there is"
         raise UsageError(f"{option} {quoted(asked)} is unknown; {hint}")
     return [asked]

@@ -38,8 +38,8 @@ def grid(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("shape", [(3, 3), (2, 5), (5, 2)])
 def test_it_is_sinkhorns(shape: tuple[int, int]) -> None:
     x = grid(*shape)
-    np.testing.assert_allclose(matched(x).numpy(), slow(x.numpy()), atol=1e-4)
-    np.testing.assert_allclose(matched(x, whole=False).numpy(), slow(x.numpy(), whole=False), atol=1e-4)
+    np.testing.assert_allclose(matched(x).numpy(), slow(x.numpy()), atol=5e-4)
+    np.testing.assert_allclose(matched(x, whole=False).numpy(), slow(x.numpy(), whole=False), atol=5e-4)
 
 
 def test_what_it_does_not_mind() -> None:

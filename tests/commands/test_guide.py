@@ -1,0 +1,61 @@
+"""`contrasim guide`: topics, pages as they are in a pipe, pages as a terminal shows them."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers import run
+
+import contrasim_cli
+
+PAGES = {page.stem: page for page in sorted(Path(contrasim_cli.__file__).parent.glob("guide/*.md"))}
+
+
+def on_a_terminal(*args: str) -> str:
+    """What the program writes to a terminal of 80 columns."""
+    master, slave = pty.openpty()
+    environment = os.environ | {"TERM": "xterm", "COLUMNS": "80"}
+    with os.fdopen(master, "rb", buffering=0) as screen:
+        command = [sys.executable, "-m", "contrasim_cli", *args]
+        with subprocess.Popen(command, stdout=slave, env=environment) as child:
+            os.close(slave)
+            shown = b""
+            try:
+                while part := screen.read(4096):
+                    shown += part
+            except OSError:  # Linux: nobody holds the other end any more
+                pass
+        assert child.returncode == 0
+    return shown.decode().replace("\r\n", "\n")
+
+
+def test_topics_are_listed_with_their_titles() -> None:
+    code, out, err = run("guide")
+    assert (code, err) == (0, "")
+    listed = dict(line.split(None, 1) for line in out.splitlines())
+    assert listed == {topic: page.read_text().splitlines()[0].removeprefix("# ") for topic, page in PAGES.items()}
+    assert out == out.rstrip() + "\n"
+    assert all(topic == topic.lower() for topic in listed)
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_a_page_is_markdown_in_a_pipe() -> None:
+    for topic, page in PAGES.items():
+        assert run("guide", topic) == (0, page.read_text(), "")
+
+
+def test_a_page_is_rendered_on_a_terminal() -> None:
+    shown = on_a_terminal("guide", "files")
+    assert "\x1b[" in shown
+    assert "Files of activations" in shown
+    assert "# Files of activations" not in shown
+    assert "--axes" in shown
+    assert "\x1b[3" not in on_a_terminal("guide", "files", "--no-color")  # no colour code, from 30 to 39
+
+
+def test_an_unknown_topic_is_one_line_with_the_topics() -> None:
+    line = f"contrasim: error: guide: no page fils; the topics are {', '.join(PAGES)}\n"
+    assert run("guide", "fils") == (2, "", line)
+    assert run("guide", "../cli")[0] == 2
