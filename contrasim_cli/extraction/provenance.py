@@ -22,7 +22,8 @@ from contrasim_cli.version import __version__
 
 log = logging.getLogger(__name__)
 
-RESAMPLING = ("soundfile", "soxr")  # which make sound files into numbers
+# which make files into numbers, by kind of source
+READERS = {"audio": ("soundfile", "soxr"), "images": ("pillow", "torchvision")}
 
 
 def configuration(
@@ -42,6 +43,7 @@ def configuration(
         "part": model.part,
         **({"decoder_text": model.decoder_text} if model.decoder_text else {}),
         **({"model_arguments": model.model_arguments} if model.model_arg else {}),
+        "prepared_by": network.prepared_by,
         "random_weights": model.random_weights,
         "seed": model.seed if model.random_weights else None,
         "input": source.name,
@@ -65,7 +67,7 @@ def configuration(
         "weights_dtype": model.weights_dtype,
         "store_dtype": store_dtype,
         "attributes": dict(attrs),
-        "versions": versions(RESAMPLING if source.kind == "audio" else ()),
+        "versions": versions(READERS.get(source.kind, ())),
     }
 
 

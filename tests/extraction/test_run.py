@@ -66,6 +66,7 @@ class Fake:
     pooling: str = "none"
     grouping: str = "any"
     digest: str = "d"
+    prepared_by: str | None = None
     name: str = "fake"
     calls: int = 0
 

@@ -52,10 +52,14 @@ TEXTS = [
     "the winter talking",
 ]
 PARTS = ("text", "image", "audio", "encoder", "decoder")
+# what the parts are fed, and the options of `extract` for it
 INPUTS = {
-    "text": "text", "image": "images", "audio": "sound", "encoder": "text, by an encoder that has a decoder",
-    "decoder": "text, by a decoder that has an encoder",
-}  # fmt: skip
+    "text": ("text", "`--text`, `--dataset`"),
+    "image": ("images", "`--images`, `--arrays`"),
+    "audio": ("sound", "`--audio`"),
+    "encoder": ("text, by an encoder that has a decoder", "`--text` (`--part encoder`)"),
+    "decoder": ("text, by a decoder that has an encoder", "`--text --part decoder`"),
+}
 SIDE, TOKENS = 32, 128
 MOST = 8_000_000  # weights of a model that is tiny
 CI = 40
@@ -336,12 +340,16 @@ def cases_of(names: Sequence[str], parts: Sequence[str], most: int | None = None
 
 def summary(cases: Sequence[Case]) -> str:
     """The cases by kind of input, as a table in Markdown, and the reasons why some are refused."""
-    lines = ["| input | architectures | rows of the item alone | refused | wrong |", "|---|---|---|---|---|"]
+    lines = [
+        "| input | option | architectures | rows of the item alone | refused | wrong |",
+        "|---|---|---|---|---|---|",
+    ]
     for part in PARTS:
         of = [case for case in cases if case.part == part]
         counts = collections.Counter(case.verdict for case in of)
         names = len({case.name for case in of})
-        lines.append(f"| {INPUTS[part]} | {names} | {counts['equal']} | {counts['refused']} | {counts['wrong']} |")
+        judged = (names, *(counts[verdict] for verdict in ("equal", "refused", "wrong")))
+        lines.append(f"| {' | '.join([*INPUTS[part], *map(str, judged)])} |")
     reasons = collections.Counter(_reason(case.note) for case in cases if case.verdict == "refused")
     return "\n".join(
         [*lines, "", "Refused:", "", *(f"- {reason} ({count})" for reason, count in reasons.most_common())]

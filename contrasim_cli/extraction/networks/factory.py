@@ -276,6 +276,7 @@ class ModuleNetwork:
     chosen: list[str] = field(default_factory=list, init=False)
     width_axes: dict[str, int | None] = field(default_factory=dict, init=False)
     grouping: str = field(default=ANY, init=False)
+    prepared_by: None = field(default=None, init=False)
 
     @property
     def words(self) -> tuple[str, ...] | None:

@@ -136,6 +136,10 @@ class Network(Protocol):
     def digest(self) -> str:
         """What the model's rows depend on: weights, architecture, tokenizer."""
 
+    @property
+    def prepared_by(self) -> str | None:
+        """The class of what makes inputs of items, where it is one of transformers' that may differ between installations."""
+
     def discover(self, inputs: Inputs) -> dict[str, int]:
         """The chosen layers and their widths, found by running one batch."""
 

@@ -22,6 +22,7 @@ from contrasim_cli.extraction.networks.parts import PROJECTED, Part
 from contrasim_cli.extraction.networks.probe import Probe, check_repeatable, failing_layer, grouping
 from contrasim_cli.names import quoted
 
+PREPARING = ("tokenizer", "processor", "extractor")
 SPANS = "spans"  # of an input: which tokens become which row; no business of the model
 HEAD_SIZES = ("head_dim", "d_kv", "qk_head_dim", "v_head_dim")  # by which configurations call the width of a head
 
@@ -138,6 +139,12 @@ class Pretrained(ABC):
         modules = self._modules(self._states(self._forward(given), given), given, every=True)
         others = self._found(modules, {}, modules, given)
         return found | {name: self._shape(state, given) for name, state in others.items() if isinstance(state, Tensor)}
+
+    @property
+    def prepared_by(self) -> str | None:
+        """The class of the tokenizer, image processor or feature extractor, where there is one."""
+        made = next((one for name in PREPARING if (one := getattr(self, name, None)) is not None), None)
+        return None if made is None else type(made).__name__
 
     def about(self) -> dict[str, Any]:
         about = {"last_layer_after_final_norm": self.after_norm, "architecture": type(self.model).__name__}

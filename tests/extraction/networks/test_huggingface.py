@@ -1,7 +1,9 @@
+import importlib.util
 import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,19 @@ def test_image_files_go_through_the_processor_of_the_model(tmp_path: Path) -> No
         with torch.no_grad():
             wanted = model(**given, output_hidden_states=True).hidden_states[-1][0, 0]
         np.testing.assert_allclose(found["hidden_2"][row], wanted.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_a_store_says_what_made_the_images_numbers(tmp_path: Path) -> None:
+    folder = tiny.image_processor(tiny.vit(tmp_path / "vit", channels=3))
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8), (200, 100, 0)).save(tmp_path / "images" / "a.png")
+    source, options = image_source(tmp_path / "images"), ModelOptions(str(folder))
+    extract(load(options, source), source, options, RunOptions(tmp_path / "o.h5"))
+    config = open_store(tmp_path / "o.h5").provenance["config"]
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    assert config["prepared_by"] == type(processor).__name__
+    assert config["versions"]["pillow"] == metadata.version("pillow")
+    assert ("torchvision" in config["versions"]) is (importlib.util.find_spec("torchvision") is not None)
 
 
 def test_a_tokenizer_of_another_folder(bert: Path, lines: Path, tmp_path: Path) -> None:
