@@ -13,6 +13,7 @@ import typer
 from contrasim_cli import console, distributed
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
+from contrasim_cli.commands.examples import epilog
 from contrasim_cli.commands.extract import extract
 from contrasim_cli.commands.guide import guide
 from contrasim_cli.commands.inspect import inspect
@@ -23,6 +24,14 @@ from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminate
 from contrasim_cli.input_files import said
 from contrasim_cli.version import __version__
 
+# command, option that it lacks -> where what is meant is found
+ELSEWHERE = {
+    ("baseline", "--encoder"): "contrasim score compares by a trained encoder",
+    ("score", "--measure"): "contrasim baseline compares by closed-form measures",
+    ("train", "--encoder"): "contrasim train writes an encoder (-o); --start begins with another's weights",
+    ("extract", "--measure"): "contrasim baseline compares stores",
+}
+
 app = typer.Typer(
     name="contrasim",
     help="How similar are two neural representations? Learned (ContraSim) and closed-form measures over activation files.",
@@ -31,7 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in (extract, train, score, baseline, inspect, guide):
-    app.command()(command(function))
+    app.command(epilog=epilog(function.__name__))(command(function))
 app.add_typer(bench, name="bench", no_args_is_help=True)
 
 
@@ -61,7 +70,7 @@ def main() -> NoReturn:
             console.error_line(Interrupted.word)
     except typer.TyperException as error:
         # some Typers put the kind of the exception before what it says
-        message = error.format_message().replace(": Value error, ", ": ")
+        message = error.format_message().replace(": Value error, ", ": ") + _other_command(error)
         if message:  # without arguments Typer has shown the help, and says nothing else
             console.error_line(message)
         code = error.exit_code
@@ -88,6 +97,12 @@ def main() -> NoReturn:
         code = 1
     _flush_stdout()
     sys.exit(code or 0)
+
+
+def _other_command(error: Exception) -> str:
+    """Which command has an option that this one lacks."""
+    asked = getattr(getattr(error, "ctx", None), "info_name", None), getattr(error, "option_name", None)
+    return f"; {ELSEWHERE[asked]}" if asked in ELSEWHERE else ""
 
 
 def _unexpected(error: Exception) -> str:

@@ -323,3 +323,23 @@ def test_ctrl_c_before_a_command_begins_is_a_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(cli, "app", interrupted)
     done = run("baseline")
     assert (done.code, done.stdout, done.stderr) == (130, "", "contrasim: error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("baseline", "a.h5", "b.h5", "--encoder", "e.pt"), "; contrasim score compares by a trained encoder\n"),
+        (("score", "a.h5", "b.h5", "--measure", "cka"), "; contrasim baseline compares by closed-form measures\n"),
+        (("train", "a.h5", "--encoder", "e.pt", "-o", "f.pt"), "--start begins with another's weights\n"),
+        (
+            ("baseline", "a.h5", "b.h5", "--layers", "0", "1"),
+            "error: 1: there is no such file; for several layers repeat the option, --layers 0 --layers 1, or give a range, "
+            "--layers 0-1\n",
+        ),
+    ],
+)
+def test_what_is_meant_is_found_elsewhere(arguments: tuple[str, ...], said: str) -> None:
+    done = run(*arguments)
+    assert done.code == 2
+    assert done.stderr.endswith(said)
+    assert done.stderr.count("\n") == 1

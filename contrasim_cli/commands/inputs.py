@@ -77,6 +77,16 @@ class SidedRows(Rows):
     )
 
 
+def _refuse_layers(paths: Sequence[Path]) -> None:
+    """Refuse numbers in place of stores, as in `--layers 0 1`: an option takes one value."""
+    numbers = [path.name for path in paths if path.name == str(path) and path.name.isdigit() and not path.exists()]
+    if numbers:
+        raise UsageError(
+            f"{numbers[0]}: there is no such file; for several layers repeat the option, --layers 0 --layers {numbers[0]}, or give "
+            f"a range, --layers 0-{numbers[0]}"
+        )
+
+
 @dataclass
 class Inputs(AbstractContextManager["Inputs"]):
     """Stores as views: row r of each is the same example. `budget` are the bytes that what is held of a file may take."""
@@ -111,6 +121,7 @@ class Inputs(AbstractContextManager["Inputs"]):
     def _open(self, paths: Sequence[Path]) -> "list[Store]":
         from contrasim_cli.store import Hints, open_stores
 
+        _refuse_layers(paths)
         first, second = self.rows.sides  # which decide in files whose arrays have different rows
         patterns = list(dict.fromkeys([*first, *second])) if first and second else None
         stores = open_stores(paths, Hints(layers=patterns, budget=self.budget))

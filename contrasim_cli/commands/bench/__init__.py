@@ -1,5 +1,7 @@
 """`contrasim bench`: which measure to trust, by layer prediction and by retrieval."""
 
+from collections.abc import Callable
+
 import typer
 
 from contrasim_cli.commands import options as o
@@ -7,10 +9,15 @@ from contrasim_cli.commands.bench.compare import compare_trials
 from contrasim_cli.commands.bench.layers import layers_benchmark
 from contrasim_cli.commands.bench.retrieval import image_caption, multilingual
 from contrasim_cli.commands.bench.sanity import sanity
+from contrasim_cli.commands.examples import epilog
 
 bench = typer.Typer(help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval.")
-bench.command("layers")(o.command(layers_benchmark))
-bench.command("multilingual")(o.command(multilingual))
-bench.command("image-caption")(o.command(image_caption))
-bench.command("compare")(o.command(compare_trials))
-bench.command("sanity")(o.command(sanity))
+COMMANDS: dict[str, Callable[..., None]] = {
+    "layers": layers_benchmark,
+    "multilingual": multilingual,
+    "image-caption": image_caption,
+    "compare": compare_trials,
+    "sanity": sanity,
+}
+for name, function in COMMANDS.items():
+    bench.command(name, epilog=epilog(name))(o.command(function))
