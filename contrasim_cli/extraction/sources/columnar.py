@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from contrasim_cli import limits
-from contrasim_cli.errors import ContraSimError, InputError, MissingError, reason
+from contrasim_cli.errors import MissingError
 from contrasim_cli.extraction.sources.source import file_digest
 from contrasim_cli.extraction.sources.values import Bad, Values, refuse_unknown
 from contrasim_cli.memory import memory_budget
@@ -65,7 +65,9 @@ class Columnar:
                 f"{quoted(self.path)}: reading Parquet and Arrow files needs the extra table: pip install 'contrasim[table]'"
             ) from error
         file = Snapshot(self.path)
-        with contextlib.closing(file), _clear(self.path):
+        from contrasim_cli.store.arrow_cursors import clear
+
+        with contextlib.closing(file), clear(self.path):
             source = open_batches(file, memory_budget(self.memory))
             with contextlib.closing(source):
                 yield file, source
@@ -90,14 +92,3 @@ def _values(column: Any) -> Sequence[Any]:
 
     # which hold a text that repeats once
     return strings(column) if is_text(plain(column.type)) else list(column.to_pylist())
-
-
-@contextlib.contextmanager
-def _clear(path: Path) -> Iterator[None]:
-    """Turn errors of pyarrow into one that names the file."""
-    try:
-        yield
-    except ContraSimError:
-        raise
-    except Exception as error:  # pyarrow has errors of many kinds, and raises others too
-        raise InputError(f"{quoted(path)}: cannot be read as a table ({reason(error)}); the file is damaged") from error
