@@ -120,7 +120,7 @@ SUFFIX = "the format follows the suffix, which is one of"
         (["baseline", "a"], "baseline compares 2 or more stores, 1 given"),
         (["baseline", "a", "b", "--memory", "lots"], "Invalid value for --memory: 'lots' is no size; write it as 2G or 512M"),
         (["baseline", "a", "b", "--memory", "0"], "Invalid value for --memory: '0' is no size; write it as 2G or 512M"),
-        (["baseline", "a", "b", "-o", "x.doc"], f"--output x.doc: {SUFFIX} .tsv, .csv, .json, .txt"),
+        (["baseline", "a", "b", "-o", "x.doc"], f"--output x.doc: {SUFFIX} .tsv, .csv, .json, .parquet, .md, .tex, .txt"),
         (["baseline", "a", "b", "--plot", "x.doc"], f"--plot x.doc: {SUFFIX} .png, .svg, .pdf"),
     ],
 )  # fmt: skip

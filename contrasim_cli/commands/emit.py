@@ -1,20 +1,23 @@
 """Where results go: stdout, a file, a plot. Outputs are checked before work is done for them."""
 
+import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 import typer
 
 from contrasim_cli import console, distributed
+from contrasim_cli.commands import record
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import Results
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+RECORDING = (".json", ".parquet")  # files that hold how their results were found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,15 +26,22 @@ class Output:
 
     PANEL: ClassVar = "Output"
     format: Annotated[
-        Literal["table", "tsv", "csv", "json", "value"] | None,
+        Literal["table", "tsv", "csv", "json", "md", "tex", "value"] | None,
         typer.Option("--format", help="Default: table on a terminal, tsv elsewhere."),
     ] = None
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Write the result to this file too (.tsv .csv .json .txt)."),
+        typer.Option(
+            "-o", "--output", help="Write the result to this file too (.tsv .csv .json .parquet .md .tex .txt)."
+        ),
     ] = None
     plot: Path | None = None
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
+
+    @property
+    def records(self) -> bool:
+        """Whether something is written that says what was compared to the byte, for which inputs have to be digested."""
+        return self.format == "json" or (self.output is not None and self.output.suffix.lower() in RECORDING)
 
     def check(self, several: str = "") -> None:
         """Refuse outputs that cannot be written, before any work is done for them; `several` says why no single value can be.
@@ -39,7 +49,7 @@ class Output:
         Raises:
             UsageError: a suffix stands for no format, or the format is none of these results.
             OutputExistsError, OutputError: the file exists, or cannot be written.
-            MissingError: a plot is asked for without the extra `plot`.
+            MissingError: a plot is asked for without the extra `plot`, or Parquet without `table`.
         """
         if several and self.format == "value":
             raise UsageError(f"--format value prints one score; {several}")
@@ -49,7 +59,8 @@ class Output:
         if self.output is not None:
             from contrasim_cli.report.text import file_format
 
-            file_format(self.output)
+            if file_format(self.output) == "parquet":
+                need("pyarrow", f"--output {quoted(self.output)}", "table")
             check_output(self.output, self.force)
         check_plot(self.plot, self.force)
 
@@ -60,6 +71,7 @@ class Output:
             return
         from contrasim_cli.report import text as report
 
+        results = replace(results, about={**record.run(), **results.about})
         terminal = sys.stdout.isatty()
         form = self.format or ("table" if terminal else "tsv")
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
@@ -128,11 +140,18 @@ def check_plot(plot: Path | None, force: bool, option: str = "--plot") -> None:
         raise UsageError(
             f"{option} {quoted(plot)}: the format follows the suffix, which is one of {', '.join(PLOT_SUFFIXES)}"
         )
-    import importlib.util
-
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingError(f"{option} needs the extra plot: pip install 'contrasim[plot]'")
+    need("matplotlib", option, "plot")
     check_output(plot, force)
+
+
+def need(package: str, what: str, extra: str) -> None:
+    """Refuse what an optional package is needed for, where it is not installed.
+
+    Raises:
+        MissingError: it is not.
+    """
+    if importlib.util.find_spec(package) is None:
+        raise MissingError(f"{what} needs the extra {extra}: pip install 'contrasim[{extra}]'")
 
 
 def write_stdout(text: str) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from contrasim_cli import distributed
+from contrasim_cli.commands import record
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
-from contrasim_cli.version import __version__
 
 if TYPE_CHECKING:
     from contrasim_cli.anchors import Anchoring
@@ -245,12 +245,10 @@ class Inputs(AbstractContextManager["Inputs"]):
 
     def about(self, **more: Any) -> dict[str, Any]:
         """What JSON carries besides the results."""
-        import torch
-
         return {
             "inputs": [str(path) for path in self.paths],
             "rows": self.views[0].n_rows,
             "widths": [{name: layer.width for name, layer in store.layers.items()} for store in self.stores],
-            "versions": {"contrasim": __version__, "torch": str(torch.__version__)},
+            "versions": record.versions(),
             **more,
         }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import console, distributed
+from contrasim_cli.commands import record
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
@@ -186,4 +187,6 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                 )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **comparison.about)
+        if request.output.records:
+            about["digests"] = record.digests(inputs.stores, scorers)
     request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns))

@@ -1,4 +1,4 @@
-"""Results as text: table, TSV, CSV, JSON or a bare number."""
+"""Results as text: table, TSV, CSV, JSON, Markdown, LaTeX or a bare number."""
 
 import codecs
 import csv
@@ -18,6 +18,7 @@ from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.names import cell, encodable, json_text, quoted
 from contrasim_cli.nulls import Standing
 from contrasim_cli.output_files import write_atomic
+from contrasim_cli.report import markup
 from contrasim_cli.report.bench_tables import bench_tables, checklists, compare_tables
 from contrasim_cli.report.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.report.score_tables import ScoreGrid, best_matches, full_table, narrow_table
@@ -25,7 +26,15 @@ from contrasim_cli.report.score_tables import ScoreGrid, best_matches, full_tabl
 SCHEMA_VERSION = 1
 NULL_COLUMNS = Standing._fields
 LISTED = 60  # cells of a grid too wide to read that are listed one by one
-FILE_FORMATS = {".tsv": "tsv", ".csv": "csv", ".json": "json", ".txt": "table"}
+FILE_FORMATS = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".md": "md",
+    ".tex": "tex",
+    ".txt": "table",
+}
 
 
 def file_format(path: Path) -> str:
@@ -42,7 +51,12 @@ def file_format(path: Path) -> str:
 
 
 def write_file(results: Results, path: Path, force: bool) -> None:
-    """Write the results to a file, whole or not at all."""
+    """Write the results to a file, whole or not at all; Parquet needs the extra `table`."""
+    if file_format(path) == "parquet":
+        from contrasim_cli.report import parquet
+
+        write_atomic(path, parquet.to_bytes(results, SCHEMA_VERSION), force)
+        return
     write_atomic(path, render(results, file_format(path), color=False).encode(), force)
 
 
@@ -66,6 +80,8 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
     }
     if form in writers:
         return writers[form](results)
+    if form in markup.WRITERS:
+        return markup.WRITERS[form](_tables(results.printable(), markup.WIDE))
     stream = _Page()
     stream.encoding = encoding
     console = Console(

@@ -14,7 +14,6 @@ from helpers import run
 
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.measures.load import similarity
-from contrasim_cli.version import __version__
 
 N = 30
 
@@ -100,13 +99,15 @@ def test_json_tells_what_was_compared(stores: list[Path]) -> None:
     done = run("baseline", *stores[:2], "--layers", "0", "--format", "json", "--seed", "4", "--device", "cpu")
     content = json.loads(done.stdout)
     score = content.pop("results")
+    assert set(content.pop("versions")) == {"contrasim", "torch", "numpy", "python"}
+    for name in ("argv", "date", "digests"):  # see test_record
+        assert content.pop(name)
     assert content == {
         "schema_version": 1,
         "command": "baseline",
         "inputs": [str(path) for path in stores[:2]],
         "rows": N,
         "widths": [{f"layer_{k}": 6 for k in range(3)}] * 2,
-        "versions": {"contrasim": __version__, "torch": torch.__version__},
         "seed": 4,
         "device": "cpu",
         "standardize": {"cka": {"kind": "none"}},
@@ -170,7 +171,7 @@ def test_rows_with_nan_are_refused_or_dropped_everywhere(tmp_path: Path, layers:
         assert float(row["score"]) == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("suffix", ["tsv", "csv", "json", "txt"])
+@pytest.mark.parametrize("suffix", ["tsv", "csv", "json", "md", "tex", "txt"])
 def test_the_file_holds_what_stdout_shows(stores: list[Path], tmp_path: Path, suffix: str) -> None:
     out = tmp_path / f"out.{suffix}"
     form = "table" if suffix == "txt" else suffix
@@ -189,7 +190,7 @@ def test_the_file_holds_what_stdout_shows(stores: list[Path], tmp_path: Path, su
         (
             ["-o", "out.xls"],
             2,
-            "--output out.xls: the format follows the suffix, which is one of .tsv, .csv, .json, .txt",
+            "--output out.xls: the format follows the suffix, which is one of .tsv, .csv, .json, .parquet, .md, .tex, .txt",
         ),
         (["--plot", "out.gif"], 2, "--plot out.gif: the format follows the suffix, which is one of .png, .svg, .pdf"),
         (["--measure", "ckaa"], 2, "--measure ckaa is unknown; did you mean cka, cknna?"),

@@ -338,7 +338,7 @@ def test_other_suffixes_are_refused() -> None:
         report.file_format(Path("out.xlsx"))
     assert (
         str(refused.value)
-        == "--output out.xlsx: the format follows the suffix, which is one of .tsv, .csv, .json, .txt"
+        == "--output out.xlsx: the format follows the suffix, which is one of .tsv, .csv, .json, .parquet, .md, .tex, .txt"
     )
 
 

@@ -12,6 +12,7 @@ import typer
 from contrasim_cli import console
 from contrasim_cli.benchmarks import by_stem, data_sets, model_pairs
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.inputs import Inputs, Rows
@@ -132,6 +133,8 @@ def layers_benchmark(
             ),
             **(inputs | t.about(training, trained_judges) if several else {}),
         }
+        if output.records:
+            about["digests"] = record.digests([store for data in opened for store in data.inputs.stores], fixed)
         tested = [(s.name if len(opened) > 1 else "", s.inputs, distinct_names(s.paths)) for s in opened]
         facts = common.facts("layers", tested)
     common.report("layers", trials, facts, about, several)

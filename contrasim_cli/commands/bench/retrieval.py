@@ -13,6 +13,7 @@ import typer
 from contrasim_cli import console
 from contrasim_cli.benchmarks import by_stem
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows
@@ -225,6 +226,9 @@ class _Retrieval:
             about = self._about(opened, tasks, [*fixed, *trained_judges], device) | (
                 t.about(options, trained_judges) if options else {}
             )
+            if common.output.records:
+                stores = [store for group in opened for store in group.inputs.stores]
+                about["digests"] = record.digests(stores, [judge.scorer for judge in fixed])
             facts = self._facts(opened, tasks)
         common.report(self.benchmark, trials, facts, about, several=bool(options) or len(self.groups) > 1)
 

@@ -10,6 +10,7 @@ import typer
 
 from contrasim_cli import console
 from contrasim_cli.commands import options as o
+from contrasim_cli.commands import record
 from contrasim_cli.commands.bench.options import MANY, BenchStandardizing, Judged, hows
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Align, Inputs, Rows
@@ -102,6 +103,8 @@ def sanity(
         about = inputs.about(
             seed=seed, device=str(device), sampled_rows=len(sample[layers[0]]), standardize=hows(scorers)
         )
+        if output.records:
+            about["digests"] = record.digests(inputs.stores, scorers)
     output.emit(Results("bench", SanityRow, results, about))
 
 

@@ -1,0 +1,72 @@
+"""What results carry so that they can be found again: the command line, the date, versions, and digests of the inputs."""
+
+import hashlib
+import platform
+import sys
+from collections.abc import Iterable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from contrasim_cli import distributed
+from contrasim_cli.version import __version__
+
+if TYPE_CHECKING:
+    from contrasim_cli.scoring import Scorer
+    from contrasim_cli.store import Store
+
+DIGESTED = 8 << 30  # bytes of a file; to read a larger one once more may take as long as the comparison
+BLOCK = 1 << 20
+
+
+def run() -> dict[str, Any]:
+    """The command line, to be run again, and when it ended (UTC)."""
+    ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return {"argv": ["contrasim", *sys.argv[1:]], "date": ended}
+
+
+def versions() -> dict[str, str]:
+    """Of what scores depend on."""
+    import numpy
+    import torch
+
+    return {
+        "contrasim": __version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def digests(stores: "Iterable[Store]", scorers: "Iterable[Scorer]" = ()) -> dict[str, str | None]:
+    """SHA-256 of every file that stores and encoders were read from, by path; None of those above 8 GiB.
+
+    Rank 0 alone reads them: it alone writes results.
+    """
+    if not distributed.first():
+        return {}
+    files = {str(path): path for store in stores for path in store.files or (store.path,)}
+    files |= {_encoder_name(scorer): scorer.checkpoint.path for scorer in scorers if scorer.checkpoint is not None}
+    return {name: _digest(path) for name, path in files.items() if path.is_file()}
+
+
+def _encoder_name(scorer: "Scorer") -> str:
+    """The path of an encoder, or the name of one that comes with the package."""
+    from contrasim_cli.stacking import universal
+
+    assert scorer.checkpoint is not None
+    path = scorer.checkpoint.path
+    return next((name for name, file in universal.SHIPPED.items() if file == path), str(path))
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        if path.stat().st_size > DIGESTED:
+            return None
+        digest = hashlib.sha256()
+        with path.open("rb") as stream:
+            while block := stream.read(BLOCK):
+                digest.update(block)
+    except OSError:  # moved since it was read: the scores are right, and their digest is not known
+        return None
+    return digest.hexdigest()

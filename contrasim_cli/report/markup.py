@@ -1,0 +1,109 @@
+"""Tables for papers: those of a terminal, at any width, as Markdown and as LaTeX (booktabs).
+
+Names are shown as they are: whatever would be markup in them is escaped.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from rich.table import Table
+
+WIDE = 100_000  # letters: no table is cut or laid out anew for want of room
+
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
+_BLOCKS = re.compile(r"^\s*(?=[-+=])|(?<=^\d)(?=[.)])")  # where a line would begin a list or a rule
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    '"': "''", "`": r"\textasciigrave{}",
+    "±": r"$\pm$", "–": r"\textendash{}", "→": r"$\rightarrow$", "…": r"\dots{}", "✓": r"$\checkmark$", "✗": r"$\times$",
+    "−": "$-$",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A table as text: the cells of its head and lines, and the lines beneath which a rule is drawn."""
+
+    head: Sequence[str]
+    right: Sequence[bool]
+    lines: Sequence[Sequence[str]]
+    ruled: frozenset[int] = field(default_factory=frozenset)
+
+    @classmethod
+    def of(cls, table: Table) -> "Plain":
+        """What a table of rich's holds."""
+        columns = [list(map(str, column.cells)) for column in table.columns]
+        heads = [str(column.header) for column in table.columns]
+        ruled = frozenset(k for k, row in enumerate(table.rows) if row.end_section and k + 1 < len(table.rows))
+        return cls(
+            heads, [column.justify == "right" for column in table.columns], list(zip(*columns, strict=True)), ruled
+        )
+
+
+def markdown(parts: Sequence[Table | str]) -> str:
+    """Tables and the lines that say what they show, as Markdown."""
+    blocks = [_markdown_table(Plain.of(part)) if isinstance(part, Table) else _markdown_text(part) for part in parts]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _markdown_text(text: str) -> str:
+    """A line of text that is no markup."""
+    return _BLOCKS.sub(r"\\", _inline(" ".join(text.split("\n"))))
+
+
+def _inline(text: str) -> str:
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def _markdown_table(table: Plain) -> str:
+    marks = ["---:" if right else "---" for right in table.right]
+    return "\n".join(
+        [_markdown_line(table.head), f"| {' | '.join(marks)} |", *(_markdown_line(line) for line in table.lines)]
+    )
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    shown = ["<br>".join(map(_inline, cell.split("\n"))) for cell in cells]
+    return f"| {' | '.join(shown)} |"
+
+
+def latex(parts: Sequence[Table | str]) -> str:
+    """The same as LaTeX, a `table` each; what it shows is its caption. Needs the package booktabs."""
+    text = "% needs \\usepackage{booktabs}, and \\usepackage{amssymb} where there are check marks\n"
+    caption = ""
+    for part in parts:
+        if isinstance(part, str):
+            caption = part
+            continue
+        text += _latex_table(Plain.of(part), caption)
+        caption = ""
+    return text + (_escaped(caption) + "\n" if caption else "")
+
+
+def _latex_table(table: Plain, caption: str) -> str:
+    lines = [r"\begin{table}", r"\centering", *([rf"\caption{{{_escaped(caption)}}}"] if caption else [])]
+    lines += [rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in table.right)}}}", r"\toprule"]
+    lines += [_latex_line(table.head), r"\midrule"]
+    for k, cells in enumerate(table.lines):
+        lines += [_latex_line(cells), *([r"\midrule"] if k in table.ruled else [])]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex_cell, cells)) + r" \\"
+
+
+def _latex_cell(cell: str) -> str:
+    lines = list(map(_escaped, cell.split("\n")))
+    return r"\shortstack[r]{" + r" \\ ".join(lines) + "}" if len(lines) > 1 else lines[0]
+
+
+def _escaped(text: str) -> str:
+    """Text that LaTeX sets as it is; a minus before a digit stays a minus."""
+    text = re.sub(r"(?<![\w.])-(?=\d)", "−", text.replace("\n", " "))
+    return re.sub("-(?=-)", "-{}", "".join(_LATEX.get(letter, letter) for letter in text))  # no dash of two hyphens
+
+
+WRITERS: dict[str, Callable[[Sequence[Table | str]], str]] = {"md": markdown, "tex": latex}
