@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.plots import accuracy, grids, page, rows
+from contrasim_cli.report.heat_maps import HeatMap, of_rows
 from contrasim_cli.report.results import BenchRow, Results, ScoreRow
-
-if TYPE_CHECKING:
-    from contrasim_cli.benchmarks.outcomes import Trials
 
 
 def draw(results: Results, path: Path, force: bool) -> None:
     """Draw grids as heat maps, and benchmarks as accuracy per layer (per pair where there is one layer); whole or not at all."""
     if results.kind is ScoreRow:
         scores = [row for row in results.rows if isinstance(row, ScoreRow)]
-        page.write(lambda: grids.heat_maps(grids.of_rows(scores)), path, force)
+        page.write(lambda: grids.heat_maps(of_rows(scores)), path, force)
     elif results.kind is BenchRow:
         found = [row for row in results.rows if isinstance(row, BenchRow)]
         several = len({row.layer for row in found}) > 2  # `all` is one of them
@@ -30,9 +27,9 @@ def draw_pairs(found: Sequence[BenchRow], path: Path, force: bool) -> None:
     page.write(lambda: accuracy.by_pair(found), path, force)
 
 
-def draw_mean_grids(all_trials: "Sequence[Trials]", path: Path, force: bool) -> None:
-    """Draw the mean over pairs of the grids that layer prediction is about, a heat map per measure; whole or not at all."""
-    page.write(lambda: grids.heat_maps(grids.of_trials(all_trials)), path, force)
+def draw_grids(maps: Sequence[HeatMap], path: Path, force: bool) -> None:
+    """Draw grids that were made of scores already; whole or not at all."""
+    page.write(lambda: grids.heat_maps(maps), path, force)
 
 
 def draw_planes(

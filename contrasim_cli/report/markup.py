@@ -71,15 +71,14 @@ def _markdown_line(cells: Sequence[str]) -> str:
 
 def latex(parts: Sequence[Table | str]) -> str:
     """The same as LaTeX, a `table` each; what it shows is its caption. Needs the package booktabs."""
-    text = "% needs \\usepackage{booktabs}, and \\usepackage{amssymb} where there are check marks\n"
-    caption = ""
-    for part in parts:
-        if isinstance(part, str):
-            caption = part
-            continue
-        text += _latex_table(Plain.of(part), caption)
-        caption = ""
-    return text + (_escaped(caption) + "\n" if caption else "")
+    blocks = ["% needs \\usepackage{booktabs}, and \\usepackage{amssymb} where there are check marks\n"]
+    for k, part in enumerate(parts):
+        before = parts[k - 1] if k else None
+        if isinstance(part, Table):
+            blocks.append(_latex_table(Plain.of(part), before if isinstance(before, str) else ""))
+        elif k + 1 == len(parts) or isinstance(parts[k + 1], str):  # no caption
+            blocks.append(_escaped(part) + "\n")
+    return "".join(blocks)
 
 
 def _latex_table(table: Plain, caption: str) -> str:

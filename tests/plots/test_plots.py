@@ -18,6 +18,7 @@ from matplotlib.text import Text
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
 from contrasim_cli.plots import accuracy, grids, page
+from contrasim_cli.report.heat_maps import HeatMap, of_rows
 from contrasim_cli.report.results import BenchRow, InspectRow, Results, ScoreRow
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
@@ -106,7 +107,7 @@ def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
         for store, values in (("b", (0.0, 0.5)), ("c", (0.5, 1.0)))
         for i, value in enumerate(values)
     ]
-    figure = grids.heat_maps(grids.of_rows(rows))
+    figure = grids.heat_maps(of_rows(rows))
     images = [ax.images[0] for ax in figure.axes if ax.images]
     assert [ax.get_title() for ax in figure.axes if ax.images] == ["cka", "procrustes", "cka", "procrustes"]
     assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 4
@@ -114,10 +115,10 @@ def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
     assert bright == [True, False, True, False]
 
 
-def heat_map(values: Any, higher: bool = True) -> grids.HeatMap:
+def heat_map(values: Any, higher: bool = True) -> HeatMap:
     values = np.array(values, dtype=float)
     names = [[f"{side}{k}" for k in range(size)] for side, size in zip("xy", values.shape, strict=True)]
-    return grids.HeatMap("m", ("a", "b"), *names, values, higher)
+    return HeatMap("m", ("a", "b"), *names, values, higher)
 
 
 def test_the_most_similar_layer_of_each_row_is_marked() -> None:
@@ -186,8 +187,8 @@ def figures() -> dict[str, Any]:
     many = bench(measures=tuple(f"measure_{k}" for k in range(8)), layers=tuple(map(str, range(24))), pairs=("a", "b"))
     losses = [1.0, 0.5]
     return {
-        "grid": lambda: grids.heat_maps(grids.of_rows(grid().rows)),
-        "small cells": lambda: grids.heat_maps(grids.of_rows(grid(size=24).rows)),
+        "grid": lambda: grids.heat_maps(of_rows(grid().rows)),
+        "small cells": lambda: grids.heat_maps(of_rows(grid(size=24).rows)),
         "accuracy": lambda: accuracy.by_layer(many.rows),
         "pairs": lambda: accuracy.by_pair(many.rows),
         "training": lambda: accuracy.curves({"loss": losses, "validation_accuracy": losses}),

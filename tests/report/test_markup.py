@@ -96,6 +96,13 @@ def test_lines_of_a_cell_stay_in_it() -> None:
     assert r"\shortstack[r]{70 $\pm$ 2 \\ 60\textendash{}80} & $\rightarrow$ $\checkmark$ \\" in latex
 
 
+def test_text_is_the_caption_of_the_table_beneath_it_alone() -> None:
+    tables = [Table("a"), Table("b")]
+    latex = markup.latex(["one", tables[0], "note 5%", "two", tables[1], "end"])
+    found = re.findall(r"\\caption\{(.*)\}|^(a|b) |^(note.*|end)$", latex, re.M)
+    assert ["".join(words) for words in found] == ["one", "a", "note 5\\%", "two", "b", "end"]
+
+
 def test_checks_are_tables_too() -> None:
     rows = [SanityRow("cka", "l", "symmetric", None, "same", 1.0, 1.0, "ok")]
     assert "$\\checkmark$" in text(Results("bench", SanityRow, rows), "tex")

@@ -160,7 +160,9 @@ class Common:
         if self.output.plot_pairs is not None:
             plots.draw_pairs(rows, self.output.plot_pairs, self.output.force)
         if self.output.plot_grids is not None:
-            plots.draw_mean_grids(trials, self.output.plot_grids, self.output.force)
+            from contrasim_cli.benchmarks.mean_grids import mean_grids
+
+            plots.draw_grids(mean_grids(trials), self.output.plot_grids, self.output.force)
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:
