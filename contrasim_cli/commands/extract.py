@@ -3,8 +3,9 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.networks.network import ModelOptions, Network
     from contrasim_cli.extraction.run import RunOptions
+    from contrasim_cli.extraction.sharding import PartOf
     from contrasim_cli.extraction.sources.open import Layout, Source
 
 log = logging.getLogger(__name__)
@@ -75,34 +77,57 @@ def extract(
     Texts, images and sounds run through a Hugging Face model, whose hidden states are the layers hidden_0 (embeddings) to
     hidden_L; --arrays also through any torch module, whose submodules are the layers (--layers 'blocks.*').
     """
-    distributed.check_alone("contrasim extract")
+    if output.parts is None and distributed.world() > 1:
+        raise UsageError(
+            "several processes write the parts of a sharded store: give --parts N, the same number however many processes there are"
+        )
     kind, path = inputs.one(needless=model.list_layers and model.model is not None)
     _check_combination(kind, given(inputs, arrays, selection, model, texts))
     if inputs.ids is not None and inputs.id_column:
         raise UsageError("give the row ids by --ids or by --id-column, not by both")
     name = model.model
     read = [path, inputs.ids, selection.only, *([Path(name), Path(name.rpartition(":")[0])] if name else [])]
-    paths = [] if model.list_layers else output.paths(inputs.column or [None], read)
+    paths = distributed.agreed(lambda: [] if model.list_layers else output.paths(inputs.column or [None], read))
     memory, batch_size = compute.memory_asked, compute.items
+    if output.dry_run and not model.list_layers and distributed.first():
+        typer.echo("store\tlayer\trows\twidth\tdtype\tbytes")
     choice = {**vars(selection), "ids": inputs.ids, "by_word": model.unit == "word", "memory": memory}
     if path is not None and kind == "from":
-        _convert(path, _import_options(choice, arrays, model.layers, memory, output, paths[0]), output.dry_run)
+        options = _import_options(choice, arrays, model.layers, memory, output, paths[0])
+        _each_part(output, paths[0], lambda part: _convert(path, replace(options, part=part), output.dry_run))
         return
     sources = _sources(kind, path, choice, inputs, texts, model.decoder_text)
-    network, options = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
+    network, how = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
     if model.list_layers:
         _print_layers(network, sources)
         return
     for source, target in zip(sources, paths, strict=True):
-        run = _run_options(network, options, source, output, target)
         run = replace(
-            run,
+            _run_options(network, how, source, output, target),
             batch_size=batch_size,
             memory=memory,
             skip_bad=selection.skip_bad,
             refuse_cut=model.on_truncate == "error",
         )
-        _run(network, options, source, run, output.dry_run)
+        _each_part(output, target, partial(_run_part, network, how, source, run, output.dry_run))
+
+
+def _each_part(output: opt.StoreOutput, path: Path, make: "Callable[[PartOf | None], None]") -> None:
+    """Make the one file of the output, or this process's parts of a sharded store, and then its index if all are there."""
+    if output.parted is None:
+        make(None)
+        return
+    from contrasim_cli.extraction.sharding import complete
+
+    parts = distributed.share(output.parted)
+    if output.dry_run:
+        parts = output.parted if distributed.first() else []
+    with distributed.alone():
+        for part in parts:
+            make(part)
+    distributed.wait_for_all()
+    if not output.dry_run:
+        distributed.by_first(lambda: complete(path, output.parted[0].count) if output.parted else None)
 
 
 def _convert(path: Path, options: "ImportOptions", dry_run: bool) -> None:
@@ -228,9 +253,12 @@ def _unit(model: "ModelOptions", source: "Source") -> str:
     return "row" if source.kind == "arrays" and of_any_kind else "image"
 
 
-def _run(network: "Network", model: "ModelOptions", source: "Source", run: "RunOptions", dry_run: bool) -> None:
+def _run_part(
+    network: "Network", model: "ModelOptions", source: "Source", run: "RunOptions", dry_run: bool, part: "PartOf | None"
+) -> None:
     from contrasim_cli.extraction.run import extract, plan
 
+    run = replace(run, part=part)
     with _without_stdout():
         expected = plan(network, source, run) if dry_run else None
         if expected is None:
@@ -259,7 +287,6 @@ def _without_stdout() -> "contextlib.redirect_stdout[TextIO]":
 
 
 def _print_plan(expected: "Estimate") -> None:
-    typer.echo("store\tlayer\trows\twidth\tdtype\tbytes")
     for layer in expected.layers:
         size = expected.layer_bytes(layer)
         names = f"{cell(str(expected.output))}\t{cell(layer.name)}"

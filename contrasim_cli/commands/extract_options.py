@@ -2,16 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from contrasim_cli.commands.inputs import ZeroRowsOption
-from contrasim_cli.commands.options import Compute
+from contrasim_cli.commands.options import SharedCompute
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
+
+if TYPE_CHECKING:
+    from contrasim_cli.extraction.sharding import PartOf
 
 FIELD = "{column}"
 
@@ -326,6 +330,20 @@ class StoreOutput:
     unit_name: Annotated[str | None, typer.Option("--unit-name", help="What the store calls a row, such as image.")] = (
         None
     )
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Write part I of N (from 0) of a sharded store, the folder -o: one job of an array each.",
+        ),
+    ] = None
+    parts: Annotated[
+        int | None,
+        typer.Option(
+            "--parts", metavar="N", min=1, max=99_999, help="Write a sharded store of N parts, the folder -o."
+        ),
+    ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
@@ -335,6 +353,21 @@ class StoreOutput:
         """What the store says of itself, as far as that is given."""
         names = {"model": self.model_name, "data": self.data_name, "unit": self.unit_name}
         return {name: value for name, value in names.items() if value}
+
+    @cached_property
+    def parted(self) -> "Sequence[PartOf] | None":
+        """The parts of a sharded store that this process writes; None: the output is one file.
+
+        Raises:
+            UsageError: --shard names no part, or goes with --parts.
+        """
+        from contrasim_cli.extraction.sharding import PartOf
+
+        if self.shard is None:
+            return None if self.parts is None else [PartOf(k, self.parts) for k in range(self.parts)]
+        if self.parts is not None:
+            raise UsageError("--shard I/N says how many parts there are; leave out --parts")
+        return [PartOf.parsed(self.shard)]
 
     def paths(self, columns: Sequence[str | None], read: Sequence[Path | None]) -> list[Path]:
         """The paths of the stores, each of which can be written and is nothing that is read.
@@ -356,17 +389,31 @@ class StoreOutput:
         return paths
 
     def _refusal(self, path: Path, read: Sequence[Path | None]) -> ContraSimError | None:
-        if any(source is not None and path.is_file() and source.is_file() and path.samefile(source) for source in read):
+        if any(source is not None and _is_of(path, source) for source in read):
             return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
+        from contrasim_cli.store.shard_index import check_folder
+
         try:
-            check_output(path, self.force or self.resume)
+            if self.parted:
+                check_folder(path, self.parted[0].count)
+            for file in [path] if self.parted is None else [part.path(path) for part in self.parted if path.is_dir()]:
+                check_output(file, self.force or self.resume)
         except ContraSimError as problem:
             return problem
         return None
 
 
+def _is_of(path: Path, source: Path) -> bool:
+    """Whether an output that is there is an input, or a part of a sharded store that is one."""
+    from contrasim_cli.store.sharded import INDEX
+
+    if not path.exists() or not source.exists():
+        return False
+    return path.samefile(source) or ((source / INDEX).exists() and path.parent.samefile(source))
+
+
 @dataclass(frozen=True, kw_only=True)
-class BatchCompute(Compute):
+class BatchCompute(SharedCompute):
     """Where the model runs, and on how much at a time."""
 
     device: Annotated[

@@ -79,16 +79,16 @@ class BatchSize:
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads the items of a source for a network."""
+    """Reads the items of a source for a network, or those within `span`, which begins and ends with blocks."""
 
     network: Network
     source: Source
     skip_bad: bool = False
+    span: tuple[int, int] | None = None
 
     def steps(self, sizes: Sizes, done: Mapping[int, int], batch_size: BatchSize) -> Iterator[Batch | Done]:
         """The batches of every shard that is not `done` (first item: the one behind the last), each followed by Done."""
-        at = 0
-        for items in self.source.blocks(sizes.block_items):
+        for at, items in self._blocks(sizes.block_items):
             start, end = at, at + len(items)
             while start < end:
                 if start in done:
@@ -100,16 +100,24 @@ class Reader:
                     yield from self._batches(piece, batch_size)
                     yield Done(piece.shard.stop - piece.shard.first, piece)
                 start = stop
-            at = end
+
+    def _blocks(self, size: int) -> Iterator[tuple[int, Items]]:
+        """The blocks of the span, each with the position of its first item."""
+        first, stop = self.span or (0, self.source.n_rows)
+        at = 0
+        for items in self.source.blocks(size):
+            if at >= stop:
+                return
+            if at >= first:
+                yield at, items
+            at += len(items)
 
     def cut(self, block_items: int) -> Iterator[int]:
         """The positions of the items that the model's limit cuts."""
-        at = 0
-        for items in self.source.blocks(block_items):
+        for at, items in self._blocks(block_items):
             prepared, bad = self._prepared(items, at)
             gone = {position for position, _ in bad}
             yield from (at + place for place in prepared.cut if at + place not in gone)
-            at += len(items)
 
     def _pieces(self, items: Items, first: int, shard_rows: int) -> Iterator[Piece]:
         prepared, bad = self._prepared(items, first)

@@ -13,7 +13,6 @@ from contrasim_cli.extraction.batching import ROW
 from contrasim_cli.extraction.networks.network import Network
 from contrasim_cli.extraction.shards import Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Source
-from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.store import LayerSpec
 
@@ -28,7 +27,8 @@ UNITS = ("B", "kB", "MB", "GB", "TB")
 class Estimate:
     """A store to be written: its layers and rows; `exact` unless an item has several rows.
 
-    `sizes` are those of the shards, where rows are kept in shards until all are made.
+    `items` are what the rows are made of. `sizes` are those of the shards, where rows are kept in shards until all are made.
+    `span`: of a part, where its items begin and end in the source.
     """
 
     output: Path
@@ -36,6 +36,8 @@ class Estimate:
     rows: int
     exact: bool = True
     sizes: Sizes = NO_SHARDS
+    items: int = 0
+    span: tuple[int, int] | None = None
 
     @property
     def widths(self) -> dict[str, int]:
@@ -74,8 +76,9 @@ def estimate(
     layers = [LayerSpec(name, width, dtype) for name, width in widths.items()]
     rows = shard_size(sum(widths.values()) * np.dtype(dtype).itemsize, memory)
     if per_item is None:
-        return Estimate(output, layers, source.n_rows, sizes=Sizes(rows, rows))
-    return Estimate(output, layers, round(source.n_rows * per_item), False, Sizes(SHARD_ROWS, rows))
+        return Estimate(output, layers, source.n_rows, sizes=Sizes(rows, rows), items=source.n_rows)
+    sizes = Sizes(SHARD_ROWS, rows)
+    return Estimate(output, layers, round(source.n_rows * per_item), False, sizes, source.n_rows)
 
 
 def layer_table(network: Network, source: Source) -> dict[str, int]:
@@ -113,8 +116,11 @@ def _rows_per_item(network: Network, source: Source) -> float | None:
 
 
 def shard_size(row_bytes: int, memory: int | None) -> int:
-    """Rows of a shard: a quarter of the memory, and never more than a moderate file."""
-    budget = min(SHARD_BYTES, memory_budget(memory) // 4)
+    """Rows of a shard: those of a moderate file, or what a quarter of `memory` takes where it is given.
+
+    It does not depend on the memory that there happens to be: shards are where parts of a store are cut, on any machine.
+    """
+    budget = SHARD_BYTES if memory is None else min(SHARD_BYTES, memory // 4)
     return max(1, min(SHARD_ROWS, budget // max(1, row_bytes)))
 
 

@@ -5,15 +5,17 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from contrasim_cli.errors import InputError
+from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.extraction.estimate import Estimate, check_room
 from contrasim_cli.extraction.provenance import digest_of_ids, finished, provenance_of, versions
 from contrasim_cli.extraction.run import note_written
+from contrasim_cli.extraction.sharding import PartOf
 from contrasim_cli.extraction.sources.source import (
     ALL,
     Choice,
@@ -28,10 +30,11 @@ from contrasim_cli.extraction.sources.source import (
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
-from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers
-from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, iter_blocks
+from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers, sharded
+from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, row_blocks
 from contrasim_cli.store.format import FLOATS
 from contrasim_cli.store.hints import PLAIN, Hints
+from contrasim_cli.store.shard_index import prepare_folder
 from contrasim_cli.store.zero_rows import check_zero_rows, zero_rows
 
 log = logging.getLogger(__name__)
@@ -41,7 +44,8 @@ log = logging.getLogger(__name__)
 class ImportOptions:
     """What is taken from the file and where it goes; `store_dtype` None keeps the layers' types.
 
-    `zero_rows`: keep or drop rows that are zero in every layer; None refuses more than a few.
+    `zero_rows`: keep or drop rows that are zero in every layer; None refuses more than a few. With a `part`, the output is the
+    folder of a sharded store, and that part of the rows is written.
     """
 
     output: Path
@@ -53,6 +57,12 @@ class ImportOptions:
     attrs: Mapping[str, str] = field(default_factory=dict)
     force: bool = False
     resume: bool = False
+    part: PartOf | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.output if self.part is None else self.part.path(self.output)
 
 
 def import_file(path: Path, options: ImportOptions, progress: Progress = silent) -> None:
@@ -63,17 +73,23 @@ def import_file(path: Path, options: ImportOptions, progress: Progress = silent)
         MismatchError: the ids are not as many as the rows, or ids asked for are not there.
         OutputExistsError, OutputError: the output exists, or cannot be written.
     """
-    check_output(options.output, options.force or options.resume)
+    if options.part is None:
+        check_output(options.path, options.force or options.resume)
     store, names = _opened(path, options)
     digest = _digest(store)
     rows = _chosen(store, digest, options.choice, names if options.zero_rows == "drop" else ())
     specs = _specs(store, names, options)
-    check_room(Estimate(options.output, specs, len(rows.chosen)))
     config = _configuration(path, digest, names, rows, options)
-    if options.resume and finished(options.output, config, options.force):
+    if options.part is not None:
+        rows = rows.part(*_span(path, rows, options.part))
+        config |= options.part.config
+        prepare_folder(options.output, options.part.count)
+        check_output(options.path, options.force or options.resume)
+    check_room(Estimate(options.path, specs, len(rows.chosen)))
+    if options.resume and finished(options.path, config, options.force):
         return
     writer = StoreWriter(
-        path=options.output,
+        path=options.path,
         layers=specs,
         n_rows=len(rows.chosen),
         ids=rows.ids(),
@@ -83,20 +99,34 @@ def import_file(path: Path, options: ImportOptions, progress: Progress = silent)
         ids_source=rows.source,
         force=options.force,
     )
-    with writer, progress(f"extract {options.output.name}", len(rows.chosen) * len(names), "rows") as advance:
+    with writer, progress(f"extract {options.path.name}", len(rows.chosen) * len(names), "rows") as advance:
         for name, spec in zip(names, specs, strict=True):
             _copy(store, name, rows.chosen, writer, spec, advance)
         if options.zero_rows is None:
             check_zero_rows([store], rows.chosen.between(0, store.n_rows))
-    note_written(options.output, [spec.width for spec in specs], len(rows.chosen))
+    note_written(options.path, [spec.width for spec in specs], len(rows.chosen))
+
+
+def _span(path: Path, rows: "_Rows", part: PartOf) -> tuple[int, int]:
+    """Where the rows of a part begin and end among those that are taken.
+
+    Raises:
+        UsageError: there are fewer rows than parts.
+    """
+    if len(rows.chosen) < part.count:
+        raise UsageError(f"{quoted(path)}: {len(rows.chosen)} rows make no {part.count} parts; give fewer")
+    return part.of(len(rows.chosen))
 
 
 def planned(path: Path, options: ImportOptions) -> Estimate:
     """What `import_file` would write; nothing is written."""
-    check_output(options.output, options.force or options.resume)
+    if options.part is None:
+        check_output(options.path, options.force or options.resume)
     store, names = _opened(path, options)
     rows = _chosen(store, _digest(store), options.choice, names if options.zero_rows == "drop" else ())
-    return Estimate(options.output, _specs(store, names, options), len(rows.chosen))
+    if options.part is not None:
+        rows = rows.part(*_span(path, rows, options.part))
+    return Estimate(options.path, _specs(store, names, options), len(rows.chosen))
 
 
 def _opened(path: Path, options: ImportOptions) -> tuple[Store, list[str]]:
@@ -112,7 +142,9 @@ def _specs(store: Store, names: Sequence[str], options: ImportOptions) -> list[L
 
 
 def _digest(store: Store) -> str:
-    """Digest of the file, or of those that were read in its place."""
+    """Digest of the file, or of those that were read in its place; that of a sharded store is one of all of its values."""
+    if store.kind == sharded.KIND and store.digest is not None:
+        return store.digest
     if not store.files:
         return file_digest(store.path)
     digests = [(path.name, file_digest(path)) for path in store.files]
@@ -127,6 +159,10 @@ class _Rows:
     ids: Callable[[], Iterator[str]]
     automatic: bool = False
     source: str | None = None
+
+    def part(self, first: int, stop: int) -> "_Rows":
+        """Those from `first` to before `stop` of them."""
+        return replace(self, chosen=self.chosen.part(first, stop), ids=lambda: islice(self.ids(), first, stop))
 
 
 def _chosen(store: Store, digest: str, choice: Choice, zero_in: Sequence[str] = ()) -> _Rows:
@@ -188,11 +224,12 @@ def _stored_type(store: Store, name: str, options: ImportOptions) -> str:
 
 
 def _copy(store: Store, name: str, chosen: Chosen, writer: StoreWriter, spec: LayerSpec, advance: Advance) -> None:
-    written = 0
-    for start, block in iter_blocks(store, name):
-        positions = chosen.between(start, start + len(block)) - start
+    written, layer = 0, store.layer(name)
+    for start, stop in row_blocks(layer, layer.n_rows):
+        positions = chosen.between(start, stop) - start
         if not len(positions):
             continue
+        block = store.read(name, start, stop).astype(layer.read_dtype, copy=False)
         rows = block if len(positions) == len(block) else block[positions]
         _check(store, name, positions + start, rows, spec.dtype)
         writer.write(spec.name, written, rows)

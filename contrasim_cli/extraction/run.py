@@ -22,12 +22,14 @@ from contrasim_cli.extraction.batching import Ahead, Batch, BatchSize, Done, Pie
 from contrasim_cli.extraction.estimate import Estimate, check_room, estimate, layer_table, shape
 from contrasim_cli.extraction.networks.network import Inputs, ModelOptions, Network
 from contrasim_cli.extraction.provenance import configuration, finished, provenance_of
+from contrasim_cli.extraction.sharding import PartOf, part_of
 from contrasim_cli.extraction.shards import Parts, Rows
 from contrasim_cli.extraction.sources.source import SHOWN, Source, note_left_out, shown
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import StoreWriter
+from contrasim_cli.store.shard_index import prepare_folder
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,10 @@ AUTOMATIC = {"cpu": 64, "cuda": 256, "mps": 64}  # rows per batch to begin with
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the rows are made and where they go; without a `batch_size` it is found, by halving when memory runs out."""
+    """How the rows are made and where they go; without a `batch_size` it is found, by halving when memory runs out.
+
+    With a `part`, the output is the folder of a sharded store, and that part of it is made.
+    """
 
     output: Path
     batch_size: int | None = 64
@@ -49,51 +54,65 @@ class RunOptions:
     resume: bool = False
     skip_bad: bool = False
     refuse_cut: bool = False
+    part: PartOf | None = None
+
+    @property
+    def path(self) -> Path:
+        """The file that is written."""
+        return self.output if self.part is None else self.part.path(self.output)
 
 
 def extract(
     network: Network, source: Source, model: ModelOptions, run: RunOptions, progress: Progress = silent
 ) -> None:
-    """Write the activations of every row of the source as a store.
+    """Write the activations of every row of the source as a store, or of a part of them as a part of one.
 
     Raises:
         OutputExistsError, OutputError: the output exists, or cannot be written.
         InputError: an activation is NaN or Inf or does not fit the store's type, an input is bad, or is cut and may not be.
         MismatchError: the source does not fit the model.
-        UsageError: the rows that `resume` finds were made with other options.
+        UsageError: the rows that `resume` finds were made with other options, or there are fewer blocks than parts.
     """
-    check_output(run.output, run.force or run.resume)
-    with _stoppable(run.output, source) as progressed:
-        expected = plan(network, source, run)
+    if run.part is None:
+        check_output(run.path, run.force or run.resume)
+    expected = plan(network, source, run)
+    if run.part is not None:
+        prepare_folder(run.output, run.part.count)
+        check_output(run.path, run.force or run.resume)
+    with _stoppable(run.path, expected.items) as progressed:
         config = configuration(network, source, model, run.store_dtype, run.attrs, list(expected.widths))
-        if run.resume and finished(run.output, config, run.force):
+        if run.part is not None:
+            config |= run.part.config
+        if run.resume and finished(run.path, config, run.force):
             return
+        reader = Reader(network, source, run.skip_bad, expected.span)
         if run.refuse_cut:
-            _refuse_cut(network, source, run, expected)
+            _refuse_cut(reader, expected)
         names = tuple(expected.widths)
-        with parts.opened(run.output, names, expected.sizes, config, run.resume, run.force) as shards:
+        with parts.opened(run.path, names, expected.sizes, config, run.resume, run.force) as shards:
             check_room(expected, shards.size())
             size = BatchSize(run.batch_size or AUTOMATIC[model.device.type], automatic=run.batch_size is None)
-            _Filling(network, source, run, expected, shards, size, progressed).fill(progress)
+            _Filling(reader, run, expected, shards, size, progressed).fill(progress)
             about = {"batch_size": size.value, "device": str(model.device), **network.about()}
             n_rows = _assemble(shards, source, run, expected, provenance_of(config) | about)
             shards.remove()
-    note_written(run.output, list(expected.widths.values()), n_rows)
+    note_written(run.path, list(expected.widths.values()), n_rows)
 
 
 def plan(network: Network, source: Source, run: RunOptions) -> Estimate:
     """What a run would write; nothing is written."""
-    return estimate(network, source, run.output, run.store_dtype, run.memory, layer_table(network, source))
+    whole = estimate(network, source, run.path, run.store_dtype, run.memory, layer_table(network, source))
+    return whole if run.part is None else part_of(whole, run.part)
 
 
-def _refuse_cut(network: Network, source: Source, run: RunOptions, expected: Estimate) -> None:
+def _refuse_cut(reader: Reader, expected: Estimate) -> None:
     """Tokenise everything before the model runs: a text that is cut is known in seconds, and not after hours."""
-    cut = list(Reader(network, source, run.skip_bad).cut(expected.sizes.block_items))
+    source, cut = reader.source, list(reader.cut(expected.sizes.block_items))
     if cut:
         names = [source.id_of(position) for position in cut[:SHOWN]]
-        limit = network.about().get("token_limit")
+        limit = reader.network.about().get("token_limit")
         raise InputError(
-            f"{quoted(source.path)}: {len(cut)} of {source.n_rows} texts are longer than {limit} tokens (rows "
+            f"{quoted(source.path)}: {len(cut)} of {expected.items} texts are longer than {limit} tokens (rows "
             f"{shown(names, len(cut))}); shorten them, or let them be cut (--on-truncate warn)"
         )
 
@@ -106,12 +125,12 @@ class _Progressed:
 
 
 @contextlib.contextmanager
-def _stoppable(output: Path, source: Source) -> Iterator[_Progressed]:
+def _stoppable(output: Path, items: int) -> Iterator[_Progressed]:
     """Say, when a run is stopped, how far it is and how to go on."""
     done = _Progressed()
 
     def said() -> str:
-        return f"{quoted(output)}: stopped after {done.items} of {source.n_rows} rows; --resume goes on"
+        return f"{quoted(output)}: stopped after {done.items} of {items} rows; --resume goes on"
 
     try:
         yield done
@@ -157,19 +176,27 @@ class _Stop:
 class _Filling:
     """The shards that are not there yet, while they are made."""
 
-    network: Network
-    source: Source
+    reader: Reader
     run: RunOptions
     expected: Estimate
     shards: Parts
     size: BatchSize
     progressed: _Progressed
 
+    @property
+    def network(self) -> Network:
+        """What makes them."""
+        return self.reader.network
+
+    @property
+    def source(self) -> Source:
+        """What they are made of."""
+        return self.reader.source
+
     def fill(self, progress: Progress) -> None:
         """Make them."""
-        reader = Reader(self.network, self.source, self.run.skip_bad)
-        steps = reader.steps(self.shards.sizes, self.shards.done(), self.size)
-        bar = progress(f"extract {self.run.output.name}", self.source.n_rows, "rows")
+        steps = self.reader.steps(self.shards.sizes, self.shards.done(), self.size)
+        bar = progress(f"extract {self.run.path.name}", self.expected.items, "rows")
         with bar as advance, _Stop() as stop, Ahead(steps) as ahead:
             made: _Made | None = None
             for step in ahead:
@@ -305,9 +332,9 @@ def _assemble(shards: Parts, source: Source, run: RunOptions, expected: Estimate
     """Write the store from its shards; how many rows it has comes back."""
     places = shards.done()
     counted = _counted(shards, source, places)
-    counted.say(source, provenance.get("token_limit"))
+    counted.say(source, expected.items, provenance.get("token_limit"))
     writer = StoreWriter(
-        path=run.output,
+        path=run.path,
         layers=expected.layers,
         n_rows=counted.rows,
         ids=_row_ids(shards, source, places),
@@ -340,13 +367,13 @@ class _Counted:
         """What is left out, by name: the reasons hold paths of this machine."""
         return [name for name, _ in (*source.left_out, *self.bad)]
 
-    def say(self, source: Source, limit: int | None) -> None:
+    def say(self, source: Source, items: int, limit: int | None) -> None:
         """Report what is not in the rows as it was in the source."""
         note_left_out(self.bad)
         if not self.rows:
-            raise InputError(f"{quoted(source.path)}: gives no rows: {source.n_rows} items, none of them with one")
+            raise InputError(f"{quoted(source.path)}: gives no rows: {items} items, none of them with one")
         if self.cut:
-            log.warning("%d of %d texts were longer than %s tokens and were cut there", self.cut, source.n_rows, limit)
+            log.warning("%d of %d texts were longer than %s tokens and were cut there", self.cut, items, limit)
 
 
 def _counted(shards: Parts, source: Source, places: Mapping[int, int]) -> _Counted:
@@ -360,7 +387,7 @@ def _counted(shards: Parts, source: Source, places: Mapping[int, int]) -> _Count
 
 
 def _row_ids(shards: Parts, source: Source, places: Mapping[int, int]) -> Iterator[str]:
-    items = source.ids()
+    items = islice(source.ids(), min(places), None)
     for first, stop in places.items():
         yield from shards.about(first, stop).row_ids(islice(items, stop - first))
 

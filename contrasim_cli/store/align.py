@@ -11,7 +11,7 @@ import numpy.typing as npt
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
 from contrasim_cli.names import look_alike, quoted, told_apart
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
-from contrasim_cli.store.store import Ids, Store, first_duplicate
+from contrasim_cli.store.store import Ids, Store
 from contrasim_cli.store.zero_rows import zero_rows
 
 log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ def _ids(store: Store) -> Ids:
 
 
 def _duplicates(store: Store) -> list[ContraSimError]:
-    rows = None if store.ids is None else first_duplicate(store.ids.hashes)
+    rows = None if store.ids is None else store.ids.repeated
     if rows is None:
         return []
     name = quoted(_ids(store).read(rows[0], rows[0] + 1)[0])
@@ -148,7 +148,7 @@ def _reason(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
 
 def _difference(first: Store, second: Store) -> list[ContraSimError]:
     a, b = _ids(first), _ids(second)
-    if a.count == b.count and bool((a.hashes == b.hashes).all()):
+    if a.count == b.count and a.digest == b.digest:
         return []
     common = len(np.intersect1d(a.hashes, b.hashes))
     shared = min(a.count, b.count)
@@ -173,6 +173,9 @@ def _difference(first: Store, second: Store) -> list[ContraSimError]:
 
 def _intersect(stores: Sequence[Store]) -> list[View]:
     first = _ids(stores[0])
+    if all(_ids(store).digest == first.digest for store in stores):
+        log.info("--align ids keeps %d rows", first.count)
+        return [View(store) for store in stores]
     common = first.hashes
     for store in stores[1:]:
         common = np.intersect1d(common, _ids(store).hashes)

@@ -2,7 +2,8 @@
 
 /               attributes format, format_version, complete, model, data, unit, pooling, created, contrasim_version, digest,
                 provenance_digest
-/layers/<name>  [n_rows, width] float16, float32 or float64; attribute index
+/layers/<name>  [n_rows, width] float16, float32 or float64; attributes index, content (SHA-256 of the values, row by row,
+                little-endian)
 /ids            [n_rows] variable-length UTF-8
 /provenance     JSON text
 behind the end  the seal, see `seal`
@@ -28,6 +29,8 @@ FORMAT = "contrasim-activations"
 FORMAT_VERSION = 1
 ID_BYTES = 64  # of memory for each id while all of them are hashed, at most
 PROVENANCE_DIGEST = "provenance_digest"
+CONTENT = "content"
+CHUNK_BYTES = 1 << 20
 FLOATS = ("float16", "float32", "float64")
 
 
@@ -49,6 +52,11 @@ def metadata_digest(
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def chunk_rows(width: int, dtype: np.dtype[Any], n_rows: int) -> int:
+    """Rows of a chunk of a layer."""
+    return max(1, min(n_rows, CHUNK_BYTES // max(width * dtype.itemsize, 1)))
+
+
 def is_own(file: h5py.File) -> bool:
     """Whether the file says that it is a contrasim store, or said so before its attribute `format` was damaged."""
     label = file.attrs.get("format")
@@ -56,8 +64,8 @@ def is_own(file: h5py.File) -> bool:
     return named or {"format_version", "complete"} <= set(file.attrs)
 
 
-def read_store(path: Path, file: h5py.File) -> Store:
-    """The store in an HDF5 file of our own layout.
+def read_store(path: Path, file: h5py.File, known: bool = False) -> Store:
+    """The store in an HDF5 file of our own layout; one whose ids are `known` to be what its digest says is not read for that.
 
     Raises:
         InputError: another version, an unfinished or damaged file, or layers that disagree on rows.
@@ -96,7 +104,7 @@ def read_store(path: Path, file: h5py.File) -> Store:
         digest=digest,
         close=file.close,
     )
-    if digest is not None:
+    if digest is not None and not known:
         attrs = text if provenance_digest is None else text | {PROVENANCE_DIGEST: provenance_digest}
         _verify(store, attrs, [(name, _index((name, dataset))[0]) for name, dataset in members.items()])
     return store

@@ -13,7 +13,7 @@ from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_a
 from contrasim_cli.input_files import readable
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
-from contrasim_cli.store import as_store, format, hdf5, hdf5_datasets, neurox, seal, thingsvision
+from contrasim_cli.store import as_store, format, hdf5, hdf5_datasets, neurox, seal, sharded, thingsvision
 from contrasim_cli.store.child_process import rehearse
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.hints import PLAIN, Hints
@@ -74,11 +74,36 @@ def open_store(path: Path, how: Hints = PLAIN) -> Store:
         MissingError: the extra that a kind of file needs is not there.
     """
     how.check()
+    folder = path.parent if path.name == sharded.INDEX else path
+    if os.path.isdir(folder) and sharded.is_sharded(folder):
+        return _as_it_is(sharded.read_sharded(folder, open_part), how)
     if os.path.isdir(path) and thingsvision.feature_files(path):
         return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
     if os.path.isdir(path) and (content := folder_content(path, how.budget)) is not None:
         return as_store.store_of(path, content, how)
     return one_version(path, lambda file: _store(file, how), lambda store: store.close())
+
+
+def open_part(path: Path) -> Store:
+    """Open a part of a sharded store, whose seal says that it is what was written, so that its ids need not be read.
+
+    Raises:
+        InputError: it is missing, damaged, or no store of ours that is sealed.
+    """
+    return one_version(path, _part, lambda store: store.close())
+
+
+def _part(file: Snapshot) -> Store:
+    with readable(file.path):
+        sealed = seal.holds(file.name)
+    if not sealed:
+        raise InputError(
+            f"{quoted(file.path)}: is no part of a sharded store, or its seal does not hold; the file is damaged, copy or extract "
+            "it again"
+        )
+    opened = hdf5.open_file(file)
+    with _closed_on_error(file.path, opened):
+        return format.read_store(file.path, opened, known=True)
 
 
 def _as_it_is(store: Store, how: Hints) -> Store:

@@ -62,16 +62,26 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class KnownIds:
+    """What all ids of a store are together: one digest of them in order, and the first rows of one id, if there are such."""
+
+    digest: str
+    repeated: tuple[int, int] | None = None
+
+
+@dataclass(frozen=True)
 class Ids:
     """The rows' names, read block by block.
 
-    `automatic` ids were made from positions in the source whose digest is `source`.
+    `automatic` ids were made from positions in the source whose digest is `source`. `known` is what a store's index says of
+    them, so that nobody needs to read them for it.
     """
 
     count: int
     read: Callable[[int, int], list[str]]
     automatic: bool = False
     source: str | None = None
+    known: "KnownIds | None" = None
 
     def blocks(self) -> Iterator[list[str]]:
         """All ids, in order, in blocks."""
@@ -98,7 +108,12 @@ class Ids:
     @property
     def digest(self) -> str:
         """One digest of all ids in order."""
-        return self._scan[1]
+        return self._scan[1] if self.known is None else self.known.digest
+
+    @cached_property
+    def repeated(self) -> tuple[int, int] | None:
+        """The rows of the first id that occurs twice, or None."""
+        return first_duplicate(self.hashes) if self.known is None else self.known.repeated
 
 
 @dataclass(frozen=True)

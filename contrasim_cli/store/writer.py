@@ -20,12 +20,19 @@ from contrasim_cli.errors import InputError, OutputError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import atomic_output, writing
 from contrasim_cli.store import seal
-from contrasim_cli.store.format import FLOATS, FORMAT, FORMAT_VERSION, PROVENANCE_DIGEST, metadata_digest
+from contrasim_cli.store.format import (
+    CONTENT,
+    FLOATS,
+    FORMAT,
+    FORMAT_VERSION,
+    PROVENANCE_DIGEST,
+    chunk_rows,
+    metadata_digest,
+)
 from contrasim_cli.store.hdf5_chunks import each_chunk
 from contrasim_cli.store.hdf5_sink import Sink
 from contrasim_cli.version import __version__
 
-CHUNK_BYTES = 1 << 20
 IDS_CHUNK = 4096
 
 
@@ -36,6 +43,33 @@ class LayerSpec:
     name: str
     width: int
     dtype: str = "float32"
+
+
+class ContentDigest:
+    """Digest of a layer's values, as they are stored, in the order of their rows; made while they are written in that order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._next = 0
+        self._in_order = True
+
+    def add(self, start: int, stored: npt.NDArray[Any]) -> None:
+        """Take note of rows [k, width] at a position."""
+        self._in_order &= start == self._next
+        if self._in_order:
+            self._update(stored)
+
+    def of(self, dataset: h5py.Dataset) -> str:
+        """The digest of all rows, which are read again where they were not written in order."""
+        if not self._in_order:
+            self._digest, self._next = hashlib.sha256(), 0
+            for start in range(0, len(dataset), dataset.chunks[0]):
+                self._update(dataset[start : start + dataset.chunks[0]])
+        return self._digest.hexdigest()
+
+    def _update(self, stored: npt.NDArray[Any]) -> None:
+        self._digest.update(np.ascontiguousarray(stored, stored.dtype.newbyteorder("<")).data)
+        self._next += len(stored)
 
 
 @dataclass
@@ -86,14 +120,14 @@ class StoreWriter:
             self._sink = self._stack.enter_context(Sink(temporary))
             self._file = self._stack.enter_context(contextlib.closing(h5py.File(self._sink, "w")))
             self._missing = {spec.name: self.n_rows for spec in self.layers}
+            self._contents: dict[str, ContentDigest] = {}
             for index, spec in enumerate(self.layers):
                 self._create_layer(index, spec)
             self._write_metadata()
             self._sink.check()
 
     def _create_layer(self, index: int, spec: LayerSpec) -> None:
-        row_bytes = spec.width * np.dtype(spec.dtype).itemsize
-        rows = max(1, min(self.n_rows, CHUNK_BYTES // max(row_bytes, 1)))
+        rows = chunk_rows(spec.width, np.dtype(spec.dtype), self.n_rows)
         dataset = self._file.create_dataset(
             f"layers/{spec.name}",
             shape=(self.n_rows, spec.width),
@@ -103,6 +137,7 @@ class StoreWriter:
             fillvalue=np.nan,  # what a damaged index has lost is refused, and not taken for zeros
         )
         dataset.attrs["index"] = index
+        self._contents[spec.name] = ContentDigest()
 
     def _write_metadata(self) -> None:
         attrs = {name: quoted(value) for name, value in self.attrs.items() if value}
@@ -154,6 +189,7 @@ class StoreWriter:
         with np.errstate(over="ignore"):
             stored = rows.astype(dataset.dtype, copy=False)
         _check_fits(self.path, layer, start, rows, stored)
+        self._contents[layer].add(start, stored)
         with writing(self.path):
             try:
                 dataset[start : start + len(rows)] = stored
@@ -187,6 +223,9 @@ class StoreWriter:
         self._stack.close()
 
     def _finish(self) -> None:
+        for name, content in self._contents.items():
+            dataset = self._file["layers"][name]
+            dataset.attrs[CONTENT] = content.of(dataset)
         self._file.attrs["complete"] = True
         self._file.flush()
         places: list[tuple[int, int]] = []

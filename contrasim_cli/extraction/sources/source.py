@@ -143,6 +143,18 @@ class Chosen:
         found = [np.arange(max(a, start), min(b, stop), dtype=np.int64) for a, b in runs]
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
+    def part(self, first: int, stop: int) -> "Chosen":
+        """Those from `first` to before `stop` of the chosen ones."""
+        left, at = Chosen(), 0
+        for start, end in zip(self._starts, self._stops, strict=True):
+            begin, last = start + max(0, first - at), min(end, start + stop - at)
+            if begin < last:
+                left._starts.append(begin)
+                left._stops.append(last)
+                left._count += last - begin
+            at += end - start
+        return left
+
     def without(self, dropped: Positions) -> "Chosen":
         """The others than these."""
         left = Chosen()
