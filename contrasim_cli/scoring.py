@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,14 @@ def closed_form(
 ) -> list[Scorer]:
     """Scorers of the registry's measures."""
     return [Scorer(n, MEASURES[n], load(n, options), standardize=standardize or AS_THEY_ARE) for n in names]
+
+
+def by_groups(scorers: Sequence[Scorer], groups: tuple[int, ...]) -> list[Scorer]:
+    """The scorers, of which those that hold rows out hold out whole groups; `groups` has the group of every row."""
+    of = [scorer.measure.grouped for scorer in scorers]
+    return [
+        s if grouped is None else replace(s, measure=grouped(groups)) for s, grouped in zip(scorers, of, strict=True)
+    ]
 
 
 def learned(paths: Sequence[Path], standardize: Standardization | None = None) -> list[Scorer]:

@@ -1,5 +1,6 @@
 """`contrasim baseline`: closed-form similarity of every pair of layers of every pair of stores."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -8,6 +9,7 @@ import typer
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import PlottedOutput
 from contrasim_cli.commands.inputs import SidedRows
+from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import INVARIANCES, MEASURES, Entry, Options, check_names
 
 if TYPE_CHECKING:
@@ -69,6 +71,46 @@ class Closed:
             "--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."
         ),
     ] = 0.5
+    encoding_score: Annotated[
+        Literal["r2", "correlation"],
+        typer.Option(
+            "--encoding-score", help="Encoding scores: of each neuron, R² or the correlation, in held-out rows."
+        ),
+    ] = "r2"
+    neurons: Annotated[
+        Literal["median", "mean"], typer.Option("--neurons", help="Encoding scores: taken over the neurons.")
+    ] = "median"
+    folds: Annotated[
+        int, typer.Option("--folds", min=2, max=50, help="Encoding scores: folds that rows are dealt to (--seed).")
+    ] = 5
+    groups: Annotated[
+        str | None,
+        typer.Option(
+            "--groups",
+            metavar="SEPARATOR",
+            help="Encoding scores: rows whose ids agree up to the last SEPARATOR are held out together.",
+        ),
+    ] = None
+    components: Annotated[
+        int, typer.Option("--components", min=1, help="…_pls: components of partial least squares.")
+    ] = 25
+
+    def check(self, names: Sequence[str], resampled: bool) -> None:
+        """Refuse groups that nothing goes by, or that resampling of rows would tear apart.
+
+        Raises:
+            UsageError: no measure holds rows out, or rows are resampled.
+        """
+        if self.groups is None:
+            return
+        if not self.groups:
+            raise UsageError(
+                "--groups: the separator is empty; give what parts a group from its rows in ids, such as --groups :"
+            )
+        if not any(MEASURES[name].family == "encoding" for name in names):
+            raise UsageError("--groups goes with an encoding score, such as --measure encoding_ridge")
+        if resampled:
+            raise UsageError("--groups does not go with --bootstrap and --permutations, which resample rows one by one")
 
     def settings(self, seed: int) -> Options:
         """The parameters."""
@@ -82,6 +124,10 @@ class Closed:
             minibatch=self.minibatch,
             seed=seed,
             shape_alpha=self.shape_alpha,
+            folds=self.folds,
+            encoding_score=self.encoding_score,
+            neurons=self.neurons,
+            components=self.components,
         )
 
 
@@ -106,6 +152,7 @@ def baseline(
 ) -> None:
     """Compare stores by closed-form measures: how similar is each layer of one to each layer of the other?"""
     names = check_names(closed.measure or ["cka"])
+    closed.check(names, bool(confidence.bootstrap or confidence.permutations))
     standardizing.check()
     from contrasim_cli.commands.layer_scores import Request, compare
 
@@ -114,4 +161,6 @@ def baseline(
 
         return closed_form(names, closed.settings(compute.seed), standardizing.how)
 
-    compare(Request("baseline", stores, rows, standardizing, confidence, compute, output), scorers)
+    compare(
+        Request("baseline", stores, rows, standardizing, confidence, compute, output, groups=closed.groups), scorers
+    )

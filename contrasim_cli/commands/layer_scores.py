@@ -40,6 +40,7 @@ class Request:
     compute: Compute
     output: Output
     rows_plot: RowsPlot = field(default_factory=RowsPlot)
+    groups: str | None = None  # what rows held out together share: their ids up to this
 
 
 @dataclass
@@ -151,13 +152,16 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid.grid import Plan
-    from contrasim_cli.scoring import by_standardization
+    from contrasim_cli.scoring import by_groups, by_standardization
+    from contrasim_cli.store.groups import groups_of
     from contrasim_cli.transforms import plain
 
     device, budget = request.compute.resolve()
     scorers = make_scorers()
     with Inputs(request.stores, request.rows, room) as inputs:
         first, second = inputs.select_sides()
+        if request.groups is not None:
+            scorers = by_groups(scorers, groups_of(inputs.views, request.groups))
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*a, *b])) for a, b in zip(first, second, strict=True)]

@@ -42,6 +42,10 @@ class Options:
     minibatch: int = 256  # rows per batch of cka_minibatch
     seed: int = 0
     shape_alpha: float = 0.5  # α of shape_alpha: 0 compares whitened sides, 1 sides as they are
+    folds: int = 5  # of encoding scores
+    encoding_score: str = "r2"  # of a neuron: r2 or correlation
+    neurons: str = "median"  # what encoding scores take over neurons: median or mean
+    components: int = 25  # of partial least squares
 
     def __post_init__(self) -> None:
         for name in ("rank_tol", "rbf_threshold", "ridge", "shape_alpha"):
@@ -385,6 +389,53 @@ _ENTRIES = (
         source="Boix-Adserà et al. 2022; their code gives the square, of sides scaled to a total variance of 1, where λ is "
         "--ridge / width; ReSi takes λ = 0",
         biased_by_width=True,
+        fewest=3,
+    ),
+    _entry(
+        "encoding_ridge",
+        "encoding",
+        "median R² (--encoding-score, --neurons) of the neurons of Y by ridge regression on X in held-out "
+        "rows; λ by generalised cross-validation",
+        "scale permutation offset both-permutation",
+        range="(-∞, 1]",
+        cost="n p q + n p² + p³",
+        source="Golub et al. 1979; Naselaris et al. 2011; public code may take λ by inner folds, one λ for all "
+        "neurons, or R² per fold",
+        undefined="every neuron of Y is constant, or there is one row",
+        fewest=3,
+    ),
+    _entry(
+        "decoding_ridge",
+        "encoding",
+        "encoding_ridge the other way round: the neurons of X from Y",
+        "scale permutation offset both-permutation",
+        range="(-∞, 1]",
+        cost="n p q + n p² + p³",
+        source="as encoding_ridge",
+        undefined="every neuron of X is constant, or there is one row",
+        fewest=3,
+    ),
+    _entry(
+        "encoding_pls",
+        "encoding",
+        "encoding_ridge by partial least squares of all neurons of Y together, with --components",
+        "scale permutation offset both-permutation",
+        range="(-∞, 1]",
+        cost="n p q + n p² + components p q",
+        source="Wold et al. 2001; Yamins et al. 2014; scikit-learn's PLSRegression(scale=False); Brain-Score "
+        "divides correlations by a noise ceiling",
+        undefined="every neuron of Y is constant, or there is one row",
+        fewest=3,
+    ),
+    _entry(
+        "decoding_pls",
+        "encoding",
+        "encoding_pls the other way round: the neurons of X from Y",
+        "scale permutation offset both-permutation",
+        range="(-∞, 1]",
+        cost="n p q + n p² + components p q",
+        source="as encoding_pls",
+        undefined="every neuron of X is constant, or there is one row",
         fewest=3,
     ),
     _entry(

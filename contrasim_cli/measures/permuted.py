@@ -14,6 +14,7 @@ from contrasim_cli.measures.alignment import Raw
 from contrasim_cli.measures.cca import Factored
 from contrasim_cli.measures.cka import Centred, Debiased, Kernel
 from contrasim_cli.measures.distributions import Gaussian
+from contrasim_cli.measures.encoding import Layer
 from contrasim_cli.measures.matrices import Matrix, Pairs
 from contrasim_cli.measures.neighbours import Neighbours
 from contrasim_cli.measures.pointwise import Rows
@@ -32,6 +33,7 @@ BY_ROW = {
     Neighbours: ("rows", "cosines", "kernel"),
     Statistic: (),
     Gaussian: (),
+    Layer: ("rows", "coordinates"),
 }
 BY_PAIR = {Centred: "gram", Debiased: "gram", Kernel: "values", Matrix: "values"}
 KINDS = (*BY_ROW, *BY_PAIR, Pairs)
@@ -75,6 +77,8 @@ def permute_rows(prepared: Any, orders: Tensor) -> Any | None:
         changed[BY_PAIR[kind]] = _both(getattr(prepared, BY_PAIR[kind]), orders)
     if kind is Pairs:
         changed["values"] = prepared.values[_positions(orders)]
+    if kind is Layer:  # the training rows of a fold are others
+        changed["factors"] = None
     if kind is Neighbours:
         changed["nearest"] = _renamed(prepared.nearest, orders)
     return kind(*(changed.get(name, expand(getattr(prepared, name), 0)) for name in kind._fields))

@@ -128,7 +128,8 @@ class Measure:
     `whiten` is that of measures whose `prepare` is a factorisation Xc = U diag(σ) Vᵀ: from the moments of a layer it
     gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product. `own` is that
     of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
-    it looks for, if it does.
+    it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
+    that holds out whole groups.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -143,6 +144,7 @@ class Measure:
     pairs: PairForm | None = None
     inner: InnerForm | None = None
     k: int = 0
+    grouped: "Callable[[tuple[int, ...]], Measure] | None" = None
 
 
 class MomentPrepared(NamedTuple):
