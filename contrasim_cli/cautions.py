@@ -15,6 +15,7 @@ import numpy as np
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.names import listed, quoted
 from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
+from contrasim_cli.nulls import CLEAR, Standing
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex, row_blocks
@@ -110,6 +111,19 @@ def _warn_neighbours(scorers: Sequence[Scorer], rows: int) -> None:
             k / (rows - 1),
             k,
         )
+
+
+def warn_unclear(standings: Mapping[str, Standing], stores: Sequence[Store]) -> None:
+    """Say which measures have no score of a pair of stores that clears its null, as where rows do not belong together."""
+    defined = {name: standing.null_z[np.isfinite(standing.null_z)] for name, standing in standings.items()}
+    unclear = [name for name, z in defined.items() if len(z) and z.max() < CLEAR]
+    if unclear:
+        first, second = (quoted(store.path) for store in stores)
+        text = (
+            "%s: no layer of %s is more similar to one of %s than with rows shuffled, by %g standard deviations; are these the "
+            "same examples?"
+        )
+        log.warning(text, listed(unclear), first, second, CLEAR)
 
 
 def zero_row(layers: Iterable[tuple[View, str]]) -> str:

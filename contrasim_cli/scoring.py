@@ -26,8 +26,6 @@ from contrasim_cli.transforms import AS_THEY_ARE, RowsAs, Standardization
 
 log = logging.getLogger(__name__)
 
-STRICTLY = 1e-6  # relative; by how much a score must be greater to be greater: by less, rounding would decide
-
 Floats = npt.NDArray[np.floating[Any]]
 
 

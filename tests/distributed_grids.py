@@ -53,11 +53,16 @@ def grid(folder: Path, stores: str, scorers: list[Scorer], budget: int, **option
 
     compute_module._form = noted
     try:
-        found = layer_grids(Grid(Plan(views, [(0, 1)], layers, layers), scorers, CPU, budget, **options))
+        whole = Grid(Plan(views, [(0, 1)], layers, layers), scorers, CPU, budget, levels=True, **options)
+        found = layer_grids(whole)
     finally:
         compute_module._form = chosen
     return {
-        scorers[s].name: {"scores": scores.tolist(), "way": ways.get(scorers[s].name)}
+        scorers[s].name: {
+            "scores": scores.tolist(),
+            "way": ways.get(scorers[s].name),
+            "shuffled": [values.tolist() for values in whole.shuffled_of(s, 0, 1) or ()],
+        }
         for (s, _, _), scores in found.items()
     }
 

@@ -65,7 +65,7 @@ def test_the_cca_family_is_warned_of_where_rows_span_every_direction(tmp_path: P
     stores = [
         noise(tmp_path / f"{name}.h5", 8, {"l": width}, k) for k, (name, width) in enumerate((("a", 7), ("b", 5)))
     ]
-    options = ("--measure", "cka", "--measure", "cca", "--measure", "pwcca")
+    options = ("--measure", "cka", "--measure", "cca", "--measure", "pwcca", "--null", "0")
     done = run("baseline", *stores, *options, "--format", "json")
     assert [row["score"] == pytest.approx(1) for row in json.loads(done.stdout)["results"]] == [False, True, True]
     assert warnings(done.stderr) == [
@@ -78,7 +78,7 @@ def test_the_cca_family_is_warned_of_where_rows_span_every_direction(tmp_path: P
 def test_the_rows_that_count_are_those_that_are_compared(tmp_path: Path) -> None:
     """Measures that cost n² take --max-rows of them; the others all."""
     stores = [noise(tmp_path / f"{name}.h5", 100, {"l": 60}, k) for k, name in enumerate("ab")]
-    options = ("--measure", "cka", "--measure", "distance_correlation")
+    options = ("--measure", "cka", "--measure", "distance_correlation", "--null", "0")
     assert warnings(run("baseline", *stores, *options).stderr) == []
     (told,) = warnings(run("baseline", *stores, *options, "--max-rows", "50").stderr)
     assert told.startswith("distance_correlation: 50 rows are fewer than the 60 neurons of layer l of ")

@@ -20,8 +20,9 @@ from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.errors import raise_all
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid.grid import Plan
+from contrasim_cli.measures import STRICTLY
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.scoring import STRICTLY, Scorer, by_standardization
+from contrasim_cli.scoring import Scorer, by_standardization
 from contrasim_cli.store import View
 from contrasim_cli.transforms import Standardizer
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli import seeds
+from contrasim_cli.measures import STRICTLY
 from contrasim_cli.report.results import ALL, BenchRow
-from contrasim_cli.scoring import STRICTLY, Scorer
+from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import spans
 
 RESAMPLES = 2000

@@ -8,8 +8,10 @@ neuron-scale    every neuron of a side times its own factor, 0.1 to 10; claimed 
 outlier         one neuron of a side becomes noise of ten times the rows' standard deviation; nothing is claimed
 noise           s(X, X + noise) of 0.1 to 5 standard deviations of every neuron must fall from level to level, until it is at
                 chance; the mean over the noise and its opposite, between which a measure that noise does not move is even
-shuffle         s(X, Y with its rows in another order) must be below s(X, Y); of measures that compare one number per side, whatever
-                the order of rows (the family `statistics`), it must be the same
+shuffle         s(X, Y with its rows in another order) must be at chance: s(X, Y) lies CLEAR standard deviations over orders above
+                it, and where the measure has a score of no similarity (`Entry.unrelated`), it is nearer to that than to s(X, X).
+                Of measures that compare one number per side, whatever the order of rows (the family `statistics`), it must be
+                the same
 width           s(X, half, a quarter, an eighth of its neurons) must not rise from level to level; the other neurons are 0 where a
                 measure needs equal widths, or an encoder takes one width
 
@@ -30,11 +32,12 @@ import torch
 from contrasim_cli import seeds
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.errors import UsageError
-from contrasim_cli.measures import INVARIANCES
+from contrasim_cli.measures import INVARIANCES, STRICTLY
 from contrasim_cli.names import quoted
+from contrasim_cli.nulls import CLEAR
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.report.results import SanityRow
-from contrasim_cli.scoring import STRICTLY, Scorer
+from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store
 from contrasim_cli.transforms import Standardization, statistics_of, transform
 
@@ -47,7 +50,7 @@ BEFORE = 0.5  # noise of Y
 SHUFFLES = 5
 OUTLIER = 10.0
 
-UNCHANGED, FALLS, NO_RISE, MAY_CHANGE = "unchanged", "falls", "no rise", "may change"
+UNCHANGED, FALLS, CHANCE, NO_RISE, MAY_CHANGE = "unchanged", "falls", "chance", "no rise", "may change"
 OK, FAILS = "ok", "fails"
 
 Doubles = npt.NDArray[np.float64]
@@ -234,6 +237,7 @@ class _Scale:
     range: float
     chance: float  # the most similar of the shuffled; none where it is no less similar than X is to itself
     rounding: float
+    unrelated: float | None  # the score of no similarity
 
     @classmethod
     def of(cls, scorer: Scorer, scores: Mapping[Key, Sequence[float]], rounding: float) -> "_Scale":
@@ -242,10 +246,19 @@ class _Scale:
         moved = [abs(value - itself) for value in (*shuffled, *(scores["noise", level][0] for level in NOISE))]
         chance = max(sign * value for value in shuffled)
         below = sign * itself - chance > max(TOLERANCE * max(moved), rounding)
-        return cls(sign, max(moved), chance if below else -math.inf, rounding)
+        return cls(sign, max(moved), chance if below else -math.inf, rounding, scorer.entry.unrelated)
 
     def same(self, value: float, before: float) -> bool:
         return abs(value - before) <= max(TOLERANCE * self.range, STRICTLY * abs(before), self.rounding)
+
+    def clears(self, value: float, shuffled: Sequence[float]) -> bool:
+        """Whether a score is told from shuffled ones by their standard deviation."""
+        ahead = self.sign * (value - float(np.mean(shuffled)))
+        return ahead > max(TOLERANCE * self.range, CLEAR * float(np.std(shuffled, ddof=1)))
+
+    def near_none(self, value: float, itself: float) -> bool:
+        """Whether a score is nearer to that of no similarity than to that of a layer with itself."""
+        return self.unrelated is None or abs(value - self.unrelated) < abs(value - itself)
 
     def falls(self, value: float, before: float) -> bool:
         """Strictly, or both are at chance."""
@@ -296,7 +309,8 @@ def _judge(scorer: Scorer, layer: str, scores: Mapping[Key, Sequence[float]], x:
     if blind:
         add(("shuffle", None), UNCHANGED, before, scale.same)
     else:
-        add(("shuffle", None), FALLS, before, lambda value, at: scale.sign * (at - value) > TOLERANCE * scale.range)
+        clear = scale.clears(before, scores["shuffle", None])
+        add(("shuffle", None), CHANCE, before, lambda value, _: clear and scale.near_none(value, itself))
     last = itself
     for part in WIDTHS:
         last = add(("width", part), NO_RISE, last, scale.no_rise)

@@ -132,6 +132,22 @@ class Closed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClosedConfidence(o.Confidence):
+    """How sure scores are, and what shuffled rows score."""
+
+    levels: ClassVar = True
+    null: Annotated[
+        int | None,
+        typer.Option(
+            "--null",
+            min=0,
+            help="Show the score of shuffled rows for every measure, from N shufflings of the second side's rows; 0: for none. "
+            "Default: for cka, rv and cka_debiased, where it is exact.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GridCompute(o.SampledCompute):
     """Where and in what grids are computed."""
 
@@ -146,7 +162,7 @@ def baseline(
     closed: Closed,
     rows: SidedRows,
     standardizing: o.Standardizing,
-    confidence: o.Confidence,
+    confidence: ClosedConfidence,
     compute: GridCompute,
     output: PlottedOutput,
 ) -> None:

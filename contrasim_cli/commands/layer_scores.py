@@ -70,11 +70,13 @@ class Found:
     @property
     def columns(self) -> tuple[str, ...]:
         """Those shown because they were asked for, or because a scorer brings its null."""
-        from contrasim_cli.nulls import Standing
-
-        null = self.request.confidence.null
-        shown = null != 0 and (null or self.standings)
-        return (*self.asked.columns, *(Standing._fields if shown else ()))
+        asked = self.request.confidence.null
+        if asked == 0 or not (asked or self.standings):
+            return self.asked.columns
+        learned = any(scorer.checkpoint for scorer in self.scorers)
+        levels = any((standing.null == standing.null).any() for standing in self.standings.values())  # not all are NaN
+        shown = {"calibrated": learned, "null_z": True, "null_p": bool(learned or asked), "null": levels}
+        return (*self.asked.columns, *(name for name, is_shown in shown.items() if is_shown))
 
     def add(self, plan: "Plan", members: Sequence[int]) -> None:
         """Work off the scorers at these positions, on the rows of this plan's views."""
@@ -82,6 +84,7 @@ class Found:
 
         from contrasim_cli.confidence import Resampling, compute
         from contrasim_cli.grid import Grid, layer_grids
+        from contrasim_cli.nulls import exact
 
         options, scorers = self.request.compute, [self.scorers[s] for s in members]
         grid = Grid(
@@ -94,6 +97,7 @@ class Found:
             options.seed,
             console.progress,
             self.request.confidence.null,
+            levels=self.request.confidence.levels and self.request.confidence.null != 0,
         )
         resampling = Resampling(grid, self.asked) if self.asked.any else None
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
@@ -103,9 +107,21 @@ class Found:
             self.confidence |= {(members[s], x, y): sure for (s, x, y), sure in confidences.items()}
             _merge(self.about, resampling.about)
             resampling.note()
+        for s, (a, b) in product(range(len(members)), plan.pairs):
+            if (s, a, b) not in grid.nulls and (levels := grid.shuffled_of(s, a, b)):
+                grid.nulls[s, a, b] = exact(*levels)
         for (s, a, b), null in grid.nulls.items():
             key = members[s], a, b
             self.standings[key] = null.standing(self.scores[key])
+
+    def warn(self) -> None:
+        """Say which pairs of stores have no closed-form score that clears its null."""
+        from contrasim_cli.cautions import warn_unclear
+
+        for a, b in self.plan.pairs:
+            closed = {s: scorer for s, scorer in enumerate(self.scorers) if not scorer.checkpoint}
+            standings = {closed[s].name: self.standings[s, a, b] for s in closed if (s, a, b) in self.standings}
+            warn_unclear(standings, [self.plan.views[v].store for v in (a, b)])
 
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
@@ -173,6 +189,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
             views = standardizer.views(how, layers, budget, console.progress)
             comparison.add(replace(plan, views=views), members)
         inputs.check_zero_rows()
+        comparison.warn()
         rows = comparison.rows(distinct_names(request.stores))
         if request.rows_plot.path and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]

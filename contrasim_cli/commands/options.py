@@ -286,6 +286,7 @@ class Confidence:
         typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
     ] = 2000
     null: int | None = None
+    levels: ClassVar = False  # whether scores of shuffled rows that have a closed form are shown unasked
 
 
 def parse_memory(text: str | None) -> int | None:

@@ -28,7 +28,7 @@ Values = npt.NDArray[np.float64]
 class Asked:
     """Replicates of each kind, 0 for none; at most `rows` rows where not all are used.
 
-    `nulls`: shuffles that encoders are calibrated by; the same ones serve permutations.
+    `nulls`: shuffles that scores are held against; the same ones serve permutations.
     """
 
     bootstrap: int = 0
@@ -153,8 +153,12 @@ class Resampling:
         """Say on stderr how it was done."""
         for text, count, uses in (
             ("95 %% intervals from %d replicates, %s (%s)", self.asked.bootstrap, self.intervals),
-            ("p-values from %d shuffles, %s (%s)", self.asked.permutations, self.shuffles),
-            ("calibrated by %d shuffles, %s (%s)", self.asked.nulls, self.nulls),
+            (
+                f"p-values from %d shuffles (1/{self.asked.permutations + 1} at least), %s (%s)",
+                self.asked.permutations,
+                self.shuffles,
+            ),
+            ("null from %d shuffles, %s (%s)", self.asked.nulls, self.nulls),
         ):
             for use in dict.fromkeys(uses.values()):
                 names = ", ".join(name for name, u in uses.items() if u == use)
@@ -213,9 +217,8 @@ class Resampling:
             )
 
     def shuffles_of(self, s: int) -> int:
-        """How many shuffles a scorer needs: those of its p-values, and of its null where it has an encoder."""
-        calibrated = self.grid.scorers[s].checkpoint is not None
-        return max(self.asked.permutations, self.asked.nulls if calibrated else 0)
+        """How many shuffles a scorer needs: those of its p-values, and of its null."""
+        return max(self.asked.permutations, self.asked.nulls)
 
     def set_shuffled(self, s: int, use: Use, observed: Values, shuffled: Values, level: Values | None) -> None:
         """What shuffles [N, cells] score, and the same rows as they are [cells], in the order of the plan's cells.
@@ -227,18 +230,27 @@ class Resampling:
             self.shuffles[scorer.name] = use
             for k, cell in enumerate(self.grid.plan.cells()):
                 self.set_significance(s, cell, float(observed[k]), shuffled[: self.asked.permutations, k])
-        if self.asked.nulls and scorer.checkpoint is not None:
+        if self.asked.nulls:
             self.nulls[scorer.name] = use
             some = use.rows < self.grid.plan.n_rows
             self._set_nulls(s, observed if some else None, shuffled[: self.asked.nulls], level)
 
     def _set_nulls(self, s: int, observed: Values | None, shuffled: Values, level: Values | None) -> None:
-        plan, start = self.grid.plan, 0
+        plan, start, scorer = self.grid.plan, 0, self.grid.scorers[s]
+        identity = 1.0 if scorer.checkpoint else np.nan
         for a, b in plan.pairs:
             shape = len(plan.first[a]), len(plan.second[b])
             own = slice(start, start := start + shape[0] * shape[1])
             of_level, of_rows = (None if v is None else v[own].reshape(shape) for v in (level, observed))
-            self.grid.nulls[s, a, b] = Null(shuffled[:, own].reshape(-1, *shape), level=of_level, observed=of_rows)
+            exact = self.grid.shuffled_of(s, a, b)
+            self.grid.nulls[s, a, b] = Null(
+                shuffled[:, own].reshape(-1, *shape),
+                identity,
+                exact[0] if exact else of_level,
+                observed=of_rows,
+                spread=exact[1] if exact else None,
+                higher=scorer.entry.higher_is_more_similar,
+            )
 
     def set_significance(self, s: int, cell: tuple[Layer, Layer], observed: float, shuffled: Values) -> None:
         """P-value and z-score of a cell that has a score."""

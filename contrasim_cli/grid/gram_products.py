@@ -7,7 +7,7 @@ are made in the grid's precision and summed over no more than SUM_LENGTH terms b
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer, Rows
 from contrasim_cli.grid.moments import passes
+from contrasim_cli.grid.row_lengths import RowLengths
 from contrasim_cli.measures.distances import sum_of
 from contrasim_cli.measures.protocol import Energies
 from contrasim_cli.store.blocks import spans
@@ -66,7 +67,8 @@ def compute(grid: Grid, members: list[int]) -> None:
     """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
     for precision in dict.fromkeys([grid.precision, torch.float64]):
         if members:
-            diagonals = any(grid.scorers[s].measure.diagonals for s in members)
+            energies = [grid.scorers[s].measure.energy for s in members]
+            diagonals = any(energy.diagonals for energy in energies if energy)
             found = kernel_energies(grid, precision, diagonals)
             members = [s for s in members if not _resolved(grid, s, found)]
 
@@ -77,27 +79,40 @@ def _resolved(grid: Grid, s: int, found: KernelEnergies) -> bool:
     assert energy is not None
     for one, other in grid.plan.cells():
         given = found.of(one, other)
-        score = float(energy(given))
+        score = float(energy.score(given))
         grid.scores[s, one, other] = score
+        if grid.levels:
+            mean, spread = energy.shuffled(given)
+            grid.shuffled[s, one, other] = float(mean), float(spread)
         enough &= not math.isnan(score) or not bool(given.first > 0) or not bool(given.second > 0)
     return enough
 
 
 def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> KernelEnergies:
-    """The energies of all pairs of layers of a grid, of products in the given precision; diagonals where asked for, else 0."""
+    """The energies of all pairs of layers of a grid, of products in the given precision.
+
+    Diagonals of pairs of layers are 0 unless asked for; traces, and the diagonals of layers with themselves, unless shuffled rows
+    are looked at, too.
+    """
     rounding = EXACT if precision == torch.float64 else ROUNDED
     gram = gram_is_cheaper(grid)
     if grid.reader.in_memory and not (gram and distributed.world() > 1):
         centred, offset = _centred_views(grid, precision), grid.reader.span[0]
         rows: Rows = lambda layer, start, stop: centred[layer][start - offset : stop - offset]  # noqa: E731
-        products = _gram_products(grid, rows, precision) if gram else _feature_products(grid, centred)
+        if gram:
+            return KernelEnergies(grid.plan.n_rows, rounding, *_gram_products(grid, rows, precision))
+        products = _feature_products(grid, centred)
     elif gram:
-        rows = _streamed(grid, precision, scaled=True)
-        products = _gram_products(grid, rows, precision)
+        return KernelEnergies(
+            grid.plan.n_rows, rounding, *_gram_products(grid, _streamed(grid, precision, scaled=True), precision)
+        )
     else:
         rows = _streamed(grid, torch.float64, scaled=False) if diagonals else _nothing
-        products = _streamed_products(grid, precision)
-    if diagonals:
+        lengths = RowLengths(grid) if grid.levels and not diagonals else None
+        products = _streamed_products(grid, precision, lengths)
+        if lengths:
+            return KernelEnergies(grid.plan.n_rows, rounding, products, *lengths.found(products))
+    if diagonals or grid.levels:
         return KernelEnergies(grid.plan.n_rows, rounding, products, *_diagonals(grid, rows))
     zero = torch.zeros((), dtype=torch.float64)
     return KernelEnergies(
@@ -162,8 +177,7 @@ def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, 
         products += squares @ squares.T
         traces += squares.sum(dim=1)
     distributed.total(products, traces)
-    pairs = {(one, other): products[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
-    return pairs, dict(zip(layers, traces, strict=True))
+    return _by_pair(layers, products), dict(zip(layers, traces, strict=True))
 
 
 def _centred_views(grid: Grid, precision: torch.dtype) -> dict[Layer, Tensor]:
@@ -245,26 +259,37 @@ def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
     return [part.sum() for part in torch.split(columns, widths)]
 
 
-def _streamed_products(grid: Grid, precision: torch.dtype) -> dict[Pair, Tensor]:
-    """‖XᵀY‖²_F of moments that are added up over blocks of rows."""
+def _streamed_products(grid: Grid, precision: torch.dtype, lengths: RowLengths | None = None) -> dict[Pair, Tensor]:
+    """‖XᵀY‖²_F of moments that are added up over blocks of rows, of which `lengths` takes what it needs."""
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     found: dict[Pair, Tensor] = {}
 
     def rows(layer: Layer, start: int, stop: int) -> Tensor:
-        return grid.reader.shifted(layer, start, stop, torch.float64 if precision == torch.float64 else None)
+        block = grid.reader.shifted(layer, start, stop, torch.float64 if precision == torch.float64 else None)
+        if lengths:
+            lengths.add(layer, start, block)
+        return block
 
     for sums in passes(grid, widths, precision, rows):
+        if lengths:
+            lengths.finish(sums)
         found.update({(layer, layer): scatter.square().sum() for layer, scatter in sums.scatter.items()})
         found.update({(one, other): cross.square().sum() for one, other, cross in sums.crosses()})
     return found
 
 
-def _gram_products(grid: Grid, rows: Rows, precision: torch.dtype) -> dict[Pair, Tensor]:
-    """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up."""
+def _gram_products(
+    grid: Grid, rows: Rows, precision: torch.dtype
+) -> tuple[dict[Pair, Tensor], dict[Pair, Tensor], dict[Layer, Tensor]]:
+    """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up.
+
+    With Σ_r K_rr L_rr, and the traces.
+    """
     layers, tiles = grid.plan.layers, distributed.dealt(_gram_tiles(grid))
     largest = max(((bottom - top) * (right - left) for top, bottom, left, right in tiles), default=0)
     room = torch.empty(len(layers) * largest, dtype=precision, device=grid.device)
-    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
+    total, diagonals = torch.zeros(2, len(layers), len(layers), dtype=torch.float64, device=grid.device)
+    traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
     with grid.progress("comparing", len(tiles), "tiles") as advance:
         for top, bottom, left, right in tiles:
             height, width = bottom - top, right - left
@@ -273,9 +298,18 @@ def _gram_products(grid: Grid, rows: Rows, precision: torch.dtype) -> dict[Pair,
                 first = rows(layer, top, bottom)
                 torch.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
             total += (1 if left == top else 2) * _inner_products(found.flatten(1))
+            if left == top:
+                squares = found.diagonal(dim1=1, dim2=2).double()
+                diagonals += squares @ squares.T
+                traces += squares.sum(dim=1)
             advance(1)
-    distributed.total(total)
-    return {(one, other): total[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
+    distributed.total(total, diagonals, traces)
+    return _by_pair(layers, total), _by_pair(layers, diagonals), dict(zip(layers, traces, strict=True))
+
+
+def _by_pair(layers: Sequence[Layer], values: Tensor) -> dict[Pair, Tensor]:
+    """Values [layers, layers] by pair of layers."""
+    return {(one, other): values[i, j] for i, one in enumerate(layers) for j, other in enumerate(layers)}
 
 
 def _gram_tiles(grid: Grid) -> list[tuple[int, int, int, int]]:

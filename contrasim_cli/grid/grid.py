@@ -221,6 +221,7 @@ class Grid:
     shuffles: int | None = (
         None  # that encoders of measures are judged by, besides the one that is their level; None: one
     )
+    levels: bool = False  # whether the scores of shuffled rows are found, where they have a closed form
 
     def __post_init__(self) -> None:
         # ranks that differed in it would pass over the rows in different ways
@@ -228,6 +229,7 @@ class Grid:
         encoded = max((scorer.encoded for scorer in self.scorers), default=0)
         self.reader = Reader(self.plan, self.device, self.budget, encoded)
         self.scores: Scores = {}
+        self.shuffled: dict[Cell, tuple[float, float]] = {}  # mean and standard deviation over all shuffles
         self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
 
     @cached_property
@@ -260,6 +262,14 @@ class Grid:
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""
         return scorer.rows(rows, self.plan.views[layer[0]].store, layer[1], self.device)
+
+    def shuffled_of(self, s: int, a: int, b: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
+        """Mean and standard deviation over all shuffles [layers of a, layers of b]; None where they have no closed form."""
+        cells = [[(s, (a, i), (b, j)) for j in self.plan.second[b]] for i in self.plan.first[a]]
+        if not all(cell in self.shuffled for row in cells for cell in row):
+            return None
+        found = np.array([[self.shuffled[cell] for cell in row] for row in cells])
+        return found[..., 0], found[..., 1]
 
     def scores_of(self, s: int, a: int, b: int) -> npt.NDArray[np.float64]:
         """What a scorer found for a pair of views [layers of a, layers of b]; NaN where it is not finite."""

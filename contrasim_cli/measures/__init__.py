@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import quoted
 
+STRICTLY = 1e-6  # relative; by how much a score must be greater to be greater: by less, rounding would decide
 NO_VARIANCE = "a side has no variance"
 NO_NEIGHBOURS = "a row is zero, a side's rows have all one direction, or there are fewer than k + 1 rows"
 
@@ -78,6 +79,14 @@ class Entry:
         False  # the mean of inner products of two rows, so that its mean over all shuffles is that of the mean rows
     )
     fewest: int = 2  # rows below which every score is undefined or the same; of neighbour measures beyond k
+
+    @property
+    def unrelated(self) -> float | None:
+        """The score of no similarity at all: 0 of similarities, the upper bound of distances; None without bounds."""
+        low, high = (bound.strip("[]() ") for bound in self.range.split(","))
+        if self.higher_is_more_similar:
+            return None if "∞" in low else 0.0
+        return None if "∞" in high else {"√2": math.sqrt(2), "π/2": math.pi / 2}.get(high) or float(high)
 
     @property
     def quadratic(self) -> bool:

@@ -26,7 +26,7 @@ from contrasim_cli.measures.distances import (
     unit,
 )
 from contrasim_cli.measures.matrices import cosine_of, double_centring
-from contrasim_cli.measures.protocol import BatchForm, Energies, InnerForm, Measure, PairForm, centred
+from contrasim_cli.measures.protocol import BatchForm, Energies, EnergyForm, InnerForm, Measure, PairForm, centred
 from contrasim_cli.measures.tiles import Tile, Tiles, upper
 
 FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
@@ -63,6 +63,28 @@ def compare(a: Centred, b: Centred) -> Tensor:
 def energy(e: Energies) -> Tensor:
     """`compare` from inner products of Gram matrices."""
     return e.cross / (e.first.sqrt() * e.second.sqrt())
+
+
+def energy_shuffled(e: Energies) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of `energy` over all n! orders of Y's rows (Kazi-Aoual et al. 1995, of the RV coefficient).
+
+    The deviation is undefined below 4 rows. With T = tr K, S = ⟨K, K⟩ and D = Σ_r K_rr² of either side, and K 1 = 0:
+
+        mean of ⟨K, L⟩      T T' / (n - 1)
+        variance of ⟨K, L⟩  2 ((n - 1) S - T²) ((n - 1) S' - T'²) / ((n - 1)² (n + 1) (n - 2))
+                            + c c' / (n (n + 1) (n - 1) (n - 2) (n - 3)),   c = n (n + 1) D - (n - 1) (T² + 2 S)
+    """
+    n, norms = e.n, e.first.sqrt() * e.second.sqrt()
+    mean = e.trace_first * e.trace_second / norms / max(1, n - 1)
+    if n < FEWEST_ROWS:
+        return mean, torch.full_like(mean, torch.nan)
+    # each side with S = 1, so that no product of fourth powers of the values leaves the type
+    sides = ((e.trace_first, e.first, e.diagonal_first), (e.trace_second, e.second, e.diagonal_second))
+    spreads = [(n - 1) - trace.square() / own for trace, own, _ in sides]
+    kurtoses = [n * (n + 1) * diagonal / own - (n - 1) * (trace.square() / own + 2) for trace, own, diagonal in sides]
+    variance = 2 * spreads[0] * spreads[1] / ((n - 1) ** 2 * (n + 1) * (n - 2))
+    variance = variance + kurtoses[0] * kurtoses[1] / (n * (n + 1) * (n - 1) * (n - 2) * (n - 3))
+    return mean, variance.clamp(min=0).sqrt()
 
 
 def unit_kernels(x: Tensor) -> Tensor:
@@ -223,6 +245,15 @@ def energy_debiased(e: Energies) -> Tensor:
     return cross / (first.sqrt() * second.sqrt())
 
 
+def energy_debiased_shuffled(e: Energies) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of `energy_debiased` over all n! orders of Y's rows: 0 and √(2 / (n (n - 3))).
+
+    U-centred matrices have rows that sum to 0 and no diagonal, so that T = D = 0 in the formulas of `energy_shuffled`.
+    """
+    spread = math.sqrt(2 / (e.n * (e.n - 3))) if e.n >= FEWEST_ROWS else math.nan
+    return torch.zeros_like(e.cross), torch.full_like(e.cross, spread)
+
+
 class Batches(NamedTuple):
     """Batches of rows as `Debiased` holds them, scaled so that Σ_b HSIC₁(K_b, K_b) = 1; NaN where that is zero."""
 
@@ -360,14 +391,16 @@ def _as_it_is(product: Tensor) -> Tensor:
     return product
 
 
+ENERGY = EnergyForm(energy, energy_shuffled)
+ENERGY_DEBIASED = EnergyForm(energy_debiased, energy_debiased_shuffled, diagonals=True)
 UNIT_KERNELS = InnerForm(unit_kernels, _as_it_is, near_kernels)
 DEBIASED_KERNELS = InnerForm(_debiased_kernels, _as_it_is)
 
 MEASURES = {
-    "cka": lambda options: Measure(prepare, compare, energy=energy, inner=UNIT_KERNELS),
-    "rv": lambda options: Measure(prepare, compare, energy=energy, inner=UNIT_KERNELS),
+    "cka": lambda options: Measure(prepare, compare, energy=ENERGY, inner=UNIT_KERNELS),
+    "rv": lambda options: Measure(prepare, compare, energy=ENERGY, inner=UNIT_KERNELS),
     "cka_debiased": lambda options: Measure(
-        prepare_debiased, compare_debiased, energy=energy_debiased, diagonals=True, inner=DEBIASED_KERNELS
+        prepare_debiased, compare_debiased, energy=ENERGY_DEBIASED, inner=DEBIASED_KERNELS
     ),
     "cka_minibatch": lambda options: Measure(
         minibatch_preparer(options.minibatch), compare_minibatch, batches=minibatches(options.minibatch)

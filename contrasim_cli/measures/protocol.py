@@ -62,6 +62,20 @@ class Energies(NamedTuple):
     rounding: float = 1e-12  # a difference below this part of its terms is lost in their rounding
 
 
+@dataclass(frozen=True)
+class EnergyForm:
+    """A measure that is a function of the inner products of Gram matrices.
+
+    `diagonals`: whether `score` looks at the diagonals of Gram matrices, which cost two passes over the rows. `shuffled` gives the
+    exact mean and standard deviation of the score over all orders of one side's rows; it looks at the traces and at the diagonals
+    with themselves.
+    """
+
+    score: Callable[[Energies], Tensor]
+    shuffled: Callable[[Energies], tuple[Tensor, Tensor]]
+    diagonals: bool = False
+
+
 class Blocks(Protocol):
     """Raw rows of one layer, block by block and as often as asked."""
 
@@ -136,8 +150,7 @@ class Measure:
     compare: Callable[[Any, Any], Tensor]
     moments: MomentForm | None = None
     rowwise: RowForm | None = None
-    energy: Callable[[Energies], Tensor] | None = None
-    diagonals: bool = False  # whether `energy` looks at those of the Gram matrices, which cost two passes over the rows
+    energy: EnergyForm | None = None
     whiten: Callable[[Moments], Any] | None = None
     own: Callable[[Blocks], Any] | None = None
     batches: BatchForm | None = None

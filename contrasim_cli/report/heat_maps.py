@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli.measures import MEASURES, higher_is_more_similar
+from contrasim_cli.measures import MEASURES, STRICTLY, higher_is_more_similar
 from contrasim_cli.report.results import ScoreRow
-from contrasim_cli.scoring import STRICTLY
 
 Values = npt.NDArray[np.float64]
 

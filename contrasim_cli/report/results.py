@@ -13,7 +13,11 @@ MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank corr
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """One cell of a grid; `score` is None where the measure is undefined, the rest also where it was not asked for."""
+    """One cell of a grid; `score` is None where the measure is undefined, the rest also where it was not asked for.
+
+    `null` is what the measure gives the same rows shuffled, on average; `null_z` how many standard deviations the score lies on the
+    more similar side of it.
+    """
 
     measure: str
     store_a: str
@@ -28,6 +32,7 @@ class ScoreRow:
     calibrated: float | None = None
     null_z: float | None = None
     null_p: float | None = None
+    null: float | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from heapq import nlargest
 
 from rich import box
@@ -11,23 +12,57 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
+from contrasim_cli.measures import STRICTLY
+
 # dark to bright, also in grey (viridis); bright is similar
 SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725")
 DARK = 4  # as many of them want white letters
 HEAD = 5  # letters of a column's head where columns are narrow
+UNCLEAR, TIED = "~", "="  # behind scores that do not clear their null, and that share the first place of their row
 
 Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class ScoreGrid:
-    """One measure and pair of stores: what is shown of every pair of layers, and the scores by which it is shaded."""
+    """One measure and pair of stores: what is shown of every pair of layers, and the scores by which it is shaded.
+
+    `unclear`: the pairs whose scores do not clear their null.
+    """
 
     down: Sequence[str]
     across: Sequence[str]
     scores: Mapping[Pair, float | None]
     shown: Mapping[Pair, str]
     higher: bool  # is more similar
+    unclear: frozenset[Pair] = frozenset()
+
+    @cached_property
+    def tied(self) -> frozenset[Pair]:
+        """The pairs that share the first place of their row: by less than STRICTLY, rounding would decide."""
+        found: set[Pair] = set()
+        for name in self.down if len(self.across) > 1 else ():
+            row = {layer: value for layer in self.across if (value := self.similar((name, layer))) is not None}
+            best = max(row.values(), default=0.0)
+            first = [(name, layer) for layer, value in row.items() if best - value <= STRICTLY * abs(best)]
+            found.update(first if len(first) > 1 else ())
+        return frozenset(found)
+
+    def marks(self, pair: Pair) -> str:
+        """What stands behind the score of a pair."""
+        return UNCLEAR * (pair in self.unclear) + TIED * (pair in self.tied)
+
+    def marked(self, pair: Pair) -> str:
+        """What is shown of a pair, with its marks."""
+        return self.shown.get(pair, "") + self.marks(pair)
+
+    def narrow(self, pair: Pair) -> str:
+        """The score with two decimals, or one where that leaves room for its marks."""
+        marks, score = self.marks(pair), self.scores.get(pair)
+        text = two_decimals(score)
+        if score is not None and len(text) + len(marks) > HEAD and abs(score) < 9.95:
+            text = f"{score:.1f}"
+        return (text + marks)[:HEAD]
 
     def similar(self, pair: Pair) -> float | None:
         """The score with its sign turned where lower is more similar; None where there is none."""
@@ -54,13 +89,14 @@ def _style(step: int) -> Style:
 
 def full_table(grid: ScoreGrid, width: int) -> Table | None:
     """Whole names and all that is to be shown; None where it is too wide."""
-    least = max(5, *map(len, grid.shown.values()))
+    shown = {pair: grid.marked(pair) for pair in grid.scores}
+    least = max(5, *map(len, shown.values()))
     if sum(max(least, len(name)) + 3 for name in grid.across) + max(map(len, grid.down)) + 4 > width:
         return None
     table = Table("")
     for name in grid.across:
         table.add_column(name, justify="right", no_wrap=True)
-    return _filled(table, grid, grid.shown)
+    return _filled(table, grid, shown)
 
 
 def narrow_table(grid: ScoreGrid, width: int) -> Table | None:
@@ -72,7 +108,7 @@ def narrow_table(grid: ScoreGrid, width: int) -> Table | None:
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True, width=HEAD)
     table.columns[0].no_wrap = True
-    return _filled(table, grid, {pair: two_decimals(score) for pair, score in grid.scores.items()})
+    return _filled(table, grid, {pair: grid.narrow(pair) for pair in grid.scores})
 
 
 def _filled(table: Table, grid: ScoreGrid, shown: Mapping[Pair, str]) -> Table:
@@ -93,7 +129,7 @@ def best_matches(grid: ScoreGrid) -> Table:
     for name in grid.down:
         similarities = {layer: value for layer in grid.across if (value := grid.similar((name, layer))) is not None}
         best = nlargest(2, similarities, key=lambda layer: similarities[layer])
-        cells = [cell for layer in best for cell in (layer, grid.shown[name, layer])]
+        cells = [cell for layer in best for cell in (layer, grid.marked((name, layer)))]
         table.add_row(name, *cells, *[""] * (4 - len(cells)))
     return table
 

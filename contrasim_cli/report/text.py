@@ -16,12 +16,12 @@ from rich.table import Table
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import higher_is_more_similar
 from contrasim_cli.names import cell, encodable, json_text, quoted
-from contrasim_cli.nulls import Standing
+from contrasim_cli.nulls import CLEAR, Standing, clears
 from contrasim_cli.output_files import write_atomic
 from contrasim_cli.report import markup
 from contrasim_cli.report.bench_tables import bench_tables, checklists, compare_tables
 from contrasim_cli.report.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
-from contrasim_cli.report.score_tables import ScoreGrid, best_matches, full_table, narrow_table
+from contrasim_cli.report.score_tables import TIED, UNCLEAR, ScoreGrid, best_matches, full_table, narrow_table
 
 SCHEMA_VERSION = 1
 NULL_COLUMNS = Standing._fields
@@ -162,10 +162,14 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
     return [table]
 
 
-def _plain_table(results: Results, rows: Sequence[Row]) -> Table:
+def _plain_table(results: Results, rows: Sequence[Row], grid: ScoreGrid | None = None) -> Table:
+    """A line per row; scores of a grid have its marks."""
     table = Table(*results.columns)
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else _text(value) for value in results.values(row)))
+        cells = [f"{value:.4f}" if isinstance(value, float) else _text(value) for value in results.values(row)]
+        if grid is not None and isinstance(row, ScoreRow):
+            cells[results.columns.index("score")] += grid.marks((row.layer_a, row.layer_b))
+        table.add_row(*cells)
     return table
 
 
@@ -186,29 +190,52 @@ def _grid(results: Results, key: tuple[str, str, str], cells: Sequence[ScoreRow]
     """A shaded grid; where that is too wide, a list of few cells, or the best matches of many."""
     higher = higher_is_more_similar(key[0])
     scores = {(cell.layer_a, cell.layer_b): cell.score for cell in cells}
-    shown = {(cell.layer_a, cell.layer_b): _score_text(cell) for cell in cells}
+    shuffles = results.about.get("replicates", {}).get("permutations")
+    floor = 1 / (shuffles + 1) if shuffles else None
+    shown = {(cell.layer_a, cell.layer_b): _score_text(cell, floor) for cell in cells}
     down, across = (list(dict.fromkeys(names)) for names in zip(*scores, strict=True))
-    grid = ScoreGrid(down, across, scores, shown, higher)
+    unclear = frozenset(
+        (cell.layer_a, cell.layer_b) for cell in cells if not clears(cell.score, cell.null, cell.null_z)
+    )
+    grid = ScoreGrid(down, across, scores, shown, higher, unclear)
     wide = set(results.optional) - set(NULL_COLUMNS)
     table = full_table(grid, width) or (None if wide else narrow_table(grid, width))
     note = "" if higher else "; lower is more similar"
     note += "; → calibrated" if any(cell.calibrated is not None for cell in cells) else ""
+    legend = _legend(grid, cells)
     if table:
-        return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns){note}", table]
+        return [f"{key[0]}: {key[1]} (rows) against {key[2]} (columns){note}", table, *legend]
     if len(cells) <= LISTED:
-        return [_plain_table(results, cells)]
-    return [f"{key[0]}: the layer of {key[2]} that is most similar to each of {key[1]}{note}", best_matches(grid)]
+        return [_plain_table(results, cells, grid), *legend]
+    title = f"{key[0]}: the layer of {key[2]} that is most similar to each of {key[1]}{note}"
+    return [title, best_matches(grid), *legend]
 
 
-def _score_text(cell: ScoreRow) -> str:
-    """`0.8312 [0.81, 0.85] → 0.79 p 0.01`, as far as it was asked for; the arrow leads to the calibrated score."""
+def _legend(grid: ScoreGrid, cells: Sequence[ScoreRow]) -> list[str]:
+    """What shuffled rows score, and what the marks of a grid say."""
+    levels = [cell.null for cell in cells if cell.null is not None and math.isfinite(cell.null)]
+    low, high = (_short(bound(levels)) if levels else "" for bound in (min, max))
+    parts = [f"shuffled rows score {low}" + (f" to {high}" if high != low else "")] if levels else []
+    if grid.unclear:
+        parts.append(f"{UNCLEAR} less than {CLEAR:g} standard deviations from shuffled rows")
+    if grid.tied:
+        parts.append(f"{TIED} tied for the best match of its row")
+    return ["; ".join(parts)] if parts else []
+
+
+def _score_text(cell: ScoreRow, floor: float | None = None) -> str:
+    """`0.8312 [0.81, 0.85] → 0.79 p 0.01 z 9.3`, as far as it was asked for; the arrow leads to the calibrated score.
+
+    The z-score stands where p is as low as so many shuffles allow, so that p does not say how far the score is from them.
+    """
     parts = [_short(cell.score)]
     if cell.ci_low is not None and cell.ci_high is not None:
         parts.append(f"[{_shorter(cell.ci_low)}, {_shorter(cell.ci_high)}]")
     if cell.calibrated is not None:
         parts.append(f"→ {_shorter(cell.calibrated)}")
     if cell.p_value is not None:
-        parts.append(f"p {cell.p_value:.2g}")
+        at_floor = cell.z_score is not None and floor is not None and cell.p_value <= floor * (1 + 1e-9)
+        parts.append(f"p {cell.p_value:.2g}" + (f" z {cell.z_score:.3g}" if at_floor else ""))
     return " ".join(parts)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from contrasim_cli import losses
 from contrasim_cli.encoder import Config, by_member
+from contrasim_cli.measures import STRICTLY
 from contrasim_cli.recipes import WITHOUT_NEGATIVES
-from contrasim_cli.scoring import STRICTLY
 from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.whole_batch import rows_of_all, sum_of_all
 

@@ -65,7 +65,7 @@ def test_every_measure_keeps_what_the_registry_claims(store: Store, seed: int) -
                 ("unchanged", "ok") if claimed else ("may change", "")
             )
         assert checks["shuffle"].verdict == "ok"
-        assert checks["shuffle"].expected == ("unchanged" if MEASURES[name].family == "statistics" else "falls")
+        assert checks["shuffle"].expected == ("unchanged" if MEASURES[name].family == "statistics" else "chance")
 
 
 def test_measures_of_the_paper_fall_with_noise_but_for_dot(store: Store) -> None:
@@ -177,6 +177,18 @@ def test_canonical_correlations_of_few_rows_fail_where_rows_are_shuffled(store: 
     found = examined(store, closed_form(["cca", "cka"]), rows_of(20, 30))
     assert "shuffle" in failed(found["cca"])
     assert "shuffle" not in failed(found["cka"])
+
+
+def test_cka_of_noise_with_few_rows_fails_where_rows_are_shuffled(store: Store) -> None:
+    noise = np.random.default_rng(0).normal(size=(32, 512))
+    found = examined(store, closed_form(["cka", "cka_debiased"]), noise)
+    shuffle, before = found["cka"]["shuffle"], found["cka"]["shuffle"].before
+    assert shuffle.expected == "chance"
+    assert shuffle.score is not None
+    assert before is not None
+    assert 0.9 < shuffle.score < before - 0.03  # it falls, and is not at chance
+    assert shuffle.verdict == "fails"
+    assert found["cka_debiased"]["shuffle"].verdict == "ok"
 
 
 # the command

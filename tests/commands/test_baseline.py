@@ -36,7 +36,7 @@ def test_every_pair_of_stores_in_the_order_given(stores: list[Path], layers: lis
     done = run("baseline", *stores, "--measure", "cka", "--measure", "pwcca")
     assert (done.code, done.stderr) == (0, "")
     rows = table(done.stdout)
-    assert list(rows[0]) == ["measure", "store_a", "layer_a", "store_b", "layer_b", "score"]
+    assert list(rows[0]) == ["measure", "store_a", "layer_a", "store_b", "layer_b", "score", "null_z", "null"]
     assert [(r["store_a"], r["store_b"], r["measure"], r["layer_a"], r["layer_b"]) for r in rows] == [
         (a, b, measure, f"layer_{i}", f"layer_{j}")
         for a, b in (("a", "b"), ("a", "c"), ("b", "c"))
@@ -113,14 +113,16 @@ def test_json_tells_what_was_compared(stores: list[Path]) -> None:
         "standardize": {"cka": {"kind": "none"}},
         "max_rows": None,
     }
-    assert [list(row) for row in score] == [["measure", "store_a", "layer_a", "store_b", "layer_b", "score"]]
+    assert [list(row) for row in score] == [
+        ["measure", "store_a", "layer_a", "store_b", "layer_b", "score", "null_z", "null"]
+    ]
 
 
 def test_what_is_undefined_is_empty_and_named(tmp_path: Path, layers: list[dict[str, Any]]) -> None:
     layers[1]["layer_1"][:] = 3
     stores = [made.store(tmp_path / f"{name}.h5", x) for name, x in zip("ab", layers[:2], strict=True)]
     options = ["--layers-a", "0", "--layers-b", "1", "--layers-b", "2"]
-    done = run("baseline", *stores, *options)
+    done = run("baseline", *stores, *options, "--null", "0")
     assert done.code == 0
     assert [row["score"] == "" for row in table(done.stdout)] == [True, False]
     assert done.stderr == (

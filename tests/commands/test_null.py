@@ -16,7 +16,7 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.seeds import CONFIDENCE_SHUFFLE as SHUFFLE
 
-COLUMNS = ["calibrated", "null_z", "null_p"]
+COLUMNS = ["calibrated", "null_z", "null_p", "null"]
 
 
 def scored(*arguments: Any) -> list[dict[str, str]]:
@@ -49,6 +49,7 @@ def test_columns_are_those_of_the_formulas(tmp_path: Path, name: str, options: d
         score = float(row["score"])
         assert float(row["calibrated"]) == pytest.approx((score - level) / (1 - level), rel=1e-3)
         assert float(row["null_z"]) == pytest.approx((score - level) / nulls.std(ddof=1), rel=2e-3)
+        assert float(row["null"]) == pytest.approx(level, rel=1e-3, abs=1e-6)
         assert float(row["null_p"]) == pytest.approx((1 + (nulls >= score).sum()) / 201)
         assert level == pytest.approx(nulls.mean(), abs=4 * nulls.std() / 200**0.5)
 
@@ -123,7 +124,7 @@ def test_how_it_was_done_is_said(tmp_path: Path) -> None:
     _, paths = stores_of(tmp_path)
     path = made.encoder_file(tmp_path / "e.pt", widths=(6,))
     done = run("score", *paths, "--encoder", path, "--null", 7, "--format", "json")
-    assert "contrasim: note: calibrated by 7 shuffles, 60 rows of Y (e.pt)" in done.stderr.splitlines()
+    assert "contrasim: note: null from 7 shuffles, 60 rows of Y (e.pt)" in done.stderr.splitlines()
     assert json.loads(done.stdout)["confidence_method"]["null"] == {"e.pt": "60 rows of Y"}
     table = run("score", *paths, "--encoder", path, "--null", 7, "--format", "table").stdout
     assert "; → calibrated" in table.splitlines()[0]

@@ -278,7 +278,8 @@ def test_columns_are_those_asked_for(
     result = run(command, *stores, *options, *more)
     assert result.code == 0, result.stderr
     header, line = result.stdout.splitlines()
-    assert header == PLAIN + columns
+    levels = "\tnull_z\tnull" if command == "baseline" else ""  # of cka, which has them unasked
+    assert header == PLAIN + columns + levels
     assert len(line.split("\t")) == len(header.split("\t"))
     assert "" not in line.split("\t")
     value = run(command, *stores, *options, *more, "--format", "value").stdout
@@ -291,14 +292,14 @@ def test_rows_and_method_are_said(stores: list[Path]) -> None:
     assert result.stderr.splitlines() == [
         "contrasim: note: 95 % intervals from 5 replicates, bootstrap of 30 rows, percentiles (dot)",
         "contrasim: note: 95 % intervals from 5 replicates, 10 of 20 rows without replacement, spread scaled to 30 rows (cka)",
-        "contrasim: note: p-values from 6 shuffles, 30 rows of Y (dot)",
-        "contrasim: note: p-values from 6 shuffles, 20 rows of Y (cka)",
+        "contrasim: note: p-values from 6 shuffles (1/7 at least), 30 rows of Y (dot)",
+        "contrasim: note: p-values from 6 shuffles (1/7 at least), 20 rows of Y (cka)",
     ]
     content = json.loads(result.stdout)
     assert content["replicates"] == {"bootstrap": 5, "permutations": 6}
     assert content["confidence_rows"] == {"bootstrap": {"dot": 30, "cka": 20}, "permutations": {"dot": 30, "cka": 20}}
     assert content["confidence_method"]["permutations"]["cka"] == "20 rows of Y"
-    assert list(content["results"][0])[5:] == ["score", "ci_low", "ci_high", "p_value", "z_score"]
+    assert list(content["results"][0])[5:] == ["score", "ci_low", "ci_high", "p_value", "z_score", "null_z", "null"]
 
 
 @pytest.mark.parametrize("count", [0, -1])

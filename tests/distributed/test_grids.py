@@ -106,6 +106,17 @@ def test_they_find_it_to_nine_digits_in_double_precision(case: str, alone: Found
             assert gap < 1e-9, name
 
 
+@pytest.mark.parametrize("case", ["kept", "streamed", "wide", "wide, streamed"])
+def test_what_shuffled_rows_score_is_the_same(case: str, alone: Found, together: list[Found]) -> None:
+    names = [name for name, one in alone[case].items() if one["shuffled"]]
+    assert {"cka", "cka_debiased"} <= set(names)
+    for rank in together:
+        for name in names:
+            np.testing.assert_allclose(
+                rank[case][name]["shuffled"], alone[case][name]["shuffled"], rtol=1e-5, atol=1e-9
+            )
+
+
 def test_all_ranks_find_the_same_bits(together: list[Found]) -> None:
     first, *others = ({name: one for name, one in rank.items() if name != "read"} for rank in together)
     assert all(rank == first for rank in others)

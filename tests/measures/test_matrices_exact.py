@@ -381,4 +381,4 @@ def test_energies_give_the_same(name: str, case: str) -> None:
     )
     energy = load(name).energy
     assert energy is not None
-    assert float(energy(given)) == pytest.approx(similarity(name, x, y), rel=1e-8, nan_ok=True)
+    assert float(energy.score(given)) == pytest.approx(similarity(name, x, y), rel=1e-8, nan_ok=True)

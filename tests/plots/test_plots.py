@@ -317,9 +317,9 @@ def test_there_is_nothing_to_draw_of_other_results(tmp_path: Path) -> None:
 
 def test_a_plot_is_drawn_beside_the_results(tmp_path: Path) -> None:
     stores = [made.store(tmp_path / f"{k}.h5", x) for k, x in enumerate(made.related(2, 2, 20, (5,)))]
-    done = run("baseline", *stores, "--plot", tmp_path / "out.svg")
+    done = run("baseline", *stores, "--plot", tmp_path / "out.svg", "--null", "0")
     assert (done.code, done.stderr) == (0, "")
-    assert done.stdout == run("baseline", *stores).stdout
+    assert done.stdout == run("baseline", *stores, "--null", "0").stdout
     assert ">layer_1<" in (tmp_path / "out.svg").read_text()
     again = run("baseline", *stores, "--plot", tmp_path / "out.svg")
     assert (again.code, again.stdout) == (5, "")
