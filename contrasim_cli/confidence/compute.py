@@ -26,6 +26,7 @@ Rows = npt.NDArray[np.int64]
 def compute(sampling: Resampling) -> dict[Cell, Confidence]:
     """Confidence of every cell; `about` and `note` of the resampling then say how."""
     plan, scorers = sampling.grid.plan, sampling.grid.scorers
+    sampling.grid.reader.load(sampling.grid.progress)
     sampling.found = {(s, *cell): Confidence() for s in range(len(scorers)) for cell in plan.cells()}
     if by_rows := [s for s, scorer in enumerate(scorers) if scorer.measure.rowwise is not None]:
         rowwise.compute(sampling, by_rows)

@@ -87,8 +87,11 @@ def compute_closed(grid: Grid, members: Sequence[int]) -> None:
     groups: dict[Form, list[int]] = {}
     for s in members:
         groups.setdefault(_form(grid, grid.scorers[s]), []).append(s)
+    energies = groups.pop(gram_products.compute, None)
     for form, together in groups.items():
         form(grid, together)
+    if energies:  # at last, because it may take rows over
+        gram_products.compute(grid, energies)
 
 
 def _form(grid: Grid, scorer: Scorer) -> Form:

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer, Rows
-from contrasim_cli.grid.moments import passes
+from contrasim_cli.grid.moments import LEAF, passes
 from contrasim_cli.grid.row_lengths import RowLengths
-from contrasim_cli.measures.distances import sum_of
 from contrasim_cli.measures.protocol import Energies
 from contrasim_cli.store.blocks import spans
 
@@ -64,7 +63,10 @@ class KernelEnergies:
 
 
 def compute(grid: Grid, members: list[int]) -> None:
-    """Inner products of Gram matrices, by whichever way costs less, make every measure of the family."""
+    """Inner products of Gram matrices, by whichever way costs less, make every measure of the family.
+
+    Rows in memory are taken over: the reader keeps none afterwards.
+    """
     for precision in dict.fromkeys([grid.precision, torch.float64]):
         if members:
             energies = [grid.scorers[s].measure.energy for s in members]
@@ -97,7 +99,7 @@ def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> Kern
     rounding = EXACT if precision == torch.float64 else ROUNDED
     gram = gram_is_cheaper(grid)
     if grid.reader.in_memory and not (gram and distributed.world() > 1):
-        centred, offset = _centred_views(grid, precision), grid.reader.span[0]
+        centred, offset = _centred_layers(grid, precision, not gram), grid.reader.span[0]
         rows: Rows = lambda layer, start, stop: centred[layer][start - offset : stop - offset]  # noqa: E731
         if gram:
             return KernelEnergies(grid.plan.n_rows, rounding, *_gram_products(grid, rows, precision))
@@ -124,7 +126,7 @@ def gram_is_cheaper(grid: Grid) -> bool:
     """Count the operations of both ways, and what Gram tiles have to read again."""
     n, plan = grid.plan.n_rows, grid.plan
     features = sum(2 * n * plan.width(one) * plan.width(other) for one, other in plan.cells())
-    features += sum(2 * n * plan.width(layer) ** 2 for layer in plan.layers)
+    features += sum(n * plan.width(layer) ** 2 for layer in plan.layers)
     gram = sum(n * n * plan.width(layer) for layer in plan.layers) + n * n * len(plan.layers) ** 2
     if not _all_in_memory(grid):
         gram += READING * grid.reader.size * n // _tile_side(grid)
@@ -180,35 +182,46 @@ def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, 
     return _by_pair(layers, products), dict(zip(layers, traces, strict=True))
 
 
-def _centred_views(grid: Grid, precision: torch.dtype) -> dict[Layer, Tensor]:
-    """Centred rows of every layer with values near 1, those of one view side by side in one matrix; of this rank's blocks."""
+def _centred_layers(grid: Grid, precision: torch.dtype, side_by_side: bool) -> dict[Layer, Tensor]:
+    """Centred rows of every layer with values near 1, of this rank's blocks; those of one view in one matrix if asked for."""
     centred: dict[Layer, Tensor] = {}
-    start, stop = grid.reader.span
+    rows = grid.reader.span[1] - grid.reader.span[0]
     for view in dict.fromkeys(view for view, _ in grid.plan.layers):
         layers = [layer for layer in grid.plan.layers if layer[0] == view]
         widths = [grid.plan.width(layer) for layer in layers]
-        together = torch.empty(stop - start, sum(widths), dtype=precision, device=grid.device)
-        for layer, part in zip(layers, torch.split(together, widths, dim=1), strict=True):
+        shapes = [(rows, sum(widths))] if side_by_side else [(rows, width) for width in widths]
+        matrices = [torch.empty(shape, dtype=precision, device=grid.device) for shape in shapes]
+        parts = torch.split(matrices[0], widths, dim=1) if side_by_side else matrices
+        for layer, part in zip(layers, parts, strict=True):
             _centre_into(part, grid, layer)
+            grid.reader.release(layer)
             centred[layer] = part
     return centred
 
 
 def _centre_into(part: Tensor, grid: Grid, layer: Layer) -> None:
-    """Write the rows less their mean, times a power of two; in place, as a copy more costs a tenth of the products."""
-    rows, first = grid.reader.rows(layer, *grid.reader.span), grid.reader.first(layer)
-    dtype = torch.promote_types(part.dtype, rows.dtype)
-    work = part if part.dtype == dtype else torch.empty_like(rows, dtype=dtype)
-    torch.sub(rows.to(dtype), first.to(dtype), out=work)
-    low, high = torch.aminmax(work) if len(work) else (work.new_zeros(()), work.new_zeros(()))
+    """Write the rows less their mean, times a power of two; in place and in blocks that a cache holds."""
+    start, stop = grid.reader.span
+    first = grid.reader.first(layer)
+    dtype = torch.promote_types(part.dtype, first.dtype)
+    work = part if part.dtype == dtype else torch.empty_like(part, dtype=dtype)
+    total = torch.zeros(part.shape[1], dtype=torch.float64, device=part.device)
+    largest = work.new_zeros(())
+    for block in spans(stop - start, SUM_ROWS):
+        rows = work[slice(*block)]
+        torch.sub(grid.reader.rows(layer, start + block[0], start + block[1]).to(dtype), first, out=rows)
+        low, high = torch.aminmax(rows)
+        torch.maximum(largest, torch.maximum(-low, high), out=largest)
+        total += rows.sum(dim=0, dtype=torch.float64)
     # energies are fourth powers of the values, and leave float32 soon
-    factor = _power_of_two(float(distributed.largest(torch.maximum(-low, high))), dtype)
-    total = sum_of(block.sum(dim=0, dtype=torch.float64) for block in torch.split(work, SUM_ROWS))
+    factor = _power_of_two(float(distributed.largest(largest)), dtype)
     distributed.total(total)
-    mean = total / grid.plan.n_rows
-    torch.add(-(mean * factor).to(dtype), work, alpha=factor, out=work)
-    if work is not part:
-        part.copy_(work)
+    mean = -(total / grid.plan.n_rows * factor).to(dtype)
+    for block in spans(stop - start, SUM_ROWS):
+        rows = work[slice(*block)]
+        torch.add(mean, rows, alpha=factor, out=rows)
+        if work is not part:
+            part[slice(*block)] = rows
 
 
 def _power_of_two(largest: float, dtype: torch.dtype) -> float:
@@ -218,9 +231,7 @@ def _power_of_two(largest: float, dtype: torch.dtype) -> float:
 
 def _feature_products(grid: Grid, centred: Mapping[Layer, Tensor]) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F: each layer against all layers of the other view in one product."""
-    found: dict[Pair, Tensor] = {
-        (layer, layer): _cross_energies(rows, rows, [rows.shape[1]])[0] for layer, rows in centred.items()
-    }
+    found: dict[Pair, Tensor] = {(layer, layer): _own_energy(rows) for layer, rows in centred.items()}
     plan = grid.plan
     with grid.progress("comparing", sum(len(plan.first[a]) for a, _ in plan.pairs), "layers") as advance:
         for a, b in plan.pairs:
@@ -243,6 +254,16 @@ def _side_by_side(parts: list[Tensor]) -> Tensor:
             return torch.cat(parts, dim=1)
         at += part.shape[1]
     return torch.as_strided(first, (first.shape[0], width), (step, 1))
+
+
+def _own_energy(x: Tensor) -> Tensor:
+    """‖XᵀX‖²_F, by little more than the upper half of the product."""
+    width = x.shape[1]
+    if width <= LEAF:
+        return _cross_energies(x, x, [width])[0]
+    middle = -(-width // 2)
+    left, right = x[:, :middle], x[:, middle:]
+    return _own_energy(left) + _own_energy(right) + 2 * _cross_energies(left, right, [width - middle])[0]
 
 
 def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
@@ -270,7 +291,7 @@ def _streamed_products(grid: Grid, precision: torch.dtype, lengths: RowLengths |
             lengths.add(layer, start, block)
         return block
 
-    for sums in passes(grid, widths, precision, rows):
+    for sums in passes(grid, widths, precision, rows, scatters=grid.plan.layers):
         if lengths:
             lengths.finish(sums)
         found.update({(layer, layer): scatter.square().sum() for layer, scatter in sums.scatter.items()})

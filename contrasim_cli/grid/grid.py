@@ -69,7 +69,7 @@ class Plan:
 
 @dataclass
 class Reader:
-    """Rows of layers as tensors; kept in memory where all fit, so that later passes read nothing.
+    """Rows of layers as tensors; kept in memory as they are stored where all fit, so that later passes read nothing.
 
     Of several ranks each works on its blocks of rows, and keeps those alone; the rows of others are read from disk when asked for.
     `encoded` is how wide an encoder makes rows, where that may be more than they are.
@@ -86,24 +86,27 @@ class Reader:
         self._bytes_held = self.size * self._most_rows // self.plan.n_rows
         self.in_memory = self._bytes_held <= self.budget // 2
         self._held: dict[Layer, ReadRows] = {}
-        self._rows = {
-            (v, name): stored_rows(self.plan.views[v], name, self.device, widened=True) for v, name in self.plan.layers
-        }
+        self._rows = {(v, name): self._stored(self.plan.views[v], name) for v, name in self.plan.layers}
+
+    def _stored(self, view: View, name: str) -> ReadRows:
+        # what a view changes, such as by standardising, has digits that the stored type may not have
+        return stored_rows(view, name, self.device, widened=type(view) is not View)
 
     def _itemsize(self, layer: Layer) -> int:
         return self.plan.views[layer[0]].store.layer(layer[1]).read_dtype.itemsize
 
     def load(self, progress: Progress) -> None:
         """Read what fits once; the bad values of all layers are reported together."""
-        if self.in_memory:
+        if self.in_memory and len(self._held) < len(self._rows):
             distributed.agreed(lambda: self._load(progress))
 
     def _load(self, progress: Progress) -> None:
         problems: list[ContraSimError] = []
         self._start, self._stop = self.span
         every = self._stop - self._start == self.plan.n_rows
-        with progress("reading", len(self.plan.layers), "layers") as advance:
-            for layer, rows in self._rows.items():
+        missing = {layer: rows for layer, rows in self._rows.items() if layer not in self._held}
+        with progress("reading", len(missing), "layers") as advance:
+            for layer, rows in missing.items():
                 own = rows if every else rows.within(np.arange(self._start, self._stop))
                 try:
                     self._held[layer] = own.hold(Room(self.size))
@@ -111,6 +114,11 @@ class Reader:
                     problems.append(problem)
                 advance(1)
         raise_all(problems)
+
+    def release(self, layer: Layer) -> None:
+        """Keep a layer's rows no longer; `load` does again."""
+        if layer in self._held:
+            self._held.pop(layer).release()
 
     def rows(self, layer: Layer, start: int, stop: int) -> Tensor:
         """Raw rows [stop - start, p]."""

@@ -1,11 +1,12 @@
 """Measures of second moments: added up over blocks of rows, in tiles of layers that bound memory.
 
-The CCA family and regression take them twice: moments of the rows give whitening maps, and moments of the whitened rows, which are
-nearly orthonormal, the rest.
+Only what a measure looks at is formed: of a layer itself the squares of its columns, or the upper half of its scatter. The CCA
+family and regression take two rounds: scatters give whitening maps, which then turn cross moments into products of whitened
+rows. Where a layer's condition would cost those products too many digits, its rows are whitened first.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,25 +25,31 @@ log = logging.getLogger(__name__)
 
 
 SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
+SUMS_BYTES = 48 << 20  # of one pass over rows in memory, for which further passes cost little
+LEAF = 192  # columns of a scatter's blocks on the diagonal, at most: their lower halves are work for nothing
 
 NEARLY = 1e-2  # by which whitened rows may be off orthonormal
+# Rounding of a cross moment is about 1e-15 of the sizes of both sides, and whitening multiplies it by σ_max / σ_min of both:
+# up to this ratio the products are good to 1e-10.
+WELL_CONDITIONED = 300.0
 
 
 def compute(grid: Grid, members: list[int]) -> None:
     """Every layer's own part and every pair of one read of the rows, or of a few where the sums do not fit."""
-    forms = {s: grid.scorers[s].measure.moments for s in members}
+    forms = {s: form for s in members if (form := grid.scorers[s].measure.moments) is not None}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     own: dict[Any, Any] = {}
-    for sums in passes(grid, widths, torch.float64, doubled(grid)):
-        for layer, scatter in sums.scatter.items():
-            moments = Moments(grid.plan.n_rows, sums.means[layer] + grid.reader.first(layer)[0].double(), scatter)
+    scatters = any(form.scatter for form in forms.values())
+    every = grid.plan.layers
+    for sums in passes(grid, widths, torch.float64, doubled(grid), squares=every, scatters=every if scatters else ()):
+        for layer, squares in sums.squares.items():
+            mean = sums.means[layer] + grid.reader.first(layer)[0].double()
+            moments = Moments(grid.plan.n_rows, mean, squares, sums.scatter.get(layer))
             for form in forms.values():
-                assert form is not None
                 if (form.own, layer) not in own:
                     own[form.own, layer] = form.own(moments)
         for one, other, cross in sums.crosses():
             for s, form in forms.items():
-                assert form is not None
                 value = form.pair(own[form.own, one], own[form.own, other], cross)
                 grid.scores[s, one, other] = float(value)
 
@@ -53,15 +60,28 @@ def doubled(grid: Grid) -> Rows:
 
 
 def passes(
-    grid: Grid, widths: Mapping[Layer, int], dtype: torch.dtype, rows: Rows, held: int = 0
+    grid: Grid,
+    widths: Mapping[Layer, int],
+    dtype: torch.dtype,
+    rows: Rows,
+    held: int = 0,
+    squares: Collection[Layer] = (),
+    scatters: Collection[Layer] = (),
 ) -> "Iterator[MomentSums]":
-    """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it."""
-    found = tile_passes(grid.plan, widths, max(1, (grid.reader.free - held) // 4))
+    """One read of the rows per pass; every layer's own moments are added up in the first pass that reads it.
+
+    Cross moments are those of the pass alone: they lie in memory that the next one uses again.
+    """
+    limit = max(1, (grid.reader.free - held) // 4)
+    found = tile_passes(grid.plan, widths, min(limit, SUMS_BYTES) if grid.reader.in_memory else limit)
     log.debug("second moments: %d pass(es) over the rows, %s products", len(found), str(dtype).removeprefix("torch."))
+    most = max(sum(tile.size(widths) for tile in tiles) for tiles in found)
+    room = torch.empty(most, dtype=torch.float64, device=grid.device)
     done: set[Layer] = set()
     for tiles in found:
         needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
-        sums = MomentSums(widths, [la for la in needed if la not in done], tiles, dtype, grid.device)
+        columns, wholes = ([la for la in needed if la in asked and la not in done] for asked in (squares, scatters))
+        sums = MomentSums(widths, columns, wholes, tiles, dtype, grid.device, room)
         done.update(needed)
         for block in grid.reader.each_block(grid.progress):
             sums.add({layer: rows(layer, *block) for layer in needed})
@@ -76,58 +96,92 @@ class Tile:
     first: Sequence[Layer]
     second: Sequence[Layer]
 
+    def shape(self, widths: Mapping[Layer, int]) -> tuple[int, int]:
+        """Of the cross moments."""
+        height, width = (sum(widths[layer] for layer in side) for side in (self.first, self.second))
+        return height, width
+
+    def size(self, widths: Mapping[Layer, int]) -> int:
+        """How many values they have."""
+        height, width = self.shape(widths)
+        return height * width
+
 
 @dataclass
 class MomentSums:
-    """Σ XᵀX of layers and Σ XᵀY of tiles over blocks of rows, each block centred by its own mean.
+    """Of blocks of rows the sums that measures look at, each block centred by its own mean.
 
-    Products in `dtype`, sums in float64, to which each block's distance from the mean so far is added (Chan et al. 1979).
+    Σ x² of the columns of the layers in `of_columns` or `scatters`, Σ XᵀX of the latter, and Σ XᵀY of tiles, in the memory
+    `room` if it is given. Products in `dtype`, sums in float64. A block's distance from the mean so far counts as one more
+    row of it, of the right weight (Chan et al. 1979).
     """
 
     widths: Mapping[Layer, int]
-    own: Sequence[Layer]
+    of_columns: Sequence[Layer]
+    scatters: Sequence[Layer]
     tiles: Sequence[Tile]
     dtype: torch.dtype
     device: torch.device
+    room: Tensor | None = None
     count: int = 0
 
     def __post_init__(self) -> None:
+        self.squares = {layer: self._vector(layer) for layer in dict.fromkeys([*self.of_columns, *self.scatters])}
+        self.scatter = {layer: self._zeros(self.widths[layer], self.widths[layer]) for layer in self.scatters}
         self.means = {layer: self._vector(layer) for layer in self.layers}
         # kept from block to block: memory that is asked for anew each time would scatter over the heap, and grow with it
         self._steps = {layer: self._vector(layer) for layer in self.layers}
-        self.scatter = {layer: self._zeros([layer], [layer]) for layer in self.own}
-        self.cross = [self._zeros(tile.first, tile.second) for tile in self.tiles]
+        self.cross, used = [], 0
+        for tile in self.tiles:
+            shape, size = tile.shape(self.widths), tile.size(self.widths)
+            part = self._zeros(*shape) if self.room is None else self.room[used : used + size].view(shape).zero_()
+            self.cross.append(part)
+            used += size
 
-    def _zeros(self, first: Sequence[Layer], second: Sequence[Layer]) -> Tensor:
-        shape = [sum(self.widths[layer] for layer in side) for side in (first, second)]
+    def _zeros(self, *shape: int) -> Tensor:
         return torch.zeros(shape, dtype=torch.float64, device=self.device)
 
     def _vector(self, layer: Layer) -> Tensor:
-        return torch.zeros(self.widths[layer], dtype=torch.float64, device=self.device)
+        return self._zeros(self.widths[layer])
 
     @property
     def layers(self) -> list[Layer]:
         """Every layer that a block must hold."""
-        return list(dict.fromkeys([*self.own, *(la for t in self.tiles for la in (*t.first, *t.second))]))
+        return list(dict.fromkeys([*self.squares, *(la for t in self.tiles for la in (*t.first, *t.second))]))
 
     def add(self, rows: Mapping[Layer, Tensor]) -> None:
         """One block: rows [k, p] of every layer."""
         size = len(next(iter(rows.values())))
-        centred = {}
-        for layer, block in rows.items():
-            mean = block.mean(dim=0, dtype=torch.float64)
-            centred[layer] = _with_squares(block - mean.to(block.dtype), self.dtype)
-            torch.sub(mean, self.means[layer], out=self._steps[layer])
-            self.means[layer].add_(self._steps[layer], alpha=size / (self.count + size))
-        self._add_products(centred)
-        if self.count:
-            self._add_steps(self.count * size / (self.count + size))
+        weight = self.count * size / (self.count + size)
+        centred = {layer: self._centred(layer, block, size, weight) for layer, block in rows.items()}
+        for layer, squares in self.squares.items():
+            if layer not in self.scatter:
+                squares.add_(centred[layer].square().sum(dim=0, dtype=torch.float64))
+        for layer, scatter in self.scatter.items():
+            add_scatter(scatter, centred[layer])
+        for tile, cross in zip(self.tiles, self.cross, strict=True):
+            _add_product(cross, *(_beside([centred[layer] for layer in side]) for side in (tile.first, tile.second)))
         self.count += size
 
+    def _centred(self, layer: Layer, block: Tensor, size: int, weight: float) -> Tensor:
+        """[size + 1, p] the rows less their mean, and how far that is from the mean so far as one row more."""
+        mean = block.mean(dim=0, dtype=torch.float64)
+        step = torch.sub(mean, self.means[layer], out=self._steps[layer])
+        rows = block.new_empty(size + 1, block.shape[1])
+        torch.sub(block, mean.to(block.dtype), out=rows[:size])
+        rows[size] = step * weight**0.5
+        self.means[layer].add_(step, alpha=size / (self.count + size))
+        return _with_squares(rows, self.dtype)
+
     def merge(self) -> None:
-        """Make them the sums over the blocks of all ranks: to each rank's is added how far its mean is from that of all."""
-        if distributed.world() == 1:
-            return
+        """Finish the sums over the blocks of all ranks: to each rank's is added how far its mean is from that of all."""
+        if distributed.world() > 1:
+            self._merge()
+        for layer, scatter in self.scatter.items():
+            scatter.copy_(scatter.triu() + scatter.triu(1).T)
+            self.squares[layer] = scatter.diagonal().clone()
+
+    def _merge(self) -> None:
         means = torch.cat([*(self.means[layer] * self.count for layer in self.layers), self._count()])
         distributed.total(means)
         own, self.count = self.count, round(float(means[-1]))
@@ -137,19 +191,14 @@ class MomentSums:
             torch.sub(self.means[layer], mean / self.count, out=self._steps[layer])
             self.means[layer] = mean / self.count
         self._add_steps(own)
-        distributed.total(*self.scatter.values(), *self.cross)
+        distributed.total(*self.squares.values(), *self.scatter.values(), *self.cross)
 
     def _count(self) -> Tensor:
         return torch.tensor([self.count], dtype=torch.float64, device=self.device)
 
-    def _add_products(self, centred: Mapping[Layer, Tensor]) -> None:
-        for layer, scatter in self.scatter.items():
-            _add_product(scatter, centred[layer], centred[layer])
-        for tile, cross in zip(self.tiles, self.cross, strict=True):
-            a, b = (torch.cat([centred[layer] for layer in side], dim=1) for side in (tile.first, tile.second))
-            _add_product(cross, a, b)
-
     def _add_steps(self, weight: float) -> None:
+        for layer, squares in self.squares.items():
+            squares.add_(self._steps[layer].square(), alpha=weight)
         for layer, scatter in self.scatter.items():
             scatter.addr_(self._steps[layer], self._steps[layer], alpha=weight)
         for tile, cross in zip(self.tiles, self.cross, strict=True):
@@ -167,8 +216,27 @@ class MomentSums:
                     yield one, other, part
 
 
+def _beside(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of several layers in one matrix."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+
+
+def add_scatter(total: Tensor, x: Tensor) -> None:
+    """Total [p, p] += XᵀX of X [k, p], in the upper half and some of the lower: in blocks that cost little more than half."""
+    width = x.shape[1]
+    if width <= LEAF:
+        _add_product(total, x, x)
+        return
+    middle = -(-width // 2)
+    add_scatter(total[:middle, :middle], x[:, :middle])
+    add_scatter(total[middle:, middle:], x[:, middle:])
+    _add_product(total[:middle, middle:], x[:, :middle], x[:, middle:])
+
+
 def _with_squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
     """Rows in the type of the products; in float64 where their squares would leave its range."""
+    if dtype == torch.float64:
+        return rows.to(dtype)
     largest = float(rows.abs().amax()) if rows.numel() else 0.0
     return rows.to(dtype if largest == 0 or 1e-12 < largest < 1e12 else torch.float64)
 
@@ -196,7 +264,7 @@ def tile_passes(plan: Plan, widths: Mapping[Layer, int], limit: int) -> list[lis
     passes: list[list[Tile]] = [[]]
     used = 0
     for tile in tiles:
-        size = 8 * sum(widths[la] for la in tile.first) * sum(widths[la] for la in tile.second)
+        size = 8 * tile.size(widths)
         if passes[-1] and used + size > limit:
             passes.append([])
             used = 0
@@ -217,7 +285,7 @@ def chunks(layers: Sequence[Layer], widths: Mapping[Layer, int], limit: int, acr
 
 
 def compute_whitened(grid: Grid, members: list[int]) -> None:
-    """Moments of the rows give whitening maps; moments of the whitened rows, which are nearly orthonormal, the rest."""
+    """Scatters give whitening maps; what these make of cross moments, or moments of whitened rows, the rest."""
     for whiten in dict.fromkeys(grid.scorers[s].measure.whiten for s in members):
         assert whiten is not None
         same = [s for s in members if grid.scorers[s].measure.whiten == whiten]
@@ -242,8 +310,10 @@ def _whitenings(
     means: dict[Layer, Tensor] = {}
     maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
-    for layers in chunks(grid.plan.layers, widths, max(1, grid.reader.free // 16), max(widths.values())):
-        sums = MomentSums(widths, layers, [], torch.float64, grid.device)
+    limit = max(1, grid.reader.free // 16)
+    limit = min(limit, SUMS_BYTES // 8) if grid.reader.in_memory else limit
+    for layers in chunks(grid.plan.layers, widths, limit, max(widths.values())):
+        sums = MomentSums(widths, [], layers, [], torch.float64, grid.device)
         for start, stop in grid.reader.blocks:
             sums.add({layer: shifted(layer, start, stop) for layer in layers})
         sums.merge()
@@ -255,38 +325,46 @@ def _whitenings(
 def _factored(sums: MomentSums, whiten: Callable[[Moments], Whitening]) -> dict[Layer, Whitening]:
     """Factors of every layer. Each is made by one rank and sent to the others, whose rounding could find another rank of it."""
     made = {
-        k: whiten(Moments(sums.count, sums.means[layer], sums.scatter[layer]))
-        for k, layer in distributed.dealt(list(enumerate(sums.own)))
+        k: whiten(Moments(sums.count, sums.means[layer], sums.squares[layer], sums.scatter[layer]))
+        for k, layer in distributed.dealt(list(enumerate(sums.scatters)))
     }
     parts = distributed.gathered([one.rank for one in made.values()])
-    ranks = [parts[k % len(parts)][k // len(parts)] for k in range(len(sums.own))]
-    for k, (layer, rank) in enumerate(zip(sums.own, ranks, strict=True)):
+    ranks = [parts[k % len(parts)][k // len(parts)] for k in range(len(sums.scatters))]
+    for k, (layer, rank) in enumerate(zip(sums.scatters, ranks, strict=True)):
         if k not in made:
             empty = sums.scatter[layer].new_empty
-            made[k] = Whitening(empty(sums.widths[layer], rank), empty(rank), empty(rank, sums.widths[layer]))
+            made[k] = Whitening(empty(rank), empty(rank, sums.widths[layer]))
         distributed.spread(*made[k], source=k % distributed.world())
-    return {layer: made[k] for k, layer in enumerate(sums.own)}
+    return {layer: made[k] for k, layer in enumerate(sums.scatters)}
 
 
 def _whitened_products(
-    grid: Grid, means: Mapping[Layer, Tensor], maps: Mapping[Layer, Any]
+    grid: Grid, means: Mapping[Layer, Tensor], maps: Mapping[Layer, Whitening]
 ) -> Iterator[tuple[Layer, Layer, Tensor | None]]:
     """UᵀU' [r, s] for every pair of layers; None where moments did not resolve a layer's directions.
 
-    Rounding of the moments leaves whitened rows a little off orthonormal; their own moments set that right.
+    The map of a well-conditioned layer is applied to cross moments. The rows of another are whitened first; rounding of the
+    moments leaves them a little off orthonormal, and their own moments set that right.
     """
     shifted = doubled(grid)
+    mixes: dict[Layer, Tensor | None] = {}  # from what is summed to U
+    widths: dict[Layer, int] = {}
+    for layer, factors in maps.items():
+        well = factors.condition <= WELL_CONDITIONED
+        widths[layer] = grid.plan.width(layer) if well else factors.rank
+        if well:
+            mixes[layer] = factors.right / factors.sigma.unsqueeze(-1)
+    ill = {layer: factors.map for layer, factors in maps.items() if layer not in mixes}
 
     def rows(layer: Layer, start: int, stop: int) -> Tensor:
-        whitened: Tensor = (shifted(layer, start, stop) - means[layer]) @ maps[layer].map
-        return whitened
+        block = shifted(layer, start, stop)
+        return (block - means[layer]) @ ill[layer] if layer in ill else block
 
-    mends: dict[Layer, Tensor | None] = {}
-    ranks = {layer: factors.rank for layer, factors in maps.items()}
-    for sums in passes(grid, ranks, torch.float64, rows, held=sum(map(size, maps.values()))):
-        mends |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
+    held = sum(map(size, (*maps.values(), *mixes.values(), *ill.values())))
+    for sums in passes(grid, widths, torch.float64, rows, held, scatters=ill):
+        mixes |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
         for one, other, cross in sums.crosses():
-            first, second = mends[one], mends[other]
+            first, second = mixes[one], mixes[other]
             yield one, other, None if first is None or second is None else first @ cross @ second.T
 
 

@@ -347,7 +347,6 @@ _ENTRIES = (
         f"scale offset {_MATCHED} symmetric",
         range="[-1, 1]",
         source="Li et al. 2016",
-        extra="match",
         biased_by_width=True,
     ),
     _entry(

@@ -32,11 +32,12 @@ class Spread(NamedTuple):
 
 def spread(moments: Moments) -> Spread:
     """‖Xc‖²_F, the trace of the scatter."""
-    return Spread(_trace(moments.scatter))
+    return Spread(moments.squares.sum(dim=-1))
 
 
-def _trace(matrix: Tensor) -> Tensor:
-    return matrix.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
+def spread_form(pair: Callable[[Spread, Spread, Tensor], Tensor]) -> MomentForm:
+    """The moment form of a measure of two sides' `spread` and cross moments."""
+    return MomentForm(spread, pair, scatter=False)
 
 
 def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
@@ -167,7 +168,7 @@ class Whitened(NamedTuple):
 @cache
 def whitening(rank_tol: float) -> Callable[[Moments], Whitened]:
     """`own` of the regressions; one function per tolerance, so that they share it."""
-    return lambda moments: Whitened(whitening_map(*principal(moments.scatter), rank_tol), _trace(moments.scatter))
+    return lambda moments: Whitened(whitening_map(*principal(moments), rank_tol), moments.squares.sum(dim=-1))
 
 
 def _r2_of_moments(a: Whitened, b: Whitened, cross: Tensor) -> Tensor:
@@ -204,7 +205,7 @@ class Columns(NamedTuple):
 
 def columns(moments: Moments) -> Columns:
     """Means and the diagonal of the scatter."""
-    return Columns(moments.n, moments.mean, moments.scatter.diagonal(dim1=-2, dim2=-1))
+    return Columns(moments.n, moments.mean, moments.squares)
 
 
 def prepare_columns(x: Tensor) -> MomentPrepared:
@@ -289,26 +290,33 @@ def _best_mean(found: Any) -> float:
 
 
 def matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
-    """A measure of `columns` and their cross moments.
+    """A measure of `columns` and their cross moments that SciPy finds the best assignment for.
 
     Raises:
         MissingError: SciPy is not installed.
     """
     if find_spec("scipy") is None:
         raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
-    return Measure(prepare_columns, lambda a, b: pair(a.own, b.own, a.rows.mT @ b.rows), MomentForm(columns, pair))
+    return of_columns(pair)
+
+
+def of_columns(pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
+    """A measure of `columns` and their cross moments."""
+    return Measure(
+        prepare_columns, lambda a, b: pair(a.own, b.own, a.rows.mT @ b.rows), MomentForm(columns, pair, scatter=False)
+    )
 
 
 MEASURES: dict[str, Callable[[Options], Measure]] = {
-    "procrustes": lambda options: moment_measure(MomentForm(spread, procrustes), rotation_invariant=True),
-    "angular_shape": lambda options: moment_measure(MomentForm(spread, angular_shape), rotation_invariant=True),
+    "procrustes": lambda options: moment_measure(spread_form(procrustes), rotation_invariant=True),
+    "angular_shape": lambda options: moment_measure(spread_form(angular_shape), rotation_invariant=True),
     "procrustes_size_shape": lambda options: moment_measure(
-        MomentForm(spread, procrustes_size_shape), rotation_invariant=True
+        spread_form(procrustes_size_shape), rotation_invariant=True
     ),
     "permutation_procrustes": lambda options: matching("permutation_procrustes", permutation_procrustes),
     "aligned_cosine": lambda options: Measure(prepare_raw, lambda a, b: aligned_cosine(a, b, options.rank_tol)),
     "linear_regression": _regression(linear_regression, _r2_of_moments),
     "linear_regression_symmetric": _regression(linear_regression_symmetric, _symmetric_of_moments),
     "hard_match": lambda options: matching("hard_match", hard_match),
-    "soft_match": lambda options: matching("soft_match", soft_match),
+    "soft_match": lambda options: of_columns(soft_match),
 }

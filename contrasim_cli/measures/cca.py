@@ -168,9 +168,18 @@ def preparer(rank_tol: float) -> Callable[[Tensor], Factored]:
 class Whitening(NamedTuple):
     """Factors of Xc = U diag(σ) Vᵀ through moments: U = Xc W, over the directions within the rank, largest first."""
 
-    map: Tensor  # W [p, r]
     sigma: Tensor  # [r]
     right: Tensor  # Vᵀ [r, p]
+
+    @property
+    def map(self) -> Tensor:
+        """W = V diag(1/σ) [p, r]."""
+        return self.right.T / self.sigma
+
+    @property
+    def condition(self) -> float:
+        """The largest σ over the smallest one, 1 where there is none."""
+        return float(self.sigma[0] / self.sigma[-1]) if self.rank else 1.0
 
     @property
     def rank(self) -> int:
@@ -185,12 +194,12 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
         return None
 
     def whiten(moments: Moments) -> Whitening:
-        scale = moments.scatter.diagonal().amax().clamp_min(torch.finfo(torch.float64).tiny)
+        assert moments.scatter is not None
+        scale = moments.squares.amax().clamp_min(torch.finfo(torch.float64).tiny)
         values, vectors = torch.linalg.eigh(moments.scatter / scale)
-        values, vectors = values.flip(0).clamp_min(0.0), vectors.flip(1)
+        values = values.flip(0).clamp_min(0.0)
         kept = (values > rank_tol**2 * values[:1]) & (values > 0)
-        sigma = (values[kept] * scale).sqrt()
-        return Whitening(vectors[:, kept] / sigma, sigma, vectors[:, kept].T)
+        return Whitening((values[kept] * scale).sqrt(), vectors.T.flip(0)[kept])
 
     return whiten
 

@@ -9,9 +9,15 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.alignment import angle_of_cosine, nuclear_norm, procrustes_size_shape, shape_cosine, spread
+from contrasim_cli.measures.alignment import (
+    angle_of_cosine,
+    nuclear_norm,
+    procrustes_size_shape,
+    shape_cosine,
+    spread_form,
+)
 from contrasim_cli.measures.cca import Factored, preparer, whitener
-from contrasim_cli.measures.protocol import Measure, MomentForm, moment_measure
+from contrasim_cli.measures.protocol import Measure, moment_measure
 
 
 def shape_alpha(a: Factored, b: Factored, alpha: float) -> Tensor:
@@ -49,9 +55,7 @@ def _shape_alpha(options: Options) -> Measure:
 
 # With K = Xc Xcᵀ and L = Yc Ycᵀ, tr (K^½ L K^½)^½ = ‖XcᵀYc‖_*: the fidelity of the Gram matrices (Harvey et al. 2024).
 MEASURES: dict[str, Callable[[Options], Measure]] = {
-    "nbs": lambda options: moment_measure(MomentForm(spread, shape_cosine), rotation_invariant=True),
-    "bures_distance": lambda options: moment_measure(
-        MomentForm(spread, procrustes_size_shape), rotation_invariant=True
-    ),
+    "nbs": lambda options: moment_measure(spread_form(shape_cosine), rotation_invariant=True),
+    "bures_distance": lambda options: moment_measure(spread_form(procrustes_size_shape), rotation_invariant=True),
     "shape_alpha": _shape_alpha,
 }

@@ -25,8 +25,10 @@ def root_of_difference(whole: Tensor, part: Tensor) -> Tensor:
     return squared.where((squared > ROUNDING * whole) | squared.isnan(), 0.0).sqrt()
 
 
-def principal(scatter: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvalues [..., p] ≥ 0, ascending, and eigenvectors [..., p, p] of a scatter; NaN where it is not finite."""
+def principal(moments: Moments) -> tuple[Tensor, Tensor]:
+    """Eigenvalues [..., p] ≥ 0, ascending, and eigenvectors [..., p, p] of the scatter; NaN where it is not finite."""
+    scatter = moments.scatter
+    assert scatter is not None
     finite = scatter.isfinite().all(dim=-1).all(dim=-1)
     values, vectors = torch.linalg.eigh(scatter.where(finite[..., None, None], 0.0))
     return values.clamp(min=0.0), vectors.where(finite[..., None, None], torch.nan)
@@ -84,7 +86,7 @@ def centred_basis(rank_tol: float) -> Callable[[Moments], CentredBasis]:
     """
 
     def own(moments: Moments) -> CentredBasis:
-        values, vectors = principal(moments.scatter)
+        values, vectors = principal(moments)
         small = torch.cat(
             [values.sqrt().unsqueeze(-1) * vectors.mT, math.sqrt(moments.n) * moments.mean.unsqueeze(-2)], dim=-2
         )
@@ -143,7 +145,7 @@ def ridge_map(ridge: float) -> Callable[[Moments], Ridge]:
     """`own` of `gulp`; λ keeps small directions from being divided by, so that nothing is lost in the scatter."""
 
     def own(moments: Moments) -> Ridge:
-        values, vectors = principal(moments.scatter)
+        values, vectors = principal(moments)
         shrunk = _shrinkage(values, ridge, values.shape[-1])
         scale = (shrunk / values.where(values > 0, 1.0)).sqrt()
         return Ridge(vectors * scale.unsqueeze(-2), shrunk.square().sum(dim=-1))

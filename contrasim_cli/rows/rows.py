@@ -98,6 +98,10 @@ class Rows:
             self._held = self._filled()
         return self
 
+    def release(self) -> None:
+        """Hold them no longer: whoever asks for rows reads them."""
+        self._held = None
+
     def _filled(self) -> Tensor:
         everything = None
         for start, stop in spans(self.n_rows, FILLED_ROWS):

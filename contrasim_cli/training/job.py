@@ -5,7 +5,6 @@ What `contrasim train` calls, and whatever else trains encoders.
 
 import logging
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from contrasim_cli import distributed
 from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
-from contrasim_cli.errors import OutputError, OutputExistsError
+from contrasim_cli.errors import OutputExistsError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output, discard, sweep
 from contrasim_cli.progress import Progress, silent
@@ -191,11 +190,10 @@ def train_encoder(
     Raises:
         UsageError: the run to be resumed had other options or stores.
         OutputExistsError: the output is complete already, and another's.
-        OutputError: nothing can be written, not even temporary files.
+        OutputError: nothing can be written.
         InputError, TrainingError: a bad value, too little memory, a run that cannot go on.
         Terminated, KeyboardInterrupt: a signal; the state is saved.
     """
-    _check_temporary_folder()
     job, choice = _decided(job, files, device, budget, progress)
     config = job.config
     with distributed.alone():
@@ -219,16 +217,6 @@ def train_encoder(
         "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
     )
     return state.curves
-
-
-def _check_temporary_folder() -> None:
-    """torch asks for one as soon as there is an optimizer."""
-    try:
-        tempfile.gettempdir()
-    except FileNotFoundError as error:
-        raise OutputError(
-            "no folder for temporary files can be written to, as torch needs it; set TMPDIR to one that can"
-        ) from error
 
 
 def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within | None]:

@@ -117,12 +117,12 @@ class Run:
         loss = self.objective(self._encode(state.encoder, held, step, train=True), len(step.rows))
         value = float(loss.detach())
         self._check_loss(value)
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         each = loss * self.config.members  # so that no member's steps depend on how many there are
         scaler.scale(each).backward()  # type: ignore[no-untyped-call]
         if distributed.world() > 1:
             self._told += sum_gradients(state.encoder.parameters(), self._came)
-        scaler.step(state.optimizer)
+        scaler.step(state.optimizer)  # type: ignore[arg-type]  # all it asks of one is there
         scaler.update()
         return value
 

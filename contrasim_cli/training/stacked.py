@@ -182,7 +182,7 @@ class Run:
             value = loss(config.objective, network(u), network(shuffled), positives)
         if not bool(torch.isfinite(value)):
             raise TrainingError(f"the loss is {float(value)} in step {number + 1}; lower --lr")
-        state.optimizer.zero_grad(set_to_none=True)
+        state.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
         self.journal.write(step=number + 1, epoch=state.epoch + 1, loss=float(value.detach()))

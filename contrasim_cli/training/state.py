@@ -27,6 +27,7 @@ from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import write_atomic, writing
 from contrasim_cli.store import View
+from contrasim_cli.training.adam import Adam
 from contrasim_cli.training.rows import Source
 from contrasim_cli.training.standardization import Choice
 from contrasim_cli.version import __version__
@@ -39,7 +40,7 @@ class State:
     """Everything that `--resume` needs besides the data."""
 
     encoder: Encoder
-    optimizer: torch.optim.Optimizer
+    optimizer: Adam
     scaler: torch.amp.GradScaler
     best: Encoder | None = None  # on held-out rows, where training stops early
     epoch: int = 0
@@ -98,12 +99,8 @@ def new_state(config: Config, device: torch.device) -> State:
 
 def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
     scaler = torch.amp.GradScaler(device.type, init_scale=FIRST_SCALE, enabled=config.precision == "float16")
-    return State(encoder, _optimizer(encoder, config), scaler)
-
-
-def _optimizer(encoder: Encoder, config: Config) -> torch.optim.Optimizer:
-    make = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return make(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
+    optimizer = Adam(encoder.parameters(), config.lr, config.weight_decay, decoupled=config.optimizer == "adamw")
+    return State(encoder, optimizer, scaler)
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:

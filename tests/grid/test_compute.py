@@ -252,7 +252,7 @@ def test_tiles_cover_the_upper_half_once(n_rows: int, side: int) -> None:
 
 def test_reading_again_is_counted(tmp_path: Path) -> None:
     """Gram tiles of rows on disk read them again and again: what pays in memory need not pay from disk."""
-    those = views(tmp_path, *made.related(2, 6, 300, (50,)))
+    those = views(tmp_path, *made.related(2, 8, 300, (50,)))
     layers = [list(view.store.layers) for view in those]
     plan = Plan(those, [(0, 1)], layers, layers)
     assert [energies.gram_is_cheaper(Grid(plan, closed_form(["cka"]), CPU, size)) for size in (LARGE, SMALL)] == [

@@ -77,7 +77,9 @@ def through_moments(name: str, x: AnyArray, y: AnyArray) -> float:
     assert form is not None
     sides = [torch.from_numpy(side.astype(np.float64)) for side in (x, y)]
     rows = [centred(side) for side in sides]
-    own = [form.own(Moments(len(r), s.mean(dim=0), r.mT @ r)) for r, s in zip(rows, sides, strict=True)]
+    scatters = [side.mT @ side if form.scatter else None for side in rows]
+    moments = zip(rows, sides, scatters, strict=True)
+    own = [form.own(Moments(len(r), s.mean(dim=0), r.square().sum(dim=0), scatter)) for r, s, scatter in moments]
     score = float(form.pair(own[0], own[1], rows[0].mT @ rows[1]))
     return score if math.isfinite(score) else math.nan
 
@@ -422,9 +424,8 @@ def test_rank_tol_decides_what_predicts(rank_tol: float) -> None:
     wanted = np.sum((basis.T @ xc) ** 2) / np.sum(xc**2)
     options = Options(rank_tol=rank_tol)
     assert similarity("linear_regression", x, y, options) == pytest.approx(wanted, rel=1e-9)
-    own = [
-        alignment.whitening(rank_tol)(Moments(30, torch.zeros(1), centred(t).mT @ centred(t))) for t in tensors(x, y)
-    ]
+    scatters = [centred(t).mT @ centred(t) for t in tensors(x, y)]
+    own = [alignment.whitening(rank_tol)(Moments(30, torch.zeros(1), one.diagonal(), one)) for one in scatters]
     form = load("linear_regression", Options(rank_tol=max(rank_tol, cca.RESOLVED))).moments  # below, none is offered
     assert form is not None
     cross = centred(tensors(x)[0]).mT @ centred(tensors(y)[0])
