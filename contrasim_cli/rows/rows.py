@@ -4,9 +4,10 @@ The form is that of the store, or what a scorer takes: standardised or described
 of them in turn can have the next one read ahead.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -193,15 +194,18 @@ def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:
     return found
 
 
-def read_ahead(read: Callable[[Key], Block], keys: Sequence[Key], ahead: bool = True) -> Generator[Block, None, None]:
+def read_ahead(read: Callable[[Key], Block], keys: Iterable[Key], ahead: bool = True) -> Generator[Block, None, None]:
     """`read(key)` for each key in turn, the next one in a thread while one is in use, unless there is no room for two.
 
     No more than two are held here, and one without reading ahead. Close the iterator where it is not read to its end.
     """
     with ThreadPoolExecutor(1) as reader:
         coming: Future[Block] | None = None
-        for k, key in enumerate(keys):
-            block = coming.result() if coming else read(key)
-            coming = reader.submit(read, keys[k + 1]) if ahead and k + 1 < len(keys) else None
+        left = iter(keys)
+        waiting = list(islice(left, 1))
+        while waiting:
+            block = coming.result() if coming else read(waiting[0])
+            waiting = list(islice(left, 1))
+            coming = reader.submit(read, waiting[0]) if ahead and waiting else None
             yield block
             del block  # before the next but one is read

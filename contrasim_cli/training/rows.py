@@ -12,6 +12,7 @@ import logging
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
+from itertools import tee
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -174,14 +175,15 @@ class Source:
 
         Groups whose steps are `done` already are left out. While one is in use the next is read, where both fit.
         """
-        with closing(self._opened(list(self._left(epoch, done)))) as groups:
+        with closing(self._opened(self._left(epoch, done))) as groups:
             yield groups
 
-    def _opened(self, left: Sequence[tuple[Group, int]]) -> Generator[tuple[Group, Held, int], None, None]:
+    def _opened(self, left: Iterator[tuple[Group, int]]) -> Generator[tuple[Group, Held, int], None, None]:
         if self.in_memory:
             yield from ((group, self._whole, before) for group, before in left)
             return
-        with closing(read_ahead(self._group, [group.rows for group, _ in left], self.reads_ahead)) as blocks:
+        left, ahead = tee(left)
+        with closing(read_ahead(self._group, (group.rows for group, _ in ahead), self.reads_ahead)) as blocks:
             for group, before in left:
                 yield group, next(blocks), before  # which nothing here holds when the next is read
 

@@ -76,17 +76,30 @@ class Order:
         """
         config = self.config
         rng = seeds.stream(config.seed, epoch)
-        blocks = rng.permutation(math.ceil(self.n_rows / BLOCK_ROWS))
-        order = np.concatenate([rows_of_block(b, self.n_rows) for b in blocks])
-        order = order[~np.isin(order, self.held_out)]
         layers = range(self.n_layers) if config.task == "pairs" else range(1)
-        for group in spans(len(order), self.group_rows):
-            rows = rng.permutation(order[slice(*group)])
+        for some in self._runs(rng.permutation(math.ceil(self.n_rows / BLOCK_ROWS))):
+            rows = rng.permutation(some)
             batches = [rows[slice(*batch)] for batch in spans(len(rows), config.batch_size)]
             steps = [
                 Step(batch, layer) for batch in batches for layer in layers if len(batch) > 1 or config.task == "layers"
             ]
             yield Group(rows, [steps[i] for i in rng.permutation(len(steps))])
+
+    def _runs(self, blocks: Rows) -> Iterator[Rows]:
+        """The rows of blocks in their order, less those that are held out, `group_rows` at a time: no more are in memory."""
+        kept: list[Rows] = []
+        count = 0
+        for block in blocks:
+            rows = rows_of_block(int(block), self.n_rows)
+            start, stop = np.searchsorted(self.held_out, [rows[0], rows[-1] + 1])
+            kept.append(rows if start == stop else np.setdiff1d(rows, self.held_out[start:stop], assume_unique=True))
+            count += len(kept[-1])
+            while count >= self.group_rows:
+                whole = np.concatenate(kept)
+                yield whole[: self.group_rows]
+                kept, count = [whole[self.group_rows :]], count - self.group_rows
+        if count:
+            yield np.concatenate(kept)
 
 
 def rows_of_block(block: int, n_rows: int) -> Rows:

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import signal
+import tracemalloc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contrasim_cli import encoder as encoders
-from contrasim_cli import training
+from contrasim_cli import seeds, training
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, Terminated, TrainingError, UsageError
 from contrasim_cli.training import Data, Order, Run, Source, State, Step, loop
@@ -91,6 +92,43 @@ def weights(state: State) -> str:
 
 def steps_of(n_rows: int, n_layers: int, options: Config, epoch: int = 0) -> list[Step]:
     return [step for group in Order(n_rows, n_layers, options).groups(epoch) for step in group.steps]
+
+
+def shuffled_at_once(order: Order, epoch: int) -> list[np.ndarray]:
+    """The rows of an epoch's groups, by way of a list of all rows."""
+    rng = seeds.stream(order.config.seed, epoch)
+    blocks = rng.permutation(math.ceil(order.n_rows / ordering.BLOCK_ROWS))
+    rows = np.concatenate([ordering.rows_of_block(block, order.n_rows) for block in blocks])
+    rows = rows[~np.isin(rows, order.held_out)]
+    found = []
+    for start in range(0, len(rows), order.group_rows):
+        found.append(rng.permutation(rows[start : start + order.group_rows]))
+        rng.permutation(math.ceil(len(found[-1]) / order.config.batch_size))
+    return found
+
+
+@pytest.mark.parametrize("n_rows", [257, 5000, 20_000])
+def test_rows_are_shuffled_as_if_all_were_listed(n_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ordering, "GROUP_ROWS", 1000)
+    options = config("layers", batch_size=64, validation=0.05)
+    order = Order(n_rows, 1, options, held_out=ordering.held_out_rows(n_rows, options))
+    groups, expected = [group.rows for group in order.groups(1)], shuffled_at_once(order, 1)
+    assert len(groups) == len(expected)
+    for one, other in zip(groups, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_an_order_of_very_many_rows_takes_no_memory_for_each() -> None:
+    options = config("layers", batch_size=1024, validation=0.001)
+    tracemalloc.start()
+    try:
+        order = Order(10**9, 1, options, held_out=ordering.held_out_rows(10**9, options))
+        group = next(order.groups(0))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(group.rows) == order.group_rows
+    assert peak < 80 << 20
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
