@@ -13,6 +13,7 @@ SANITY_ROWS, SANITY_CHANGES = 5, 6
 FOLDS = 8  # that rows are dealt to
 TOPOLOGY = 9  # rows and landmarks of barcodes
 PROJECTED_ROWS = 7
+SAMPLED_ROWS = 8  # of all that are compared
 WRONG_BATCHES = 10  # and wrong rows of other items
 INTERVALS = 95
 DIFFERENCES = 1947

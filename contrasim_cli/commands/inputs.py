@@ -89,19 +89,25 @@ def _refuse_layers(paths: Sequence[Path]) -> None:
 
 @dataclass
 class Inputs(AbstractContextManager["Inputs"]):
-    """Stores as views: row r of each is the same example. `budget` are the bytes that what is held of a file may take."""
+    """Stores as views: row r of each is the same example. `budget` are the bytes that what is held of a file may take.
+
+    `most`: how many rows are taken at most, a choice of blocks by `seed`.
+    """
 
     paths: Sequence[Path]
     rows: Rows
     budget: int | None = None
+    most: int | None = None
+    seed: int = 0
 
     def __enter__(self) -> "Inputs":
         from contrasim_cli.store import align, close_stores
+        from contrasim_cli.store.sample import sampled
 
         self._sources: list[Store] = []
         self.stores: list[Store] = self._open(self.paths)
         try:
-            self.views: list[View] = align(self.stores, self.rows.align)
+            self.views: list[View] = sampled(align(self.stores, self.rows.align), self.most, self.seed)
         except BaseException:
             close_stores(self.stores)
             raise

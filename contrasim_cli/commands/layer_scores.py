@@ -93,7 +93,7 @@ class Found:
             self.device,
             self.budget,
             getattr(torch, options.precision),
-            options.max_rows,
+            None,
             options.seed,
             console.progress,
             self.request.confidence.null,
@@ -101,7 +101,6 @@ class Found:
         )
         resampling = Resampling(grid, self.asked) if self.asked.any else None
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
-        self.about["max_rows"] = self.about.get("max_rows") or grid.rows_of_subset
         if resampling:
             confidences = compute(resampling)
             self.confidence |= {(members[s], x, y): sure for (s, x, y), sure in confidences.items()}
@@ -174,7 +173,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
 
     device, budget = request.compute.resolve()
     scorers = make_scorers()
-    with Inputs(request.stores, request.rows, room) as inputs:
+    most, seed = request.compute.max_rows, request.compute.seed
+    with Inputs(request.stores, request.rows, room, most, seed) as inputs:
         first, second = inputs.select_sides()
         if request.groups is not None:
             scorers = by_groups(scorers, groups_of(inputs.views, request.groups))
@@ -182,7 +182,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*a, *b])) for a, b in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
-        warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows, request.compute.max_rows)
+        warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows)
         comparison = Found(request, plan, scorers, device, budget)
         comparison.strangers = check_familiar(scorers, layers, standardizer, budget)
         for how, members in by_standardization(scorers).items():
@@ -207,7 +207,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                     force=request.output.force,
                 )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
-        about = inputs.about(seed=request.compute.seed, device=str(device), standardize=hows, **comparison.about)
+        about = inputs.about(seed=seed, max_rows=most, device=str(device), standardize=hows, **comparison.about)
         if request.output.records:
             about["digests"] = record.digests(inputs.stores, scorers)
     request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns))

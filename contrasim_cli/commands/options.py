@@ -182,14 +182,14 @@ class SharedCompute(Compute):
 
 @dataclass(frozen=True, kw_only=True)
 class SampledCompute(SharedCompute):
-    """The same, of some of the rows where all cost too much."""
+    """The same, of some of the rows where all are too many."""
 
     max_rows: Annotated[
         int | None,
         typer.Option(
             "--max-rows",
             min=4,
-            help="Measures that cost n², and encoders of measures, take a random subset (--seed) of this many rows.",
+            help="Compare this many rows at most: blocks of them, chosen at random (--seed), so that no more is read.",
         ),
     ] = None
 

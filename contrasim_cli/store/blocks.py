@@ -11,6 +11,7 @@ from contrasim_cli.names import quoted
 from contrasim_cli.store.store import Layer, Store
 
 BLOCK_BYTES = 16 << 20
+GAP_BYTES = 64 << 10  # of rows that nobody asked for; less is read with what is around it
 Floats = npt.NDArray[np.floating]
 RowIndex = npt.NDArray[np.int64]
 
@@ -51,9 +52,10 @@ def read_rows(store: Store, name: str, rows: RowIndex) -> Floats:
         return out
     order = np.argsort(rows, kind="stable")
     ordered = rows[order]
-    step = block_rows(layer)
-    # each run of rows lies in one block of the file
-    cuts = np.flatnonzero(np.diff(ordered // step)) + 1
+    step, chunk = block_rows(layer), max(layer.chunk_rows, GAP_BYTES // max(1, layer.width * layer.dtype.itemsize))
+    # each run of rows lies in one block of the file, and none of them far from the one before: what lies between is not read
+    apart = np.diff(ordered // step) | (np.diff(ordered // chunk) > 1)
+    cuts = np.flatnonzero(apart) + 1
     for run in np.split(np.arange(len(ordered)), cuts) if len(ordered) else ():
         first, last = int(ordered[run[0]]), int(ordered[run[-1]])
         block = store.read(name, first, last + 1)

@@ -106,7 +106,7 @@ def test_scores_do_not_mind_the_order_of_stores(trained, stores):
 def test_rows_may_be_fewer(trained, stores):
     run = contrasim("score", stores[2], stores[3], "--encoder", trained, "--max-rows", "60", "--format", "json")
     assert json.loads(run.stdout)["max_rows"] == 60
-    assert "a random subset of 60 of 120 rows" in run.stderr
+    assert "--max-rows: 60 of 120 rows, in blocks chosen at random (--seed 0)" in run.stderr
 
 
 def test_bootstrap_and_permutations_take_it(trained, stores):

@@ -95,7 +95,8 @@ def layers_benchmark(
     device, budget = compute.resolve()
     several = bool(training.train or held_out or len(tests) > 1)
     with ExitStack() as stack:
-        opened = [_Opened.of(stack, rows, room, name, paths) for name, paths in tests.items()]
+        most, seed = compute.max_rows, compute.seed
+        opened = [_Opened.of(stack, rows, room, name, paths, most, seed) for name, paths in tests.items()]
         train_sets = data_sets(training.stores)
         sets = [
             _Opened.of(stack, rows, room, name, _training_paths(paths, held_out)).training_set
@@ -113,9 +114,7 @@ def layers_benchmark(
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
         for test in test_sets:
-            warn_few_rows(
-                [j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows, compute.max_rows
-            )
+            warn_few_rows([j.scorer for j in judges], compared(test.views, test.layers), test.views[0].n_rows)
         trials = layer_trials(
             test_sets,
             judges,
@@ -124,7 +123,6 @@ def layers_benchmark(
             device=device,
             budget=budget,
             progress=console.progress,
-            max_rows=compute.max_rows,
             seed=compute.seed,
         )
         about = {
@@ -190,8 +188,17 @@ class _Opened:
     layers: Sequence[Sequence[str]]
 
     @classmethod
-    def of(cls, stack: ExitStack, rows: Rows, room: int | None, name: str, paths: Sequence[Path]) -> "_Opened":
-        inputs = stack.enter_context(Inputs(paths, rows, room))
+    def of(
+        cls,
+        stack: ExitStack,
+        rows: Rows,
+        room: int | None,
+        name: str,
+        paths: Sequence[Path],
+        most: int | None = None,
+        seed: int = 0,
+    ) -> "_Opened":
+        inputs = stack.enter_context(Inputs(paths, rows, room, most, seed))
         return cls(name, paths, inputs, inputs.select(embeddings=False))
 
     @property
