@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 SUM_LENGTH = 1 << 14  # rows whose products are summed in less than float64
-SUMS_BYTES = 48 << 20  # of one pass over rows in memory, for which further passes cost little
+SUMS_BYTES = 24 << 20  # of one pass over rows in memory, for which further passes cost little
 LEAF = 192  # columns of a scatter's blocks on the diagonal, at most: their lower halves are work for nothing
 
 NEARLY = 1e-2  # by which whitened rows may be off orthonormal
@@ -84,7 +84,7 @@ def passes(
         sums = MomentSums(widths, columns, wholes, tiles, dtype, grid.device, room)
         done.update(needed)
         for block in grid.reader.each_block(grid.progress):
-            sums.add({layer: rows(layer, *block) for layer in needed})
+            sums.add(rows, *block)
         sums.merge()
         yield sums
 
@@ -149,11 +149,11 @@ class MomentSums:
         """Every layer that a block must hold."""
         return list(dict.fromkeys([*self.squares, *(la for t in self.tiles for la in (*t.first, *t.second))]))
 
-    def add(self, rows: Mapping[Layer, Tensor]) -> None:
-        """One block: rows [k, p] of every layer."""
-        size = len(next(iter(rows.values())))
+    def add(self, rows: Rows, start: int, stop: int) -> None:
+        """One block of the rows of every layer."""
+        size = stop - start
         weight = self.count * size / (self.count + size)
-        centred = {layer: self._centred(layer, block, size, weight) for layer, block in rows.items()}
+        centred = {layer: self._centred(layer, rows(layer, start, stop), weight) for layer in self.layers}
         for layer, squares in self.squares.items():
             if layer not in self.scatter:
                 squares.add_(centred[layer].square().sum(dim=0, dtype=torch.float64))
@@ -163,8 +163,9 @@ class MomentSums:
             _add_product(cross, *(_beside([centred[layer] for layer in side]) for side in (tile.first, tile.second)))
         self.count += size
 
-    def _centred(self, layer: Layer, block: Tensor, size: int, weight: float) -> Tensor:
-        """[size + 1, p] the rows less their mean, and how far that is from the mean so far as one row more."""
+    def _centred(self, layer: Layer, block: Tensor, weight: float) -> Tensor:
+        """[k + 1, p] the rows [k, p] less their mean, and how far that is from the mean so far as one row more."""
+        size = len(block)
         mean = block.mean(dim=0, dtype=torch.float64)
         step = torch.sub(mean, self.means[layer], out=self._steps[layer])
         rows = block.new_empty(size + 1, block.shape[1])
@@ -311,11 +312,11 @@ def _whitenings(
     maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     limit = max(1, grid.reader.free // 16)
-    limit = min(limit, SUMS_BYTES // 8) if grid.reader.in_memory else limit
+    limit = min(limit, SUMS_BYTES // 16) if grid.reader.in_memory else limit
     for layers in chunks(grid.plan.layers, widths, limit, max(widths.values())):
         sums = MomentSums(widths, [], layers, [], torch.float64, grid.device)
         for start, stop in grid.reader.blocks:
-            sums.add({layer: shifted(layer, start, stop) for layer in layers})
+            sums.add(shifted, start, stop)
         sums.merge()
         means |= sums.means
         maps |= _factored(sums, whiten)
@@ -347,25 +348,25 @@ def _whitened_products(
     moments leaves them a little off orthonormal, and their own moments set that right.
     """
     shifted = doubled(grid)
-    mixes: dict[Layer, Tensor | None] = {}  # from what is summed to U
-    widths: dict[Layer, int] = {}
-    for layer, factors in maps.items():
-        well = factors.condition <= WELL_CONDITIONED
-        widths[layer] = grid.plan.width(layer) if well else factors.rank
-        if well:
-            mixes[layer] = factors.right / factors.sigma.unsqueeze(-1)
-    ill = {layer: factors.map for layer, factors in maps.items() if layer not in mixes}
+    ill = {layer: factors.map for layer, factors in maps.items() if factors.condition > WELL_CONDITIONED}
+    widths = {layer: factors.rank if layer in ill else grid.plan.width(layer) for layer, factors in maps.items()}
+    mixes: dict[Layer, Tensor | None] = {layer: factors.right for layer, factors in maps.items() if layer not in ill}
+    scales = {layer: factors.sigma.new_ones(()) if layer in ill else factors.sigma for layer, factors in maps.items()}
 
     def rows(layer: Layer, start: int, stop: int) -> Tensor:
         block = shifted(layer, start, stop)
         return (block - means[layer]) @ ill[layer] if layer in ill else block
 
-    held = sum(map(size, (*maps.values(), *mixes.values(), *ill.values())))
+    held = sum(map(size, (*maps.values(), *ill.values())))
     for sums in passes(grid, widths, torch.float64, rows, held, scatters=ill):
         mixes |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
         for one, other, cross in sums.crosses():
-            first, second = mixes[one], mixes[other]
-            yield one, other, None if first is None or second is None else first @ cross @ second.T
+            first, second = mixes[one], mixes[other]  # from what was summed to U, but for a factor
+            if first is None or second is None:
+                yield one, other, None
+            else:
+                products = first @ cross @ second.T
+                yield one, other, products.div_(scales[one].unsqueeze(-1)).div_(scales[other])
 
 
 def _inverse_root(scatter: Tensor) -> Tensor | None:

@@ -153,7 +153,9 @@ def _canonical_rotation(products: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor
     relative = sigma / largest.where(largest > 0, 1.0)
     # the identity on the directions that exist puts them before those beyond the rank
     order = (sigma > 0) + TIE * relative.square()
-    _, vectors = torch.linalg.eigh(products @ products.mT + torch.diag_embed(order))
+    squares = products @ products.mT
+    squares.diagonal(dim1=-2, dim2=-1).add_(order)
+    _, vectors = torch.linalg.eigh(squares)
     rotation = vectors.flip(-1)
     rho: Tensor = torch.linalg.vector_norm(rotation.mT @ products, dim=-1)
     return rotation, rho
@@ -196,10 +198,11 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
     def whiten(moments: Moments) -> Whitening:
         assert moments.scatter is not None
         scale = moments.squares.amax().clamp_min(torch.finfo(torch.float64).tiny)
-        values, vectors = torch.linalg.eigh(moments.scatter / scale)
-        values = values.flip(0).clamp_min(0.0)
-        kept = (values > rank_tol**2 * values[:1]) & (values > 0)
-        return Whitening((values[kept] * scale).sqrt(), vectors.T.flip(0)[kept])
+        values, vectors = torch.linalg.eigh(moments.scatter / scale)  # ascending
+        values = values.clamp_min(0.0)
+        rank = int(((values > rank_tol**2 * values[-1:]) & (values > 0)).sum())
+        kept = slice(len(values) - rank, None)
+        return Whitening((values[kept].flip(0) * scale).sqrt(), vectors[:, kept].T.flip(0))
 
     return whiten
 

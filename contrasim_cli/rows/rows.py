@@ -17,13 +17,14 @@ from torch import Tensor
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
-from contrasim_cli.store.blocks import RowIndex, spans
+from contrasim_cli.store.blocks import RowIndex, block_rows, spans
 from contrasim_cli.transforms import Transform
 
 CPU = torch.device("cpu")
 Key = TypeVar("Key")
 Block = TypeVar("Block")
 FILLED_ROWS = 8192  # read, standardised or encoded at once
+READ_BYTES = 4 << 20  # read at once to be held
 SAMPLED_ROWS = 2048  # whose mean is taken for that of all
 HELD_AS_STORED = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 
@@ -72,7 +73,8 @@ def size(prepared: Any) -> int:
 class Rows:
     """Rows [n_rows, width] of one layer of one view in one form, of which any may be asked for at any time.
 
-    `read` makes the rows at some positions, in the type `dtype`; `held_as` is the type in which no digit of them is lost.
+    `read` makes the rows at some positions, in the type `dtype`; `held_as` is the type in which no digit of them is lost. To be
+    held they are read `step` rows at a time.
     """
 
     def __init__(
@@ -82,9 +84,10 @@ class Rows:
         width: int,
         dtype: torch.dtype,
         held_as: torch.dtype | None = None,
+        step: int = FILLED_ROWS,
     ) -> None:
         self.read, self.n_rows, self.width, self.dtype = read, n_rows, width, dtype
-        self.held_as = held_as or dtype
+        self.held_as, self.step = held_as or dtype, step
         self._held: Tensor | None = None
         self._as_they_were: Rows | None = None
 
@@ -105,12 +108,12 @@ class Rows:
 
     def _filled(self) -> Tensor:
         everything = None
-        for start, stop in spans(self.n_rows, FILLED_ROWS):
-            rows = self.read(np.arange(start, stop)).to(self.held_as)
+        for start, stop in spans(self.n_rows, self.step):
+            rows = self.read(np.arange(start, stop))
             if len(rows) == self.n_rows:
-                return rows
+                return rows.to(self.held_as)
             if everything is None:
-                everything = rows.new_empty(self.n_rows, self.width)
+                everything = rows.new_empty(self.n_rows, self.width, dtype=self.held_as)
             everything[start:stop] = rows
         return self.read(np.arange(0)).to(self.held_as) if everything is None else everything
 
@@ -160,6 +163,7 @@ class Rows:
             self.width,
             self.dtype,
             self.held_as,
+            self.step,
         )
 
 
@@ -169,11 +173,13 @@ def stored_rows(view: View, name: str, device: torch.device = CPU, widened: bool
     read_as = _torch_type(layer.read_dtype)
     as_stored = not widened and layer.dtype in HELD_AS_STORED
     held_as = _torch_type(layer.dtype) if as_stored else read_as
+    # few rows at once keep memory small; rows in an order of their own lie in chunks that each read would read again
+    step = block_rows(layer, READ_BYTES) if view.rows is None else FILLED_ROWS
 
     def read(where: RowIndex) -> Tensor:
         return torch.from_numpy(view.read(name, where)).to(device)
 
-    return Rows(read, view.n_rows, layer.width, read_as, held_as)
+    return Rows(read, view.n_rows, layer.width, read_as, held_as, step)
 
 
 def scored_rows(

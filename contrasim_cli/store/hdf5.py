@@ -16,6 +16,7 @@ from contrasim_cli.snapshot import Snapshot
 from contrasim_cli.store.hdf5_chunks import check_chunks
 
 MAX_DEPTH = 16
+CHUNK_CACHE = 2 << 20  # bytes that HDF5 keeps of every dataset: a chunk or two; its own 8 MiB are much for many layers
 TEXT_BYTES = 24  # that a string counts for at least: each is made, and many are kept somewhere else
 
 
@@ -27,7 +28,7 @@ def open_file(file: Snapshot) -> h5py.File:
     """
     path = file.path
     try:
-        return h5py.File(file.name, "r")
+        return h5py.File(file.name, "r", rdcc_nbytes=CHUNK_CACHE)
     except BlockingIOError as error:
         raise InputError(f"{quoted(path)}: another process is writing it; wait until it has finished") from error
     except OSError as first:
@@ -35,7 +36,7 @@ def open_file(file: Snapshot) -> h5py.File:
             raise InputError(f"{quoted(path)}: cannot be read: {said(first)}") from first
         if "lock" in str(first):
             try:
-                return h5py.File(file.name, "r", locking=False)
+                return h5py.File(file.name, "r", locking=False, rdcc_nbytes=CHUNK_CACHE)
             except OSError as second:
                 raise _damaged(path, second) from second
         raise _damaged(path, first) from first
