@@ -70,6 +70,18 @@ def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> Non
     logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
 
 
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """A block whose notes and warnings are not shown: what it would say was said, or nobody asked."""
+    logger = logging.getLogger("contrasim_cli")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def error_line(text: str) -> None:
     """Print one problem."""
     _show(f"contrasim: error: {_one_line(text)}")

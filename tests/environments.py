@@ -19,12 +19,12 @@ from pathlib import Path
 import tomllib
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("audio", "hf", "peft", "plot", "match", "table", "zarr")
+EXTRAS = ("audio", "hf", "peft", "plot", "match", "report", "table", "zarr")
 TOOLS = ("pytest", "hypothesis")  # what the smoke tests need besides
 SMOKE = (
     "tests/commands/test_score.py", "tests/store/test_open.py", "tests/store/test_as_store.py", "tests/store/test_matlab5.py",
     "tests/store/test_arrow_tables.py", "tests/store/test_zarr_arrays.py", "tests/benchmarks/test_approximate_search.py",
-    "tests/plots/test_plots.py", "tests/extraction/test_pooling.py",
+    "tests/plots/test_plots.py", "tests/report/test_html.py", "tests/extraction/test_pooling.py",
 )  # fmt: skip
 SLOW = "memory or packed_well or any_rows_in_any_order or long_text or more_than"  # of no library's version
 REQUIREMENT = re.compile(r"([A-Za-z0-9-]+)(\[[a-z,]+\])?>=([0-9][0-9.]*)")

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
@@ -11,6 +12,7 @@ from contrasim_cli.commands.emit import PlottedOutput
 from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import INVARIANCES, MEASURES, Entry, Options, check_names
+from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
@@ -177,6 +179,12 @@ def baseline(
 
         return closed_form(names, closed.settings(compute.seed), standardizing.how)
 
-    compare(
-        Request("baseline", stores, rows, standardizing, confidence, compute, output, groups=closed.groups), scorers
+    def beside() -> "list[Scorer]":
+        from contrasim_cli.scoring import learned
+
+        return learned([Path(universal.NAME)])
+
+    request = Request(
+        "baseline", stores, rows, standardizing, confidence, compute, output, groups=closed.groups, beside=beside
     )
+    compare(request, scorers)

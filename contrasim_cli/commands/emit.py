@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
@@ -16,7 +16,11 @@ from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import Results
 
+if TYPE_CHECKING:
+    from contrasim_cli.report.heat_maps import HeatMap
+
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+PAGE_SUFFIXES = (".html", ".htm")
 RECORDING = (".json", ".parquet")  # files that hold how their results were found
 
 
@@ -36,20 +40,22 @@ class Output:
         ),
     ] = None
     plot: Path | None = None
+    report: Path | None = None
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
 
     @property
     def records(self) -> bool:
-        """Whether something is written that says what was compared to the byte, for which inputs have to be digested."""
-        return self.format == "json" or (self.output is not None and self.output.suffix.lower() in RECORDING)
+        """Whether something is written that says what was compared, to the byte; inputs are digested for it."""
+        file = self.output is not None and self.output.suffix.lower() in RECORDING
+        return self.format == "json" or file or self.report is not None
 
     def check(self, several: str = "") -> None:
         """Refuse outputs that cannot be written, before any work is done for them; `several` says why no single value can be.
 
         Raises:
-            UsageError: a suffix stands for no format, or the format is none of these results.
+            UsageError: a suffix stands for no format, the format is none of these results, or two outputs have one name.
             OutputExistsError, OutputError: the file exists, or cannot be written.
-            MissingError: a plot is asked for without the extra `plot`, or Parquet without `table`.
+            MissingError: a plot is asked for without the extra `plot`, a page without `report`, or Parquet without `table`.
         """
         if several and self.format == "value":
             raise UsageError(f"--format value prints one score; {several}")
@@ -63,9 +69,21 @@ class Output:
                 need("pyarrow", f"--output {quoted(self.output)}", "table")
             check_output(self.output, self.force)
         check_plot(self.plot, self.force)
+        check_report(self.report, self.force)
+        self._refuse_one_name()
 
-    def emit(self, results: Results, files: bool = True) -> None:
-        """Print the results and write the files asked for, when all ranks are done."""
+    def files(self) -> list[Path | None]:
+        """What is written, None where it is not asked for."""
+        return [self.output, self.plot, self.report]
+
+    def _refuse_one_name(self) -> None:
+        paths = [path.resolve() for path in self.files() if path is not None]
+        twice = next((path for path in paths if paths.count(path) > 1), None)
+        if twice:
+            raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
+
+    def emit(self, results: Results, files: bool = True, grids: "Sequence[HeatMap]" = ()) -> None:
+        """Print the results and write the files asked for, when all ranks are done; `grids` are shown on a page besides."""
         distributed.wait_for_all()
         if not distributed.first():
             return
@@ -82,14 +100,25 @@ class Output:
             from contrasim_cli import plots
 
             plots.draw(results, self.plot, self.force)
+        if self.report is not None and files:
+            from contrasim_cli.report import html
+
+            html.write(results, self.report, self.force, grids=grids)
         write_stdout(text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlottedOutput(Output):
-    """The same, and as a picture."""
+    """The same, as a picture, and as a page."""
 
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the result (.png .svg .pdf; extra: plot).")] = None
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            help="Write one page to send to others (.html; extra: report): figures, tables, what follows, and what was compared.",
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +171,22 @@ def check_plot(plot: Path | None, force: bool, option: str = "--plot") -> None:
         )
     need("matplotlib", option, "plot")
     check_output(plot, force)
+
+
+def check_report(report: Path | None, force: bool) -> None:
+    """Refuse a page that cannot be written.
+
+    Raises:
+        UsageError: the suffix is not that of HTML.
+        MissingError: the extra `report` is not there.
+        OutputExistsError, OutputError: the file exists, or cannot be written.
+    """
+    if report is None:
+        return
+    if report.suffix.lower() not in PAGE_SUFFIXES:
+        raise UsageError(f"--report {quoted(report)}: is a page of HTML; give it the suffix .html")
+    need("plotly", "--report", "report")
+    check_output(report, force)
 
 
 def need(package: str, what: str, extra: str) -> None:

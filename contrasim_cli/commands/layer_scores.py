@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from contrasim_cli import console, distributed
 from contrasim_cli.commands import record
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.nulls import Standing
     from contrasim_cli.scoring import Scorer
+    from contrasim_cli.transforms import Standardizer
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Request:
     output: Output
     rows_plot: RowsPlot = field(default_factory=RowsPlot)
     groups: str | None = None  # what rows held out together share: their ids up to this
+    beside: "Callable[[], Sequence[Scorer]]" = list  # measures that a page shows besides those asked for
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Unasked(Confidence):
+    """What is found of measures that nobody asked for: what shuffled rows score, where that is exact."""
+
+    levels: ClassVar = True
 
 
 @dataclass
@@ -122,6 +131,14 @@ class Found:
             standings = {closed[s].name: self.standings[s, a, b] for s in closed if (s, a, b) in self.standings}
             warn_unclear(standings, [self.plan.views[v].store for v in (a, b)])
 
+    def work(self, standardizer: "Standardizer", layers: Sequence[Sequence[str]]) -> None:
+        """Work off all scorers, those together that take rows in one form."""
+        from contrasim_cli.scoring import by_standardization
+
+        for how, members in by_standardization(self.scorers).items():
+            views = standardizer.views(how, layers, self.budget, console.progress)
+            self.add(replace(self.plan, views=views), members)
+
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
         from contrasim_cli.confidence import Confidence as Sure
@@ -167,7 +184,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid.grid import Plan
-    from contrasim_cli.scoring import by_groups, by_standardization
+    from contrasim_cli.scoring import by_groups
     from contrasim_cli.store.groups import groups_of
     from contrasim_cli.transforms import plain
 
@@ -185,12 +202,12 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows)
         comparison = Found(request, plan, scorers, device, budget)
         comparison.strangers = check_familiar(scorers, layers, standardizer, budget)
-        for how, members in by_standardization(scorers).items():
-            views = standardizer.views(how, layers, budget, console.progress)
-            comparison.add(replace(plan, views=views), members)
+        comparison.work(standardizer, layers)
         inputs.check_zero_rows()
         comparison.warn()
-        rows = comparison.rows(distinct_names(request.stores))
+        names = distinct_names(request.stores)
+        rows = comparison.rows(names)
+        more = _for_pages(comparison, standardizer, layers, names) if request.output.report else {}
         if request.rows_plot.path and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
             with distributed.alone():
@@ -209,5 +226,27 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=seed, max_rows=most, device=str(device), standardize=hows, **comparison.about)
         if request.output.records:
-            about["digests"] = record.digests(inputs.stores, scorers)
-    request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns))
+            about |= record.of_inputs(inputs.stores, scorers)
+        every = {name: list(store.layers) for name, store in zip(names, inputs.stores, strict=True)}
+    request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns, layers=every, **more))
+
+
+def _for_pages(
+    comparison: Found, standardizer: "Standardizer", layers: Sequence[Sequence[str]], names: Sequence[str]
+) -> dict[str, list[ScoreRow]]:
+    """What a page shows besides: measures that were not asked for, and the layers of every store against each other.
+
+    What is to be said of rows was said of the scores that were asked for.
+    """
+    request = replace(comparison.request, confidence=_Unasked())
+    asked, plan = list(comparison.scorers), comparison.plan
+    with console.quietly():
+        others = [scorer for scorer in request.beside() if scorer.name not in [one.name for one in asked]]
+        others = [scorer for scorer in others if not plan.problems(scorer)]
+        beside = Found(request, plan, others, comparison.device, comparison.budget)
+        beside.work(standardizer, layers)
+        alone = replace(request, confidence=replace(request.confidence, null=0))
+        own = replace(plan, pairs=[(k, k) for k in range(len(plan.views))], first=layers, second=layers)
+        within = Found(alone, own, [*others, *asked], comparison.device, comparison.budget)
+        within.work(standardizer, layers)
+    return {"beside": beside.rows(names), "within": within.rows(names)}

@@ -38,13 +38,21 @@ def versions() -> dict[str, str]:
     }
 
 
-def digests(stores: "Iterable[Store]", scorers: "Iterable[Scorer]" = ()) -> dict[str, str | None]:
-    """SHA-256 of every file that stores and encoders were read from, by path; None of those above 8 GiB.
+def of_inputs(stores: "Iterable[Store]", scorers: "Iterable[Scorer]" = ()) -> dict[str, Any]:
+    """`sources`, where stores come from, by path; and `digests`, of the files of stores and encoders.
 
-    Rank 0 alone reads them: it alone writes results.
+    Rank 0 alone reads files once more: it alone writes results.
     """
     if not distributed.first():
         return {}
+    from contrasim_cli.store.inspection import facts
+
+    opened = list(stores)
+    return {"sources": {str(store.path): facts(store) for store in opened}, "digests": _digests(opened, scorers)}
+
+
+def _digests(stores: "Iterable[Store]", scorers: "Iterable[Scorer]") -> dict[str, str | None]:
+    """SHA-256 of every file that stores and encoders were read from, by path; None of those above 8 GiB."""
     files = {str(path): path for store in stores for path in store.files or (store.path,)}
     files |= {_encoder_name(scorer): scorer.checkpoint.path for scorer in scorers if scorer.checkpoint is not None}
     return {name: _digest(path) for name, path in files.items() if path.is_file()}

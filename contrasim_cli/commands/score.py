@@ -62,4 +62,10 @@ def score(
             log.info(universal.ABOUT)
         return learned(encoder or [Path(universal.NAME)], standardizing.how)
 
-    compare(Request("score", stores, rows, standardizing, confidence, compute, output, rows_plot), scorers)
+    def beside() -> "list[Scorer]":
+        from contrasim_cli.scoring import closed_form
+
+        return closed_form(["cka"])
+
+    request = Request("score", stores, rows, standardizing, confidence, compute, output, rows_plot, beside)
+    compare(request, scorers)

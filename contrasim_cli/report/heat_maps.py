@@ -68,7 +68,7 @@ def matrix(down: Sequence[str], across: Sequence[str], cells: Sequence[ScoreRow]
     rows, columns = ({layer: k for k, layer in enumerate(names)} for names in (down, across))
     values = np.full((len(down), len(across)), np.nan)
     for cell in cells:
-        value = getattr(cell, name, None)
+        value = getattr(cell, name)
         values[rows[cell.layer_a], columns[cell.layer_b]] = np.nan if value is None else value
     return values
 

@@ -1,9 +1,9 @@
 """What the commands find out, as plain data; `report` writes it and `plots` draws it."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from contrasim_cli.names import quoted
 
@@ -163,13 +163,20 @@ Row = ScoreRow | BenchRow | PlanRow | CompareRow | SanityRow | InspectRow | Fact
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of one kind, and under which circumstances they were found."""
+    """Rows of one kind, and under which circumstances they were found.
+
+    Figures and pages show more where it is there: `within`, the scores of layers of one store against each other; `beside`, the
+    scores of measures that were not asked for; and `layers`, the names of all layers of every store, by which depths are told.
+    """
 
     command: str
     kind: type[Row]
     rows: Sequence[Row]
     about: dict[str, Any] = field(default_factory=dict)
     optional: Sequence[str] = ()  # columns that are shown because they were asked for
+    within: Sequence[ScoreRow] = ()
+    beside: Sequence[ScoreRow] = ()
+    layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
@@ -179,14 +186,23 @@ class Results:
 
     def printable(self) -> "Results":
         """The same with control characters and other letters that are not printable escaped in every name."""
-        return dataclasses.replace(self, rows=[_printable(row) for row in self.rows])
+        return dataclasses.replace(
+            self,
+            rows=[_printable(row) for row in self.rows],
+            within=[_printable(row) for row in self.within],
+            beside=[_printable(row) for row in self.beside],
+            layers={quoted(store): [quoted(name) for name in names] for store, names in self.layers.items()},
+        )
 
     def values(self, row: Row) -> list[Any]:
         """What a row has in these columns."""
         return [getattr(row, name) for name in self.columns]
 
 
-def _printable(row: Row) -> Row:
+_AnyRow = TypeVar("_AnyRow", bound=Row)
+
+
+def _printable(row: _AnyRow) -> _AnyRow:
     names = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
     strange = {
         name: quoted(value) for name, value in names.items() if isinstance(value, str) and not value.isprintable()

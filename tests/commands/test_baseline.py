@@ -100,7 +100,7 @@ def test_json_tells_what_was_compared(stores: list[Path]) -> None:
     content = json.loads(done.stdout)
     score = content.pop("results")
     assert set(content.pop("versions")) == {"contrasim", "torch", "numpy", "python"}
-    for name in ("argv", "date", "digests"):  # see test_record
+    for name in ("argv", "date", "digests", "sources"):  # see test_record
         assert content.pop(name)
     assert content == {
         "schema_version": 1,

@@ -231,7 +231,7 @@ def test_json(views: list[Path]) -> None:
     content = json.loads(done.stdout)
     results = content.pop("results")
     assert set(content.pop("versions")) == {"contrasim", "torch", "numpy", "python"}
-    for name in ("argv", "date", "digests"):  # see test_record
+    for name in ("argv", "date", "digests", "sources"):  # see test_record
         assert content.pop(name)
     assert content == {
         "schema_version": 1,

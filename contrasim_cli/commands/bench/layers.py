@@ -132,7 +132,7 @@ def layers_benchmark(
             **(inputs | t.about(training, trained_judges) if several else {}),
         }
         if output.records:
-            about["digests"] = record.digests([store for data in opened for store in data.inputs.stores], fixed)
+            about |= record.of_inputs([store for data in opened for store in data.inputs.stores], fixed)
         tested = [(s.name if len(opened) > 1 else "", s.inputs, distinct_names(s.paths)) for s in opened]
         facts = common.facts("layers", tested)
     common.report("layers", trials, facts, about, several)

@@ -14,7 +14,6 @@ from contrasim_cli.commands.emit import PlottedOutput, check_plot
 from contrasim_cli.commands.inputs import Rows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import MEASURES, Options, check_names
-from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import MONOTONICITY, SEVERAL, BenchRow, Results
 
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials
     from contrasim_cli.benchmarks.trials import Facts
     from contrasim_cli.commands.inputs import Inputs
+    from contrasim_cli.report.heat_maps import HeatMap
     from contrasim_cli.scoring import Scorer
 
 MANY = "bench has many, give --format tsv"
@@ -74,17 +74,16 @@ class BenchOutput(PlottedOutput):
     ] = None
 
     def _check_files(self) -> None:
-        """Those of the base, the others, and that no two have one name."""
+        """Those of the base, and the others."""
         super()._check_files()
         if self.trials is not None:
             check_output(self.trials, self.force)
         check_plot(self.plot_pairs, self.force, "--plot-pairs")
         check_plot(self.plot_grids, self.force, "--plot-grids")
-        outputs = (self.output, self.plot, self.plot_pairs, self.plot_grids, self.trials)
-        paths = [path.resolve() for path in outputs if path is not None]
-        twice = next((path for path in paths if paths.count(path) > 1), None)
-        if twice:
-            raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
+
+    def files(self) -> list[Path | None]:
+        """Those of the base, and the others."""
+        return [*super().files(), self.plot_pairs, self.plot_grids, self.trials]
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Common:
         if distributed.first():
             self._write(rows, trials, facts)
         shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
-        self.output.emit(Results("bench", BenchRow, rows, about, shown))
+        self.output.emit(Results("bench", BenchRow, rows, about, shown), grids=self._grids(trials))
 
     def _write(self, rows: Sequence[BenchRow], trials: "list[Trials]", facts: "Facts") -> None:
         """Write and draw what is asked for besides the results."""
@@ -150,6 +149,14 @@ class Common:
         if criterion == "argmax":
             return tabulate(benchmark, trials, self.compute.seed)
         return tabulate(MONOTONICITY, monotonicity(trials), self.compute.seed)
+
+    def _grids(self, trials: "list[Trials]") -> "list[HeatMap]":
+        """The mean grids of a benchmark of layers, for a page."""
+        if self.output.report is None or not distributed.first() or any(one.grids is None for one in trials):
+            return []
+        from contrasim_cli.benchmarks.mean_grids import mean_grids
+
+        return mean_grids(trials)
 
     def _draw(self, rows: Sequence[BenchRow], trials: "list[Trials]") -> None:
         """Draw what is asked for besides the results."""

@@ -228,7 +228,7 @@ class _Retrieval:
             )
             if common.output.records:
                 stores = [store for group in opened for store in group.inputs.stores]
-                about["digests"] = record.digests(stores, [judge.scorer for judge in fixed])
+                about |= record.of_inputs(stores, [judge.scorer for judge in fixed])
             facts = self._facts(opened, tasks)
         common.report(self.benchmark, trials, facts, about, several=bool(options) or len(self.groups) > 1)
 

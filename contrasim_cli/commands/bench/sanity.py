@@ -104,7 +104,7 @@ def sanity(
             seed=seed, device=str(device), sampled_rows=len(sample[layers[0]]), standardize=hows(scorers)
         )
         if output.records:
-            about["digests"] = record.digests(inputs.stores, scorers)
+            about |= record.of_inputs(inputs.stores, scorers)
     output.emit(Results("bench", SanityRow, results, about))
 
 
