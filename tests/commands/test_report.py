@@ -35,7 +35,7 @@ def test_baseline_shows_universal_first_and_every_store_with_itself(stores: list
     assert [name for name, *_ in shown] == ["universal"] * 6 + ["cka"] * 6 + ["procrustes"] * 6
     rows = [line.split("\t") for line in done.stdout.splitlines()[1:]]
     found = {(name, a, b): one for (name, a, b), one in zip(shown, data["maps"], strict=True)}
-    for measure, store_a, layer_a, store_b, layer_b, score in rows:
+    for measure, store_a, layer_a, store_b, layer_b, score, *_ in rows:
         value = found[measure, store_a, store_b]["values"][int(layer_a[-1])][int(layer_b[-1])]
         assert value == pytest.approx(float(score), rel=1e-5)
     assert 0 < found["cka", "0", "1"]["level"] < 0.5  # what shuffled rows score
