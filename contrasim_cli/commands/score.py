@@ -67,5 +67,5 @@ def score(
 
         return closed_form(["cka"])
 
-    request = Request("score", stores, rows, standardizing, confidence, compute, output, rows_plot, beside)
+    request = Request("score", stores, rows, standardizing, confidence, compute, output, rows_plot, beside=beside)
     compare(request, scorers)
