@@ -53,6 +53,15 @@ def test_every_chunk_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read == [(0, 5), (7, 10), (35, 37)]
 
 
+def test_a_run_of_rows_is_read_in_whole_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    memory = Store(Path("m"), "memory", {"x": Layer("x", MATRIX, chunk_rows=5)})
+    monkeypatch.setattr(blocks, "block_rows", lambda layer, *_: 5)
+    monkeypatch.setattr(Store, "read", lambda self, name, a, b: read.append((a, b)) or MATRIX[a:b])
+    np.testing.assert_array_equal(read_rows(memory, "x", np.arange(3, 16)), MATRIX[3:16])
+    assert read == [(3, 5), (5, 10), (10, 15), (15, 16)]
+
+
 def test_blocks_are_whole_chunks_and_cover_every_row(chunked: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     assert block_rows(chunked.layer("x"), 16 * 12) == 10
     assert block_rows(chunked.layer("x"), 1) == 5
