@@ -23,8 +23,8 @@ from contrasim_cli.store.blocks import spans
 
 log = logging.getLogger(__name__)
 
-TILE_SIDE = 1280  # rows of a tile of a Gram matrix, at most: products of smaller matrices are slow
-LEAF_SIDE = 320  # of a tile on the diagonal, at most: its lower half is work for nothing
+TILE_SIDE = 640  # rows of a tile of a Gram matrix, at most: products of smaller matrices are slow, larger ones take memory
+LEAF_SIDE = 160  # of a tile on the diagonal, at most: its lower half is work for nothing
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
 READING = 100  # operations in the time of reading a byte again
 SUM_LENGTH = 4096
@@ -307,6 +307,8 @@ def _gram_products(
     With Σ_r K_rr L_rr, and the traces.
     """
     layers, tiles = grid.plan.layers, distributed.dealt(_gram_tiles(grid))
+    pairs = grid.plan.pairs
+    cut = len(grid.plan.first[pairs[0][0]]) if len(pairs) == 1 and pairs[0][0] != pairs[0][1] else 0
     largest = max(((bottom - top) * (right - left) for top, bottom, left, right in tiles), default=0)
     room = torch.empty(len(layers) * largest, dtype=precision, device=grid.device)
     total, diagonals = torch.zeros(2, len(layers), len(layers), dtype=torch.float64, device=grid.device)
@@ -318,7 +320,7 @@ def _gram_products(
             for tile, layer in zip(found, layers, strict=True):
                 first = rows(layer, top, bottom)
                 torch.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
-            total += (1 if left == top else 2) * _inner_products(found.flatten(1))
+            total += (1 if left == top else 2) * _inner_products(found.flatten(1), cut)
             if left == top:
                 squares = found.diagonal(dim1=1, dim2=2).double()
                 diagonals += squares @ squares.T
@@ -369,9 +371,15 @@ def _even_spans(start: int, stop: int, most: int) -> list[tuple[int, int]]:
     return list(pairwise(edges))
 
 
-def _inner_products(tiles: Tensor) -> Tensor:
-    """[layers, layers] inner products of [layers, m]."""
+def _inner_products(tiles: Tensor, cut: int = 0) -> Tensor:
+    """[layers, layers] inner products of [layers, m]; with a cut those before it with those behind it, and own ones, else 0."""
     whole = tiles.shape[1] // SUM_LENGTH * SUM_LENGTH
-    pieces = tiles[:, :whole].reshape(len(tiles), -1, SUM_LENGTH).transpose(0, 1)
-    rest = tiles[:, whole:]
-    return torch.bmm(pieces, pieces.mT).sum(dim=0, dtype=torch.float64) + (rest @ rest.T).double()
+    total = torch.zeros(len(tiles), len(tiles), dtype=torch.float64, device=tiles.device)
+    for pieces in (tiles[:, :whole].reshape(len(tiles), -1, SUM_LENGTH), tiles[:, whole:].unsqueeze(1)):
+        batch = pieces.transpose(0, 1)
+        if not cut:
+            total += torch.bmm(batch, batch.mT).sum(dim=0, dtype=torch.float64)
+            continue
+        total[:cut, cut:] += torch.bmm(batch[:, :cut], batch[:, cut:].mT).sum(dim=0, dtype=torch.float64)
+        total.diagonal().add_(torch.linalg.vector_norm(pieces, dim=2).double().square().sum(dim=1))
+    return total

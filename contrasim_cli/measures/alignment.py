@@ -15,7 +15,7 @@ from torch import Tensor
 
 from contrasim_cli.errors import MissingError
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.cca import RESOLVED, Factored, converging_svd, preparer, whitener
+from contrasim_cli.measures.cca import RESOLVED, Factored, converging_svd, left_products, preparer, whitener
 from contrasim_cli.measures.protocol import Measure, MomentForm, MomentPrepared, Moments, centred, moment_measure
 from contrasim_cli.measures.subspace import principal, root_of_difference, whitening_map
 
@@ -144,7 +144,7 @@ def linear_regression(a: Factored, b: Factored) -> Tensor:
     Q_Y is an orthonormal basis of the columns of Yc to numerical rank. 0 where Y is constant, NaN where X is.
     """
     total = a.sigma.square().sum(dim=-1)
-    explained = ((b.left.mT @ a.left) * _relative(a.sigma).unsqueeze(-2)).square().sum(dim=(-2, -1))
+    explained = (left_products(b, a) * _relative(a.sigma).unsqueeze(-2)).square().sum(dim=(-2, -1))
     return (explained / _relative(a.sigma).square().sum(dim=-1)).where(total > 0, torch.nan).clamp(max=1.0)
 
 

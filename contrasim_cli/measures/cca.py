@@ -26,6 +26,7 @@ class Factored(NamedTuple):
     left: Tensor  # U [..., n, k]
     sigma: Tensor  # [..., k]
     right: Tensor  # Vᵀ [..., k, p]
+    chosen: bool = False  # whether `left` is the identity, whose products are the other side's directions
 
     @property
     def rank(self) -> Tensor:
@@ -66,18 +67,27 @@ def converging_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return left.mT, sigma, right.mT
 
 
+def left_products(a: Factored, b: Factored) -> Tensor:
+    """UᵀU' [..., k, k'] of two sides."""
+    if a.chosen:
+        return b.left * a.left.diagonal(dim1=-2, dim2=-1).unsqueeze(-1)
+    if b.chosen:
+        return a.left.mT * b.left.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)
+    return a.left.mT @ b.left
+
+
 def _svcca_directions(side: Factored) -> Factored:
     """The fewest leading directions that hold VARIANCE_KEPT of the variance."""
     largest = side.sigma[..., :1]
     variance = (side.sigma / largest.where(largest > 0, 1.0)).square()
     before = variance.cumsum(dim=-1) - variance
     kept = (before < VARIANCE_KEPT * variance.sum(dim=-1, keepdim=True)) & (side.sigma > 0)
-    return Factored(side.left * kept.unsqueeze(-2), side.sigma * kept, side.right)
+    return Factored(side.left * kept.unsqueeze(-2), side.sigma * kept, side.right, side.chosen)
 
 
 def _correlations(a: Factored, b: Factored) -> Tensor:
     """All canonical correlations [..., min(k_a, k_b)], largest first; zero beyond the smaller rank."""
-    products = a.left.mT @ b.left
+    products = left_products(a, b)
     if min(products.shape[-2:]) < WIDE:
         return torch.linalg.svdvals(products).clamp(0.0, 1.0)  # type: ignore[no-any-return]
     # half the time; what it loses of a ρ near zero, about 1e-8, is nothing in a mean of that many
@@ -99,7 +109,7 @@ def cca(a: Factored, b: Factored) -> Tensor:
 
 def cca_yanai(a: Factored, b: Factored) -> Tensor:
     """Mean of the squares of the min(rank X, rank Y) canonical correlations [...] (Yanai 1974; Ramsay et al. 1984)."""
-    squares: Tensor = (a.left.mT @ b.left).square().sum(dim=(-2, -1))
+    squares: Tensor = left_products(a, b).square().sum(dim=(-2, -1))
     return (squares / _smaller_rank(a, b)).clamp(max=1.0)
 
 
@@ -114,7 +124,7 @@ def pwcca(a: Factored, b: Factored) -> Tensor:
     Where correlations tie, as the ones do that are exactly 1 when both ranks add up to more than n - 1, Eq. 7 leaves the
     variates open; here they are the principal axes of X within the tied directions, so that the score is one number.
     """
-    products = a.left.mT @ b.left
+    products = left_products(a, b)
     rotation, rho = _canonical_rotation(products, a.sigma)
     count = torch.arange(rho.shape[-1], device=rho.device)
     used = count < _smaller_rank(a, b).unsqueeze(-1)
@@ -137,7 +147,7 @@ def pwcca_google(a: Factored, b: Factored) -> Tensor:
     """
     if b.right.shape[-1] < a.right.shape[-1]:
         a, b = b, a
-    rotation, rho = _canonical_rotation(a.left.mT @ b.left, a.sigma)
+    rotation, rho = _canonical_rotation(left_products(a, b), a.sigma)
     largest = a.sigma[..., :1]
     sigma = a.sigma / largest.where(largest > 0, 1.0)
     # Xc uᵢ = U diag(σ) rᵢ up to scale, so that its QR is U times that of the small factor
@@ -210,7 +220,7 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
 def from_whitened(a: Whitening, b: Whitening, products: Tensor) -> tuple[Factored, Factored]:
     """Two sides as `compare` takes them, whose left factors have the given products UᵀU' [r, s]."""
     identity = torch.eye(b.rank, dtype=products.dtype, device=products.device)
-    return Factored(products.mT, a.sigma, a.right), Factored(identity, b.sigma, b.right)
+    return Factored(products.mT, a.sigma, a.right), Factored(identity, b.sigma, b.right, chosen=True)
 
 
 def _measure(compare: Callable[[Factored, Factored], Tensor]) -> Callable[[Options], Measure]:

@@ -16,7 +16,7 @@ from contrasim_cli.measures.alignment import (
     shape_cosine,
     spread_form,
 )
-from contrasim_cli.measures.cca import Factored, preparer, whitener
+from contrasim_cli.measures.cca import Factored, left_products, preparer, whitener
 from contrasim_cli.measures.protocol import Measure, moment_measure
 
 
@@ -29,7 +29,7 @@ def shape_alpha(a: Factored, b: Factored, alpha: float) -> Tensor:
     """
     left, right = (_partly_whitened(side, alpha) for side in (a, b))
     # with Xc = U diag(σ) Vᵀ, X_α = U diag(w) Vᵀ
-    products = left.unsqueeze(-1) * (a.left.mT @ b.left) * right.unsqueeze(-2)
+    products = left.unsqueeze(-1) * left_products(a, b) * right.unsqueeze(-2)
     cosine = nuclear_norm(products, products.new_ones(products.shape[:-2])).clamp(max=1.0)
     return angle_of_cosine(cosine.where((a.rank > 0) & (b.rank > 0), torch.nan))
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from contrasim_cli.measures import Options
-from contrasim_cli.measures.cca import RESOLVED, Factored, factor, preparer
+from contrasim_cli.measures.cca import RESOLVED, Factored, factor, left_products, preparer
 from contrasim_cli.measures.protocol import Measure, MomentForm, Moments
 
 ROUNDING = 1e-14  # a difference of squares below this share of them is rounding, not a distance
@@ -116,7 +116,7 @@ def gulp(a: Factored, b: Factored, ridge: float) -> Tensor:
     shrunk_a, shrunk_b = _shrunk(a, ridge), _shrunk(b, ridge)
     # with X = U diag(σ) Vᵀ every trace is one of shrinkage factors f = s / (s + λ), s = σ²/n
     weights = shrunk_a.unsqueeze(-1) * shrunk_b.unsqueeze(-2)
-    shared = ((a.left.mT @ b.left).square() * weights).sum(dim=(-2, -1))
+    shared = (left_products(a, b).square() * weights).sum(dim=(-2, -1))
     return root_of_difference(shrunk_a.square().sum(dim=-1) + shrunk_b.square().sum(dim=-1), 2.0 * shared)
 
 
