@@ -23,7 +23,10 @@ from contrasim_cli.store.blocks import spans
 
 log = logging.getLogger(__name__)
 
-TILE_SIDE = 640  # rows of a tile of a Gram matrix, at most: products of smaller matrices are slow, larger ones take memory
+TILE_SIDE = (
+    640  # rows of a tile of a Gram matrix, at most: products of smaller matrices are slow, larger ones take memory
+)
+READ_SIDE = 1280  # of one whose rows are read from disk for it
 LEAF_SIDE = 160  # of a tile on the diagonal, at most: its lower half is work for nothing
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
 READING = 100  # operations in the time of reading a byte again
@@ -345,10 +348,10 @@ def _tile_side(grid: Grid) -> int:
     """Rows of the largest tiles, as memory allows."""
     limit = min(TILE_BYTES, grid.reader.free // 4) / (4 * len(grid.plan.layers))
     side = int(limit**0.5)
-    if not _all_in_memory(grid):  # the rows of a tile are held, too
-        width = max(map(grid.plan.width, grid.plan.layers))
-        side = int((limit + width**2) ** 0.5 - width)
-    return max(64, min(TILE_SIDE, side))
+    if _all_in_memory(grid):
+        return max(64, min(TILE_SIDE, side))
+    width = max(map(grid.plan.width, grid.plan.layers))  # the rows of a tile are held, too
+    return max(64, min(READ_SIDE, int((limit + width**2) ** 0.5 - width)))
 
 
 def _upper_half(start: int, stop: int, side: int, leaf: int) -> Iterator[tuple[int, int, int, int]]:
