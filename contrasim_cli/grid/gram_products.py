@@ -16,7 +16,7 @@ from torch import Tensor
 
 from contrasim_cli import distributed
 from contrasim_cli.grid.grid import Grid, Layer, Rows
-from contrasim_cli.grid.moments import LEAF, passes
+from contrasim_cli.grid.moments import LEAF, passes, side_by_side
 from contrasim_cli.grid.row_lengths import RowLengths
 from contrasim_cli.measures.protocol import Energies
 from contrasim_cli.store.blocks import spans
@@ -239,24 +239,12 @@ def _feature_products(grid: Grid, centred: Mapping[Layer, Tensor]) -> dict[Pair,
     with grid.progress("comparing", sum(len(plan.first[a]) for a, _ in plan.pairs), "layers") as advance:
         for a, b in plan.pairs:
             second = [(b, name) for name in plan.second[b]]
-            others = _side_by_side([centred[layer] for layer in second])
+            others = side_by_side([centred[layer] for layer in second])
             for one in ((a, name) for name in plan.first[a]):
                 energies = _cross_energies(centred[one], others, [plan.width(layer) for layer in second])
                 found.update(zip(((one, layer) for layer in second), energies, strict=True))
                 advance(1)
     return found
-
-
-def _side_by_side(parts: list[Tensor]) -> Tensor:
-    """Matrices as one; without a copy where they are neighbours already."""
-    first, width = parts[0], sum(part.shape[1] for part in parts)
-    step = first.stride(0)
-    at = first.storage_offset()
-    for part in parts:
-        if part.storage_offset() != at or part.stride(0) != step:
-            return torch.cat(parts, dim=1)
-        at += part.shape[1]
-    return torch.as_strided(first, (first.shape[0], width), (step, 1))
 
 
 def _own_energy(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ rows. Where a layer's condition would cost those products too many digits, its r
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -131,6 +132,8 @@ class MomentSums:
         self.means = {layer: self._vector(layer) for layer in self.layers}
         # kept from block to block: memory that is asked for anew each time would scatter over the heap, and grow with it
         self._steps = {layer: self._vector(layer) for layer in self.layers}
+        self._block: Tensor | None = None
+        self._ends = dict(zip(self.layers, accumulate(self.widths[layer] for layer in self.layers), strict=True))
         self.cross, used = [], 0
         for tile in self.tiles:
             shape, size = tile.shape(self.widths), tile.size(self.widths)
@@ -160,15 +163,25 @@ class MomentSums:
         for layer, scatter in self.scatter.items():
             add_scatter(scatter, centred[layer])
         for tile, cross in zip(self.tiles, self.cross, strict=True):
-            _add_product(cross, *(_beside([centred[layer] for layer in side]) for side in (tile.first, tile.second)))
+            _add_product(
+                cross, *(side_by_side([centred[layer] for layer in side]) for side in (tile.first, tile.second))
+            )
         self.count += size
+
+    def _room(self, layer: Layer, size: int) -> Tensor:
+        """Rows [size, p] in float64: of all layers side by side, in memory that the blocks share."""
+        if self._block is None or len(self._block) < size:
+            self._block = torch.empty(size, self._ends[self.layers[-1]], dtype=torch.float64, device=self.device)
+        end = self._ends[layer]
+        return self._block[:size, end - self.widths[layer] : end]
 
     def _centred(self, layer: Layer, block: Tensor, weight: float) -> Tensor:
         """[k + 1, p] the rows [k, p] less their mean, and how far that is from the mean so far as one row more."""
         size = len(block)
         mean = block.mean(dim=0, dtype=torch.float64)
         step = torch.sub(mean, self.means[layer], out=self._steps[layer])
-        rows = block.new_empty(size + 1, block.shape[1])
+        of_all = block.dtype == torch.float64
+        rows = self._room(layer, size + 1) if of_all else block.new_empty(size + 1, block.shape[1])
         torch.sub(block, mean.to(block.dtype), out=rows[:size])
         rows[size] = step * weight**0.5
         self.means[layer].add_(step, alpha=size / (self.count + size))
@@ -217,9 +230,16 @@ class MomentSums:
                     yield one, other, part
 
 
-def _beside(parts: Sequence[Tensor]) -> Tensor:
-    """Rows of several layers in one matrix."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim=1)
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Matrices as one; without a copy where they are neighbours already."""
+    first, width = parts[0], sum(part.shape[1] for part in parts)
+    step = first.stride(0)
+    at = first.storage_offset()
+    for part in parts:
+        if part.storage_offset() != at or part.stride(0) != step:
+            return torch.cat(list(parts), dim=1)
+        at += part.shape[1]
+    return torch.as_strided(first, (first.shape[0], width), (step, 1))
 
 
 def add_scatter(total: Tensor, x: Tensor) -> None:
