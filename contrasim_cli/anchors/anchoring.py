@@ -100,17 +100,21 @@ def locate(store: Store, anchoring: Anchoring) -> RowIndex:
             f"{quoted(store.path)}: its ids are {found}, which say nothing about the encoder's "
             f"{len(anchoring.ids)} anchor rows; {_REMEDY}"
         )
-    hashes = store.ids.hashes
-    order = np.argsort(hashes, kind="stable")
     wanted = id_hashes(anchoring.ids)
-    at = order[np.searchsorted(hashes[order], wanted).clip(max=len(order) - 1)]
-    missing = [name for name, there in zip(anchoring.ids, hashes[at] == wanted, strict=True) if not there]
+    order = np.argsort(wanted, kind="stable")
+    rows: RowIndex = np.full(len(wanted), -1, dtype=np.int64)
+    start = 0
+    for hashes in store.ids.hash_blocks():
+        places = order[np.searchsorted(wanted[order], hashes).clip(max=len(order) - 1)]
+        found = np.flatnonzero((wanted[places] == hashes) & (rows[places] < 0))
+        rows[places[found][::-1]] = start + found[::-1]  # of an id that occurs twice, the first
+        start += len(hashes)
+    missing = [name for name, row in zip(anchoring.ids, rows, strict=True) if row < 0]
     if missing:
         raise MismatchError(
             f"{quoted(store.path)}: {len(missing)} of the encoder's {len(anchoring.ids)} anchor rows are missing: "
             f"{_shown(missing)}; {_REMEDY}"
         )
-    rows: RowIndex = at.astype(np.int64)
     return rows
 
 

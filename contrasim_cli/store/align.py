@@ -69,7 +69,7 @@ def ids_digest(view: View) -> str:
     ids = view.store.ids
     if ids is None or view.rows is None:
         return ids.digest if ids else ""
-    return hashlib.sha256(ids.hashes[view.rows].tobytes()).hexdigest()
+    return hashlib.sha256(ids.hashes_at(view.rows).tobytes()).hexdigest()
 
 
 def align(stores: Sequence[Store], how: str = "order") -> list[View]:

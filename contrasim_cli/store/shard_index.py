@@ -8,8 +8,10 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -81,7 +83,7 @@ def write_index(folder: Path, count: int, open_part: Read) -> Index:
     there = _index_there(folder)
     if there is not None and there.parts == [one.part for one in seen]:
         return there
-    known = _known(paths, open_part, sum(one.part.rows for one in seen), first.automatic)
+    known = _known(folder, paths, open_part, sum(one.part.rows for one in seen), first.automatic)
     index = Index(
         rows=sum(one.part.rows for one in seen),
         layers=first.layers,
@@ -181,25 +183,26 @@ def _blocks(paths: Sequence[Path], open_part: Read) -> Iterator[IdHashes]:
             store.close()
 
 
-def _known(paths: Sequence[Path], open_part: Read, n_rows: int, automatic: bool) -> KnownIds:
-    """The digest of all ids and those that occur twice, in as many passes as a bounded memory takes.
+def _known(folder: Path, paths: Sequence[Path], open_part: Read, n_rows: int, automatic: bool) -> KnownIds:
+    """The digest of all ids and those that occur twice, in one pass and a bounded memory.
 
-    Half of each hash is sorted; where two halves are equal, whole hashes decide.
+    Half of each hash is kept, in files that vanish by themselves, and sorted; where two halves are equal, whole hashes decide.
     """
-    passes = 1 if automatic else -(-n_rows // SORTED_IDS)
     everything, twice = hashlib.sha256(), []
-    for number in range(passes):
-        kept = []
+    with ExitStack() as stack, writing(folder):
+        count = 0 if automatic else -(-n_rows // SORTED_IDS)
+        files = [stack.enter_context(TemporaryFile(dir=folder, prefix=".")) for _ in range(count)]
         for hashes in _blocks(paths, open_part):
-            if number == 0:
-                everything.update(hashes.tobytes())
-            if not automatic:
-                halves = _halves(hashes)
-                kept.append(halves[halves % passes == number])
-        halves = np.concatenate(kept) if kept else np.empty(0, np.uint64)
-        halves.sort()
-        twice.append(np.unique(halves[1:][halves[1:] == halves[:-1]]))
-    suspects = np.sort(np.concatenate(twice))
+            everything.update(hashes.tobytes())
+            halves = _halves(hashes)
+            for k, file in enumerate(files):
+                file.write((halves if count == 1 else halves[halves % count == k]).tobytes())
+        for file in files:
+            file.seek(0)
+            halves = np.fromfile(file, np.uint64)
+            halves.sort()
+            twice.append(np.unique(halves[1:][halves[1:] == halves[:-1]]))
+    suspects = np.sort(np.concatenate(twice)) if twice else np.empty(0, np.uint64)
     return KnownIds(everything.hexdigest(), _repeated(_blocks(paths, open_part), suspects) if len(suspects) else None)
 
 

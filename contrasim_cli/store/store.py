@@ -88,6 +88,24 @@ class Ids:
         for start in range(0, self.count, IDS_PER_BLOCK):
             yield self.read(start, min(start + IDS_PER_BLOCK, self.count))
 
+    def hash_blocks(self) -> Iterator[IdHashes]:
+        """The hashes of all ids, in order, in blocks."""
+        if self.known is None:
+            yield self.hashes
+        else:
+            yield from map(id_hashes, self.blocks())
+
+    def hashes_at(self, rows: npt.NDArray[np.int64]) -> IdHashes:
+        """[rows] the hashes of the ids of these rows."""
+        if self.known is None:
+            return self.hashes[rows]
+        out, order = np.empty(len(rows), dtype="V16"), np.argsort(rows, kind="stable")
+        cuts = np.flatnonzero(np.diff(rows[order] // IDS_PER_BLOCK)) + 1
+        for run in np.split(order, cuts) if len(order) else ():
+            first, last = int(rows[run[0]]), int(rows[run[-1]])
+            out[run] = id_hashes(self.read(first, last + 1))[rows[run] - first]
+        return out
+
     @cached_property
     def _scan(self) -> tuple[IdHashes, str]:
         hashes = np.empty(self.count, dtype="V16")

@@ -258,3 +258,23 @@ def test_values_are_digested_as_they_are_stored_whatever_order_they_are_written_
     from hashlib import sha256
 
     assert found == [{"a": sha256(matrix.astype("<f2").tobytes()).hexdigest()}] * 3
+
+
+def test_hashes_of_some_ids_are_those_of_the_one_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contrasim_cli.store.store.IDS_PER_BLOCK", 6)
+    store, whole = open_store(parted(tmp_path / "acts")), open_store(write(tmp_path / "one.h5", matrices(), IDS))
+    assert store.ids is not None
+    assert whole.ids is not None
+    for rows in (np.array([19, 0, 7, 7, 8]), np.arange(20), np.empty(0, np.int64)):
+        assert store.ids.hashes_at(rows).tolist() == whole.ids.hashes_at(rows).tolist()
+    assert np.concatenate(list(store.ids.hash_blocks())).tolist() == whole.ids.hashes.tolist()
+
+
+def test_an_anchor_whose_id_occurs_twice_is_the_first_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from contrasim_cli.anchors.anchoring import Anchoring, locate
+
+    monkeypatch.setattr("contrasim_cli.store.store.IDS_PER_BLOCK", 6)
+    ids = [*IDS[:15], "row 2", "row 1", "row 2", *IDS[18:]]
+    anchoring = Anchoring(("row 19", "row 2", "row 1", "row 0"))
+    for store in (open_store(parted(tmp_path / "acts", ids)), open_store(write(tmp_path / "one.h5", matrices(), ids))):
+        assert locate(store, anchoring).tolist() == [19, 2, 1, 0]
