@@ -3,7 +3,7 @@
 import hashlib
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,10 +52,19 @@ def of_inputs(stores: "Iterable[Store]", scorers: "Iterable[Scorer]" = ()) -> di
 
 
 def _digests(stores: "Iterable[Store]", scorers: "Iterable[Scorer]") -> dict[str, str | None]:
-    """SHA-256 of every file that stores and encoders were read from, by path; None of those above 8 GiB."""
-    files = {str(path): path for store in stores for path in store.files or (store.path,)}
+    """SHA-256 of every file that stores and encoders were read from, by path; None of those above 8 GiB.
+
+    Of a sharded store that is its index, which holds the digests of all parts.
+    """
+    files = {str(path): path for store in stores for path in _files(store)}
     files |= {_encoder_name(scorer): scorer.checkpoint.path for scorer in scorers if scorer.checkpoint is not None}
     return {name: _digest(path) for name, path in files.items() if path.is_file()}
+
+
+def _files(store: "Store") -> Sequence[Path]:
+    from contrasim_cli.store import sharded
+
+    return store.files[:1] if store.kind == sharded.KIND else store.files or (store.path,)
 
 
 def _encoder_name(scorer: "Scorer") -> str:

@@ -182,6 +182,12 @@ def test_a_store_is_split_and_joined_again(big: Path, tmp_path: Path) -> None:
     assert first.ids.digest == third.ids.digest
 
 
+def test_results_name_a_sharded_store_by_its_index(big: Path, tmp_path: Path) -> None:
+    contrasim("extract", "--from", big, "--parts", 3, "-o", tmp_path / "big.acts")
+    done = contrasim("baseline", tmp_path / "big.acts", big, "--measure", "cka", "--format", "json")
+    assert set(json.loads(done.stdout)["digests"]) == {str(tmp_path / "big.acts" / INDEX), str(big)}
+
+
 def test_only_some_rows_are_split(big: Path, tmp_path: Path) -> None:
     (tmp_path / "some").write_text("".join(f"row {k}\n" for k in range(0, 40, 3)))
     output = tmp_path / "some.acts"

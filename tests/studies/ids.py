@@ -28,7 +28,9 @@ def write(folder: Path, count: int, k: int) -> None:
     start, stop = count * k // PARTS, count * (k + 1) // PARTS
     ids = (f"line {row}" for row in range(start, stop))
     provenance = {"config": {"shard": [k, PARTS]}}
-    with StoreWriter(folder / part_name(k, PARTS), [LayerSpec("a", 1, "float16")], stop - start, ids, provenance=provenance) as writer:
+    with StoreWriter(
+        folder / part_name(k, PARTS), [LayerSpec("a", 1, "float16")], stop - start, ids, provenance=provenance
+    ) as writer:
         for row in range(start, stop, 1 << 20):
             end = min(row + (1 << 20), stop)
             writer.write("a", row - start, np.full((end - row, 1), row % 7 + 1, np.float16))
