@@ -2,7 +2,8 @@
 
     python tests/studies/ids.py --rows 100000000 --folder /scratch
 
-Writes a sharded store of so many ids once (4 parts, one layer of one column), and prints the peak memory and processor time of each step.
+Writes a sharded store of so many ids (4 parts, one layer of one column), and prints the peak memory and processor time of each
+step.
 """
 
 import argparse
