@@ -106,8 +106,8 @@ def locate(store: Store, anchoring: Anchoring) -> RowIndex:
     start = 0
     for hashes in store.ids.hash_blocks():
         places = order[np.searchsorted(wanted[order], hashes).clip(max=len(order) - 1)]
-        found = np.flatnonzero((wanted[places] == hashes) & (rows[places] < 0))
-        rows[places[found][::-1]] = start + found[::-1]  # of an id that occurs twice, the first
+        at = np.flatnonzero((wanted[places] == hashes) & (rows[places] < 0))
+        rows[places[at][::-1]] = start + at[::-1]  # of an id that occurs twice, the first
         start += len(hashes)
     missing = [name for name, row in zip(anchoring.ids, rows, strict=True) if row < 0]
     if missing:
