@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 FORMULA = frozenset("=+-@＝＋－＠")  # with which a spreadsheet begins to compute; some take the wide forms too
+BETWEEN_WORDS = "._-/ "
 LINE_DRAWING = str.maketrans({"–": "-", "…": ".", "±": "~", "✓": "+", "✗": "x"})
 
 
@@ -78,3 +79,35 @@ def encodable(text: str, encoding: str) -> str:
     except UnicodeEncodeError:
         return text.translate(LINE_DRAWING)
     return text
+
+
+def shortened(name: str, letters: int) -> str:
+    """A name of no more letters than these, all printable; what it begins and ends with is kept."""
+    name = "\n".join(map(quoted, name.split("\n")))
+    head = (letters - 1) // 2
+    return name if len(name) <= letters else f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
+
+
+def distinct(names: Sequence[str], letters: int) -> list[str]:
+    """Names of no more letters than these; where some are longer, what all begin or end with is left out first."""
+    names = [quoted(name) for name in names]
+    if max(map(len, names), default=0) <= letters or len(set(names)) < 2:
+        return [shortened(name, letters) for name in names]
+    heads = [k + 1 for k, letter in enumerate(_shared(names)) if letter in BETWEEN_WORDS]
+    tails = [_without(names, head) for head in (*heads[-2:], 0)]  # the last word that all share is kept where it fits
+    best = next((c for c in tails if max(map(len, c)) <= letters), tails[-2 if heads else -1])
+    return [shortened(name, letters) for name in best]
+
+
+def _shared(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
+    return names[0][: [*alike, False].index(False)]
+
+
+def _without(names: Sequence[str], head: int) -> list[str]:
+    """Names without so many letters at their beginning, and without the words that all end with."""
+    rests = [name[head:] for name in names]
+    backwards = _shared([rest[::-1] for rest in rests])
+    tail = max((k + 1 for k, letter in enumerate(backwards) if letter in BETWEEN_WORDS), default=0)
+    return [f"{'…' * (head > 0)}{rest[: len(rest) - tail]}{'…' * (tail > 0)}" for rest in rests]

@@ -1,7 +1,7 @@
 """`contrasim baseline`: closed-form similarity of every pair of layers of every pair of stores."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -9,6 +9,7 @@ import typer
 
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import PlottedOutput
+from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import INVARIANCES, MEASURES, Entry, Options, check_names
@@ -167,6 +168,7 @@ def baseline(
     confidence: ClosedConfidence,
     compute: GridCompute,
     output: PlottedOutput,
+    figures: Figures,
 ) -> None:
     """Compare stores by closed-form measures: how similar is each layer of one to each layer of the other?"""
     names = check_names(closed.measure or ["cka"])
@@ -184,7 +186,16 @@ def baseline(
 
         return learned([Path(universal.NAME)])
 
+    output = replace(output, figures=figures)
     request = Request(
-        "baseline", stores, rows, standardizing, confidence, compute, output, groups=closed.groups, beside=beside
+        "baseline",
+        stores,
+        rows,
+        standardizing,
+        confidence,
+        compute,
+        output,
+        groups=closed.groups,
+        beside=beside,
     )
     compare(request, scorers)

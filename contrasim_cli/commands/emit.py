@@ -3,7 +3,7 @@
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -11,9 +11,11 @@ import typer
 
 from contrasim_cli import console, distributed
 from contrasim_cli.commands import record
+from contrasim_cli.commands.figures import Figures
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
+from contrasim_cli.report.look import Look
 from contrasim_cli.report.results import Results
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Output:
     ] = None
     plot: Path | None = None
     report: Path | None = None
+    figures: Figures = field(default_factory=Figures)
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
 
     @property
@@ -59,6 +62,7 @@ class Output:
         """
         if several and self.format == "value":
             raise UsageError(f"--format value prints one score; {several}")
+        self.figures.check(any(path is not None for path in self.pictures()), self.report is not None)
         distributed.by_first(self._check_files)
 
     def _check_files(self) -> None:
@@ -74,7 +78,15 @@ class Output:
 
     def files(self) -> list[Path | None]:
         """What is written, None where it is not asked for."""
-        return [self.output, self.plot, self.report]
+        return [self.output, self.report, *self.pictures()]
+
+    def pictures(self) -> list[Path | None]:
+        """Those of them that are figures."""
+        return [self.plot]
+
+    def look(self, results: Results) -> Look:
+        """How figures of these results look."""
+        return replace(self.figures.look(), layers=results.layers)
 
     def _refuse_one_name(self) -> None:
         paths = [path.resolve() for path in self.files() if path is not None]
@@ -99,11 +111,12 @@ class Output:
         if self.plot is not None and files:
             from contrasim_cli import plots
 
-            plots.draw(results, self.plot, self.force)
+            drawn = results if self.figures.within else replace(results, within=())
+            plots.draw(drawn, self.plot, self.force, self.look(results))
         if self.report is not None and files:
             from contrasim_cli.report import html
 
-            html.write(results, self.report, self.force, grids=grids)
+            html.write(results, self.report, self.force, self.figures.title or "", grids)
         write_stdout(text)
 
 

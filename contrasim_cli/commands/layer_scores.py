@@ -13,7 +13,6 @@ from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
 from contrasim_cli.commands.rows_plot import RowsPlot, draw_rows
-from contrasim_cli.names import distinct_names
 from contrasim_cli.report.results import Results, ScoreRow
 
 if TYPE_CHECKING:
@@ -179,6 +178,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     """Compare every pair of stores, a before b in the order given, and report."""
     at_least(request.stores, 2, request.command)
     request.output.check()
+    request.output.figures.check_labels(request.stores)
+    names = request.output.figures.names(request.stores)
     request.rows_plot.check(request.stores, request.output.force)
     room = request.compute.memory_asked
     from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
@@ -205,9 +206,10 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         comparison.work(standardizer, layers)
         inputs.check_zero_rows()
         comparison.warn()
-        names = distinct_names(request.stores)
         rows = comparison.rows(names)
-        more = _for_pages(comparison, standardizer, layers, names) if request.output.report else {}
+        more = {}
+        if request.output.report or request.output.figures.within:
+            more = _for_figures(comparison, standardizer, layers, names)
         if request.rows_plot.path and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
             with distributed.alone():
@@ -221,7 +223,9 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
                     device=device,
                     budget=budget,
                     seed=request.compute.seed,
+                    names=names,
                     force=request.output.force,
+                    look=request.output.figures.look(),
                 )
         hows = {scorer.name: plain(scorer.standardize) for scorer in scorers}
         about = inputs.about(seed=seed, max_rows=most, device=str(device), standardize=hows, **comparison.about)
@@ -231,17 +235,18 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns, layers=every, **more))
 
 
-def _for_pages(
+def _for_figures(
     comparison: Found, standardizer: "Standardizer", layers: Sequence[Sequence[str]], names: Sequence[str]
 ) -> dict[str, list[ScoreRow]]:
-    """What a page shows besides: measures that were not asked for, and the layers of every store against each other.
+    """What figures show besides: on a page, a measure that was not asked for; and the layers of every store against each other.
 
     What is to be said of rows was said of the scores that were asked for.
     """
     request = replace(comparison.request, confidence=_Unasked())
     asked, plan = list(comparison.scorers), comparison.plan
     with console.quietly():
-        others = [scorer for scorer in request.beside() if scorer.name not in [one.name for one in asked]]
+        candidates = request.beside() if request.output.report else ()
+        others = [scorer for scorer in candidates if scorer.name not in [one.name for one in asked]]
         others = [scorer for scorer in others if not plan.problems(scorer)]
         beside = Found(request, plan, others, comparison.device, comparison.budget)
         beside.work(standardizer, layers)

@@ -11,7 +11,7 @@ import typer
 from contrasim_cli import distributed
 from contrasim_cli.commands.emit import check_plot
 from contrasim_cli.errors import UsageError
-from contrasim_cli.names import distinct_names
+from contrasim_cli.report.look import Look
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,7 +82,9 @@ def draw_rows(
     device: "torch.device",
     budget: int,
     seed: int,
+    names: Sequence[str],
     force: bool,
+    look: Look,
 ) -> None:
     """Draw rows of one layer of every store, as they are and as each encoder sees them."""
     from contrasim_cli import plots, seeds
@@ -108,7 +110,7 @@ def draw_rows(
         ]
         panels.append(Plane(f"after {scorer.name} {method}", project(encoded, kind, seed)))
     count = min(options.count, n_rows)
-    plots.draw_planes(panels, distinct_names(inputs.paths), _ids(inputs, sample[:count]), path, force)
+    plots.draw_planes(panels, names, _ids(inputs, sample[:count]), path, force, look)
 
 
 def _ids(inputs: "Inputs", rows: "npt.NDArray[np.int64]") -> list[str]:

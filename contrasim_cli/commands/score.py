@@ -1,7 +1,7 @@
 """`contrasim score`: learned similarity of every pair of layers of every pair of stores."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +9,7 @@ import typer
 
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import PlottedOutput
+from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.commands.rows_plot import RowsPlot
 from contrasim_cli.stacking import universal
@@ -42,6 +43,7 @@ def score(
     standardizing: o.EncoderStandardizing,
     compute: o.SampledCompute,
     output: PlottedOutput,
+    figures: Figures,
     rows_plot: RowsPlot,
     encoder: Annotated[
         list[Path] | None,
@@ -67,5 +69,6 @@ def score(
 
         return closed_form(["cka"])
 
+    output = replace(output, figures=figures)
     request = Request("score", stores, rows, standardizing, confidence, compute, output, rows_plot, beside=beside)
     compare(request, scorers)

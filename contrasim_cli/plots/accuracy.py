@@ -13,13 +13,17 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from contrasim_cli.names import distinct, shortened
 from contrasim_cli.plots import page
+from contrasim_cli.plots.grids import layer_names
+from contrasim_cli.report.look import Look
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow
 
 MOST_TICKS = 24
 NAME, PAIR_NAME = 22, 20
 BAR = 0.13  # inches
 INTERVAL = "95 % interval"
+NOTHING = "undefined, or not judged"
 
 
 class Panel(NamedTuple):
@@ -45,7 +49,7 @@ class Panel(NamedTuple):
         return f"{self.benchmark}: {about}" if about else self.benchmark
 
 
-def by_layer(rows: Sequence[BenchRow]) -> Figure:
+def by_layer(rows: Sequence[BenchRow], look: Look = Look()) -> Figure:
     """A panel per benchmark, kind of negatives and what else is told apart; panels of one scale share it."""
     summed = _of_all_pairs(rows)
     panels = list(dict.fromkeys(map(Panel.of, summed)))
@@ -56,7 +60,8 @@ def by_layer(rows: Sequence[BenchRow]) -> Figure:
     lines = -(-len(panels) // columns)
     band = band_name(summed)
     legend = page.legend_height([*measures, "chance", band or "chance"], width)
-    beneath = page.inches_of(page.distinct([row.layer for row in summed], NAME))
+    layers = list(dict.fromkeys(row.layer for row in summed))
+    beneath = page.inches_of(layer_names(layers, "", look, NAME))
     figure = Figure(figsize=(width, (2.2 + beneath) * lines + legend), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.ravel()[len(panels) :]:
@@ -64,8 +69,8 @@ def by_layer(rows: Sequence[BenchRow]) -> Figure:
     handles: dict[str, Any] = {}
     for k, (ax, panel) in enumerate(zip(axes.ravel(), panels, strict=False)):
         shown = [row for row in summed if Panel.of(row) == panel]
-        handles |= _panel(ax, shown, measures, names)
-        ax.set_title(page.shortened(panel.title, int(width / columns / page.LETTER) - 8))
+        handles |= _panel(ax, shown, measures, names, look)
+        ax.set_title(shortened(panel.title, int(width / columns / page.LETTER) - 8))
         label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
     if band:
         handles[band] = Patch(facecolor="0.85")
@@ -113,7 +118,7 @@ def scale(ax: Any, benchmark: str) -> float:
 
 
 def _panel(
-    ax: Any, rows: Sequence[BenchRow], measures: Sequence[str], names: dict[tuple[str, str], str]
+    ax: Any, rows: Sequence[BenchRow], measures: Sequence[str], names: dict[tuple[str, str], str], look: Look
 ) -> dict[str, Any]:
     """Draw one panel; what a legend shows comes back."""
     factor = scale(ax, rows[0].benchmark)
@@ -125,9 +130,9 @@ def _panel(
             handles[measure] = _line(ax, k, [rows_by_layer.get(layer) for layer in layers], factor)
     handles["chance"] = page.chance(ax, factor * rows[0].chance)
     step = -(-len(layers) // MOST_TICKS)
-    ticks = page.distinct(layers, NAME)[::step]
+    ticks = layer_names(layers, "", look, NAME)[::step]
     ax.set_xticks(range(0, len(layers), step), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
-    ax.set_xlabel("layer")
+    ax.set_xlabel("depth of the layer" if look.labels == "depth" else "layer")
     ax.margins(x=0.04 if len(layers) > 1 else 0.5)
     return handles
 
@@ -174,9 +179,9 @@ def by_pair(rows: Sequence[BenchRow]) -> Figure:
     columns = max(1, min(len(panels), int(page.PAGE / wide)))
     lines = -(-len(panels) // columns)
     columns = -(-len(panels) // lines)  # lines of equal length
-    ticks = page.distinct(measures, PAIR_NAME)
+    ticks = distinct(measures, PAIR_NAME)
     width = max(2.8, columns * wide + 0.4)
-    legend = page.legend_height([*(f"{kind} negatives" for kind in kinds), "chance", INTERVAL], width)
+    legend = page.legend_height([*(f"{kind} negatives" for kind in kinds), "chance", INTERVAL, NOTHING], width)
     figure = Figure(figsize=(width, lines * (1.6 + page.inches_of(ticks)) + legend), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)
     for ax in axes.ravel()[len(panels) :]:
@@ -186,10 +191,11 @@ def by_pair(rows: Sequence[BenchRow]) -> Figure:
         found = {(names[r.measure, r.train_data], r.negatives): r for r in shown if _panel_of(r) == panel}
         handles |= _pair_panel(ax, found, measures, kinds)
         ax.set_xticks(range(len(ticks)), ticks, rotation=90 if max(map(len, ticks)) > 3 else 0)
-        ax.set_title(page.shortened(_pair_title(panel), int(wide / page.LETTER) - 4))
+        ax.set_title(shortened(_pair_title(panel), int(wide / page.LETTER) - 4))
         label_axis(ax, panel.benchmark, panels[k - 1].benchmark if k % columns else "")
-    if INTERVAL in handles:
-        handles[INTERVAL] = handles.pop(INTERVAL)  # last
+    for last in (INTERVAL, NOTHING):
+        if last in handles:
+            handles[last] = handles.pop(last)
     page.legend_below(figure, list(handles.values()), list(handles), width)
     return figure
 
@@ -216,14 +222,24 @@ def _pair_panel(
         chosen = [rows.get((measure, kind)) for measure in measures]
         heights = [np.nan if row is None or row.accuracy is None else factor * row.accuracy for row in chosen]
         where = np.arange(len(measures)) + (k - (len(kinds) - 1) / 2) * width
-        bars = ax.bar(where, heights, width, **page.bar_style(k))
+        for m, (x, height) in enumerate(zip(where, heights, strict=True)):
+            ax.bar(x, height, width, **page.bar_style(m, k))
         if len(kinds) > 1:
-            handles[f"{kind} negatives"] = bars[0]
+            handles[f"{kind} negatives"] = Patch(**{**page.bar_style(0, k), "facecolor": "white"})
         handles |= _whiskers(ax, where, chosen, heights, factor)
+        handles |= _missing(ax, where[np.isnan(heights)])
     handles["chance"] = page.chance(ax, factor * first.chance)
     ax.set_xlim(min(-0.6, -1.5 + len(measures) / 2), max(len(measures) - 0.4, 0.5 + len(measures) / 2))
     ax.tick_params(axis="x", length=0)
     return handles
+
+
+def _missing(ax: Any, where: Any) -> dict[str, Any]:
+    """Mark where a bar is missing."""
+    if not len(where):
+        return {}
+    (mark,) = ax.plot(where, [0.0] * len(where), "x", color="black", markersize=4, clip_on=False, zorder=3)
+    return {NOTHING: mark}
 
 
 def _whiskers(

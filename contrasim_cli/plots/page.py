@@ -3,30 +3,36 @@
 A figure is as wide as it is printed: on a page of PAGE inches letters keep their size, none of which is below SMALL points.
 """
 
+import contextlib
+import difflib
 import io
 import logging
+import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from contrasim_cli.names import quoted
+from contrasim_cli.errors import InputError, UsageError
+from contrasim_cli.input_files import said
+from contrasim_cli.names import quoted, shortened
 from contrasim_cli.output_files import write_atomic
+from contrasim_cli.report.look import Look
 
 log = logging.getLogger(__name__)
 
 PAGE = 7.1  # inches between the margins of a paper with two columns
 SMALL, NORMAL, LARGE = 7, 8, 9  # points
-BETWEEN_WORDS = "._-/ "
 LETTER = 0.065  # inches that a letter of NORMAL points takes, on average
 
 # Okabe and Ito (2008), told apart by colour-blind readers; in the order in which neighbours differ in grey too
 COLOURS = ("#000000", "#D55E00", "#56B4E9", "#0072B2", "#E69F00", "#009E73", "#CC79A7")
 MARKERS = "osD^vP*X<>"
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
+FILLS = ("#56B4E9", "#D55E00", "#F0E442", "#0072B2", "#CC79A7", "#009E73")
 HATCHES = ("", "////", "....", "xxxx", "\\\\\\\\", "++")
 
 _STYLE = {
@@ -46,21 +52,86 @@ _STYLE = {
     "svg.hashsalt": "contrasim",
     "text.parse_math": False,  # names are shown as they are
 }
+ELSEWHERE = frozenset(
+    {"backend", "backend_fallback", "interactive", "toolbar", "savefig.directory", "savefig.format", "datapath"}
+)
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
-def write(make: Callable[[], Figure], path: Path, force: bool) -> None:
+def write(make: Callable[[], Figure], path: Path, force: bool, look: Look = Look()) -> None:
     """Draw a figure and write it, in the format of the suffix, whole or not at all; the same figure is the same bytes."""
     form = path.suffix[1:].lower()
     buffer = io.BytesIO()
     with mpl.rc_context(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        mpl.rcdefaults()  # whatever a reader's own settings are
+        mpl.rcdefaults()  # whatever a reader's own settings are, unless they are named
         mpl.rcParams.update(_STYLE)
-        make().savefig(buffer, format=form, dpi=200, bbox_inches="tight", metadata=_UNDATED[form])
+        for named in _settings(look):
+            mpl.rcParams.update(named)
+        figure = make()
+        if look.title:
+            figure.suptitle(quoted(look.title), fontsize=mpl.rcParams["axes.titlesize"])
+        if look.size:
+            figure.set_size_inches(look.size)
+        box = None if look.size else "tight"
+        figure.savefig(buffer, format=form, dpi=look.dpi, bbox_inches=box, metadata=_UNDATED[form])
     if any("missing from font" in str(warning.message) for warning in caught):
         log.warning("%s: some letters of the names are in no font of matplotlib's; .svg keeps them", quoted(path))
+    if any("not applied" in str(warning.message) for warning in caught):
+        log.warning("%s: labels do not fit into the size asked for; give a larger --size", quoted(path))
     write_atomic(path, buffer.getvalue(), force)
+
+
+def small() -> Any:
+    """The size of the least letters: that of ticks, which a style may set."""
+    return mpl.rcParams["xtick.labelsize"]
+
+
+def check(look: Look) -> None:
+    """Refuse colours and style sheets that are not there.
+
+    Raises:
+        UsageError: matplotlib has no such colormap.
+        InputError: a style sheet cannot be read, or is none.
+    """
+    if look.cmap is not None and look.cmap not in mpl.colormaps:
+        near = difflib.get_close_matches(look.cmap, list(mpl.colormaps), 3)
+        hint = f"did you mean {', '.join(near)}?" if near else "viridis, magma, cividis, RdBu and gray are some"
+        raise UsageError(f"--cmap {quoted(look.cmap)}: matplotlib has no such colormap; {hint}")
+    _settings(look)
+
+
+def _settings(look: Look) -> list[dict[str, Any]]:
+    """The settings of the files that are named: MATPLOTLIBRC, then --style."""
+    named = os.environ.get("MATPLOTLIBRC")
+    files = [("MATPLOTLIBRC", Path(mpl.matplotlib_fname()))] if named else []
+    files += [("--style", look.style)] if look.style else []
+    return [_read(option, path) for option, path in files]
+
+
+def _read(option: str, path: Path) -> dict[str, Any]:
+    try:
+        with warnings.catch_warnings(), _silent():
+            warnings.simplefilter("error", UserWarning)
+            found = mpl.rc_params_from_file(path, fail_on_error=True, use_default_template=False)
+    except OSError as error:
+        raise InputError(f"{option} {quoted(path)}: cannot be read: {said(error)}") from error
+    except Exception as error:  # matplotlib's are of many kinds
+        raise InputError(
+            f"{option} {quoted(path)}: is no style sheet of matplotlib's: {quoted(' '.join(str(error).split()))}"
+        ) from error
+    return {key: value for key, value in found.items() if key not in ELSEWHERE}
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """A block in which matplotlib logs nothing: what is wrong with a file is raised."""
+    logger = logging.getLogger("matplotlib")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled
 
 
 def style(k: int) -> dict[str, Any]:
@@ -74,47 +145,14 @@ def style(k: int) -> dict[str, Any]:
     }
 
 
-def bar_style(k: int) -> dict[str, Any]:
-    """How the k-th kind of bars is filled: light and dark in turn, and hatched differently."""
-    fills = ("#56B4E9", "#D55E00", "#F0E442", "#0072B2", "#CC79A7", "#009E73")
+def bar_style(measure: int, kind: int) -> dict[str, Any]:
+    """How bars are filled: with a colour per measure, light and dark in turn, hatched differently by kind."""
     return {
-        "facecolor": fills[k % len(fills)],
-        "hatch": HATCHES[k % len(HATCHES)],
+        "facecolor": FILLS[measure % len(FILLS)],
+        "hatch": HATCHES[kind % len(HATCHES)],
         "edgecolor": "black",
         "linewidth": 0.6,
     }
-
-
-def shortened(name: str, letters: int) -> str:
-    """A name of no more letters than these, all printable; what it begins and ends with is kept."""
-    name = "\n".join(map(quoted, name.split("\n")))
-    head = (letters - 1) // 2
-    return name if len(name) <= letters else f"{name[:head]}…{name[len(name) - (letters - 1 - head) :]}"
-
-
-def distinct(names: Sequence[str], letters: int) -> list[str]:
-    """Names of no more letters than these; where some are longer, what all begin or end with is left out first."""
-    names = [quoted(name) for name in names]
-    if max(map(len, names), default=0) <= letters or len(set(names)) < 2:
-        return [shortened(name, letters) for name in names]
-    heads = [k + 1 for k, letter in enumerate(_shared(names)) if letter in BETWEEN_WORDS]
-    tails = [_without(names, head) for head in (*heads[-2:], 0)]  # the last word that all share is kept where it fits
-    best = next((c for c in tails if max(map(len, c)) <= letters), tails[-2 if heads else -1])
-    return [shortened(name, letters) for name in best]
-
-
-def _shared(names: Sequence[str]) -> str:
-    """What all names begin with."""
-    alike = [len(set(letters)) == 1 for letters in zip(*names, strict=False)]
-    return names[0][: [*alike, False].index(False)]
-
-
-def _without(names: Sequence[str], head: int) -> list[str]:
-    """Names without so many letters at their beginning, and without the words that all end with."""
-    rests = [name[head:] for name in names]
-    backwards = _shared([rest[::-1] for rest in rests])
-    tail = max((k + 1 for k, letter in enumerate(backwards) if letter in BETWEEN_WORDS), default=0)
-    return [f"{'…' * (head > 0)}{rest[: len(rest) - tail]}{'…' * (tail > 0)}" for rest in rests]
 
 
 def inches_of(names: Sequence[str]) -> float:

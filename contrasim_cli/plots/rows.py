@@ -8,6 +8,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from contrasim_cli.names import shortened
 from contrasim_cli.plots import page
 
 TITLE = 48
@@ -34,7 +35,7 @@ def planes(panels: Sequence[Plane], views: Sequence[str], ids: Sequence[str]) ->
     for ax in axes[len(panels) :]:
         ax.axis("off")
     for ax, panel in zip(axes, panels, strict=False):
-        ax.set_title(page.shortened(panel.title, TITLE))
+        ax.set_title(shortened(panel.title, TITLE))
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_visible(True)
@@ -63,7 +64,7 @@ def _draw(ax: Any, panel: Plane, count: int) -> None:
                 zorder=3,
             )
             ax.annotate(
-                str(r + 1), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=page.SMALL, zorder=2.5,
+                str(r + 1), (x, y), xytext=(4, 4), textcoords="offset points", fontsize=page.small(), zorder=2.5,
                 bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.7},
             )  # fmt: skip
 
@@ -82,7 +83,7 @@ def _views(names: Sequence[str]) -> dict[str, Line2D]:
 
 def _ids(ids: Sequence[str]) -> dict[str, Line2D]:
     return {
-        f"{r + 1} {page.shortened(name, ID)}": Line2D(
+        f"{r + 1} {shortened(name, ID)}": Line2D(
             [],
             [],
             marker="s",

@@ -6,7 +6,8 @@ import io
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,25 @@ from rich.console import Console
 from rich.table import Table
 
 from contrasim_cli.errors import UsageError
-from contrasim_cli.measures import higher_is_more_similar
-from contrasim_cli.names import cell, encodable, json_text, quoted
+from contrasim_cli.measures import MEASURES, higher_is_more_similar
+from contrasim_cli.names import cell, distinct, encodable, json_text, quoted
 from contrasim_cli.nulls import CLEAR, Standing, clears
 from contrasim_cli.output_files import write_atomic
 from contrasim_cli.report import markup
 from contrasim_cli.report.bench_tables import bench_tables, checklists, compare_tables
-from contrasim_cli.report.results import BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
+from contrasim_cli.report.results import ALL, BenchRow, CompareRow, Results, Row, SanityRow, ScoreRow
 from contrasim_cli.report.score_tables import TIED, UNCLEAR, ScoreGrid, best_matches, full_table, narrow_table
 
 SCHEMA_VERSION = 1
 NULL_COLUMNS = Standing._fields
+# the fields of rows that hold names, those of one kind together; and letters to which none is cut, however narrow a terminal
+NAMES = {
+    ("measure", "measure_a", "measure_b"): 32,
+    ("store_a", "store_b", "store"): 20,
+    ("layer_a", "layer_b", "layer"): 20,
+    ("pair",): 20,
+    ("test_data", "train_data"): 20,
+}
 LISTED = 60  # cells of a grid too wide to read that are listed one by one
 FILE_FORMATS = {
     ".tsv": "tsv",
@@ -93,9 +102,28 @@ def render(results: Results, form: str, *, color: bool, width: int | None = None
         markup=False,  # names are shown as they are
         emoji=False,
     )
-    for part in _tables(results.printable(), console.width):
+    for part in _tables(_cut(results.printable(), console.width), console.width):
         console.print(part, soft_wrap=isinstance(part, str))
     return encodable(stream.getvalue(), encoding)
+
+
+def _cut(results: Results, width: int) -> Results:
+    """The results with long names cut in the middle, as figures cut them, where that leaves them different."""
+    rows: list[Row] = list(results.rows)
+    for fields, fewest in NAMES.items():
+        letters = max(fewest, width // 4)
+        own = [name for name in fields if name in results.columns]
+        known = sorted({getattr(row, name) for row in rows for name in own} - set(MEASURES) - {ALL}, key=len)
+        short = dict(zip(known, distinct(known, letters), strict=True))
+        if known and len(known[-1]) > letters and len(set(short.values())) == len(known):
+            rows = [_renamed(row, own, short) for row in rows]
+    return replace(results, rows=rows)
+
+
+def _renamed(row: Row, fields: Sequence[str], names: Mapping[str, str]) -> Row:
+    values = {field: getattr(row, field) for field in fields}
+    new: dict[str, Any] = {field: names.get(value, value) for field, value in values.items()}
+    return replace(row, **new)
 
 
 def _terminal_width() -> int:

@@ -17,8 +17,10 @@ from matplotlib.text import Text
 
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
+from contrasim_cli.names import distinct
 from contrasim_cli.plots import accuracy, grids, page
-from contrasim_cli.report.heat_maps import HeatMap, of_rows
+from contrasim_cli.report.heat_maps import HeatMap, limits, of_rows
+from contrasim_cli.report.look import Look
 from contrasim_cli.report.results import BenchRow, InspectRow, Results, ScoreRow
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
@@ -92,7 +94,7 @@ def test_every_name_is_on_a_heat_map(tmp_path: Path) -> None:
 def test_many_names_are_thinned_out(tmp_path: Path) -> None:
     drawn = svg(tmp_path, grid(size=48))
     shown = [k for k in range(48) if f">hidden_{k}<" in drawn]
-    assert shown == [*range(0, 48, 2)]
+    assert shown == [*range(0, 48, 3)]
     assert ">0.02<" not in drawn  # 1/48: no values in cells so small
 
 
@@ -140,6 +142,8 @@ def test_bars_are_drawn_per_pair_with_their_intervals() -> None:
         assert heights == pytest.approx([100 * (0.3 + 0.1 * m - 0.1 * k) for _ in range(2) for m in range(2)])
         hatches = [patch.get_hatch() for patch in ax.patches]
         assert hatches[0] == hatches[1] != hatches[2] == hatches[3]
+        colours = [patch.get_facecolor() for patch in ax.patches]
+        assert colours[0] == colours[2] != colours[1] == colours[3]
     (legend,) = figure.legends
     names = ["random negatives", "faiss negatives", "chance", "95 % interval"]
     assert [text.get_text() for text in legend.get_texts()] == names
@@ -214,7 +218,7 @@ def test_lines_and_bars_differ_in_more_than_colour() -> None:
     styles = [page.style(k) for k in range(10)]
     assert len({(s["marker"], str(s["linestyle"])) for s in styles}) == 10
     assert len({s["marker"] for s in styles}) == 10
-    bars = [page.bar_style(k) for k in range(6)]
+    bars = [page.bar_style(k, k) for k in range(6)]
     assert len({s["hatch"] for s in bars}) == 6
     for one, other in itertools.pairwise(bars):
         assert abs(grey(one["facecolor"]) - grey(other["facecolor"])) > 25
@@ -241,14 +245,14 @@ def test_a_readers_own_settings_change_nothing(tmp_path: Path) -> None:
 
 def test_long_names_keep_what_tells_them_apart() -> None:
     names = [f"transformer.encoder.blocks.{k}.attention.output.dense" for k in (1, 10, 11)]
-    assert page.distinct(names, 22) == ["…blocks.1…", "…blocks.10…", "…blocks.11…"]
-    assert page.distinct(["hidden_1", "hidden_2"], 22) == ["hidden_1", "hidden_2"]
-    assert page.distinct(["x" * 40], 9) == ["xxxx…xxxx"]
+    assert distinct(names, 22) == ["…blocks.1…", "…blocks.10…", "…blocks.11…"]
+    assert distinct(["hidden_1", "hidden_2"], 22) == ["hidden_1", "hidden_2"]
+    assert distinct(["x" * 40], 9) == ["xxxx…xxxx"]
 
 
 @given(st.lists(st.text("ab.", min_size=0, max_size=40), min_size=1, max_size=5), st.integers(6, 20))
 def test_shortened_names_are_short_and_whole_where_they_fit(names: list[str], letters: int) -> None:
-    found = page.distinct(names, letters)
+    found = distinct(names, letters)
     assert all(len(name) <= letters for name in found)
     if max(map(len, names)) <= letters:
         assert found == names
@@ -332,3 +336,81 @@ def test_without_matplotlib_the_extra_is_named(tmp_path: Path, monkeypatch: pyte
     assert (done.code, done.stdout) == (6, "")
     assert done.stderr == "contrasim: error: --plot needs the extra plot: pip install 'contrasim[plot]'\n"
     assert not (tmp_path / "out.png").exists()
+
+
+# --- how figures look -------------------------------------------------------------------------------------------------
+
+
+def images(figure: Any) -> list[Any]:
+    return [ax.images[0] for ax in figure.axes if ax.images]
+
+
+def test_scales_are_shared_own_or_between_two_values() -> None:
+    maps = [replace(heat_map([[low, high]]), measure="cka") for low, high in ((0.2, 0.4), (0.6, 0.8))]
+    for scale, wanted in (
+        ("shared", [(0.0, 0.8)] * 2),
+        ("own", [(0.2, 0.4), (0.6, 0.8)]),
+        ((-1.0, 1.0), [(-1.0, 1.0)] * 2),
+    ):
+        figure = grids.heat_maps(maps, Look(scale=scale))  # type: ignore[arg-type]
+        assert [image.get_clim() for image in images(figure)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("measure", "values", "wanted"),
+    [
+        ("cka", [0.2, 0.4], (0.0, 0.4)),
+        ("procrustes", [0.2, 0.4], (0.0, 0.4)),
+        ("cka_debiased", [0.2, 0.4], (0.0, 0.4)),
+        ("cka_debiased", [-0.1, 0.4], (-0.1, 0.4)),
+        ("dot", [2.0, 4.0], (2.0, 4.0)),  # no natural zero
+        ("enc.pt", [0.2, 0.4], (0.2, 0.4)),
+        ("cka", [0.0, 0.0], (0.0, 0.0)),
+    ],
+)
+def test_a_scale_begins_at_the_natural_zero(measure: str, values: list[float], wanted: tuple[float, float]) -> None:
+    assert limits([replace(heat_map([values]), measure=measure)]) == wanted
+
+
+def test_the_score_of_shuffled_rows_is_marked_on_the_scale() -> None:
+    rows = [replace(row, null=0.25 + 0.1 * k) for k, row in enumerate(grid(("cka",), 2).rows[:3])]
+    figure = grids.heat_maps(of_rows(rows))
+    (bar,) = [ax for ax in figure.axes if not ax.images]
+    (mark,) = [line for line in bar.lines if line.get_marker() == ">"]
+    assert mark.get_ydata() == [pytest.approx(0.35)]
+    assert "shuffled rows" in figure.get_supxlabel()
+    plain = grids.heat_maps(of_rows(grid(("cka",), 2).rows))
+    assert "shuffled rows" not in plain.get_supxlabel()
+
+
+def test_colours_are_turned_where_lower_is_more_similar() -> None:
+    figure = grids.heat_maps([heat_map([[1, 2]]), heat_map([[1, 2]], higher=False)], Look(cmap="magma"))
+    first, second = [image.cmap for image in images(figure)]
+    assert first(0.1) == second(0.9)
+    assert first.name == "magma"
+
+
+@pytest.mark.parametrize("layers", [24, 60])
+def test_four_measures_of_many_layers_have_the_shape_of_a_page(layers: int) -> None:
+    results = grid(("cka", "dot", "norm", "pwcca"), layers)
+    figure = grids.heat_maps(of_rows(results.rows))
+    width, height = figure.get_size_inches()
+    assert width <= page.PAGE + 0.1
+    assert 0.5 < height / width < 1.5
+
+
+def test_a_store_against_itself_stands_beside_its_pair() -> None:
+    rows = grid(("cka", "dot"), 3).rows
+    within = [replace(row, store_b="seed_0") for row in rows]
+    figure = grids.heat_maps(of_rows([*rows, *within]))
+    titles = [ax.get_title() for ax in figure.axes if ax.images]
+    assert titles == ["cka", "dot", "cka, within", "dot, within"]
+
+
+def test_missing_bars_are_explained() -> None:
+    figure = accuracy.by_pair(bench(pairs=("en-ar",), missing=True).rows)
+    assert accuracy.NOTHING in [text.get_text() for text in figure.legends[0].get_texts()]
+    marks = [line for ax in figure.axes for line in ax.lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in marks] == [[pytest.approx(2.8)], [pytest.approx(3.2)]]
+    whole = accuracy.by_pair(bench(pairs=("en-ar",)).rows)
+    assert accuracy.NOTHING not in [text.get_text() for text in whole.legends[0].get_texts()]

@@ -371,3 +371,22 @@ def test_checks_of_many_measures_take_several_tables_that_can_be_read() -> None:
     assert max(map(len, shown.splitlines()[1:])) <= 80
     assert shown.count("┃ check") == 4
     assert all(shown.count(f" {name} ") == 1 for name in names)
+
+
+def test_tables_cut_long_names_in_the_middle_and_files_do_not() -> None:
+    layers = [f"transformer.encoder.layers.{k}.attention.output.dense" for k in (1, 10, 11)]
+    rows = [ScoreRow("cka", "a" * 90 + "1", a, "b", b, 0.25) for a in layers for b in layers]
+    results = Results("baseline", ScoreRow, rows)
+    shown = text(results, "table", width=80)
+    assert max(map(len, shown.splitlines())) <= 80
+    for name in ("…layers.1…", "…layers.10…", "…layers.11…", "aaaaaaaaa…aaaaaaaaa1"):
+        assert name in shown
+    for form in ("tsv", "csv", "json", "md", "tex"):
+        assert report.quoted(layers[1]) in text(results, form)
+
+
+def test_names_that_cutting_makes_equal_stay_whole() -> None:
+    layers = [f"{'a' * 30}{k}{'b' * 30}" for k in range(2)]
+    rows = [ScoreRow("cka", "x", a, "y", "z", 0.5) for a in layers]
+    shown = text(Results("baseline", ScoreRow, rows), "table", width=100)
+    assert all(layer in shown for layer in layers)

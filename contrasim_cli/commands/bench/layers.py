@@ -15,9 +15,10 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
+from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.errors import UsageError
-from contrasim_cli.names import distinct_names, quoted
+from contrasim_cli.names import quoted
 from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def layers_benchmark(
     standardizing: BenchStandardizing,
     compute: o.SampledCompute,
     output: LayersOutput,
+    figures: Figures,
     hold_out_models: Annotated[
         int | None,
         typer.Option(
@@ -79,6 +81,7 @@ def layers_benchmark(
     Unless --measure alone is given, the encoder of the package, universal, is shown beside all others.
     Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
     """
+    output = replace(output, figures=figures)
     if hold_out_models and not (training.train or judged.encoder):
         raise UsageError(
             "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
@@ -110,7 +113,7 @@ def layers_benchmark(
         trained_judges = t.trained(sets, how, together=False)
         fixed = common.scorers(names)
         judges = [*map(Judge, fixed), *trained_judges]
-        test_sets = _test_sets(opened, standardizing, judges, train_sets, several)
+        test_sets = _test_sets(opened, standardizing, judges, train_sets, several, figures)
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
         for test in test_sets:
@@ -133,7 +136,7 @@ def layers_benchmark(
         }
         if output.records:
             about |= record.of_inputs([store for data in opened for store in data.inputs.stores], fixed)
-        tested = [(s.name if len(opened) > 1 else "", s.inputs, distinct_names(s.paths)) for s in opened]
+        tested = [(s.name if len(opened) > 1 else "", s.inputs, figures.names(s.paths)) for s in opened]
         facts = common.facts("layers", tested)
     common.report("layers", trials, facts, about, several)
 
@@ -215,6 +218,7 @@ def _test_sets(
     judges: "Sequence[Judge]",
     train_sets: Mapping[str, Sequence[Path]],
     several: bool,
+    figures: Figures,
 ) -> "list[DataSet]":
     """What is tested on; stores whose statistics or anchors are taken are in the order of all stores."""
     from contrasim_cli.benchmarks.evaluation import DataSet
@@ -233,6 +237,6 @@ def _test_sets(
             own |= t.anchors_of(trained_there, t.matched(data.paths, paths))
         standardizer = data.inputs.standardizer_of(part_standardizing, scorers, data.layers, own)
         name = data.name if several else ""
-        test_sets.append(DataSet(name, data.inputs.views, distinct_names(data.paths), data.layers, standardizer))
+        test_sets.append(DataSet(name, data.inputs.views, figures.names(data.paths), data.layers, standardizer))
         start += len(data.paths)
     return test_sets

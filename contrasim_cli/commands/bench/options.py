@@ -83,7 +83,11 @@ class BenchOutput(PlottedOutput):
 
     def files(self) -> list[Path | None]:
         """Those of the base, and the others."""
-        return [*super().files(), self.plot_pairs, self.plot_grids, self.trials]
+        return [*super().files(), self.trials]
+
+    def pictures(self) -> list[Path | None]:
+        """Those of the base, and the others."""
+        return [*super().pictures(), self.plot_pairs, self.plot_grids]
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ class Common:
         self.standardizing.check()
         names = check_names(self.judged.measure or ([] if self.judged.encoder or self.train else ["cka"]))
         self.output.check(MANY)
+        self.output.figures.check_labels(self.stores)
         if self.output.trials is not None and "argmax" not in self.criteria:
             raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
         self.train.check()
@@ -165,11 +170,11 @@ class Common:
         from contrasim_cli import plots
 
         if self.output.plot_pairs is not None:
-            plots.draw_pairs(rows, self.output.plot_pairs, self.output.force)
+            plots.draw_pairs(rows, self.output.plot_pairs, self.output.force, self.output.figures.look())
         if self.output.plot_grids is not None:
             from contrasim_cli.benchmarks.mean_grids import mean_grids
 
-            plots.draw_grids(mean_grids(trials), self.output.plot_grids, self.output.force)
+            plots.draw_grids(mean_grids(trials), self.output.plot_grids, self.output.force, self.output.figures.look())
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

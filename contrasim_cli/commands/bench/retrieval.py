@@ -16,9 +16,10 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
+from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows
 from contrasim_cli.errors import UsageError
-from contrasim_cli.names import distinct_names, quoted
+from contrasim_cli.names import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -120,12 +121,13 @@ def multilingual(
     standardizing: BenchStandardizing,
     compute: o.SharedCompute,
     output: BenchOutput,
+    figures: Figures,
 ) -> None:
     """Retrieval over every ordered pair of views (languages); an encoder is not judged on the pair it was trained on.
 
     The trained pair is known by the names of the training stores' files. With --train, one encoder is trained on every pair.
     """
-    common = Common(stores, judged, rows, standardizing, compute, output, training)
+    common = Common(stores, judged, rows, standardizing, compute, replace(output, figures=figures), training)
     if training.train and len(stores) < 3:
         raise UsageError(
             "--train: an encoder is judged on pairs of views that it was not trained on; give three views or more"
@@ -142,6 +144,7 @@ def image_caption(
     standardizing: BenchStandardizing,
     compute: o.SharedCompute,
     output: BenchOutput,
+    figures: Figures,
     captions: Annotated[
         list[Path] | None,
         typer.Option(
@@ -151,7 +154,9 @@ def image_caption(
     ] = None,
 ) -> None:
     """Retrieval from images into captions: of two stores, or of every store of images with every one of --captions."""
-    common = Common([*stores, *(captions or ())], judged, rows, standardizing, compute, output, training)
+    common = Common(
+        [*stores, *(captions or ())], judged, rows, standardizing, compute, replace(output, figures=figures), training
+    )
     if not captions and len(stores) != 2:
         raise UsageError(
             f"bench image-caption compares two stores, images and captions, {len(stores)} given; "
@@ -306,7 +311,10 @@ class _Retrieval:
         from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
         from contrasim_cli.store import View, open_store
 
-        inputs, names = group.inputs, dict(zip(self.common.stores, distinct_names(self.common.stores), strict=True))
+        inputs, names = (
+            group.inputs,
+            dict(zip(self.common.stores, self.common.output.figures.names(self.common.stores), strict=True)),
+        )
         pool = None
         if self.batches.candidates_from:
             pool = open_store(self.batches.candidates_from)

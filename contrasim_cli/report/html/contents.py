@@ -13,6 +13,7 @@ from contrasim_cli.measures import MEASURES
 from contrasim_cli.nulls import clears
 from contrasim_cli.report.conclusions import Depths, learned, learned_first, named, of_benchmark, of_scores
 from contrasim_cli.report.heat_maps import HeatMap, Values, by_map, limits, matrix
+from contrasim_cli.report.look import depths
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, Results, ScoreRow
 
 DIGITS = 6  # significant ones, of numbers on the page
@@ -52,11 +53,6 @@ def rounded(value: float | None) -> float | None:
 
 def _matrix(values: Values) -> list[list[float | None]]:
     return [[rounded(value) for value in row] for row in values.tolist()]
-
-
-def depth(layers: Sequence[str], name: str) -> float:
-    """Where a layer lies among all layers of its store, in %; the only one lies at the end."""
-    return 100.0 * list(layers).index(name) / (len(layers) - 1) if len(layers) > 1 else 100.0
 
 
 # --- scores -----------------------------------------------------------------------------------------------------------
@@ -152,17 +148,11 @@ def _of_scores(results: Results) -> Contents:
 def _panels(rows: Sequence[ScoreRow], results: Results) -> Iterator[_Panel]:
     for key, cells in by_map(rows).items():
         grid = HeatMap.of(key, cells)
-        depths = (
-            _depths(results.layers, store, names)
+        places = (
+            depths(results.layers.get(store, names), names)
             for store, names in zip(grid.stores, (grid.down, grid.across), strict=True)
         )
-        yield _Panel(grid, cells, Depths(*depths))
-
-
-def _depths(layers: Mapping[str, Sequence[str]], store: str, names: Sequence[str]) -> list[float]:
-    known = layers.get(store, names)
-    places = {name: k for k, name in enumerate(known if set(names) <= set(known) else names)}
-    return [100.0 * places[name] / (len(places) - 1) if len(places) > 1 else 100.0 for name in names]
+        yield _Panel(grid, cells, Depths(*places))
 
 
 def _fitting(panels: Sequence[_Panel]) -> tuple[list[tuple[str, str]], int]:
@@ -326,7 +316,7 @@ def _of_benchmark(results: Results, grids: Sequence[HeatMap]) -> Contents:
 
 
 def _spread(grid: HeatMap) -> Depths:
-    return Depths(*([depth(names, name) for name in names] for names in (grid.down, grid.across)))
+    return Depths(*(depths(names, names) for names in (grid.down, grid.across)))
 
 
 def _where(row: BenchRow) -> tuple[str, ...]:
