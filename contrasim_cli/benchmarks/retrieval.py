@@ -19,7 +19,6 @@ from torch import Tensor
 
 from contrasim_cli import distributed
 from contrasim_cli.benchmarks import check_depth
-from contrasim_cli.benchmarks.approximate_search import approximate_candidates
 from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.benchmarks.retrieval_task import RetrievalTask, random_candidates
@@ -91,11 +90,15 @@ def retrieval(
     budget = _check(task, scorers, budget)
     kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     run = Run(task, scorers, task.cut, device, budget)
-    own = distributed.share(range(len(task.layers[0])))
-    with distributed.alone(), progress("comparing", len(own) * run.steps, "batches") as advance:
-        for k in own:
-            run.layer(k, advance)
-    run.gather(own)
+    whole, together = _cut_of_layers(len(task.layers[0]))
+    own = distributed.share(whole)
+    with progress("comparing", (len(own) + len(together)) * run.steps, "batches") as advance:
+        with distributed.alone():
+            for k in own:
+                run.layer(k, advance)
+        run.gather(own)
+        for k in together:
+            run.layer(k, advance, shared=True)
     run.warn()
     labels = [f"{task.names[i]}-{task.names[j]}" for i, j in task.pairs]
     return [
@@ -113,6 +116,15 @@ def retrieval(
         for judged in [Judged(*(values[kept[s]] for values in found))]
         for recalls in [run.recalls[kept[s]] if kind == "faiss" and task.index != "exact" else None]
     ]
+
+
+def _cut_of_layers(count: int) -> tuple[range, range]:
+    """Layers that ranks have as many of each, and those that are left, which all ranks work on together.
+
+    Both ways give the same bits.
+    """
+    whole = count - count % distributed.world()
+    return range(whole), range(whole, count)
 
 
 def _check(task: RetrievalTask, scorers: Sequence[Scorer], budget: int) -> int:
@@ -241,9 +253,9 @@ class Run:
         """Batches that a layer is compared in."""
         return len(self.groups) * len(self.cut)
 
-    def layer(self, k: int, advance: Advance) -> None:
-        """Compare one layer."""
-        layer = _Layer(self, k, advance)
+    def layer(self, k: int, advance: Advance, shared: bool = False) -> None:
+        """Compare one layer; with `shared` all ranks do so together."""
+        layer = _Layer(self, k, advance, shared)
         for group in self.groups:
             layer.compare(group, advance)
         self.standardizer.forget()
@@ -258,10 +270,11 @@ class Run:
         """Take up what other ranks found in other layers; `own` are those of this rank."""
         if distributed.world() == 1:
             return
+        every = slice(0, len(own) * distributed.world())
         for found in self.judged.values():
             for values in found:
-                values[:] = distributed.joined_rows(values[:, list(own)], axis=1)
-        self.recalls[:] = distributed.joined_rows(self.recalls[:, list(own)], axis=1)
+                values[:, every] = distributed.joined_rows(values[:, list(own)], axis=1)
+        self.recalls[:, every] = distributed.joined_rows(self.recalls[:, list(own)], axis=1)
         parts = distributed.gathered(
             [list(map(list, self.empty.items())), list(self.short.items()), list(self.undefined.items())]
         )
@@ -294,8 +307,8 @@ class Run:
 class _Layer:
     """One layer of all views, and the candidates that all scorers face there."""
 
-    def __init__(self, run: Run, k: int, advance: Advance) -> None:
-        self.run, self.task, self.k = run, run.task, k
+    def __init__(self, run: Run, k: int, advance: Advance, shared: bool) -> None:
+        self.run, self.task, self.k, self.shared = run, run.task, k, shared
         self.names = [names[k] for names in run.task.layers]
         self.room = Room(run.budget // 2)
         self.targets = sorted({j for _, j in run.task.pairs})
@@ -322,7 +335,17 @@ class _Layer:
     def _neighbours(self, queries: Pool, pool: Pool, j: int, tell: Tell) -> RowIndex:
         budget, siblings = self.run.budget // 2, self._siblings()
         if self.task.index == "exact":
-            return nearest_candidates(queries, pool, budget=budget, tell=tell, siblings=siblings)
+            return nearest_candidates(
+                queries,
+                pool,
+                budget=budget,
+                tell=tell,
+                siblings=siblings,
+                device=self.run.device,
+                shared=self.shared,
+            )
+        from contrasim_cli.benchmarks.approximate_search import approximate_candidates  # what imports faiss
+
         found = approximate_candidates(queries, pool, budget=budget, tell=tell, siblings=siblings)
         at = [k for k, (_, target) in enumerate(self.task.pairs) if target == j]
         self.run.recalls[at, self.k] = found.recall
@@ -344,19 +367,23 @@ class _Layer:
         """Score and judge this layer by scorers that take rows in the same form."""
         run, first = self.run, self.run.scorers[group[0]]
         room = Room(self.room.left if run.device.type == "cpu" else run.on_device // 2)
-        rows = [self._formed(raw, j, first, room) for j, raw in enumerate(self.raw)]
-        pools = {
-            (j, kind): rows[j] if pool is self.raw[j] else self._formed(pool, j, first, room)
-            for (j, kind), (_, pool) in self.candidates.items()
-        }
+        with distributed.alone():
+            rows = [self._formed(raw, j, first, room) for j, raw in enumerate(self.raw)]
+            pools = {
+                (j, kind): rows[j] if pool is self.raw[j] else self._formed(pool, j, first, room)
+                for (j, kind), (_, pool) in self.candidates.items()
+            }
         shape = (len(self.task.pairs), len(run.cut), 1 + CANDIDATES)
         scores = {(s, kind): np.full(shape, np.nan) for s in group for kind in self.task.negatives}
         trivial: dict[int, set[int]] = {s: set() for s in group}  # scorers: sizes of the batches that say nothing
         usable = {s: self._usable(s) for s in group}
         chunks = list(self._chunks([*rows, *pools.values()]))
-        with one_thread_each(workers(run.device)) as pool:
-            for size in pool.map(lambda chunk: self._compare(chunk, rows, pools, usable, scores, trivial), chunks):
+        own = distributed.share(chunks) if self.shared else chunks
+        with distributed.alone(), one_thread_each(workers(run.device)) as pool:
+            for size in pool.map(lambda chunk: self._compare(chunk, rows, pools, usable, scores, trivial), own):
                 advance(size)
+        if self.shared:
+            self._gather(own, scores, trivial)
         for (s, kind), values in scores.items():
             answered = np.zeros(shape[:2], dtype=bool)
             answered[usable[s]] = len(run.cut[0]) not in trivial[s]
@@ -365,6 +392,20 @@ class _Layer:
                 s, np.isnan(values).any(axis=-1) & answered & ~(run.smaller & (len(run.cut[-1]) in trivial[s]))
             )
         self._note(usable, trivial)
+
+    def _gather(
+        self,
+        own: Sequence[RowIndex],
+        scores: Mapping[tuple[int, str], npt.NDArray[np.float64]],
+        trivial: dict[int, set[int]],
+    ) -> None:
+        """Take up what other ranks found in other batches; `own` are those of this rank."""
+        batches = [int(b) for chunk in own for b in chunk]
+        for values in scores.values():
+            values[:] = distributed.joined_rows(values[:, batches], axis=1)
+        for sizes in distributed.gathered([[s, sorted(found)] for s, found in trivial.items()]):
+            for s, found in sizes:
+                trivial[s] |= set(found)
 
     def _compare(
         self,
@@ -437,6 +478,8 @@ class _Layer:
         each = CANDIDATES * size * max(side.width * side.dtype.itemsize for side in rows)
         held = all(side.held for side in rows)
         step = max(1, (min(CHUNK_BYTES[self.run.device.type], share) if held else share) // each)
+        if self.shared:
+            step = min(distributed.gathered(step))
         whole = sum(len(batch) == size for batch in cut)
         for first, last in ((0, whole), (whole, len(cut))):
             yield from (first + np.arange(*span) for span in spans(last - first, step))

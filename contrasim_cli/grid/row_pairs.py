@@ -13,6 +13,7 @@ from contrasim_cli.scoring import Scorer
 
 FEWEST_ROWS, TILE_SIDE = 256, 1024  # of a tile
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
+SORTING = 6  # numbers per pair of rows that a sort takes beside the ranks of each layer
 
 Make = Callable[[Tile], Tensor]
 
@@ -44,6 +45,7 @@ def _tiles(grid: Grid, scorer: "Scorer", form: PairForm, layer: Layer) -> Tiles:
         side,
         mapping.scale,
         room=grid.reader.free // 4 // layers,
+        sortable=4 * blocks.n_rows**2 * (layers + SORTING) <= grid.reader.free // 4,
     )
 
 

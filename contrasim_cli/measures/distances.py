@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,7 +40,12 @@ def directions(x: Tensor) -> Tensor:
 
 def centred_directions(x: Tensor) -> Tensor:
     """Unit rows [..., n, p] minus their mean; exactly zero where all have one direction, NaN where a row is zero."""
-    rows = centred(directions(x))
+    return centred_units(directions(x))
+
+
+def centred_units(units: Tensor) -> Tensor:
+    """The same of rows that are at unit length already."""
+    rows = centred(units)
     largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
     return rows * (largest > ONE_DIRECTION).where(largest.isfinite(), torch.nan)
 
@@ -83,9 +89,9 @@ def _centring(blocks: Blocks, mapped: Callable[[Tensor], Tensor]) -> Callable[[T
     return lambda rows: mapped(rows) - first - mean
 
 
-def tiles(n: int, each: int) -> Iterator[slice]:
-    """Slices of n rows, of which each takes `each` values, that hold about TILE values."""
-    step = max(1, TILE // max(each, 1))
+def tiles(n: int, each: int, most: int | None = None) -> Iterator[slice]:
+    """Slices of n rows, of which each takes `each` values, that hold about `most` values, or TILE."""
+    step = max(1, (most or TILE) // max(each, 1))
     for start in range(0, n, step):
         yield slice(start, min(start + step, n))
 
@@ -144,14 +150,36 @@ def average_ranks(values: Tensor) -> Tensor:
     """
     if values.shape[-1] < 2:
         return 0 * values
-    ordered, order = values.sort(dim=-1)
-    place = torch.arange(values.shape[-1], device=values.device, dtype=values.dtype).expand_as(values)
-    apart = ordered.diff(dim=-1) > TIE * values.abs().amax(dim=-1, keepdim=True)
-    edge = torch.ones_like(apart[..., :1])
-    first = place.where(torch.cat([edge, apart], dim=-1), 0.0).cummax(dim=-1).values
-    last = place.where(torch.cat([apart, edge], dim=-1), torch.inf).flip(-1).cummin(dim=-1).values.flip(-1)
-    ranks = torch.empty_like(values).scatter_(-1, order, (first + last) / 2)
+    ordered, order = in_order(values)
+    ranks = torch.empty_like(values).scatter_(-1, order, _ranks_in_order(ordered))
     return ranks.where(~values.isnan(), torch.nan)
+
+
+def in_order(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Values [..., m] in ascending order, NaNs last, and where they were; equal ones in any order."""
+    if values.device.type != "cpu":
+        ordered, order = values.sort(dim=-1)
+        return ordered, order
+    # two sorts that may mix up equal values are faster than one that keeps their order
+    array = values.numpy()
+    return torch.from_numpy(np.sort(array, axis=-1)), torch.from_numpy(np.argsort(array, axis=-1))
+
+
+def _ranks_in_order(ordered: Tensor) -> Tensor:
+    """`average_ranks` of ascending values [..., m], the NaNs last."""
+    place = torch.arange(ordered.shape[-1], device=ordered.device, dtype=ordered.dtype)
+    ranks = place.expand_as(ordered).flatten()
+    largest = torch.maximum(ordered[..., :1].abs(), ordered[..., -1:].abs())
+    with_next = ~(ordered.diff(dim=-1) > TIE * largest)
+    # few, mostly: those that tie with their next ones
+    tied = torch.nn.functional.pad(with_next, (0, 1)).flatten().nonzero().squeeze(-1)
+    if len(tied):
+        begin = torch.nn.functional.pad(tied.diff() != 1, (1, 0), value=True)  # of runs of ties
+        mean = (ranks[tied[begin]] + ranks[tied[begin.roll(-1)] + 1]) / 2
+        run = begin.cumsum(0) - 1
+        ranks[tied + 1] = mean[run]
+        ranks[tied] = mean[run]
+    return ranks.view(ordered.shape)
 
 
 def median_of_tiles(tiles: Tiles) -> Tensor:
@@ -251,6 +279,18 @@ class Ranks(NamedTuple):
     def of(self, values: Tensor) -> Tensor:
         """The ranks of some of the values; NaN of NaN."""
         return self.ranks[torch.bucketize(values, self.edges)].where(~values.isnan(), torch.nan)
+
+
+def sorted_ranks_of_tiles(tiles: Tiles) -> Tensor:
+    """`average_ranks` of the squared distances of all pairs r < s [pairs]: of this rank's, tile by tile."""
+    ordered, order = in_order(torch.cat([tiles.scale.new_empty(0), *(tile.once() for tile in tiles)]))
+    every = distributed.joined_values(ordered)
+    if distributed.world() == 1:
+        ranks = _ranks_in_order(every)
+    else:
+        every = every.sort().values
+        ranks = _ranks_in_order(every)[torch.searchsorted(every, ordered).clamp(max=max(len(every) - 1, 0))]
+    return torch.empty_like(ranks).scatter_(0, order, ranks.where(~ordered.isnan(), torch.nan))
 
 
 def ranks_of_tiles(tiles: Tiles) -> Ranks:

@@ -23,6 +23,7 @@ from contrasim_cli.measures.distances import (
     ranks_of_tiles,
     scaled,
     scaled_map,
+    sorted_ranks_of_tiles,
     unit,
     upper_squared_distances,
 )
@@ -250,11 +251,33 @@ def _fit_rsa(tiles: Tiles, rsm: str, compare: str) -> Make:
 
 
 def _fit_ranks(tiles: Tiles, compare: str) -> Make:
-    ranks, mean = ranks_of_tiles(tiles), (tiles.pairs - 1) / 2
-    scale = 1.0
-    if compare == "rho-a":  # the matrix holds every pair twice
-        scale = rho_a_scale(tiles.pairs) / math.sqrt(2) if len(ranks.edges) else math.nan
+    scale = rho_a_scale(tiles.pairs) / math.sqrt(2) if compare == "rho-a" else 1.0  # the matrix holds every pair twice
+    mean = (tiles.pairs - 1) / 2
+    if tiles.sortable:
+        return _sorted_ranks(tiles, mean, scale)
+    ranks = ranks_of_tiles(tiles)
+    if not len(ranks.edges):
+        scale = math.nan
     return lambda tile: tile.without_self((ranks.of(tile.squared) - mean) * scale)
+
+
+def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
+    """The same, where the ranks of all pairs are held."""
+    values = sorted_ranks_of_tiles(tiles) - mean
+    varies = bool(distributed.largest(values.abs().amax() if len(values) else tiles.scale.new_zeros(())))
+    values *= scale if varies else math.nan
+    sizes = [tiles.pairs_at(*position) for position in tiles.own_positions]
+    parts = dict(zip(tiles.own_positions, values.split(sizes), strict=True))
+
+    def make(tile: Tile) -> Tensor:
+        once, whole = parts[tile.top, tile.left], torch.zeros_like(tile.squared)
+        if not tile.on_diagonal:
+            return once.view_as(whole)
+        position = torch.arange(len(whole), device=whole.device)
+        whole[position > position[:, None]] = once
+        return whole + whole.mT
+
+    return make
 
 
 class _Seen(NamedTuple):

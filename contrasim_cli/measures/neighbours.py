@@ -14,25 +14,23 @@ Memory per layer [n, p]: n (p + 3 k). `prepare` works off n² distances in tiles
 
 from collections.abc import Callable
 from functools import cache
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-import faiss
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures.distances import centred_directions, directions, tiles
+from contrasim_cli.measures.distances import centred_units, directions, tiles
 from contrasim_cli.measures.protocol import Measure
+from contrasim_cli.nearest import all_beyond, nearest_within
 
 SPARE = 8  # rows proposed beyond k, which settle the order
 TIE = 1e-13
 ROUNDING = 1e-15  # of unit rows
 VANISHING = 1e-13  # cosines below this are rounding
-FAISS_ROWS = 2048  # a matrix of at least so many rows is searched by FAISS in float32 first
-EPSILON32 = 2.0**-23
-
-Squares = TypeVar("Squares", Tensor, npt.NDArray[np.float64])
+SINGLE_ROWS = 1024  # a matrix of at least so many rows is searched in float32 first
+# values of proposed rows held at once: what a cache holds, and what keeps a device busy
+GATHERED = {"cpu": 1 << 18, "cuda": 1 << 26}
 
 
 class Neighbours(NamedTuple):
@@ -52,78 +50,89 @@ def prepare(x: Tensor, k: int) -> Neighbours:
     if not 1 <= k < n:
         none = rows.new_zeros(*lead, n, 1)
         return Neighbours(rows, none.long(), none, none, none.new_full(lead, torch.nan))
-    centred = centred_directions(x)
+    centred = centred_units(rows)
     spread = torch.linalg.vector_norm(centred, dim=-1).amax(dim=-1)
     scale = spread.where(spread > 0, 1.0)
-    rows, centred = rows.nan_to_num(nan=0.0), centred.nan_to_num(nan=0.0)
-    nearest = _nearest(centred / scale[..., None, None], k, TIE + ROUNDING / scale)
-    kernel = _products(rows, centred, nearest)
-    mean = rows.mean(dim=-2, keepdim=True)
-    cosines = kernel + (rows * mean).sum(dim=-1, keepdim=True)
+    mean = rows[..., :1, :] - centred[..., :1, :]  # of all rows
+    rows, centred = rows.nan_to_num_(nan=0.0), centred.nan_to_num_(nan=0.0)
+    along = (centred @ mean.nan_to_num(nan=0.0).mT).squeeze(-1)  # [..., n]
+    centred /= scale[..., None, None]
+    nearest, squared = _nearest(centred, k, TIE + ROUNDING / scale)
+    norms = centred.square().sum(dim=-1)
+    products = (norms[..., None] + _at(norms, nearest) - squared) / 2 * scale[..., None, None].square()
+    kernel = products + _at(along, nearest)  # x_r·c_s = c_r·c_s + x̄·c_s
+    cosines = kernel + (along + mean.square().sum(dim=(-2, -1))[..., None])[..., None]
     return Neighbours(rows, nearest, cosines, kernel, torch.ones_like(spread).where(spread > 0, torch.nan))
 
 
-def _nearest(rows: Tensor, k: int, tie: Tensor) -> Tensor:
-    """[..., n, k] positions of the nearest other rows among [..., n, p], of norms up to 1; `tie` is [...]."""
+def _at(values: Tensor, nearest: Tensor) -> Tensor:
+    """Values [..., n] of the rows at the positions [..., n, k]."""
+    return values.gather(-1, nearest.flatten(-2)).view(nearest.shape)
+
+
+def _nearest(rows: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and squared distances [..., n, k] of the nearest other rows among [..., n, p], of norms up to 1; `tie` is [...]."""
     lead, (n, p) = rows.shape[:-2], rows.shape[-2:]
-    if rows.device.type == "cpu" and n >= FAISS_ROWS and k + SPARE + 1 < n:
+    if n >= SINGLE_ROWS and k + SPARE + 1 < n:
         matrices = zip(rows.reshape(-1, n, p), tie.reshape(-1), strict=True)
-        return torch.stack([_nearest_by_faiss(matrix, k, t) for matrix, t in matrices]).reshape(*lead, n, k)
+        found = zip(*(_nearest_by_proposal(matrix, k, t) for matrix, t in matrices), strict=True)
+        nearest, squared = (torch.stack(side).reshape(*lead, n, k) for side in found)
+        return nearest, squared
     every = torch.arange(n, device=rows.device)
-    found = [_nearest_of(rows, every[at], k, tie) for at in tiles(n, n * lead.numel())]
-    return torch.cat(found, dim=-2)
+    parts = zip(*(_nearest_of(rows, every[at], k, tie) for at in tiles(n, n * lead.numel())), strict=True)
+    nearest, squared = (torch.cat(side, dim=-2) for side in parts)
+    return nearest, squared
 
 
-def _nearest_of(rows: Tensor, queries: Tensor, k: int, tie: Tensor) -> Tensor:
-    """[..., queries, k] positions of the nearest other rows of the rows at these positions."""
+def _nearest_of(rows: Tensor, queries: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and squared distances [..., queries, k] of the nearest other rows of the rows at these positions."""
     norms, n = rows.square().sum(dim=-1), rows.shape[-2]
     # TIE is far above what ‖q‖² + ‖r‖² - 2 q·r cancels, of norms up to 1
-    squared = norms[..., queries, None] + norms[..., None, :] - 2 * (rows[..., queries, :] @ rows.mT)
-    squared[..., torch.arange(len(queries), device=rows.device), queries] = torch.inf
-    near, settled = _by_position(*squared.topk(min(k + SPARE, n - 1), largest=False), k, tie[..., None, None])
+    table = norms[..., queries, None] + norms[..., None, :] - 2 * (rows[..., queries, :] @ rows.mT)
+    table[..., torch.arange(len(queries), device=rows.device), queries] = torch.inf
+    near, squared, settled = _by_position(*table.topk(min(k + SPARE, n - 1), largest=False), k, tie[..., None, None])
     if k + SPARE < n - 1 and not settled.all():
-        open_queries = ~settled
-        ties = tie[..., None].expand(settled.shape)[open_queries][:, None]
-        near[open_queries] = _by_position(*squared[open_queries].sort(dim=-1), k, ties)[0]
-    return near
+        left = ~settled
+        ties = tie[..., None].expand(settled.shape)[left][:, None]
+        near[left], squared[left], _ = _by_position(*table[left].sort(dim=-1), k, ties)
+    return near, squared
 
 
-def _by_position(squared: Tensor, near: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
-    """The first k of candidates [..., m] in ascending distance, equally near ones by position.
+def _by_position(squared: Tensor, near: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The first k of candidates [..., m] in ascending distance, equally near ones by position, and their squared distances.
 
     Also whether none beyond the candidates may be as near as the k-th [...].
     """
     group = (squared.diff(dim=-1) > tie).cumsum(dim=-1)
     group = torch.cat([torch.zeros_like(near[..., :1]), group], dim=-1)
-    order = (group * (near.amax() + 1) + near).argsort(dim=-1)
-    return near.gather(-1, order)[..., :k], group[..., -1] != group[..., k - 1]
+    order = (group * (near.amax() + 1) + near).argsort(dim=-1)[..., :k]
+    return near.gather(-1, order), squared.gather(-1, order), group[..., -1] != group[..., k - 1]
 
 
-def _nearest_by_faiss(rows: Tensor, k: int, tie: Tensor) -> Tensor:
-    """[n, k]: FAISS proposes in float32, float64 distances decide; where they cannot, all rows are searched in float64."""
-    single = rows.float().numpy()
-    proposed, positions = (torch.from_numpy(found) for found in faiss.knn(single, single, k + SPARE + 1))
-    beyond = all_beyond(proposed[:, -1].double(), rows.square().sum(dim=-1), rows.shape[1], EPSILON32)
-    nearest = torch.empty(len(rows), k, dtype=torch.int64)
-    for at in tiles(len(rows), positions.shape[1] * rows.shape[1]):
-        squared = (rows[positions[at]] - rows[at, None]).square().sum(dim=-1)
-        squared[positions[at] == torch.arange(len(rows))[at, None]] = torch.inf
-        squared, order = squared.sort(dim=-1)
-        nearest[at], settled = _by_position(squared, positions[at].gather(-1, order), k, tie)
-        settled = (squared[:, k - 1] + positions.shape[1] * tie < beyond[at]) & settled
-        queries = torch.arange(len(rows))[at][~settled]
-        for some in tiles(len(queries), len(rows)):
-            nearest[queries[some]] = _nearest_of(rows, queries[some], k, tie)
-    return nearest
+def _nearest_by_proposal(rows: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, k]: products in float32 propose, float64 distances decide; where they cannot, all rows are searched in float64."""
+    n, p = rows.shape
+    proposed = nearest_within(rows.float(), k + SPARE + 1)
+    norms, positions = rows.square().sum(dim=-1), proposed.positions
+    beyond = all_beyond(proposed.squared[:, -1].double(), norms, float(norms.amax()), p, torch.float32)
+    table = norms[:, None] + norms[positions] - 2 * _with_gathered(rows, positions)
+    table[positions == torch.arange(n, device=rows.device)[:, None]] = torch.inf
+    table, order = table.sort(dim=-1)
+    nearest, squared, settled = _by_position(table, positions.gather(-1, order), k, tie)
+    settled &= table[:, k - 1] + positions.shape[1] * tie < beyond
+    queries = (~settled).nonzero().squeeze(-1)
+    for some in tiles(len(queries), n):
+        nearest[queries[some]], squared[queries[some]] = _nearest_of(rows, queries[some], k, tie)
+    return nearest, squared
 
 
-def all_beyond(last: Squares, norms: Squares, width: int, epsilon: float) -> Squares:
-    """The squared distances [queries] beyond which all rows are that were not proposed; the last that were are at `last`.
-
-    ‖q‖² + ‖r‖² - 2 q·r errs by a few √width ε (‖q‖ + ‖r‖)², of queries of squared norms `norms`; where ‖r‖ > 3 ‖q‖ that is less
-    than 4 times the distance.
-    """
-    found: Squares = last - 4 * epsilon * width**0.5 * (16 * norms + 4 * last)
+def _with_gathered(rows: Tensor, positions: Tensor) -> Tensor:
+    """x_r · x_s [n, m] of rows [n, p] with those at the positions [n, m]."""
+    (n, m), p = positions.shape, rows.shape[1]
+    found = rows.new_empty(n, m)
+    for at in tiles(n, m * p, GATHERED[rows.device.type]):
+        there = rows.index_select(0, positions[at].flatten()).view(-1, m, p)
+        found[at] = (there @ rows[at, :, None]).squeeze(-1)
     return found
 
 

@@ -69,8 +69,8 @@ def between(a: Tensor, b: Tensor) -> Tensor:
     ‖a_r‖² + ‖b_s‖² - 2 a_r · b_s cancels where rows are close; those distances come from the difference.
     """
     both = a.square().sum(dim=-1)[..., :, None] + b.square().sum(dim=-1)[..., None, :]
-    squared = (both - 2 * (a @ b.mT)).clamp(min=0.0)
-    *lead, first, second = (squared < INEXACT * both).nonzero(as_tuple=True)
+    squared = (a @ b.mT).mul_(-2).add_(both).clamp_(min=0.0)
+    *lead, first, second = (squared < both.mul_(INEXACT)).nonzero(as_tuple=True)
     step = max(1, GATHERED // max(1, a.shape[-1]))
     for start in range(0, len(first), step):
         of = [index[start : start + step] for index in lead]
@@ -83,7 +83,8 @@ def between(a: Tensor, b: Tensor) -> Tensor:
 class Tiles:
     """The tiles of one layer. Made anew in every pass, but for those that fit `room` bytes.
 
-    Ranks share them: each passes over its own, and what it finds there is put together with what others find.
+    Ranks share them: each passes over its own, and what it finds there is put together with what others find. `sortable`: whether
+    all pairs may be sorted at once, and their places be held.
     """
 
     n_rows: int
@@ -91,6 +92,7 @@ class Tiles:
     side: int
     scale: Tensor
     room: int = 0
+    sortable: bool = False
     _kept: dict[tuple[int, int], Tensor] = field(default_factory=dict)
     _row: tuple[int, Tensor] | None = None
 
@@ -113,7 +115,8 @@ class Tiles:
     def __iter__(self) -> Iterator[Tile]:
         return (self.at(*position) for position in self.own_positions)
 
-    def _pairs_at(self, top: int, left: int) -> int:
+    def pairs_at(self, top: int, left: int) -> int:
+        """How many pairs of rows r < s are in a tile."""
         height, width = (min(self.side, self.n_rows - start) for start in (top, left))
         return height * (height - 1) // 2 if top == left else height * width
 
@@ -142,7 +145,7 @@ class Tiles:
         generator = torch.Generator().manual_seed(seeds.SAMPLED_PAIRS)
         found, own = [self.scale.new_empty(0)], set(self.own_positions)
         for position in self.positions:  # those of all ranks, of whose pairs the same are drawn by however many
-            pairs = self._pairs_at(*position)
+            pairs = self.pairs_at(*position)
             drawn = None if self.pairs <= count else _drawn(pairs, max(1, count * pairs // self.pairs), generator)
             if position in own:
                 values = self.at(*position).once()

@@ -1,26 +1,31 @@
-"""The nearest rows of a layer, exactly: FAISS proposes in float32, block by block of the pool, and exact distances decide."""
+"""The nearest rows of a layer, exactly: products in float32 propose, block by block of the pool, and exact distances decide.
+
+Of several ranks that search together each reads and multiplies its blocks of the pool, and takes exact distances for its queries.
+What is found does not depend on who proposed it.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import faiss
 import numpy as np
 import numpy.typing as npt
+import torch
 
+from contrasim_cli import distributed
 from contrasim_cli.errors import InputError
-from contrasim_cli.measures.neighbours import all_beyond
 from contrasim_cli.names import quoted
-from contrasim_cli.rows.rows import read_ahead
+from contrasim_cli.nearest import SIDE, Nearest, all_beyond, nearest_rows, nearest_within
+from contrasim_cli.rows.rows import CPU, read_ahead
 from contrasim_cli.store import View
-from contrasim_cli.store.blocks import RowIndex, block_rows, row_blocks, spans
+from contrasim_cli.store.blocks import RowIndex, row_blocks, spans
 
 CANDIDATES = 10
 MOST_SPARE = 64  # of these, for siblings
 SPARE = 7  # neighbours asked for beyond those needed: the query itself, duplicates, and what settles the order
 BUDGET = 2 << 30
 BLOCK_BYTES = 64 << 20  # of the pool, searched at once
-COMPARED = 1 << 19  # values of proposed neighbours whose distances are taken at once: what a cache holds
+COMPARED = 1 << 18  # values of proposed neighbours whose distances are taken at once: what a cache holds
 SANE = 1e9  # largest value whose squares need no scaling; as far from the smallest one
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -34,10 +39,11 @@ def _tell_nobody(note: str) -> None:
 
 @dataclass(frozen=True)
 class Pool:
-    """One layer of the store that nearest neighbours are searched in."""
+    """One layer of the store that nearest neighbours are searched in; `held`: its raw rows, where they are in memory."""
 
     view: View
     layer: str
+    held: Floats | None = None
 
     @property
     def n_rows(self) -> int:
@@ -51,12 +57,16 @@ class Pool:
 
     def read(self, rows: RowIndex) -> Floats:
         """Raw rows at some positions."""
-        return self.view.read(self.layer, rows)
+        return self.view.read(self.layer, rows) if self.held is None else self.held[rows]
 
-    def blocks(self, block_bytes: int) -> Iterator[tuple[int, Floats]]:
-        """Position of the first and raw rows of every block, the next of which is read while one is in use."""
-        cuts = [np.arange(*block) for block in row_blocks(self.view.store.layer(self.layer), self.n_rows, block_bytes)]
-        start = 0
+    def blocks(self, block_bytes: int, shared: bool = False) -> Iterator[tuple[int, Floats]]:
+        """Position of the first and raw rows of every block, the next of which is read while one is in use.
+
+        With `shared` they are this rank's.
+        """
+        every = list(row_blocks(self.view.store.layer(self.layer), self.n_rows, block_bytes))
+        cuts = [np.arange(*block) for block in (distributed.share(every) if shared else every)]
+        start = int(cuts[0][0]) if cuts else 0
         for block in read_ahead(self.read, cuts):
             yield start, block
             start += len(block)
@@ -73,14 +83,19 @@ class Pool:
 
 @dataclass(frozen=True)
 class Shares:
-    """Bytes of a budget that parts of a search may take."""
+    """Bytes of a budget that parts of a search may take, and where it multiplies.
+
+    `shared`: whether ranks that search the same share the work.
+    """
 
     budget: int
+    device: torch.device = CPU
+    shared: bool = False
 
     @property
     def block(self) -> int:
-        """A block of the pool; another is read meanwhile, and each is centred in a copy."""
-        return min(BLOCK_BYTES, self.budget // 12)
+        """A block of the pool; another is read meanwhile, and each is centred in a copy, of which a product takes another."""
+        return min(BLOCK_BYTES, self.budget // 16)
 
     @property
     def queries(self) -> int:
@@ -106,18 +121,21 @@ def nearest_candidates(
     budget: int = BUDGET,
     tell: Tell = _tell_nobody,
     siblings: Sequence[tuple[RowIndex, RowIndex]] = (),
+    device: torch.device = CPU,
+    shared: bool = False,
 ) -> RowIndex:
     """[queries, count] positions in the pool: the nearest rows in L2, nearest first, equally near by position.
 
     The query itself and rows equal to it are left out by id and by value, and so are its siblings: rows that have its label in
-    one of several ways to label queries and pool. FAISS proposes in float32, exact distances
+    one of several ways to label queries and pool. Products in float32, on `device`, propose; exact distances
     decide. Where rounding, or more duplicates than were asked for, may hide a nearer row among those that were not
-    proposed, the search is repeated in float64, and then for more. `tell` hears how far it is.
+    proposed, the search is repeated in float64, and then for more. `tell` hears how far it is. With `shared` all ranks search
+    together, and all find the same.
 
     Raises:
         InputError: fewer than `count` rows are left for some query.
     """
-    shares = Shares(budget)
+    shares = Shares(budget, device, shared)
     chosen = np.zeros((queries.n_rows, count), dtype=np.int64)
     same = SameRow(queries, pool, siblings)
     for which in parts(np.arange(queries.n_rows), 4 * queries.width + 16 * (count + same.spare), shares.queries):
@@ -130,15 +148,17 @@ def nearest_of(
 ) -> RowIndex:
     """`nearest_candidates` of some queries."""
     rows = queries.read(which)
+    if same.one_layer and len(which) == pool.n_rows:  # all of them, in order
+        pool = replace(pool, held=rows)
     centre = rows.mean(axis=0, dtype=np.float64).astype(rows.dtype)
     chosen = np.zeros((len(which), count), dtype=np.int64)
     left, wanted, precise = np.arange(len(which)), min(count + same.spare, pool.n_rows), False
     while len(left):
         unsettled = []
-        each = 8 * max(wanted, block_rows(pool.view.store.layer(pool.layer), shares.block)) if precise else 1
+        each = 8 * max(wanted, pool.width) if precise else 1
         for part in parts(left, each, shares.table):
             near, beyond = _search(rows[part], pool, wanted, centre, precise, shares, tell)
-            best, farthest, there = order(queries, which[part], rows[part], pool, near, count, same, shares)
+            best, farthest, there = _ordered(queries, which[part], rows[part], pool, near, count, same, shares)
             settled = (farthest < beyond) | (wanted == pool.n_rows)
             check_left(queries, pool, which[part][settled], there[settled], count)
             chosen[part[settled]] = best[settled]
@@ -146,6 +166,25 @@ def nearest_of(
         left = np.concatenate(unsettled)
         wanted, precise = (min(2 * wanted, pool.n_rows) if precise else wanted), True
     return chosen
+
+
+def _ordered(
+    queries: Pool,
+    which: RowIndex,
+    rows: Floats,
+    pool: Pool,
+    near: RowIndex,
+    count: int,
+    same: "SameRow",
+    shares: Shares,
+) -> tuple[RowIndex, Doubles, npt.NDArray[np.int64]]:
+    """`order`, of which each rank does its share of the queries where they search together."""
+    if not shares.shared:
+        return order(queries, which, rows, pool, near, count, same, shares)
+    own = slice(*distributed.part(len(which)))
+    found = order(queries, which[own], rows[own], pool, near[own], count, same, shares)
+    best, farthest, there = (distributed.joined_rows(values) for values in found)
+    return best, farthest, there
 
 
 def parts(which: RowIndex, each: int, limit: int) -> Iterator[RowIndex]:
@@ -160,22 +199,30 @@ def _search(
 
     Rows are centred: large norms would drown the differences.
     """
-    dtype = np.dtype(np.float64 if precise else np.float32)
+    dtype, type_ = (np.dtype(np.float64), torch.float64) if precise else (np.dtype(np.float32), torch.float32)
     scale = scale_of(rows, centre)
-    scaled = centred(rows, centre, scale, dtype)
-    distances = np.full((len(rows), 0), np.inf, dtype=dtype)
-    positions = np.zeros((len(rows), 0), dtype=np.int64)
-    for start, block in pool.blocks(shares.block):
-        found, at = nearest_in(scaled, centred(block, centre, scale, dtype), min(count, len(block)))
-        distances = np.concatenate([distances, found], axis=1)
-        positions = np.concatenate([positions, at + start], axis=1)
-        nearest = np.argsort(distances, axis=1, kind="stable")[:, :count]
-        distances = np.take_along_axis(distances, nearest, axis=1)
-        positions = np.take_along_axis(positions, nearest, axis=1)
-        tell(f"searching {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
-    norms = np.square(scaled, dtype=np.float64).sum(axis=1)
-    epsilon = float(np.finfo(np.float64 if precise else np.float32).eps)
-    return positions, scale**2 * all_beyond(distances[:, -1].astype(np.float64), norms, rows.shape[1], epsilon)
+    scaled = torch.from_numpy(centred(rows, centre, scale, dtype)).to(shares.device)
+    most = max(1, shares.table // dtype.itemsize)
+    if pool.held is not None and len(rows) == pool.n_rows and SIDE[shares.device.type] ** 2 <= most:
+        found, largest = nearest_within(scaled, count, shares.shared), _largest(scaled)
+    else:
+        found, largest = Nearest.none(scaled, 0), 0.0
+        for start, block in pool.blocks(shares.block, shares.shared):
+            there = torch.from_numpy(centred(block, centre, scale, dtype)).to(shares.device)
+            found = found.merged(nearest_rows(scaled, there, count, start, most), count)
+            largest = max(largest, _largest(there))
+            tell(f"searching {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
+        if shares.shared:
+            found, largest = found.of_all_ranks(count), max(distributed.gathered(largest))
+    norms = scaled.double().square().sum(dim=1)
+    beyond = all_beyond(found.squared[:, -1].double(), norms, largest, rows.shape[1], type_)
+    return found.positions.cpu().numpy(), scale**2 * beyond.cpu().numpy()
+
+
+def _largest(rows: torch.Tensor) -> float:
+    """The largest squared norm of rows, if anything rounded up."""
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    return float(norms.amax()) ** 2 * (1 + 1e-6)
 
 
 def scale_of(rows: Floats, centre: Floats) -> float:
@@ -189,17 +236,6 @@ def centred(rows: Floats, centre: Floats, scale: float, dtype: np.dtype[Any]) ->
     if scale == 1.0:
         return np.subtract(rows, centre, dtype=np.result_type(rows, centre, dtype)).astype(dtype, copy=False)
     return (np.subtract(rows, centre, dtype=np.float64) / scale).astype(dtype, copy=False)
-
-
-def nearest_in(queries: Floats, block: Floats, count: int) -> tuple[Floats, RowIndex]:
-    """Squared distances and positions [queries, count] of the nearest rows of a block, nearest first, in the type of both."""
-    if queries.dtype == np.float32:
-        found: tuple[Floats, RowIndex] = faiss.knn(queries, block, count)
-        return found
-    squared = np.square(queries).sum(axis=1)[:, None] + np.square(block).sum(axis=1) - 2 * queries @ block.T
-    near = np.argpartition(squared, count - 1, axis=1)[:, :count]
-    near = np.take_along_axis(near, np.take_along_axis(squared, near, axis=1).argsort(axis=1, kind="stable"), axis=1)
-    return np.take_along_axis(squared, near, axis=1), near
 
 
 class SameRow:
@@ -253,7 +289,9 @@ def order(
     the last of them, ∞ where there are not as many; and how many there are.
     """
     squared, left_out = np.empty(near.shape), same.mask(which, near) | (near < 0)
-    for part in parts(np.arange(len(which)), 4 * near.shape[1] * rows.shape[1], shares.proposed):
+    each = 12 * near.shape[1] * rows.shape[1]  # as they are read, and widened
+    once = 12 * pool.n_rows * pool.width <= shares.proposed
+    for part in parts(np.arange(len(which)), 1 if once else each, max(1, len(which)) if once else shares.proposed):
         squared[part], equal = _distances(rows[part], pool, near[part])
         left_out[part] |= equal
     squared[left_out] = np.inf
@@ -267,10 +305,15 @@ def _distances(rows: Floats, pool: Pool, near: RowIndex) -> tuple[Doubles, npt.N
     distinct, places = np.unique(near, return_inverse=True)
     places = places.reshape(near.shape)
     there = pool.read(np.maximum(distinct, 0))
+    wide, wide_rows = there.astype(np.float64), rows.astype(np.float64)
     squared = np.empty(near.shape)
-    for part in parts(np.arange(len(rows)), near.shape[1] * rows.shape[1], COMPARED):
-        difference = there[places[part]].astype(np.float64) - rows[part, None]
-        squared[part] = np.einsum("qnp,qnp->qn", difference, difference)
+    step = max(1, COMPARED // (near.shape[1] * rows.shape[1]))
+    gathered = np.empty((min(step, len(rows)), *near.shape[1:], rows.shape[1]))
+    for start, stop in spans(len(rows), step):
+        difference = gathered[: stop - start]
+        np.take(wide, places[start:stop], axis=0, out=difference, mode="clip")  # what checks each place copies first
+        difference -= wide_rows[start:stop, None]
+        squared[start:stop] = np.einsum("qnp,qnp->qn", difference, difference)
     equal = squared == 0
     query, candidate = np.nonzero(equal)
     for part in parts(np.arange(len(query)), rows.shape[1], COMPARED):  # squares of denormals vanish

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contrasim_cli.rows.exact_search import nearest_in
+from contrasim_cli.nearest import nearest_rows
 from contrasim_cli.store.blocks import spans
 from contrasim_cli.training.shuffle import Rows
 from contrasim_cli.transforms import Doubles
@@ -35,9 +35,9 @@ def nearest(rows: Doubles, which: Rows | None = None) -> Tensor:
     """
     queries = rows if which is None else rows[which]
     proposed = min(len(rows), NEIGHBOURS + _most_equal(rows))
-    found = []
+    found, pool = [], torch.from_numpy(rows)
     for start, stop in spans(len(queries), TILE_ROWS):
-        closest = torch.from_numpy(nearest_in(queries[start:stop], rows, proposed)[1])
+        closest = nearest_rows(torch.from_numpy(queries[start:stop]), pool, proposed).positions
         equal = torch.from_numpy((rows[closest] == queries[start:stop, None]).all(axis=-1))
         ranked = closest.masked_fill(equal, -1).gather(1, equal.long().sort(dim=1, stable=True).indices)
         found.append(functional.pad(ranked, (0, NEIGHBOURS), value=-1)[:, :NEIGHBOURS])

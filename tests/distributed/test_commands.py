@@ -84,6 +84,24 @@ def test_retrieval_is_shared_by_layers(views: list[Path]) -> None:
 
 
 @pytest.mark.slow
+def test_one_layer_is_searched_and_compared_together(tmp_path: Path) -> None:
+    """Where neighbours come from another store, of which each rank reads a part, and where from wide rows of the store itself."""
+    draw = np.random.default_rng(0)
+    rows = draw.integers(0, 3, size=(ROWS, 600)) / 1.0  # with many that are equally near
+    sides = [
+        write(tmp_path / f"{name}.h5", {"l": rows + draw.integers(0, 2, size=rows.shape)}) for name in ("img", "cap")
+    ]
+    pool = write(
+        tmp_path / "pool.h5", {"l": draw.integers(0, 4, size=(3000, 600)) / 1.0}, [f"p{k}" for k in range(3000)]
+    )
+    measures = ["--measure", "cka", "--measure", "dot", "--measure", "cca", "--batch-size", 4, "--format", "tsv"]
+    shared = ["bench", "image-caption", *sides, "--negatives", "faiss", "--negatives", "random", *measures]
+    for more in (["--memory", "4M", "--candidates-from", pool], []):
+        alone, ranks = both(2, *shared, *more)
+        assert ranks == alone
+
+
+@pytest.mark.slow
 def test_replicates_are_shared(views: list[Path]) -> None:
     measures = [word for name in ("cka", "dot", "pwcca", "mutual_knn") for word in ("--measure", name)]
     arguments = ["baseline", *views, *measures, "--bootstrap", 21, "--permutations", 20, "--format", "json"]

@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from contrasim_cli.measures import distances
-from contrasim_cli.measures.distances import average_ranks, median, median_of_tiles, ranks_of_tiles
+from contrasim_cli.measures.distances import (
+    average_ranks,
+    median,
+    median_of_tiles,
+    ranks_of_tiles,
+    sorted_ranks_of_tiles,
+)
 from contrasim_cli.measures.tiles import Tiles, between
 
 ROWS = {
@@ -49,6 +55,48 @@ def test_the_median_of_no_pairs() -> None:
 def test_ranks_of_few_pairs_are_exact(case: str) -> None:
     values = once(ROWS[case])
     torch.testing.assert_close(ranks_of_tiles(tiles_of(ROWS[case])).of(values), average_ranks(values))
+
+
+@pytest.mark.parametrize("case", ROWS)
+@pytest.mark.parametrize("side", [7, 32, 1000])
+def test_sorted_ranks_are_exact(case: str, side: int) -> None:
+    """Tile by tile, against a count of the smaller and of the equal values."""
+    tiles = tiles_of(ROWS[case], side)
+    values = torch.cat([tile.once() for tile in tiles])
+    expected, order, runs = torch.empty_like(values), values.argsort().tolist(), [[]]
+    for before, place in zip([order[0], *order], order, strict=False):
+        if values[place] - values[before] > distances.TIE * values.max():
+            runs.append([])
+        runs[-1].append(place)
+    for k, run in enumerate(runs):
+        expected[run] = sum(map(len, runs[:k])) + (len(run) - 1) / 2
+    torch.testing.assert_close(sorted_ranks_of_tiles(tiles), expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.random.default_rng(0).normal(size=5000),
+        1 + 1e-15 * np.random.default_rng(0).permutation(3000),  # that differ in their last bits
+        -1 - 1e-15 * np.random.default_rng(0).permutation(3000),
+        np.array([0.0, -0.0, np.inf, -np.inf, 5e-324, -5e-324, 1.0]),
+        np.array([1.0, np.nan, -np.nan, 0.0]),
+        np.array([2.0]),
+        np.array([]),
+    ],
+)
+def test_values_are_put_in_order(values: np.ndarray) -> None:
+    ordered, order = distances.in_order(torch.from_numpy(values))
+    np.testing.assert_array_equal(ordered, np.sort(values))
+    np.testing.assert_array_equal(values[order], ordered)
+    assert sorted(order.tolist()) == list(range(len(values)))
+
+
+def test_ties_share_ranks_row_by_row_and_nan_has_none() -> None:
+    values = torch.tensor([[3.0, 1.0, 3.0], [2.0, 2.0, 2.0], [1.0, torch.nan, 0.0]], dtype=torch.float64)
+    ranks = average_ranks(values)
+    assert ranks[:2].tolist() == [[1.5, 0.0, 1.5], [1.0, 1.0, 1.0]]
+    assert ranks[2].isnan().tolist() == [False, True, False]
 
 
 @pytest.mark.parametrize("case", ["normal", "few values", "half equal", "two clusters"])
