@@ -44,7 +44,7 @@ def test_of_no_rows_none_are_near() -> None:
 
 
 def hard(width: int) -> dict[str, torch.Tensor]:
-    """Rows whose products round as badly as may be: of one sign, of equal entries, close and far from the origin, of all lengths."""
+    """Rows whose products round badly: of one sign, of equal entries, far from the origin, of all lengths."""
     rows = normal(400, width).abs()
     return {
         "one sign": rows,
