@@ -136,8 +136,8 @@ def _selected(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def _minima(table: Tensor, size: int, groups: int) -> Tensor:
     """Least values [t, groups] of groups of `size` columns, which are `groups` apart."""
     if table.is_contiguous():
-        return table[:, : groups * size].unflatten(1, (size, groups)).amin(dim=1)
-    return table.mT[: groups * size].unflatten(0, (size, groups)).amin(dim=0).mT.contiguous()
+        return table[:, : groups * size].reshape(-1, size, groups).amin(dim=1)
+    return table.mT[: groups * size].reshape(size, groups, -1).amin(dim=0).mT.contiguous()
 
 
 def all_beyond(last: Squares, norms: Squares, largest: float, width: int, dtype: torch.dtype) -> Squares:

@@ -266,8 +266,12 @@ def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
     values = sorted_ranks_of_tiles(tiles) - mean
     varies = bool(distributed.largest(values.abs().amax() if len(values) else tiles.scale.new_zeros(())))
     values *= scale if varies else math.nan
-    sizes = [tiles.pairs_at(*position) for position in tiles.own_positions]
-    parts = dict(zip(tiles.own_positions, values.split(sizes), strict=True))
+    parts: dict[tuple[int, int], Tensor] = {}
+    start = 0
+    for position in tiles.own_positions:
+        stop = start + tiles.pairs_at(*position)
+        parts[position] = values[start:stop]
+        start = stop
 
     def make(tile: Tile) -> Tensor:
         once, whole = parts[tile.top, tile.left], torch.zeros_like(tile.squared)
