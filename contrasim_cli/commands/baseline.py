@@ -97,6 +97,12 @@ class Closed:
     components: Annotated[
         int, typer.Option("--components", min=1, help="…_pls: components of partial least squares.")
     ] = 25
+    topology_rows: Annotated[
+        int, typer.Option("--topology-rows", min=4, max=4000, help="rtd: rows per draw (--seed).")
+    ] = 500
+    topology_trials: Annotated[
+        int, typer.Option("--topology-trials", min=1, help="rtd, geometry_score: draws of rows or landmarks (--seed).")
+    ] = 10
 
     def check(self, names: Sequence[str], resampled: bool) -> None:
         """Refuse groups that nothing goes by, or that resampling of rows would tear apart.
@@ -131,6 +137,8 @@ class Closed:
             encoding_score=self.encoding_score,
             neurons=self.neurons,
             components=self.components,
+            topology_rows=self.topology_rows,
+            topology_trials=self.topology_trials,
         )
 
 

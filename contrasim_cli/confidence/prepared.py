@@ -81,7 +81,9 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     for s in members:
         own = {cell: drawn[s, cell] for cell in cells}
         scorer = sampling.grid.scorers[s]
-        sampling.set_intervals(s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth))
+        sampling.set_intervals(
+            s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth, scorer.measure.drawn)
+        )
 
 
 def _of_all_ranks(scores: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:

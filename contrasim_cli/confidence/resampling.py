@@ -191,10 +191,11 @@ class Resampling:
         count = len(self.subset)
         return Use(count, f"{self.half} of {count} rows without replacement, spread scaled to {rows} rows")
 
-    def scale(self, rows: int, growth: float = 0.0) -> float:
-        """What takes the spread of scores on halves to that of the score on so many rows, with which it grows besides."""
+    def scale(self, rows: int, growth: float = 0.0, most: int | None = None) -> float:
+        """What takes the spread of scores on halves to that of the score on so many rows, with which it grows up to `most` rows."""
         count = len(self.subset)
-        return float((rows / self.half) ** growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
+        times = min(rows, most or rows) / min(self.half, most or rows)
+        return float(times**growth * (self.half * count / ((count - self.half) * rows)) ** 0.5)
 
     def set(self, s: int, cell: tuple[Layer, Layer], **values: float | None) -> None:
         """Set some of what is found for a cell."""

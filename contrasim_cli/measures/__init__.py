@@ -47,6 +47,8 @@ class Options:
     encoding_score: str = "r2"  # of a neuron: r2 or correlation
     neurons: str = "median"  # what encoding scores take over neurons: median or mean
     components: int = 25  # of partial least squares
+    topology_rows: int = 500  # drawn for the loops of rtd
+    topology_trials: int = 10  # draws of rows and of landmarks
 
     def __post_init__(self) -> None:
         for name in ("rank_tol", "rbf_threshold", "ridge", "shape_alpha"):
@@ -579,6 +581,60 @@ _ENTRIES = (
         source="Bhatia et al. 2019",
         undefined="there is only one row, the values are too large to square or the widths differ",
         needs_equal_widths=True,
+    ),
+    _entry(
+        "imd",
+        "statistics",
+        "intrinsic multi-scale distance: largest weighted difference of heat kernel traces of graphs of the 5 nearest rows",
+        f"{_ROTATION} symmetric",
+        module="topology",
+        range="[0, e⁻⁴]",
+        higher_is_more_similar=False,
+        cost="n² p + n³",
+        source="Tsitsulin et al. 2020; their code gives 10⁶ times as much, with traces estimated by stochastic Lanczos quadrature",
+        undefined="there are fewer than 6 rows or all are equal",
+        fewest=7,
+    ),
+    _entry(
+        "gromov_wasserstein",
+        "statistics",
+        "Gromov-Wasserstein distance of the rows' Euclidean distances over their mean; a local minimum over permutations of rows",
+        f"{_ROTATION} symmetric",
+        module="gromov",
+        range="[0, ∞)",
+        higher_is_more_similar=False,
+        cost="n² (p + q) + steps n³",
+        source="Mémoli 2011; conditional gradient and swaps of rows from two starts; POT takes one; entropic variants differ",
+        undefined="all rows of a side are equal",
+        extra="match",
+        fewest=3,
+    ),
+    _entry(
+        "geometry_score",
+        "statistics",
+        "squared difference of the mean relative living times of loops of witness complexes of 64 landmarks (--topology-trials)",
+        f"{_ROTATION} symmetric",
+        module="topology",
+        range="[0, 2]",
+        higher_is_more_similar=False,
+        cost="trials n (p + landmarks)",
+        source="Khrulkov & Oseledets 2018; their code draws landmarks with replacement, 1,000 times",
+        undefined="all rows of a side are equal",
+        fewest=8,
+    ),
+    _entry(
+        "rtd",
+        "matrices",
+        "representation topology divergence: length of the loops in which distances differ (--topology-rows, --topology-trials)",
+        f"{_ROTATION} symmetric",
+        module="topology",
+        range="[0, ∞)",
+        higher_is_more_similar=False,
+        cost="trials (rows² (p + q) + rows³)",
+        source="Barannikov et al. 2022, with its 10 draws of 500 rows; grows with the number of rows",
+        undefined="more than nine tenths of the distances of a side's rows are 0",
+        growth=1.0,
+        fewest=3,
     ),
     _entry(
         "rsa",

@@ -289,14 +289,23 @@ def _best_mean(found: Any) -> float:
     return float(found[linear_sum_assignment(found, maximize=True)].mean()) if found.size else float("nan")
 
 
+def check_scipy(name: str) -> None:
+    """Refuse a measure that needs SciPy.
+
+    Raises:
+        MissingError: it is not installed.
+    """
+    if find_spec("scipy") is None:
+        raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
+
+
 def matching(name: str, pair: Callable[[Columns, Columns, Tensor], Tensor]) -> Measure:
     """A measure of `columns` and their cross moments that SciPy finds the best assignment for.
 
     Raises:
         MissingError: SciPy is not installed.
     """
-    if find_spec("scipy") is None:
-        raise MissingError(f"--measure {name}: needs the extra match: pip install 'contrasim[match]'")
+    check_scipy(name)
     return of_columns(pair)
 
 

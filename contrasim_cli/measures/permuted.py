@@ -15,12 +15,14 @@ from contrasim_cli.measures.cca import Factored
 from contrasim_cli.measures.cka import Centred, Debiased, Kernel
 from contrasim_cli.measures.distributions import Gaussian
 from contrasim_cli.measures.encoding import Layer
+from contrasim_cli.measures.gromov import Shape
 from contrasim_cli.measures.matrices import Matrix, Pairs
 from contrasim_cli.measures.neighbours import Neighbours
 from contrasim_cli.measures.pointwise import Rows
 from contrasim_cli.measures.protocol import MomentPrepared, expand
 from contrasim_cli.measures.statistics import Statistic
 from contrasim_cli.measures.subspace import Basis
+from contrasim_cli.measures.topology import Heat, Living
 
 BY_ROW = {
     Factored: ("left",),
@@ -33,6 +35,9 @@ BY_ROW = {
     Neighbours: ("rows", "cosines", "kernel"),
     Statistic: (),
     Gaussian: (),
+    Heat: (),
+    Shape: (),
+    Living: (),
     Layer: ("rows", "coordinates"),
 }
 BY_PAIR = {Centred: "gram", Debiased: "gram", Kernel: "values", Matrix: "values"}

@@ -146,7 +146,8 @@ class Measure:
     gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product. `own` is that
     of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
     it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
-    that holds out whole groups.
+    that holds out whole groups. `square` says that `prepare` holds n × n matrices.
+    `drawn` is how many rows a score is of at most, 0 for all.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -160,6 +161,8 @@ class Measure:
     pairs: PairForm | None = None
     inner: InnerForm | None = None
     k: int = 0
+    square: bool = False
+    drawn: int = 0
     grouped: "Callable[[tuple[int, ...]], Measure] | None" = None
 
 

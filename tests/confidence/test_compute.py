@@ -26,7 +26,7 @@ from contrasim_cli.scoring import Scorer, closed_form
 Matrix = npt.NDArray[Any]
 ROWWISE = ("dot", "cosine", "norm")
 BLIND = tuple(name for name, entry in MEASURES.items() if entry.family == "statistics")  # to which rows are paired
-OPTIONS = Options(k=3, minibatch=8)
+OPTIONS = Options(k=3, minibatch=8, topology_trials=2)
 LARGE = 1 << 40
 
 
@@ -79,7 +79,7 @@ def test_every_measure_equals_the_slow_way(tmp_path: Path, rows: int, widths: tu
             rngs = [np.random.default_rng([5, seeds.CONFIDENCE_DRAW, r]) for r in range(7)]
             draws = [np.sort(rng.choice(rows, half, replace=False)) for rng in rngs]
             replicates = np.array([similarity(name, x[draw], y[draw], OPTIONS) for draw in draws])
-            growth = {"rsm_norm_difference": rows / half}.get(name, 1.0)
+            growth = {"rsm_norm_difference": rows / half, "rtd": rows / half}.get(name, 1.0)
             growth = (
                 (rows / half) ** 0.5
                 if name

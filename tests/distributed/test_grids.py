@@ -31,7 +31,15 @@ WAYS = {
     "batches": "rowwise.compute_batches",
     "pairs": "row_pairs.compute",
 }
-NO_FORMS = {"compare", "diagonals", "grouped", "inner", "k"}  # parts of others, and what retrieval takes
+NO_FORMS = {
+    "compare",
+    "diagonals",
+    "drawn",
+    "grouped",
+    "inner",
+    "k",
+    "square",
+}  # parts of others, and what retrieval takes
 SUMMED = {"moments", "rowwise", "energy", "whiten", "batches", "pairs"}
 
 Found = dict[str, Any]

@@ -23,6 +23,7 @@ PAIRS_OF_ROWS_DO_NOT_MATTER = "statistics"  # the family that compares one numbe
 
 OPTIONS = {"cycle_knn": Options(k=2)}  # with ten neighbours of thirty rows nearly every row has a cycle
 BELOW_ONE_WITH_ITSELF = {"cycle_knn"}  # a row that none of its neighbours is near to has no cycle
+ALIKE_HOWEVER_UNRELATED = {"geometry_score"}  # of any two clouds without holes
 HELD_OUT = "encoding"  # the family that deals rows to folds by position
 
 Pair = tuple[Array, Array]
@@ -138,7 +139,7 @@ def test_order_of_rows(name: str) -> None:
     assert (shuffled == pytest.approx(before, rel=1e-6)) == (MEASURES[name].family == PAIRS_OF_ROWS_DO_NOT_MATTER)
 
 
-BOUNDS = {"∞": math.inf, "-∞": -math.inf, "√2": math.sqrt(2), "π/2": math.pi / 2}
+BOUNDS = {"∞": math.inf, "-∞": -math.inf, "√2": math.sqrt(2), "π/2": math.pi / 2, "e⁻⁴": math.exp(-4)}
 
 
 def limits(name: str) -> tuple[float, float]:
@@ -184,7 +185,7 @@ def test_a_side_is_most_similar_to_itself(name: str, seed: int) -> None:
     assert all(direction * itself >= direction * other - 1e-9 for other in others)
 
 
-@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize("name", [name for name in MEASURES if name not in ALIKE_HOWEVER_UNRELATED])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_related_inputs_score_as_more_similar_than_unrelated_ones(name: str, seed: int) -> None:
     """The direction that the registry states; `far` shares neither rows nor centre nor directions with X."""
