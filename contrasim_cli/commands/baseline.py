@@ -13,6 +13,7 @@ from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import INVARIANCES, MEASURES, Entry, Options, check_names
+from contrasim_cli.measures.described import described
 from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
@@ -21,12 +22,21 @@ if TYPE_CHECKING:
 LISTED = ("name", "family", "range", "more_similar", "invariances", "cost", "source", "summary")
 
 
-def _list(flag: bool) -> None:
-    if flag:
-        typer.echo("\t".join(LISTED))
-        for entry in MEASURES.values():
-            typer.echo("\t".join(_listed(entry)))
-        raise typer.Exit
+def _list(names: Sequence[str], long: bool) -> None:
+    """Print what is known of some measures: a line of a table each, or at length."""
+    if long:
+        for name in names:
+            typer.echo(
+                "\n".join(
+                    f"{heading:14}{text}" if k else f"{heading}: {text}"
+                    for k, (heading, text) in enumerate(described(name))
+                )
+            )
+            typer.echo()
+        return
+    typer.echo("\t".join(LISTED))
+    for name in names:
+        typer.echo("\t".join(_listed(MEASURES[name])))
 
 
 def _listed(entry: Entry) -> list[str]:
@@ -47,10 +57,22 @@ class Closed:
         ),
     ] = None
     list_measures: Annotated[
-        bool, typer.Option("--list", callback=_list, is_eager=True, help="List the measures and exit.")
+        bool, typer.Option("--list", help="List the measures, or those named in place of stores, and exit.")
+    ] = False
+    long: Annotated[
+        bool, typer.Option("--long", help="--list: formula, invariances and failures too, as in --list --long pwcca.")
     ] = False
     rank_tol: o.RankTol = 1e-6
     k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: how many nearest rows.")] = 10
+    clamp: Annotated[
+        float,
+        typer.Option(
+            "--clamp",
+            min=0.5,
+            max=1,
+            help="Neighbour measures: clamp a layer's values at this quantile of their sizes; platonic-rep: 0.95.",
+        ),
+    ] = 1.0
     rbf_threshold: Annotated[
         float, typer.Option("--rbf-threshold", min=1e-6, help="cka_rbf: bandwidth over the median distance.")
     ] = 1.0
@@ -68,12 +90,7 @@ class Closed:
     ] = "spearman"
     ridge: Annotated[float, typer.Option("--ridge", min=0, help="gulp: λ over the mean variance of a neuron.")] = 0.1
     minibatch: Annotated[int, typer.Option("--minibatch", min=4, help="cka_minibatch: rows per batch.")] = 256
-    shape_alpha: Annotated[
-        float,
-        typer.Option(
-            "--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."
-        ),
-    ] = 0.5
+    shape_alpha: o.ShapeAlpha = 0.5
     encoding_score: Annotated[
         Literal["r2", "correlation"],
         typer.Option(
@@ -126,6 +143,7 @@ class Closed:
         return Options(
             rank_tol=self.rank_tol,
             k=self.k,
+            clamp=self.clamp,
             rbf_threshold=self.rbf_threshold,
             rsm=self.rsm,
             rsm_compare=self.compare,
@@ -169,7 +187,8 @@ class GridCompute(o.SampledCompute):
 
 
 def baseline(
-    stores: o.Stores,
+    *,
+    stores: o.OptionalStores = None,
     closed: Closed,
     rows: SidedRows,
     standardizing: o.Standardizing,
@@ -179,6 +198,10 @@ def baseline(
     figures: Figures,
 ) -> None:
     """Compare stores by closed-form measures: how similar is each layer of one to each layer of the other?"""
+    if closed.long and not closed.list_measures:
+        raise UsageError("--long goes with --list, as in contrasim baseline --list --long pwcca")
+    if closed.list_measures:
+        return _list(check_names([str(name) for name in stores or [Path("all")]], "--list"), closed.long)
     names = check_names(closed.measure or ["cka"])
     closed.check(names, bool(confidence.bootstrap or confidence.permutations))
     standardizing.check()
@@ -197,7 +220,7 @@ def baseline(
     output = replace(output, figures=figures)
     request = Request(
         "baseline",
-        stores,
+        stores or [],
         rows,
         standardizing,
         confidence,

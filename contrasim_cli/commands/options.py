@@ -99,9 +99,17 @@ def _group_of(options: dict[str, Any], prefix: str, group: Any) -> Any:
 Stores = Annotated[
     list[Path], typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False)
 ]
+OptionalStores = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False),
+]
 RankTol = Annotated[
     float,
     typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
+]
+ShapeAlpha = Annotated[
+    float,
+    typer.Option("--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."),
 ]
 Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Makes a run repeat.")]
 Memory = Annotated[

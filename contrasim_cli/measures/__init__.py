@@ -36,6 +36,7 @@ class Options:
 
     rank_tol: float = 1e-6  # directions with σ below this times the largest are dropped
     k: int = 10  # nearest rows
+    clamp: float = 1.0  # quantile of a layer's absolute values beyond which neighbour measures clamp them
     rbf_threshold: float = 1.0  # bandwidth of the Gaussian kernel over the median distance
     rsm: str = "pearson"  # similarity of rows: pearson, cosine, euclidean, sqeuclidean
     rsm_compare: str = "spearman"  # of two row-similarity matrices: one of matrices.COMPARISONS
@@ -686,7 +687,7 @@ _ENTRIES = (
         "mean intersection over k of the --k nearest rows (cosine)",
         f"{_UNCENTRED} symmetric",
         cost="n² (p + q) + n k²",
-        source="Huh et al. 2024; their code clamps entries at their 95 % quantile before it scales rows to unit length",
+        source="Huh et al. 2024; their code clamps entries at their 95 % quantile over all layers; --clamp does per layer",
         undefined=NO_NEIGHBOURS,
         empty_on_zero_rows=True,
     ),
@@ -696,7 +697,7 @@ _ENTRIES = (
         "share of rows that are among the --k nearest in X of one of their --k nearest in Y (cosine); X with itself may be below 1",
         _UNCENTRED,
         cost="n² (p + q) + n k²",
-        source="Huh et al. 2024; their code clamps entries at their 95 % quantile",
+        source="Huh et al. 2024; their code clamps entries, as --clamp 0.95",
         undefined=NO_NEIGHBOURS,
         empty_on_zero_rows=True,
     ),
@@ -706,7 +707,7 @@ _ENTRIES = (
         "mean longest common subsequence of the --k nearest rows, nearest first (cosine), over k",
         f"{_UNCENTRED} symmetric",
         cost="n² (p + q) + n k²",
-        source="Huh et al. 2024; their code does not divide by k, and clamps entries at their 95 % quantile",
+        source="Huh et al. 2024; their code does not divide by k, and clamps entries, as --clamp 0.95",
         undefined=NO_NEIGHBOURS,
         empty_on_zero_rows=True,
         fewest=1,
@@ -717,7 +718,7 @@ _ENTRIES = (
         "1 - mean edit distance of the --k nearest rows, nearest first (cosine), over k",
         f"{_UNCENTRED} symmetric",
         cost="n² (p + q) + n k²",
-        source="Huh et al. 2024; their code clamps entries at their 95 % quantile",
+        source="Huh et al. 2024; their code clamps entries, as --clamp 0.95",
         undefined=NO_NEIGHBOURS,
         empty_on_zero_rows=True,
         fewest=1,

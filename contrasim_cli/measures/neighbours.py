@@ -293,19 +293,34 @@ def rank_similarity(a: Neighbours, b: Neighbours) -> Tensor:
     return _over_rows(a, b, similarity).mean(dim=-1) * a.defined * b.defined
 
 
+def clamped(x: Tensor, quantile: float) -> Tensor:
+    """X [..., n, p] with its values clamped to ± the one at place ⌊quantile · n p⌋ of their absolute values in order.
+
+    What the code of Huh et al. 2024 does with `exact=True` to all layers of a model together, here to each layer.
+    """
+    if quantile >= 1:
+        return x
+    values = x.double()
+    count = values.shape[-2] * values.shape[-1]
+    limit = values.abs().flatten(-2).kthvalue(min(int(quantile * count) + 1, count), dim=-1).values[..., None, None]
+    return torch.minimum(torch.maximum(values, -limit), limit)
+
+
 @cache
-def preparer(k: int) -> Callable[[Tensor], Neighbours]:
-    """`prepare` with a k; the same function for the same one, so that the family searches once."""
-    return lambda x: prepare(x, k)
+def preparer(k: int, clamp: float = 1.0) -> Callable[[Tensor], Neighbours]:
+    """`prepare` with a k, of clamped values; the same function for the same ones, so that the family searches once."""
+    return lambda x: prepare(clamped(x, clamp), k)
 
 
 MEASURES = {
-    "jaccard_knn": lambda options: Measure(preparer(options.k), jaccard_knn, k=options.k),
-    "mutual_knn": lambda options: Measure(preparer(options.k), mutual_knn, k=options.k),
-    "cycle_knn": lambda options: Measure(preparer(options.k), cycle_knn, k=options.k),
-    "lcs_knn": lambda options: Measure(preparer(options.k), lcs_knn, k=options.k),
-    "edit_distance_knn": lambda options: Measure(preparer(options.k), edit_distance_knn, k=options.k),
-    "cknna": lambda options: Measure(preparer(options.k), cknna, k=options.k),
-    "second_order_cosine": lambda options: Measure(preparer(options.k), second_order_cosine, k=options.k),
-    "rank_similarity": lambda options: Measure(preparer(options.k), rank_similarity, k=options.k),
+    "jaccard_knn": lambda options: Measure(preparer(options.k, options.clamp), jaccard_knn, k=options.k),
+    "mutual_knn": lambda options: Measure(preparer(options.k, options.clamp), mutual_knn, k=options.k),
+    "cycle_knn": lambda options: Measure(preparer(options.k, options.clamp), cycle_knn, k=options.k),
+    "lcs_knn": lambda options: Measure(preparer(options.k, options.clamp), lcs_knn, k=options.k),
+    "edit_distance_knn": lambda options: Measure(preparer(options.k, options.clamp), edit_distance_knn, k=options.k),
+    "cknna": lambda options: Measure(preparer(options.k, options.clamp), cknna, k=options.k),
+    "second_order_cosine": lambda options: Measure(
+        preparer(options.k, options.clamp), second_order_cosine, k=options.k
+    ),
+    "rank_similarity": lambda options: Measure(preparer(options.k, options.clamp), rank_similarity, k=options.k),
 }

@@ -44,6 +44,11 @@ class Judged:
         typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several."),
     ] = None
     rank_tol: o.RankTol = 1e-6
+    shape_alpha: o.ShapeAlpha = 0.5
+
+    def settings(self, seed: int) -> Options:
+        """The parameters of measures."""
+        return Options(rank_tol=self.rank_tol, shape_alpha=self.shape_alpha, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,8 +123,10 @@ class Common:
         """Closed-form measures, then encoders."""
         from contrasim_cli.scoring import closed_form, learned
 
-        options = Options(rank_tol=self.judged.rank_tol, seed=self.compute.seed)
-        return [*closed_form(names, options, self.standardizing.how), *learned(self.judged.encoder or ())]
+        return [
+            *closed_form(names, self.judged.settings(self.compute.seed), self.standardizing.how),
+            *learned(self.judged.encoder or ()),
+        ]
 
     def facts(self, benchmark: str, tested: "Sequence[tuple[str, Inputs, Sequence[str]]]", **more: Any) -> "Facts":
         """What the trials are of: names of data sets, their stores, and the stores' names."""

@@ -15,7 +15,7 @@ from contrasim_cli.commands.bench.options import MANY, BenchStandardizing, Judge
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Align, Inputs, Rows
 from contrasim_cli.errors import InputError
-from contrasim_cli.measures import Options, check_names
+from contrasim_cli.measures import check_names
 from contrasim_cli.names import quoted
 from contrasim_cli.report.results import Results, SanityRow
 
@@ -91,8 +91,7 @@ def sanity(
     from contrasim_cli.scoring import closed_form, learned
 
     device, budget = compute.resolve()
-    options = Options(rank_tol=judged.rank_tol, seed=seed)
-    scorers = [*closed_form(names, options, standardizing.how), *learned(judged.encoder or ())]
+    scorers = [*closed_form(names, judged.settings(seed), standardizing.how), *learned(judged.encoder or ())]
     with Inputs([store], replace(rows, layers=rows.layers or ["-1"]), room) as inputs:
         (layers,) = inputs.select()
         view = inputs.views[0]
