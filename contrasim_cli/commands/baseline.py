@@ -17,6 +17,8 @@ from contrasim_cli.measures.described import described
 from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
+    import torch
+
     from contrasim_cli.scoring import Scorer
 
 LISTED = ("name", "family", "range", "more_similar", "invariances", "cost", "source", "summary")
@@ -121,12 +123,22 @@ class Closed:
         int, typer.Option("--topology-trials", min=1, help="rtd, geometry_score: draws of rows or landmarks (--seed).")
     ] = 10
 
+    repeats: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--repeats",
+            help="rsa: other measurements of the last store's rows, for its noise ceiling; repeat for several.",
+        ),
+    ] = None
+
     def check(self, names: Sequence[str], resampled: bool) -> None:
         """Refuse groups that nothing goes by, or that resampling of rows would tear apart.
 
         Raises:
-            UsageError: no measure holds rows out, or rows are resampled.
+            UsageError: no measure holds rows out, rows are resampled, or repeats are given that no measure needs.
         """
+        if self.repeats and "rsa" not in names:
+            raise UsageError("--repeats goes with --measure rsa, whose noise ceiling repeats tell")
         if self.groups is None:
             return
         if not self.groups:
@@ -218,6 +230,12 @@ def baseline(
         return learned([Path(universal.NAME)])
 
     output = replace(output, figures=figures)
+
+    def ceiling(repeats: "Sequence[torch.Tensor]") -> tuple[float, float]:
+        from contrasim_cli.measures.ceiling import noise_ceiling
+
+        return noise_ceiling(repeats, closed.rsm, closed.compare)
+
     request = Request(
         "baseline",
         stores or [],
@@ -226,6 +244,8 @@ def baseline(
         confidence,
         compute,
         output,
+        repeats=closed.repeats or (),
+        ceiling=ceiling if closed.repeats else None,
         groups=closed.groups,
         beside=beside,
     )

@@ -13,7 +13,7 @@ from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Inputs, Rows
 from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
 from contrasim_cli.commands.rows_plot import RowsPlot, draw_rows
-from contrasim_cli.report.results import Results, ScoreRow
+from contrasim_cli.report.results import CEILING, Results, ScoreRow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.nulls import Standing
     from contrasim_cli.scoring import Scorer
+    from contrasim_cli.store import View
     from contrasim_cli.transforms import Standardizer
 
 
@@ -40,6 +41,10 @@ class Request:
     compute: Compute
     output: Output
     rows_plot: RowsPlot = field(default_factory=RowsPlot)
+    repeats: Sequence[Path] = ()  # of the last store
+    ceiling: "Callable[[Sequence[torch.Tensor]], tuple[float, float]] | None" = (
+        None  # of `rsa`, from a layer and its repeats
+    )
     groups: str | None = None  # what rows held out together share: their ids up to this
     beside: "Callable[[], Sequence[Scorer]]" = list  # measures that a page shows besides those asked for
 
@@ -64,6 +69,9 @@ class Found:
     confidence: dict["Cell", Any] = field(default_factory=dict)
     standings: dict[tuple[int, int, int], "Standing"] = field(default_factory=dict)
     strangers: dict[int, frozenset[int]] = field(default_factory=dict)  # views that are not calibrated, by scorer
+    ceilings: dict[tuple[int, str], tuple[float, float]] = field(
+        default_factory=dict
+    )  # by scorer and layer of the last store
     about: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -78,13 +86,14 @@ class Found:
     @property
     def columns(self) -> tuple[str, ...]:
         """Those shown because they were asked for, or because a scorer brings its null."""
+        ceiling = CEILING if self.request.repeats else ()
         asked = self.request.confidence.null
         if asked == 0 or not (asked or self.standings):
-            return self.asked.columns
+            return (*self.asked.columns, *ceiling)
         learned = any(scorer.checkpoint for scorer in self.scorers)
         levels = any((standing.null == standing.null).any() for standing in self.standings.values())  # not all are NaN
         shown = {"calibrated": learned, "null_z": True, "null_p": bool(learned or asked), "null": levels}
-        return (*self.asked.columns, *(name for name, is_shown in shown.items() if is_shown))
+        return (*self.asked.columns, *(name for name, is_shown in shown.items() if is_shown), *ceiling)
 
     def add(self, plan: "Plan", members: Sequence[int]) -> None:
         """Work off the scorers at these positions, on the rows of this plan's views."""
@@ -137,12 +146,35 @@ class Found:
         for how, members in by_standardization(self.scorers).items():
             views = standardizer.views(how, layers, self.budget, console.progress)
             self.add(replace(self.plan, views=views), members)
+            if self.request.ceiling is not None:
+                self._add_ceilings(views, [s for s in members if self.scorers[s].entry.name == "rsa"])
+
+    def _add_ceilings(self, views: "Sequence[View]", members: Sequence[int]) -> None:
+        """The noise ceiling of every layer of the last store, from its rows and those of its repeats.
+
+        Raises:
+            InputError: the matrices of all repeats do not fit the budget.
+        """
+        import torch
+
+        from contrasim_cli.errors import InputError
+
+        repeats = views[len(self.request.stores) - 1 :]
+        need = 8 * len(repeats) * self.plan.n_rows**2
+        if members and need > self.budget:
+            raise InputError(
+                f"--repeats: the matrices of {len(repeats)} repeats of {self.plan.n_rows} rows need about {need / 2**30:.1f} GiB, "
+                f"--memory allows {self.budget / 2**30:.1f}; raise it or give --max-rows"
+            )
+        for s, layer in product(members, self.plan.second[len(self.request.stores) - 1]):
+            assert self.request.ceiling is not None
+            self.ceilings[s, layer] = self.request.ceiling([torch.from_numpy(view.read(layer)) for view in repeats])
 
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
         from contrasim_cli.confidence import Confidence as Sure
 
-        first, second = self.plan.first, self.plan.second
+        first, second, last = self.plan.first, self.plan.second, len(self.request.stores) - 1
         rows = []
         for a, b in self.plan.pairs:
             for s, scorer in enumerate(self.scorers):
@@ -150,7 +182,11 @@ class Found:
                     score = _score_or_none(self.scores[s, a, b][i, j])
                     sure = self.confidence.get((s, (a, layer_a), (b, layer_b)), Sure())
                     stands = self._standing(s, a, b, i, j)
-                    rows.append(ScoreRow(scorer.name, names[a], layer_a, names[b], layer_b, score, *sure, *stands))
+                    row = ScoreRow(scorer.name, names[a], layer_a, names[b], layer_b, score, *sure, *stands)
+                    if b == last and (s, layer_b) in self.ceilings:
+                        low, high = (None if math.isnan(end) else end for end in self.ceilings[s, layer_b])
+                        row = replace(row, ceiling_low=low, ceiling_high=high)
+                    rows.append(row)
         return rows
 
     def _standing(self, s: int, a: int, b: int, i: int, j: int) -> list[float | None]:
@@ -174,6 +210,30 @@ def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
             into[key] = value
 
 
+def _match_repeats(request: Request, inputs: Inputs, first: list[list[str]], second: list[list[str]]) -> None:
+    """Choose the layers of the last store in each of its repeats, and no others.
+
+    Raises:
+        MismatchError: a repeat lacks one.
+    """
+    from contrasim_cli.errors import MismatchError, raise_all
+    from contrasim_cli.names import quoted
+
+    last = len(request.stores) - 1
+    stores = inputs.stores[last:]
+    missing = [(s, name) for s in stores[1:] for name in second[last] if name not in s.layers]
+    raise_all(
+        [
+            MismatchError(
+                f"{quoted(s.path)}: has no layer {quoted(name)}, of which it is to be a repeat in {quoted(stores[0].path)}"
+            )
+            for s, name in missing
+        ]
+    )
+    for k in range(last + 1, len(inputs.stores)):
+        first[k - 1], first[k], second[k] = [], [], list(second[last])
+
+
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
     """Compare every pair of stores, a before b in the order given, and report."""
     at_least(request.stores, 2, request.command)
@@ -192,8 +252,9 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     device, budget = request.compute.resolve()
     scorers = make_scorers()
     most, seed = request.compute.max_rows, request.compute.seed
-    with Inputs(request.stores, request.rows, room, most, seed) as inputs:
+    with Inputs([*request.stores, *request.repeats], request.rows, room, most, seed) as inputs:
         first, second = inputs.select_sides()
+        _match_repeats(request, inputs, first, second)
         if request.groups is not None:
             scorers = by_groups(scorers, groups_of(inputs.views, request.groups))
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
@@ -231,7 +292,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         about = inputs.about(seed=seed, max_rows=most, device=str(device), standardize=hows, **comparison.about)
         if request.output.records:
             about |= record.of_inputs(inputs.stores, scorers)
-        every = {name: list(store.layers) for name, store in zip(names, inputs.stores, strict=True)}
+        every = {name: list(store.layers) for name, store in zip(names, inputs.stores, strict=False)}
     request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns, layers=every, **more))
 
 
@@ -242,7 +303,7 @@ def _for_figures(
 
     What is to be said of rows was said of the scores that were asked for.
     """
-    request = replace(comparison.request, confidence=_Unasked())
+    request = replace(comparison.request, confidence=_Unasked(), ceiling=None)
     asked, plan = list(comparison.scorers), comparison.plan
     with console.quietly():
         candidates = request.beside() if request.output.report else ()
@@ -251,7 +312,7 @@ def _for_figures(
         beside = Found(request, plan, others, comparison.device, comparison.budget)
         beside.work(standardizer, layers)
         alone = replace(request, confidence=replace(request.confidence, null=0))
-        own = replace(plan, pairs=[(k, k) for k in range(len(plan.views))], first=layers, second=layers)
+        own = replace(plan, pairs=[(k, k) for k in range(len(request.stores))], first=layers, second=layers)
         within = Found(alone, own, [*others, *asked], comparison.device, comparison.budget)
         within.work(standardizer, layers)
     return {"beside": beside.rows(names), "within": within.rows(names)}

@@ -33,6 +33,11 @@ class ScoreRow:
     null_z: float | None = None
     null_p: float | None = None
     null: float | None = None
+    ceiling_low: float | None = None  # the noise ceiling of store b's layer
+    ceiling_high: float | None = None
+
+
+CEILING = ("ceiling_low", "ceiling_high")
 
 
 @dataclass(frozen=True)

@@ -252,7 +252,9 @@ def _legend(grid: ScoreGrid, cells: Sequence[ScoreRow]) -> list[str]:
 
 
 def _score_text(cell: ScoreRow, floor: float | None = None) -> str:
-    """`0.8312 [0.81, 0.85] → 0.79 p 0.01 z 9.3`, as far as it was asked for; the arrow leads to the calibrated score.
+    """`0.8312 [0.81, 0.85] → 0.79 p 0.01 z 9.3`, as far as it was asked for.
+
+    The arrow leads to the calibrated score, `of` to the noise ceiling.
 
     The z-score stands where p is as low as so many shuffles allow, so that p does not say how far the score is from them.
     """
@@ -264,6 +266,8 @@ def _score_text(cell: ScoreRow, floor: float | None = None) -> str:
     if cell.p_value is not None:
         at_floor = cell.z_score is not None and floor is not None and cell.p_value <= floor * (1 + 1e-9)
         parts.append(f"p {cell.p_value:.2g}" + (f" z {cell.z_score:.3g}" if at_floor else ""))
+    if cell.ceiling_low is not None and cell.ceiling_high is not None:
+        parts.append(f"of {_shorter(cell.ceiling_low)}-{_shorter(cell.ceiling_high)}")
     return " ".join(parts)
 
 
