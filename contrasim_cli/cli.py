@@ -16,6 +16,7 @@ from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.examples import epilog
 from contrasim_cli.commands.extract import extract
 from contrasim_cli.commands.guide import guide
+from contrasim_cli.commands.help import Command, Group
 from contrasim_cli.commands.inspect import inspect
 from contrasim_cli.commands.options import command
 from contrasim_cli.commands.score import score
@@ -37,10 +38,11 @@ app = typer.Typer(
     help="How similar are two neural representations? Learned (ContraSim) and closed-form measures over activation files.",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for function in (extract, train, score, baseline, inspect, guide):
-    app.command(epilog=epilog(function.__name__))(command(function))
+    app.command(cls=Command, epilog=epilog(function.__name__))(command(function))
 app.add_typer(bench, name="bench", no_args_is_help=True)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 import typer
 
 from contrasim_cli import console, distributed, limits
+from contrasim_cli.commands.help import shortened
 from contrasim_cli.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
@@ -44,12 +45,20 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as stop:
             raise Interrupted(*stop.args) from stop
 
-    own = [p.replace(annotation=hints[p.name]) for p in inspect.signature(function).parameters.values()]
+    own = [p.replace(annotation=_short(hints[p.name])) for p in inspect.signature(function).parameters.values()]
     single = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name not in groups]
     expanded = [parameter for name, group in groups.items() for parameter in _parameters(name, group)]
     run.__signature__ = inspect.Signature([*single, *expanded])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def _short(hint: Any) -> Any:
+    """An annotated type, its option shown by a word."""
+    if not hasattr(hint, "__metadata__"):
+        return hint
+    shown = (shortened(info, hint.__origin__) for info in hint.__metadata__)
+    return Annotated.__class_getitem__((hint.__origin__, *shown))  # type: ignore[attr-defined]
 
 
 def given(*groups: Any) -> dict[str, Any]:
@@ -80,7 +89,7 @@ def _options(group: Any) -> Iterator[tuple[str, Any, Any]]:
 def _parameters(prefix: str, group: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
     for name, info, default in _options(group):
-        shown = copy.copy(info)
+        shown = copy.copy(shortened(info, hints[name]))
         shown.rich_help_panel = group.PANEL
         yield inspect.Parameter(
             f"{prefix}__{name}",

@@ -10,8 +10,11 @@ from contrasim_cli.commands.bench.layers import layers_benchmark
 from contrasim_cli.commands.bench.retrieval import image_caption, multilingual
 from contrasim_cli.commands.bench.sanity import sanity
 from contrasim_cli.commands.examples import epilog
+from contrasim_cli.commands.help import Command, Group
 
-bench = typer.Typer(help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval.")
+bench = typer.Typer(
+    cls=Group, help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval."
+)
 COMMANDS: dict[str, Callable[..., None]] = {
     "layers": layers_benchmark,
     "multilingual": multilingual,
@@ -20,4 +23,4 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "sanity": sanity,
 }
 for name, function in COMMANDS.items():
-    bench.command(name, epilog=epilog(name))(o.command(function))
+    bench.command(name, cls=Command, epilog=epilog(name))(o.command(function))
