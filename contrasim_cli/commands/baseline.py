@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
+from contrasim_cli.commands import complete
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.emit import PlottedOutput
 from contrasim_cli.commands.figures import Figures
@@ -55,7 +56,9 @@ class Closed:
     measure: Annotated[
         list[str] | None,
         typer.Option(
-            "--measure", help="A name, family:NAME or all; repeat for several; default: cka. --list shows them."
+            "--measure",
+            help="A name, family:NAME or all; repeat for several; default: cka. --list shows them.",
+            autocompletion=complete.measures,
         ),
     ] = None
     list_measures: Annotated[

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from contrasim_cli import distributed
-from contrasim_cli.commands import record
+from contrasim_cli.commands import complete, record
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ class Rows:
     layers: Annotated[
         list[str] | None,
         typer.Option(
-            "--layers", help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several."
+            "--layers",
+            help="Layers by name, index (-1 is the last), range (2-5) or glob; repeat for several.",
+            autocompletion=complete.layers,
         ),
     ] = None
     layers_a: list[str] | None = None
@@ -69,12 +71,14 @@ class Rows:
 class SidedRows(Rows):
     """The same, where the two sides of a comparison may differ in layers."""
 
-    layers_a: Annotated[list[str] | None, typer.Option("--layers-a", help="As --layers, for the first side only.")] = (
-        None
-    )
-    layers_b: Annotated[list[str] | None, typer.Option("--layers-b", help="As --layers, for the second side only.")] = (
-        None
-    )
+    layers_a: Annotated[
+        list[str] | None,
+        typer.Option("--layers-a", help="As --layers, for the first side only.", autocompletion=complete.layers),
+    ] = None
+    layers_b: Annotated[
+        list[str] | None,
+        typer.Option("--layers-b", help="As --layers, for the second side only.", autocompletion=complete.layers),
+    ] = None
 
 
 def _refuse_layers(paths: Sequence[Path]) -> None:

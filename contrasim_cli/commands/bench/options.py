@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from contrasim_cli import distributed
+from contrasim_cli.commands import complete
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
 from contrasim_cli.commands.emit import PlottedOutput, check_plot
 from contrasim_cli.commands.inputs import Rows
 from contrasim_cli.errors import UsageError
-from contrasim_cli.measures import MEASURES, Options, check_names
+from contrasim_cli.measures import Options, check_names
 from contrasim_cli.output_files import check_output
 from contrasim_cli.report.results import MONOTONICITY, SEVERAL, BenchRow, Results
 
@@ -36,7 +37,9 @@ class Judged:
         list[str] | None,
         typer.Option(
             "--measure",
-            help=f"{', '.join(MEASURES)}; repeat for several; default: cka without --encoder and --train.",
+            help="A closed form (contrasim baseline --list shows them); repeat for several; default: cka without --encoder and "
+            "--train.",
+            autocompletion=complete.measures,
         ),
     ] = None
     encoder: Annotated[

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from contrasim_cli import console
+from contrasim_cli.commands import complete, record
 from contrasim_cli.commands import options as o
-from contrasim_cli.commands import record
 from contrasim_cli.commands.bench.options import MANY, BenchStandardizing, Judged, hows
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import Align, Inputs, Rows
@@ -42,6 +42,7 @@ class OwnJudged(Judged):
         typer.Option(
             "--measure",
             help="A name, family:NAME or all; repeat for several; default: those of the paper, without --encoder.",
+            autocompletion=complete.measures,
         ),
     ] = None
 
