@@ -1,9 +1,10 @@
 """What results carry so that they can be found again: the command line, the date, versions, and digests of the inputs."""
 
 import hashlib
+import math
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,19 @@ def of_inputs(stores: "Iterable[Store]", scorers: "Iterable[Scorer]" = ()) -> di
     from contrasim_cli.store.inspection import facts
 
     opened = list(stores)
-    return {"sources": {str(store.path): facts(store) for store in opened}, "digests": _digests(opened, scorers)}
+    sources = {str(store.path): _plain(facts(store)) for store in opened}
+    return {"sources": sources, "digests": _digests(opened, scorers)}
+
+
+def _plain(value: Any) -> Any:
+    """What others wrote of their stores, as JSON holds it: no number that is not finite, and no other kind of object."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(member) for key, member in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(member) for member in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (str, int)) else str(value)
 
 
 def _digests(stores: "Iterable[Store]", scorers: "Iterable[Scorer]") -> dict[str, str | None]:

@@ -8,6 +8,7 @@ import difflib
 import io
 import logging
 import os
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -70,7 +71,8 @@ def write(make: Callable[[], Figure], path: Path, force: bool, look: Look = Look
             mpl.rcParams.update(named)
         figure = make()
         if look.title:
-            figure.suptitle(quoted(look.title), fontsize=mpl.rcParams["axes.titlesize"])
+            letters = max(20, int((look.size or figure.get_size_inches())[0] / LETTER))
+            figure.suptitle(textwrap.fill(quoted(look.title), letters), fontsize=mpl.rcParams["axes.titlesize"])
         if look.size:
             figure.set_size_inches(look.size)
         box = None if look.size else "tight"

@@ -223,4 +223,4 @@ def _value(row: BenchRow, value: float | None) -> str:
 def _interval(row: BenchRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
-    return f" (95 % interval {_value(row, row.ci_low)[:-2]} to {_value(row, row.ci_high)})"
+    return f" (95 % interval {_value(row, row.ci_low).removesuffix(' %')} to {_value(row, row.ci_high)})"

@@ -68,6 +68,20 @@ def test_of_a_file_too_large_no_digest_is_known(stores: list[Path], monkeypatch:
     assert json.loads(done.stdout)["digests"] == dict.fromkeys(map(str, stores))
 
 
+def test_what_others_wrote_of_their_stores_is_json(stores: list[Path], tmp_path: Path) -> None:
+    import h5py
+
+    with h5py.File(stores[0], "a") as file:
+        file.attrs["model"] = "a </script> model"
+        file["provenance"] = '{"loss": NaN, "lr": [1e-3, Infinity], "name": "x"}'
+    done = run("baseline", *stores, "--format", "json", "--report", tmp_path / "r.html")
+    assert done.code == 0
+    source = json.loads(done.stdout, parse_constant=pytest.fail)["sources"][str(stores[0])]
+    assert source["model"] == "a </script> model"
+    assert source["provenance"] in ({}, {"loss": None, "lr": [1e-3, None], "name": "x"})
+    assert "a &lt;/script&gt; model" in (tmp_path / "r.html").read_text()
+
+
 def test_parquet_holds_the_same(stores: list[Path], tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     assert run("baseline", *stores, "-o", tmp_path / "o.parquet").code == 0

@@ -57,6 +57,27 @@ def test_a_page_holds_the_command_and_the_digests(stores: list[Path], tmp_path: 
     assert [one["measure"] for one in data_of(page.read_text())["maps"]] == ["universal"] * 3 + ["cka"] * 3
 
 
+@pytest.mark.parametrize("options", [["--standardize", "zscore"], ["--bootstrap", "5", "--permutations", "5"]])
+def test_measures_beside_those_asked_for_are_as_they_are(
+    stores: list[Path], tmp_path: Path, options: list[str]
+) -> None:
+    done = run("baseline", *stores[:2], *options, "--report", tmp_path / "r.html")
+    assert done.code == 0
+    first = data_of((tmp_path / "r.html").read_text())["maps"][0]
+    plain = run("score", *stores[:2], "--report", tmp_path / "s.html")
+    assert plain.code == 0
+    assert data_of((tmp_path / "s.html").read_text())["maps"][0]["values"] == first["values"]
+
+
+def test_an_encoder_of_rows_has_a_page(stores: list[Path], tmp_path: Path) -> None:
+    encoder = made.encoder_file(tmp_path / "enc.pt", widths=(5, 7))
+    done = run("score", *stores[:2], "--encoder", encoder, "--report", tmp_path / "r.html")
+    assert done.code == 0
+    maps = data_of((tmp_path / "r.html").read_text())["maps"]
+    assert [one["measure"] for one in maps] == ["enc.pt"] * 3 + ["cka"] * 3
+    assert [maps[1]["values"][k][k] for k in range(3)] == pytest.approx([1.0] * 3, rel=1e-5)
+
+
 def test_benchmarks_have_pages_too(stores: list[Path], tmp_path: Path) -> None:
     done = run("bench", "layers", *stores[:2], "--report", tmp_path / "l.html")
     assert (done.code, done.stderr.count("error")) == (0, 0)
