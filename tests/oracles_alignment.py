@@ -158,6 +158,23 @@ def gulp(x: npt.ArrayLike, y: npt.ArrayLike, ridge: float = RIDGE) -> float:
 # --- matchings ----------------------------------------------------------------------------------------------------------
 
 
+def angular_cka(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Angle of the centred Gram matrices, from their chord: 2 arcsin(d / 2)."""
+    grams = [side @ side.T for side in (oracles.centred(x), oracles.centred(y))]
+    if not all(gram.any() for gram in grams):
+        return math.nan
+    first, second = (gram / np.linalg.norm(gram) for gram in grams)
+    return 2 * math.asin(float(np.linalg.norm(first - second)) / 2)
+
+
+def angular_permutation(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
+    """Angle of X P and Y, both centred and of unit norm, from their least chord over permutations P."""
+    xc, yc = without_mean(x), without_mean(y)
+    if not xc.any() or not yc.any():
+        return math.nan
+    return 2 * math.asin(permutation_procrustes(xc / np.linalg.norm(xc), yc / np.linalg.norm(yc)) / 2)
+
+
 def permutation_procrustes(x: npt.ArrayLike, y: npt.ArrayLike) -> float:
     """min ‖X P - Y‖_F over permutations P of columns, padded with zero columns; every P for narrow matrices."""
     x, y = padded(oracles.widened(x), oracles.widened(y))
@@ -382,6 +399,8 @@ MEASURES: dict[str, Callable[[npt.ArrayLike, npt.ArrayLike], float]] = {
     "nbs": nbs,
     "bures_distance": procrustes_size_shape,
     "shape_alpha": shape_alpha,
+    "angular_cka": angular_cka,
+    "angular_permutation": angular_permutation,
     "permutation_procrustes": permutation_procrustes,
     "aligned_cosine": aligned_cosine,
     "linear_regression": linear_regression,

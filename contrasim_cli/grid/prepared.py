@@ -67,7 +67,10 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
     rows = grid.plan.n_rows if chosen is None else len(chosen)
     # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
     width = scorer.encoded or grid.plan.width(layer)
-    need = 8 * rows * max(4 * width, 2 * rows if scorer.measure.pairs is not None or scorer.measure.square else 0)
+    grams = scorer.measure.grams * min(rows, width) ** 2
+    need = 8 * grams + 8 * rows * max(
+        4 * width, 2 * rows if scorer.measure.pairs is not None or scorer.measure.square else 0
+    )
     if need > 2 * grid.budget:
         limit = (
             "--memory allows" if grid.device.type == "cpu" else "--memory and half of what is free on the device allow"

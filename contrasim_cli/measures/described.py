@@ -23,6 +23,8 @@ FORMULAS = {
     "nbs": "tr (K^½ L K^½)^½ / √(tr K tr L) = ‖XcᵀYc‖_* / (‖Xc‖ ‖Yc‖)",
     "bures_distance": "√(tr K + tr L - 2 tr (K^½ L K^½)^½)",
     "shape_alpha": "arccos(‖X_αᵀ Y_α‖_* / (‖X_α‖ ‖Y_α‖)), X_α = Xc (α I / s + (1 - α) (XcᵀXc)^-½), s² the mean σ²",
+    "angular_cka": "arccos(⟨K, L⟩ / (‖K‖ ‖L‖))",
+    "angular_permutation": "arccos max_P ⟨X P, Y⟩ over permutations P of columns, of sides that are centred and of norm 1",
     "permutation_procrustes": "min_P ‖X P - Y‖_F over permutations P of columns; the narrower side gets zero columns",
     "aligned_cosine": "1/n Σ_r cos(x_r Q, y_r) with the orthogonal Q of the least ‖X Q - Y‖_F",
     "linear_regression": "1 - min_B ‖Xc - Yc B‖² / ‖Xc‖²",

@@ -340,7 +340,7 @@ def _of_folds(options: Options, regression: Regression, decoding: bool, folds: F
     def grouped(groups: Groups) -> Measure:
         return _of_folds(options, regression, decoding, replace(folds, groups=groups))
 
-    return Measure(preparer(folds, regression.factor), compare, grouped=grouped)
+    return Measure(preparer(folds, regression.factor), compare, grouped=grouped, grams=3 * options.folds)
 
 
 def _ridge(options: Options) -> Regression:

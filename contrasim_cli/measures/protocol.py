@@ -147,7 +147,7 @@ class Measure:
     of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
     it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
     that holds out whole groups. `square` says that `prepare` holds n × n matrices.
-    `drawn` is how many rows a score is of at most, 0 for all.
+    `drawn` is how many rows a score is of at most, 0 for all; `grams` how many Gram matrices of a layer `prepare` holds.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -163,6 +163,7 @@ class Measure:
     k: int = 0
     square: bool = False
     drawn: int = 0
+    grams: int = 0
     grouped: "Callable[[tuple[int, ...]], Measure] | None" = None
 
 

@@ -1,23 +1,52 @@
-"""Bures similarity of Gram matrices, and shape distances between canonical correlations and Procrustes.
+"""Bures similarity of Gram matrices, shape distances between canonical correlations and Procrustes, and angles of similarities.
 
 X is [..., n, p], Y is [..., n, q], both centred; scores are [...]. Everything is float64.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from contrasim_cli.measures import Options
+from contrasim_cli.measures import Options, cka
 from contrasim_cli.measures.alignment import (
+    Columns,
     angle_of_cosine,
+    each,
+    matching,
     nuclear_norm,
     procrustes_size_shape,
     shape_cosine,
     spread_form,
 )
 from contrasim_cli.measures.cca import Factored, left_products, preparer, whitener
+from contrasim_cli.measures.cka import Centred
 from contrasim_cli.measures.protocol import Measure, moment_measure
+
+
+def angular_cka(a: Centred, b: Centred) -> Tensor:
+    """Arccos of `cka` [...], in [0, π/2]; lower is more similar. A metric, which 1 - cka is not (Williams et al. 2021)."""
+    return angle_of_cosine(cka.compare(a, b).clamp(0.0, 1.0))
+
+
+def angular_permutation(a: Columns, b: Columns, cross: Tensor) -> Tensor:
+    """Arccos max_P ⟨X P, Y⟩ of centred sides of unit norm over permutations P of columns [...], in [0, π] (Williams et al. 2021).
+
+    The narrower side is padded with zero columns. Lower is more similar; NaN where a side has no variance.
+    """
+    size = a.scatter.sum(dim=-1).sqrt() * b.scatter.sum(dim=-1).sqrt()
+    size = size.where(size > 0, torch.nan)
+    return angle_of_cosine(each(cross / size[..., None, None], _greatest_sum).clamp(-1.0, 1.0))
+
+
+def _greatest_sum(products: Any) -> float:
+    import numpy as np
+    from scipy.optimize import linear_sum_assignment
+
+    if not np.isfinite(products).all():
+        return float("nan")
+    return float(products[linear_sum_assignment(products, maximize=True)].sum())
 
 
 def shape_alpha(a: Factored, b: Factored, alpha: float) -> Tensor:
@@ -58,4 +87,6 @@ MEASURES: dict[str, Callable[[Options], Measure]] = {
     "nbs": lambda options: moment_measure(spread_form(shape_cosine), rotation_invariant=True),
     "bures_distance": lambda options: moment_measure(spread_form(procrustes_size_shape), rotation_invariant=True),
     "shape_alpha": _shape_alpha,
+    "angular_cka": lambda options: Measure(cka.prepare, angular_cka),
+    "angular_permutation": lambda options: matching("angular_permutation", angular_permutation),
 }

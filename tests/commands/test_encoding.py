@@ -122,3 +122,15 @@ def test_rows_without_ids_have_no_groups(tmp_path: Path) -> None:
     done = run("baseline", *paths, "--measure", "encoding_ridge", "--groups", ":", "-q")
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr == f"contrasim: error: --groups :: {paths[0]} has no ids that rows could be grouped by\n"
+
+
+def test_layers_whose_products_do_not_fit_are_refused(tmp_path: Path) -> None:
+    """Fifteen matrices of 400 × 400 in 10 MB."""
+    rng = np.random.default_rng(0)
+    stores = [
+        made.store(tmp_path / f"{name}.h5", {"l": rng.normal(size=(400, 400)).astype(np.float32)}) for name in "ab"
+    ]
+    done = run("baseline", *stores, "--measure", "encoding_ridge", "--memory", "6M")
+    assert (done.code, done.stdout) == (3, "")
+    assert "at once for encoding_ridge" in done.stderr.splitlines()[-1]
+    assert run("baseline", *stores, "--measure", "linear_regression", "--memory", "6M", "-q").code == 0

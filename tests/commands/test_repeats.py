@@ -129,3 +129,11 @@ def test_what_cannot_be_repeated_is_one_line(stores: list[Path], tmp_path: Path)
     assert cka.stderr == ("contrasim: error: --repeats goes with --measure rsa, whose noise ceiling repeats tell\n")
     short = made.store(tmp_path / "short.h5", {"v1": measurements()[0][:9]})
     assert run("baseline", *repeated([*stores, short])).code == 4
+
+
+def test_repeats_are_standardised_as_stores_are(stores: list[Path]) -> None:
+    done = run("baseline", *repeated(stores), "--layers-b", "v1", "--standardize", "zscore", "--format", "json")
+    found = json.loads(done.stdout)["results"][0]
+    scaled = [(x - x.mean(axis=0)) / x.std(axis=0) for x in map(np.float64, measurements())]
+    wanted = oracles.noise_ceiling(scaled, "pearson", "spearman")
+    assert (found["ceiling_low"], found["ceiling_high"]) == pytest.approx(wanted, rel=1e-4)

@@ -35,6 +35,7 @@ NO_FORMS = {
     "compare",
     "diagonals",
     "drawn",
+    "grams",
     "grouped",
     "inner",
     "k",

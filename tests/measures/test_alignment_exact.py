@@ -34,7 +34,7 @@ UNDEFINED = {
         ["cca_yanai", "pwcca_google", "procrustes", "angular_shape", "gulp", "nbs", "shape_alpha"], CONSTANT
     ),
     **dict.fromkeys(["linear_regression", "linear_regression_symmetric", "hard_match", "soft_match"], CONSTANT),
-    "soft_matching_correlation": CONSTANT,
+    **dict.fromkeys(["soft_matching_correlation", "angular_cka", "angular_permutation"], CONSTANT),
     **dict.fromkeys(["aligned_cosine", "cosine"], ZERO),
     **dict.fromkeys(["concentricity_difference", "uniformity_difference"], ZERO),
     "participation_ratio_difference": CONSTANT,
@@ -86,7 +86,7 @@ def through_moments(name: str, x: AnyArray, y: AnyArray) -> float:
 
 def test_what_can_be_streamed() -> None:
     assert set(NAMES) - set(STREAMED) == {
-        *("cca_yanai", "pwcca_google", "aligned_cosine", "cosine", "shape_alpha"),
+        *("angular_cka", "cca_yanai", "pwcca_google", "aligned_cosine", "cosine", "shape_alpha"),
         *("magnitude_difference", "concentricity_difference", "uniformity_difference"),
         *("eigenspectrum_decay_difference", "participation_ratio_difference"),
         *("mmd", "frechet_distance", "bures_covariance"),

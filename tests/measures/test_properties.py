@@ -139,7 +139,7 @@ def test_order_of_rows(name: str) -> None:
     assert (shuffled == pytest.approx(before, rel=1e-6)) == (MEASURES[name].family == PAIRS_OF_ROWS_DO_NOT_MATTER)
 
 
-BOUNDS = {"∞": math.inf, "-∞": -math.inf, "√2": math.sqrt(2), "π/2": math.pi / 2, "e⁻⁴": math.exp(-4)}
+BOUNDS = {"∞": math.inf, "-∞": -math.inf, "√2": math.sqrt(2), "π/2": math.pi / 2, "e⁻⁴": math.exp(-4), "π": math.pi}
 
 
 def limits(name: str) -> tuple[float, float]:
