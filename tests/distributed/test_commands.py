@@ -7,6 +7,7 @@ from typing import Any
 import made
 import numpy as np
 import pytest
+from pages import data_of
 from ranks import program, run
 from stores import write
 
@@ -150,6 +151,19 @@ def test_one_process_writes_what_is_asked_for_besides_results(views: list[Path],
     done = run(2, "score", *views[:2], "--plot-rows", tmp_path / "r.png")
     assert [one.code for one in done] == [0, 0], done
     assert (tmp_path / "r.png").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_one_process_writes_the_page(many: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    page = tmp_path / "r.html"
+    for code in (0, 5):
+        done = run(2, "baseline", *many, "--measure", "cka", "--measure", "norm", "--report", page)
+        assert [one.code for one in done] == [code, code], done
+        assert done[0].stderr.count("error") == (1 if code else 0)
+    found = data_of(page.read_text())
+    assert program("baseline", *many, "--measure", "cka", "--measure", "norm", "--report", page, "--force").code == 0
+    close(data_of(page.read_text()), found, 1e-4)
 
 
 @pytest.mark.slow
