@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from contrasim_cli import console, distributed
+from contrasim_cli import console, distributed, peers
 from contrasim_cli.commands.baseline import baseline
 from contrasim_cli.commands.bench import bench
 from contrasim_cli.commands.examples import epilog
@@ -84,7 +84,8 @@ def main() -> NoReturn:
     except distributed.Quiet as stop:
         code = stop.exit_code
     except Stopped as stop:
-        console.error_line(str(stop) or stop.word)
+        if not peers.launched():  # whose launcher says which signal came to whom
+            console.error_line(str(stop) or stop.word)
         code = stop.exit_code
     except KeyboardInterrupt:  # before Typer is there to take it
         console.error_line(Interrupted.word)
@@ -97,6 +98,7 @@ def main() -> NoReturn:
         _show_traceback()
         console.error_line(_unexpected(error))
         code = 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to tidy up
     _flush_stdout()
     sys.exit(code or 0)
 

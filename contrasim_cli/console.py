@@ -57,6 +57,12 @@ def _show(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def speak() -> None:
+    """Show errors though this is not the first of several processes, as where that one is gone."""
+    global SILENT  # noqa: PLW0603
+    SILENT = False
+
+
 def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> None:
     """Set up what a run shows on stderr."""
     settings.quiet = quiet

@@ -1,47 +1,42 @@
 """Many processes that run one command: who they are, how they share work, add up, and fail together.
 
 The only module that imports torch.distributed, and that only where there are several ranks: with one, every function here returns
-what it was given. Ranks are started by torchrun, by srun with torchrun's variables, or by `launch` on one machine. All run the same
-command on the same inputs; the cut of work follows from data and options, never from the number of ranks, so that sums differ by
-rounding alone. Rank 0 speaks and writes.
+what it was given. Ranks are started by torchrun, by srun with torchrun's variables, or by `launch.py` on one machine. All run the
+same command on the same inputs; the cut of work follows from data and options, never from the number of ranks, so that sums differ
+by rounding alone. Rank 0 speaks and writes.
 """
 
 import contextlib
 import io
 import json
-import logging
 import os
+import signal
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from contrasim_cli import console
-from contrasim_cli.errors import ContraSimError, MissingError, Problems, Stopped, Terminated, UsageError
+from contrasim_cli.errors import ContraSimError, Interrupted, Problems, Stopped, Terminated, UsageError
+from contrasim_cli.launch import leave_words
+from contrasim_cli.peers import Failure, Peers, launched
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import torch
 
-log = logging.getLogger(__name__)
-
 T = TypeVar("T")
 
-JOIN_SECONDS = 300.0  # until a rank that does not come is given up
-LOST_SECONDS = 300.0  # without a sign of life of a rank
-BEAT_SECONDS = 5.0
-LOOK_SECONDS = 0.5  # between two looks for an error of another rank
-POST_SECONDS = 2.0  # until a rank whose connection is closed, and that has told nothing, counts as killed
-LINGER_SECONDS = 5.0  # that a rank with an error waits for the others to have read it
+JOIN_SECONDS = 280.0  # until a rank that does not come is given up
 COLLECTIVE = timedelta(days=7)  # the slowest reader decides; a dead rank is known by its closed connections
 PIECE_BYTES = 256 * 2**20  # of one all-reduce
-OURS = "CONTRASIM_RANKS"  # set for ranks that `launch` starts
+SIGNALLED = (Interrupted.exit_code, Terminated.exit_code)
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -66,11 +61,11 @@ class _Ranks:
     world: int = 1
     local_rank: int = 0
     local_world: int = 1
-    store: Any = None
-    watch: threading.Event = field(default_factory=threading.Event)
+    peers: Peers | None = None
 
 
 _ranks = _Ranks()
+_tidying: list[Callable[[], object]] = []
 
 
 # --- who one is ----------------------------------------------------------------------------------------------------------
@@ -356,27 +351,39 @@ def _join(count: int) -> None:
             "alone"
         )
     # lost connections are told here in one line, and not by torch in forty; read when torch is imported
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
     global _ranks  # noqa: PLW0603
     own = _count("RANK", 0)
     _ranks = _Ranks(own, count, _count("LOCAL_RANK", 0), _count("LOCAL_WORLD_SIZE"))
+    until = time.monotonic() + JOIN_SECONDS
     try:
         store, *_ = next(rendezvous("env://", timeout=timedelta(seconds=JOIN_SECONDS)))
         # in the order of the ranks, so that rank 0 can say who is missing
         store.set(f"here/{own}", socket.gethostname())
         for other in range(count):
-            store.wait([f"here/{other}"], timedelta(seconds=JOIN_SECONDS))
+            store.wait([f"here/{other}"], timedelta(seconds=max(1.0, until - time.monotonic())))
+        _ranks.peers = Peers(own, count, store, os.environ["MASTER_ADDR"])
         dist.init_process_group("gloo", store=store, rank=own, world_size=count, timeout=COLLECTIVE)
     except (dist.DistError, RuntimeError) as error:
-        _ranks = _Ranks(own)
-        if own != 0:
-            raise Quiet(UsageError.exit_code) from error
-        raise UsageError(_why_not_joined(error, count)) from error
-    _ranks.store = store
-    threading.Thread(target=_watch, args=(_ranks,), daemon=True).start()
+        failed = _not_joined(error, count)
+        _leave()
+        raise failed from error
+
+
+def _not_joined(error: BaseException, count: int) -> BaseException:
+    """What a rank raises that finds the others wanting; rank 0 says it, or the next one where rank 0 did not come."""
+    import torch.distributed as dist
+
+    if _ranks.peers is not None and (failure := _ranks.peers.posted()) is not None:
+        return _ending(failure, _ranks.peers)
+    if _ranks.rank == 1 and isinstance(error, dist.DistNetworkError) and not launched():
+        console.speak()
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        return UsageError(f"waited {JOIN_SECONDS:.0f} s for rank 0 at {place}; unset WORLD_SIZE to run alone")
+    return UsageError(_why_not_joined(error, count)) if first() else Quiet(UsageError.exit_code)
 
 
 def _why_not_joined(error: BaseException, count: int) -> str:
@@ -388,7 +395,8 @@ def _why_not_joined(error: BaseException, count: int) -> str:
 
 def _leave() -> None:
     global _ranks  # noqa: PLW0603
-    _ranks.watch.set()
+    if _ranks.peers is not None:
+        _ranks.peers.leave()
     _disconnect()
     _ranks = _Ranks(_ranks.rank)
 
@@ -414,28 +422,55 @@ def _shared(error: BaseException) -> BaseException:
     Of errors that all met, rank 0 says its own; others are quiet. An error of torch's collectives is a sign that another rank
     failed, whose error is looked for.
     """
-    posted = _posted()
+    peers = _ranks.peers
+    assert peers is not None
+    peers.leaving.set()
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends as it is, for a reason that is told
+    if isinstance(error, Stopped):
+        peers.without_first()  # by which a launcher stops the others
+    failure = peers.posted()
     if (
-        posted is None
+        failure is None
         and not isinstance(error, (ContraSimError, Stopped, KeyboardInterrupt))
         and _of_a_collective(error)
     ):
-        posted = _wait_for_post(POST_SECONDS) or {"lines": [_who_is_gone()], "code": 1, "rank": -1}
-    if posted is None:
-        if isinstance(error, SystemExit):
-            return error
-        lines, code = _told(error)
-        posted = {"lines": lines, "code": code, "rank": _ranks.rank}
-        _post(posted)
-        _disconnect()  # by which those that wait for this rank know at once
-        _linger()
-        if first():
-            return error
-        return Quiet(code)
-    _read()
-    if not first():
-        return Quiet(int(posted["code"]))
-    return PeerError(posted["lines"], int(posted["code"])) if posted["lines"] else error
+        failure = peers.wait_for_post()
+    if failure is not None:
+        peers.read()
+        return _ending(failure, peers)
+    if isinstance(error, SystemExit):
+        return error
+    own = Failure(*_told(error), _ranks.rank)
+    failure = peers.post(own)
+    _disconnect()  # by which those that wait for this rank know at once
+    if not (launched() and own.code in SIGNALLED):  # which all get
+        peers.linger()
+    return _ending(failure, peers, error if failure == own else None)
+
+
+def _ending(failure: Failure, peers: Peers, error: BaseException | None = None) -> BaseException:
+    """What this rank ends with; `error` is its own, where the failure is that."""
+    if failure.gone and failure.rank == 0:
+        for work in _tidying:
+            with contextlib.suppress(Exception):
+                work()
+    if launched() and (
+        failure.gone or failure.code in SIGNALLED
+    ):  # the launcher says which rank was killed, or which signal came
+        if first() and not failure.gone:
+            leave_words("; ".join(failure.lines))
+        return Quiet(failure.code)
+    if not peers.speaks():
+        return Quiet(failure.code)
+    console.speak()
+    return error or PeerError(failure.lines, failure.code)
+
+
+def tidy_after_first(work: Callable[[], object]) -> None:
+    """Note what is to be removed where rank 0, which writes, is killed."""
+    if _ranks.world > 1 and not first():
+        _tidying.append(work)
 
 
 def _told(error: BaseException) -> tuple[list[str], int]:
@@ -444,7 +479,9 @@ def _told(error: BaseException) -> tuple[list[str], int]:
     if isinstance(error, Stopped):
         return [str(error) or error.word], error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return ["interrupted"], 130
+        return [str(error) or Interrupted.word], Interrupted.exit_code
+    if isinstance(error, BrokenPipeError):  # nobody reads stdout any more, where results are printed last
+        return [], 0
     return [f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"], 1
 
 
@@ -452,166 +489,3 @@ def _of_a_collective(error: BaseException) -> bool:
     import torch.distributed as dist
 
     return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in str(error).lower())
-
-
-def _post(said: dict[str, Any]) -> None:
-    with contextlib.suppress(Exception):
-        _ranks.store.compare_set("error", "", json.dumps(said))
-
-
-def _posted() -> dict[str, Any] | None:
-    """The first error that a rank told the others."""
-    with contextlib.suppress(Exception):
-        if _ranks.store.check(["error"]):
-            said: dict[str, Any] = json.loads(_ranks.store.get("error"))
-            return said
-    return None
-
-
-def _wait_for_post(seconds: float) -> dict[str, Any] | None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if (said := _posted()) is not None:
-            return said
-        time.sleep(0.05)
-    return None
-
-
-def _read() -> None:
-    with contextlib.suppress(Exception):
-        _ranks.store.add("read", 1)
-
-
-def _linger() -> None:
-    """Keep the store, which may be this process, until the others have read."""
-    until = time.monotonic() + LINGER_SECONDS
-    with contextlib.suppress(Exception):
-        while time.monotonic() < until and _ranks.store.add("read", 0) < _ranks.world - 1:
-            time.sleep(0.05)
-
-
-def _who_is_gone() -> str:
-    gone = []
-    with contextlib.suppress(Exception):
-        for other in range(_ranks.world):
-            age = _age(_ranks.store, other)
-            if other != _ranks.rank and (age is None or age > 2 * BEAT_SECONDS or _ranks.world == 2):
-                host = _ranks.store.get(f"here/{other}").decode()
-                gone.append(f"rank {other} on {host}")
-    return f"{', '.join(gone) or 'another rank'} is gone (killed?)"
-
-
-def _age(store: Any, other: int) -> float | None:
-    return time.time() - float(store.get(f"beat/{other}")) if store.check([f"beat/{other}"]) else None
-
-
-def _watch(ranks: _Ranks) -> None:
-    """Give signs of life, and end a process whose peers give none, or that waits while another one has failed."""
-    store = ranks.store.clone() if hasattr(ranks.store, "clone") else ranks.store
-    started, beaten = time.monotonic(), 0.0
-    try:
-        while not ranks.watch.wait(LOOK_SECONDS):
-            now = time.monotonic()
-            if now - beaten > BEAT_SECONDS:
-                store.set(f"beat/{ranks.rank}", str(time.time()))
-                beaten = now
-                ages = [_age(store, other) for other in range(ranks.world)]
-                if any((now - started if age is None else age) > LOST_SECONDS for age in ages):
-                    _end(f"no sign of life of {_lost(ages)} for {LOST_SECONDS:.0f} s", 1)
-            if store.check(["error"]):
-                said = json.loads(store.get("error"))
-                if said["rank"] != ranks.rank and not ranks.watch.wait(2 * LINGER_SECONDS):  # it may be on its way out
-                    store.add("read", 1)
-                    _end("; ".join(said["lines"]), int(said["code"]))
-                return
-    except Exception:  # the store is gone, with the process that kept it: collectives fail by themselves
-        return
-
-
-def _lost(ages: Sequence[float | None]) -> str:
-    return ", ".join(f"rank {k}" for k, age in enumerate(ages) if age is None or age > LOST_SECONDS)
-
-
-def _end(line: str, code: int) -> None:
-    """End this process from a thread of its own: a handler would not run while a collective waits."""
-    if first():
-        console.error_line(line)
-    sys.stderr.flush()
-    os._exit(code)
-
-
-# --- starting ranks on one machine ---------------------------------------------------------------------------------------
-
-
-def started(ranks: str | None, arguments: Sequence[str]) -> int | None:
-    """Start the ranks that are asked for, if this is not one of them; their exit code, or None where nothing was started.
-
-    Raises:
-        UsageError: it is no number, or somebody else started ranks already.
-    """
-    if ranks is None or os.environ.get(OURS):
-        return None
-    if os.environ.get("WORLD_SIZE"):
-        raise UsageError("--ranks starts ranks of its own; leave it out under torchrun and srun, or unset WORLD_SIZE")
-    count = ranks_asked(ranks)
-    return launch(count, arguments) if count > 1 else None
-
-
-def ranks_asked(text: str) -> int:
-    """How many ranks `--ranks` means: a number, or auto for one per CUDA device (one where there is none).
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if text == "auto":
-        import torch
-
-        return max(1, torch.cuda.device_count())
-    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 4096:
-        raise UsageError(f"--ranks {text!r}: write a number from 1, or auto (one per CUDA device)")
-    return int(text)
-
-
-def launch(count: int, arguments: Sequence[str]) -> int:
-    """Run the command in so many processes of this machine; the exit code of the first that failed, else 0.
-
-    Raises:
-        Terminated, Stopped: a signal came.
-        MissingError: torch has no launcher.
-    """
-    try:
-        from torch.distributed.elastic.multiprocessing.api import SignalException
-        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-    except ImportError as error:
-        raise MissingError("--ranks: this build of torch has no torch.distributed; run without --ranks") from error
-    for name in ("torch.distributed", "torch.distributed.elastic", "torch"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    os.environ[OURS] = "1"
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        run_id="contrasim",
-        max_restarts=0,
-        monitor_interval=0.1,
-        local_addr="127.0.0.1",
-    )
-    try:
-        elastic_launch(config, sys.executable)("-u", "-m", "contrasim_cli", *arguments)
-    except ChildFailedError as error:
-        place, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            console.error_line(f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}")
-            return 1
-        return int(failure.exitcode)
-    except SignalException as error:
-        raise (Terminated() if error.sigval == 15 else KeyboardInterrupt()) from error
-    return 0
-
-
-def _memory(number: int) -> str:
-    return " (out of memory?)" if number == 9 else ""

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import functools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,11 +28,12 @@ def only_writer(output: Path) -> Iterator[None]:
         BusyError: another process is at it.
         OutputError: no lock can be made there.
     """
-    if not distributed.writes():
-        yield
-        return
     target = Path(os.path.realpath(output))
     path = target.with_name(f".{target.name}.lock")
+    if not distributed.writes():
+        distributed.tidy_after_first(functools.partial(_clear, path))
+        yield
+        return
     with writing(output):
         descriptor = take(path)
     if descriptor is None:
@@ -41,6 +43,13 @@ def only_writer(output: Path) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):
             path.unlink()
+        os.close(descriptor)
+
+
+def _clear(path: Path) -> None:
+    """Remove the lock of a process that was killed, unless another one has taken it."""
+    if path.exists() and (descriptor := take(path)) is not None:
+        path.unlink()
         os.close(descriptor)
 
 

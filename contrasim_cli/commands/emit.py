@@ -1,5 +1,6 @@
 """Where results go: stdout, a file, a plot. Outputs are checked before work is done for them."""
 
+import functools
 import importlib.util
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from contrasim_cli.commands import record
 from contrasim_cli.commands.figures import Figures
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
-from contrasim_cli.output_files import check_output
+from contrasim_cli.output_files import check_output, sweep
 from contrasim_cli.report.look import Look
 from contrasim_cli.report.results import Results
 
@@ -64,6 +65,7 @@ class Output:
             raise UsageError(f"--format value prints one score; {several}")
         self.figures.check(any(path is not None for path in self.pictures()), self.report is not None)
         distributed.by_first(self._check_files)
+        tidy_after_first(self.output, *self.pictures(), self.report)
 
     def _check_files(self) -> None:
         if self.output is not None:
@@ -152,6 +154,8 @@ class EncoderOutput:
     def check(self) -> None:
         """Refuse what cannot be written, before any work is done for it."""
         distributed.by_first(self._check_files)
+        partial = self.encoder.with_name(self.encoder.name + ".partial")  # where a run keeps its state
+        tidy_after_first(self.encoder, partial, self.log, self.plot)
 
     def _check_files(self) -> None:
         replaces = self.force or self.resume
@@ -166,6 +170,13 @@ class EncoderOutput:
             from contrasim_cli.plots import draw_training
 
             draw_training(curves, self.plot, self.force or self.resume)
+
+
+def tidy_after_first(*paths: Path | None) -> None:
+    """Have temporary files of outputs removed by other ranks where rank 0 is killed while it writes."""
+    for path in paths:
+        if path is not None:
+            distributed.tidy_after_first(functools.partial(sweep, path))
 
 
 def check_plot(plot: Path | None, force: bool, option: str = "--plot") -> None:

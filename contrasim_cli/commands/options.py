@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 
 import typer
 
-from contrasim_cli import console, distributed, limits
+from contrasim_cli import console, distributed, launch, limits
 from contrasim_cli.commands.help import shortened
 from contrasim_cli.errors import Interrupted, UsageError
 
@@ -38,7 +38,7 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
         arguments.pop("general").set_up()
         ranks = next((group.ranks for group in arguments.values() if getattr(group, "ranks", None)), None)
         try:
-            if (code := distributed.started(ranks, sys.argv[1:])) is not None:
+            if (code := launch.started(ranks, sys.argv[1:])) is not None:
                 raise distributed.Quiet(code)
             with distributed.joined():
                 function(**options, **arguments)

@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import numpy as np
 import pytest
 from ranks import finish, free_port, program, run, start
 
-from contrasim_cli import distributed
+from contrasim_cli import distributed, launch, peers
 from contrasim_cli.errors import UsageError
 
 PAIR = (str(Path(__file__).with_name("pair.py")),)
@@ -80,7 +78,7 @@ assert not [name for name in sys.modules if name.startswith("torch")]
 @pytest.mark.parametrize("text", ["0", "-1", "two", "", "²", "99999"])
 def test_ranks_are_a_number_or_auto(text: str) -> None:
     with pytest.raises(UsageError, match="write a number from 1, or auto"):
-        distributed.ranks_asked(text)
+        launch.ranks_asked(text)
 
 
 def test_an_incomplete_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,9 +95,9 @@ def test_an_incomplete_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ranks_within_ranks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="leave it out under torchrun"):
-        distributed.started("2", [])
-    monkeypatch.setenv(distributed.OURS, "1")
-    assert distributed.started("2", []) is None
+        launch.started("2", [])
+    monkeypatch.setenv(peers.LAUNCHED, "/dev/null")
+    assert launch.started("2", []) is None
 
 
 # commands
@@ -162,45 +160,6 @@ def test_ranks_of_this_machine(stores: list[Path]) -> None:
     assert both.stderr == alone.stderr
 
 
-WAITING = """
-import sys, time
-from contrasim_cli import distributed
-from contrasim_cli.cli import main
-import contrasim_cli.commands.baseline as command
-def stuck(*args, **kwargs):
-    print("ready", flush=True)
-    if distributed.rank() == int(sys.argv.pop()):
-        time.sleep(60)
-    distributed.wait_for_all()
-import contrasim_cli.commands.layer_scores as shared
-shared.compare = stuck
-main()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_rank_that_is_killed_ends_the_other(stores: list[Path], tmp_path: Path, killed: int) -> None:
-    there = tmp_path / "out.tsv"
-    there.write_text("kept")
-    processes = start(2, "baseline", *stores[:2], "-o", there, "--force", killed, python=("-c", WAITING))
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    time.sleep(0.5)
-    began = time.monotonic()
-    processes[killed].send_signal(signal.SIGKILL)
-    done = finish(processes)
-    assert time.monotonic() - began < 15
-    assert done[killed].code == -9
-    assert done[1 - killed].code == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["out.tsv"]
-    assert there.read_text() == "kept"
-    if killed == 1:
-        assert "gone (killed?)" in done[0].stderr
-        assert done[0].stderr.count("error") == 1
-
-
 def test_ranks_with_different_options_are_refused(stores: list[Path], tmp_path: Path) -> None:
     there = tmp_path / "out.tsv"
     there.write_text("kept")
@@ -214,31 +173,6 @@ def test_ranks_with_different_options_are_refused(stores: list[Path], tmp_path: 
         "contrasim: error: rank 1 was started with '128M' where rank 0 has '64M'; give all ranks the same options"
     ]
     assert there.read_text() == "kept"
-
-
-@pytest.mark.slow
-def test_a_signal_to_all_ends_all(stores: list[Path]) -> None:
-    processes = start(2, "baseline", *stores[:2], 1, python=("-c", WAITING))
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    time.sleep(0.5)
-    for process in processes:
-        process.send_signal(signal.SIGTERM)
-    done = finish(processes)
-    assert done[1].code == 143
-    assert done[0].code == 143
-    assert done[0].stderr.count("error: terminated") == 1
-
-
-@pytest.mark.slow
-def test_a_rank_that_never_comes_is_told(stores: list[Path]) -> None:
-    program = "import contrasim_cli.distributed as d; d.JOIN_SECONDS = 2\nfrom contrasim_cli.cli import main\nmain()"
-    (done,) = finish(start(2, "baseline", *stores[:2], python=("-c", program), only=[0]))
-    assert done.code == 2
-    assert done.stderr.splitlines()[-1].endswith(
-        "waited 2 s for 2 ranks (WORLD_SIZE), and not all came; unset WORLD_SIZE to run alone"
-    )
 
 
 @pytest.mark.slow

@@ -1,0 +1,109 @@
+"""`--ranks N`: the ranks of a command as processes of this machine, by torch's own launcher."""
+
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from contrasim_cli import console
+from contrasim_cli.errors import Interrupted, MissingError, Stopped, Terminated, UsageError
+from contrasim_cli.peers import LAUNCHED, launched
+
+
+def started(ranks: str | None, arguments: Sequence[str]) -> int | None:
+    """Start the ranks that are asked for, if this is not one of them; their exit code, or None where nothing was started.
+
+    Raises:
+        UsageError: it is no number, or somebody else started ranks already.
+    """
+    if ranks is None or launched():
+        return None
+    if os.environ.get("WORLD_SIZE"):
+        raise UsageError("--ranks starts ranks of its own; leave it out under torchrun and srun, or unset WORLD_SIZE")
+    count = ranks_asked(ranks)
+    return launch(count, arguments) if count > 1 else None
+
+
+def ranks_asked(text: str) -> int:
+    """How many ranks `--ranks` means: a number, or auto for one per CUDA device (one where there is none).
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text == "auto":
+        import torch
+
+        return max(1, torch.cuda.device_count())
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= 4096:
+        raise UsageError(f"--ranks {text!r}: write a number from 1, or auto (one per CUDA device)")
+    return int(text)
+
+
+def launch(count: int, arguments: Sequence[str]) -> int:
+    """Run the command in so many processes of this machine; the exit code of the first that failed, else 0.
+
+    Raises:
+        Terminated, Interrupted: a signal came.
+        MissingError: torch has no launcher.
+    """
+    with tempfile.TemporaryDirectory(prefix="contrasim-ranks-") as folder:
+        words = Path(folder) / "stopped"
+        os.environ[LAUNCHED] = str(words)
+        try:
+            return _launch(count, arguments, words)
+        finally:
+            del os.environ[LAUNCHED]
+
+
+def _launch(count: int, arguments: Sequence[str], words: Path) -> int:
+    try:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    except ImportError as error:
+        raise MissingError("--ranks: this build of torch has no torch.distributed; run without --ranks") from error
+    logging.disable(logging.CRITICAL)  # of torch's launcher; what the ranks say comes from them
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        run_id="contrasim",
+        max_restarts=0,
+        monitor_interval=0.1,
+        local_addr="127.0.0.1",
+    )
+    try:
+        elastic_launch(config, sys.executable)("-u", "-m", "contrasim_cli", *arguments)
+    except ChildFailedError as error:
+        place, failure = error.get_first_failure()
+        if failure.exitcode < 0:
+            console.error_line(f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}")
+            return 1
+        if failure.exitcode in (Terminated.exit_code, Interrupted.exit_code):
+            raise _stopped(failure.exitcode, words) from error
+        return int(failure.exitcode)
+    except SignalException as error:
+        raise _stopped(128 + int(error.sigval), words) from error
+    except KeyboardInterrupt as error:
+        raise _stopped(Interrupted.exit_code, words) from error
+    return 0
+
+
+def _stopped(code: int, words: Path) -> Stopped:
+    """What the launcher raises for ranks that a signal ended, in the words that rank 0 left."""
+    text = words.read_text(encoding="utf-8") if words.exists() else ""
+    return Interrupted(text) if code == Interrupted.exit_code else Terminated(text)
+
+
+def leave_words(text: str) -> None:
+    """Leave the launcher what it says of a signal that ended the ranks."""
+    Path(os.environ[LAUNCHED]).write_text(text, encoding="utf-8")
+
+
+def _memory(number: int) -> str:
+    return " (out of memory?)" if number == 9 else ""
