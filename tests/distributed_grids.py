@@ -105,6 +105,14 @@ def rows_read(folder: Path) -> list[int]:
     return found
 
 
+def layers_made(folder: Path) -> list[Any]:
+    """How many layers this rank prepares where measures make something of each of them, and the scores."""
+    module: Any = importlib.import_module("contrasim_cli.grid.prepared")
+    with mock.patch.object(module, "_own", side_effect=module._own) as made:
+        scores = grid(folder, "ab", closed_form(["frechet_distance"]), LARGE)["frechet_distance"]["scores"]
+    return [made.call_count, scores]
+
+
 def found(folder: Path) -> dict[str, Any]:
     """Everything, by the name of the case."""
     encoders = [folder / "enc.pt", Path("universal")]
@@ -125,7 +133,7 @@ def found(folder: Path) -> dict[str, Any]:
 
 def everything(folder: Path) -> dict[str, Any]:
     """And what only ranks know."""
-    return found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder)}
+    return found(folder) | {"zero rows": zero_rows(), "read": rows_read(folder), "made": layers_made(folder)}
 
 
 def first_part(*tensors: torch.Tensor) -> None:

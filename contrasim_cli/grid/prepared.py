@@ -6,6 +6,8 @@ from a few reads of blocks, where one number per layer is compared.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,6 @@ from torch import Tensor
 from contrasim_cli import distributed
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid.grid import Grid, Layer
-from contrasim_cli.measures.statistics import Statistic
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.rows import Kept, Room, size
@@ -146,33 +147,39 @@ class Prepared:
 
 
 def compute_numbers(grid: Grid, members: list[int]) -> None:
-    """What `own` makes of every layer once, then every pair; ranks share the layers where that is a number, else each makes all."""
-    layers = grid.plan.layers
-    mine = distributed.share(layers)
+    """What `own` makes of every layer once, by ranks that share the layers; then every pair, by ranks that share the pairs."""
+    layers, cells = grid.plan.layers, list(grid.plan.cells())
+    mine, pairs = distributed.share(layers), distributed.share(cells)
     with grid.progress("comparing", len(members) * len(mine), "layers") as advance:
         for s in members:
             scorer = grid.scorers[s]
-            made = {layer: _own(grid, scorer, layer, advance) for layer in mine}
-            if all(distributed.gathered(all(isinstance(one, Statistic) for one in made.values()))):
-                made = _of_all_ranks(layers, list(made.values()))
-            else:
-                made |= {layer: _own(grid, scorer, layer) for layer in layers if layer not in made}
-            for one, other in grid.plan.cells():
-                grid.scores[s, one, other] = float(scorer.measure.compare(made[one], made[other]))
+            made = _of_all_ranks(layers, [_own(grid, scorer, layer, advance) for layer in mine], grid.device)
+            found = [float(scorer.measure.compare(made[one], made[other])) for one, other in pairs]
+            scores = distributed.joined_rows(np.array(found, dtype=np.float64))
+            grid.scores |= {(s, *cell): score for cell, score in zip(cells, scores.tolist(), strict=True)}
 
 
-def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Statistic]) -> dict[Layer, Any]:
-    """The numbers of all layers, of which a rank has those of its share."""
-    numbers = distributed.joined_rows(np.array([float(one.value) for one in mine], dtype=np.float64))
-    made = (Statistic(torch.tensor(number, dtype=torch.float64)) for number in numbers.tolist())
-    return dict(zip(layers, made, strict=True))
+def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Any], device: torch.device) -> dict[Layer, Any]:
+    """What `own` made of all layers, tuples of tensors with names, of which a rank has those of its share."""
+    if distributed.world() == 1:
+        return dict(zip(layers, mine, strict=True))
+    names = next(names for names in distributed.gathered([*mine[0]._fields] if mine else []) if names)
+    counts = distributed.gathered(len(mine))
+    by_rank: list[list[Any]] = [[] for _ in counts]
+    for k in range(max(counts)):
+        fields = [getattr(mine[k], name).cpu().numpy() if k < len(mine) else np.empty(0) for name in names]
+        parts = [distributed.gathered_arrays(one) for one in fields]
+        for made, count, *values in zip(by_rank, counts, *parts, strict=True):
+            if k < count:
+                tensors = [torch.from_numpy(value).to(device) for value in values]
+                made.append(SimpleNamespace(**dict(zip(names, tensors, strict=True))))
+    return dict(zip(layers, chain(*by_rank), strict=True))
 
 
-def _own(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance | None = None) -> Any:
+def _own(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance) -> Any:
     own = scorer.measure.own
     assert own is not None
     with distributed.alone():
         found = own(grid.blocks(scorer, layer))
-    if advance is not None:
-        advance(1)
+    advance(1)
     return found

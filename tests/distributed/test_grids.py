@@ -127,7 +127,7 @@ def test_what_shuffled_rows_score_is_the_same(case: str, alone: Found, together:
 
 
 def test_all_ranks_find_the_same_bits(together: list[Found]) -> None:
-    first, *others = ({name: one for name, one in rank.items() if name != "read"} for rank in together)
+    first, *others = ({name: one for name, one in rank.items() if name not in ("read", "made")} for rank in together)
     assert all(rank == first for rank in others)
 
 
@@ -137,6 +137,15 @@ def test_each_rank_reads_its_own_rows(together: list[Found]) -> None:
     for counts in zip(*(rank["read"] for rank in together), strict=True):
         assert max(counts) <= ROWS / len(together) + block + batch
         assert ROWS <= sum(counts) <= ROWS + len(together) * (1 + block + batch)
+
+
+def test_each_rank_prepares_its_own_layers(folder: Path, alone: Found, together: list[Found]) -> None:
+    made, scores = zip(*(rank["made"] for rank in together), strict=True)
+    layers = sum(np.shape(alone["kept"]["frechet_distance"]["scores"]))
+    assert (sum(made), max(made) - min(made)) == (layers, layers % len(together) > 0)
+    one = grids.layers_made(folder)[1]
+    for each in scores:
+        np.testing.assert_array_equal(each, one)  # the same bits, and NaN
 
 
 @pytest.mark.parametrize("case", ["whitened rows", "scaled rows"])
