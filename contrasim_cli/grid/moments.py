@@ -168,7 +168,7 @@ class MomentSums:
             )
         self.count += size
 
-    def _room(self, layer: Layer, size: int) -> Tensor:
+    def _shared(self, layer: Layer, size: int) -> Tensor:
         """Rows [size, p] in float64: of all layers side by side, in memory that the blocks share."""
         if self._block is None or len(self._block) < size:
             self._block = torch.empty(size, self._ends[self.layers[-1]], dtype=torch.float64, device=self.device)
@@ -181,7 +181,7 @@ class MomentSums:
         mean = block.mean(dim=0, dtype=torch.float64)
         step = torch.sub(mean, self.means[layer], out=self._steps[layer])
         of_all = block.dtype == torch.float64
-        rows = self._room(layer, size + 1) if of_all else block.new_empty(size + 1, block.shape[1])
+        rows = self._shared(layer, size + 1) if of_all else block.new_empty(size + 1, block.shape[1])
         torch.sub(block, mean.to(block.dtype), out=rows[:size])
         rows[size] = step * weight**0.5
         self.means[layer].add_(step, alpha=size / (self.count + size))
