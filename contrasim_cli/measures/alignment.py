@@ -44,7 +44,8 @@ def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
     """‖M‖_* [...] of M [..., p, q], which is at most `limit` [...]; NaN where M is not finite, for which LAPACK would fail."""
     finite = matrix.isfinite().all(dim=-1).all(dim=-1) & limit.isfinite()
     whole = limit.where(finite & (limit > 0), 1.0)
-    share = matrix.where(finite[..., None, None], 0.0) / whole[..., None, None]
+    defined = matrix if bool(finite.all()) else matrix.where(finite[..., None, None], 0.0)
+    share = defined / whole[..., None, None]
     found = _nuclear_by_squares(share) if min(share.shape[-2:]) >= WIDE else None
     if found is None:
         found = singular_values(share).sum(dim=-1)
