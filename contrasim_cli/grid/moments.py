@@ -331,6 +331,8 @@ def _whitenings(
     means: dict[Layer, Tensor] = {}
     maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
+    room = torch.empty(sum(width**2 for width in widths.values()), dtype=torch.float64, device=grid.device)
+    used = 0
     limit = max(1, grid.reader.free // 16)
     limit = min(limit, SUMS_BYTES // 16) if grid.reader.in_memory else limit
     for layers in chunks(grid.plan.layers, widths, limit, max(widths.values())):
@@ -339,7 +341,11 @@ def _whitenings(
             sums.add(shifted, start, stop)
         sums.merge()
         means |= sums.means
-        maps |= _factored(sums, whiten)
+        for layer, (sigma, right) in _factored(sums, whiten).items():
+            # side by side: what is kept among what is not would scatter over the heap
+            kept = room[used : used + right.numel()].view(right.shape).copy_(right)
+            maps[layer], used = Whitening(sigma, kept), used + right.numel()
+        del sums  # before the next ones are made
     return means, maps
 
 

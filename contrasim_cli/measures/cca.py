@@ -208,11 +208,11 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
     def whiten(moments: Moments) -> Whitening:
         assert moments.scatter is not None
         scale = moments.squares.amax().clamp_min(torch.finfo(torch.float64).tiny)
-        values, vectors = torch.linalg.eigh(moments.scatter / scale)  # ascending
-        values = values.clamp_min(0.0)
-        rank = int(((values > rank_tol**2 * values[-1:]) & (values > 0)).sum())
-        kept = slice(len(values) - rank, None)
-        return Whitening((values[kept].flip(0) * scale).sqrt(), vectors[:, kept].T.flip(0))
+        # of the negative, so that LAPACK's ascending order is that of falling σ
+        values, vectors = torch.linalg.eigh(moments.scatter / -scale)
+        values = -values.clamp_max(0.0)
+        rank = int(((values > rank_tol**2 * values[:1]) & (values > 0)).sum())
+        return Whitening((values[:rank] * scale).sqrt(), vectors.mT[:rank].contiguous())
 
     return whiten
 
