@@ -233,10 +233,11 @@ class MomentSums:
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Matrices as one; without a copy where they are neighbours already."""
     first, width = parts[0], sum(part.shape[1] for part in parts)
-    step = first.stride(0)
+    step, memory = first.stride(0), first.untyped_storage().data_ptr()
     at = first.storage_offset()
     for part in parts:
-        if part.storage_offset() != at or part.stride(0) != step:
+        found = part.storage_offset(), part.stride(0), part.untyped_storage().data_ptr()
+        if found != (at, step, memory):
             return torch.cat(list(parts), dim=1)
         at += part.shape[1]
     return torch.as_strided(first, (first.shape[0], width), (step, 1))

@@ -128,3 +128,13 @@ def test_rows_that_were_taken_over_are_read_again(tmp_path: Path) -> None:
     grid.reader.load(grid.progress)
     assert len(grid.reader._held) == len(grid.plan.layers)
     assert torch.equal(before, grid.reader.rows((1, "layer_1"), 3, 9))
+
+
+def test_only_neighbours_in_one_memory_are_joined_without_a_copy() -> None:
+    together, apart = torch.arange(12.0).view(2, 6), torch.arange(12.0, 24.0).view(2, 6)
+    left, right = together[:, :2], together[:, 2:6]
+    joined = moments.side_by_side([left, right])
+    assert joined.data_ptr() == together.data_ptr()
+    assert torch.equal(joined, together)
+    for parts in ([right, left], [left, apart[:, 2:6]], [left, left], [together, apart]):
+        assert torch.equal(moments.side_by_side(parts), torch.cat(parts, dim=1))
