@@ -66,12 +66,7 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
     """
     chosen = grid.chosen(scorer)
     rows = grid.plan.n_rows if chosen is None else len(chosen)
-    # rows, centred rows and two factors in float64; or two matrices of all pairs of rows
-    width = scorer.encoded or grid.plan.width(layer)
-    grams = scorer.measure.grams * min(rows, width) ** 2
-    need = 8 * grams + 8 * rows * max(
-        4 * width, 2 * rows if scorer.measure.pairs is not None or scorer.measure.square else 0
-    )
+    need = 8 * _values_at_once(scorer, rows, scorer.encoded or grid.plan.width(layer))
     if need > 2 * grid.budget:
         limit = (
             "--memory allows" if grid.device.type == "cpu" else "--memory and half of what is free on the device allow"
@@ -87,6 +82,15 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
         return grid.reader.rows(layer, 0, rows)
     blocks = spans(rows, grid.reader.block_rows)
     return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
+
+
+def _values_at_once(scorer: Scorer, rows: int, width: int) -> int:
+    """How many numbers in float64 a measure holds of layers of a size."""
+    if scorer.measure.at_once is not None:
+        return scorer.measure.at_once(rows, width)
+    # rows, centred rows and two factors; or two matrices of all pairs of rows
+    pairs = 2 * rows if scorer.measure.pairs is not None or scorer.measure.square else 0
+    return scorer.measure.grams * min(rows, width) ** 2 + rows * max(4 * width, pairs)
 
 
 @dataclass

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.alignment import nuclear_norm
-from contrasim_cli.measures.distances import all_squared_distances, median, median_of_tiles, scaled, scaled_map, tiles
+from contrasim_cli.measures.distances import (
+    COLLECTED,
+    all_squared_distances,
+    median,
+    median_of_tiles,
+    scaled,
+    scaled_map,
+    tiles,
+)
 from contrasim_cli.measures.pointwise import Rows, prepare
 from contrasim_cli.measures.protocol import Blocks, Measure, centred
 from contrasim_cli.measures.spectrum import triangular
@@ -42,6 +50,11 @@ def mmd(a: Rows, b: Rows) -> Tensor:
     of = _mmd_whole if 2 * n <= WHOLE else _mmd_by_tiles
     found = [of(scaled(torch.cat([first[at], second[at]], dim=-2))[0], n) for at in tiles(len(first), 4 * n * n)]
     return torch.cat(found).view(lead)
+
+
+def mmd_at_once(n: int, p: int) -> int:
+    """Values that are held at once: rows of both sides, scaled; and all distances, or those around their median."""
+    return 8 * n * p + (20 * n * n if 2 * n <= WHOLE else COLLECTED)
 
 
 def _mmd_whole(rows: Tensor, n: int) -> Tensor:
@@ -136,7 +149,7 @@ def frechet(a: Gaussian, b: Gaussian) -> Tensor:
 
 
 MEASURES: dict[str, Callable[[Options], Measure]] = {
-    "mmd": lambda options: Measure(prepare, mmd),
+    "mmd": lambda options: Measure(prepare, mmd, at_once=mmd_at_once),
     "frechet_distance": lambda options: Measure(fit, frechet, own=fit_blocks),
     "bures_covariance": lambda options: Measure(fit, bures_covariance, own=fit_blocks),
 }

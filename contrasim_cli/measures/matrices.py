@@ -75,7 +75,9 @@ def prepare_rsa(x: Tensor, rsm: str, compare: str) -> Pairs:
 
 
 def _ranked(ranks: Tensor, compare: str) -> Tensor:
-    """Ranks [..., m] less their mean, scaled for the comparison; NaN where all are tied."""
+    """Ranks [..., m] less their mean, scaled for the comparison, or twice the ranks for τ-a; NaN where all are tied."""
+    if compare == "tau-a":
+        return (2 * ranks).where((ranks != ranks[..., :1]).any(dim=-1, keepdim=True), torch.nan)
     centred_ranks = ranks - ranks.mean(dim=-1, keepdim=True)
     if compare == "spearman":
         return unit(centred_ranks, dim=-1)
@@ -342,7 +344,8 @@ def rsa_pairs(rsm: str, compare: str) -> PairForm | None:
 def _rsa(options: Options) -> Measure:
     prepare = rsa_preparer(options.rsm, options.rsm_compare)
     compare = whitened if options.rsm_compare in WHITENED else kendall if options.rsm_compare == "tau-a" else inner
-    return Measure(prepare, compare, pairs=rsa_pairs(options.rsm, options.rsm_compare))
+    pairs = rsa_pairs(options.rsm, options.rsm_compare)
+    return Measure(prepare, compare, pairs=pairs, at_once=None if pairs else lambda n, p: 6 * n * n + 4 * n * p)
 
 
 MEASURES = {

@@ -146,8 +146,9 @@ class Measure:
     gives the map of centred rows to U, with σ and Vᵀ; `compare` needs no more of U and U' than their product. `own` is that
     of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
     it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
-    that holds out whole groups. `square` says that `prepare` holds n × n matrices.
-    `drawn` is how many rows a score is of at most, 0 for all; `grams` how many Gram matrices of a layer `prepare` holds.
+    that holds out whole groups. `square` says that `prepare` holds n × n matrices; `at_once` how many float64 values two layers
+    [n, p] and their comparison hold, where that is more. `drawn` is how many rows a score is of at most, 0 for all; `grams` how many
+    Gram matrices of a layer `prepare` holds.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -164,6 +165,7 @@ class Measure:
     square: bool = False
     drawn: int = 0
     grams: int = 0
+    at_once: Callable[[int, int], int] | None = None
     grouped: "Callable[[tuple[int, ...]], Measure] | None" = None
 
 

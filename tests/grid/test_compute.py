@@ -453,6 +453,18 @@ def test_a_layer_that_is_needed_whole_says_what_it_needs(tmp_path: Path) -> None
         scores(both, ["cknna"], 1000)
 
 
+@pytest.mark.parametrize(("name", "options", "least"), [("mmd", {}, 0.12), ("rsa", {"rsm_compare": "tau-a"}, 0.4)])
+def test_what_all_pairs_of_rows_take_is_counted(
+    tmp_path: Path, name: str, options: dict[str, str], least: float
+) -> None:
+    """Within a tenth of a GiB, which is how it is told, of what their comparison was measured to take."""
+    both = views(tmp_path, *made.related(2, 1, 3000, (7,)))
+    with pytest.raises(InputError, match=rf"needs about .* at once for {name}, --memory allows") as refused:
+        scores(both, [name], 1 << 20, **options)
+    told = float(str(refused.value).split("needs about ")[1].split(" GiB")[0])
+    assert least - 0.1 < told < least + 0.1
+
+
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 PEAK = """
