@@ -56,13 +56,14 @@ def nearest_rows(queries: Tensor, pool: Tensor, count: int, first: int = 0, most
 
     No more than `most` distances are held at once, but for those of one query.
     """
-    count, factor = min(count, len(pool)), _right(pool).mT
+    count, factor = min(count, len(pool)), _right(pool, _squared_norms(pool)).mT
     table_size = min(TABLE[queries.device.type], most or TABLE[queries.device.type])
     step = max(1, min(len(queries), table_size // max(1, len(pool))))
     table = queries.new_empty(step, len(pool))
     found = Nearest(queries.new_empty(len(queries), count), queries.new_empty(len(queries), count, dtype=torch.int64))
     for start, stop in spans(len(queries), step):
-        some = torch.mm(_left(queries[start:stop]), factor, out=table[: stop - start])
+        some = queries[start:stop]
+        some = torch.mm(_left(some, _squared_norms(some)), factor, out=table[: stop - start])
         found.squared[start:stop], found.positions[start:stop] = _selected(some, count)
     found.positions.add_(first)
     return found
@@ -77,14 +78,14 @@ def nearest_within(rows: Tensor, count: int, shared: bool = False) -> Nearest:
         start, stop = distributed.part(len(rows)) if shared else (0, len(rows))
         found = nearest_rows(rows, rows[start:stop], count, start)
         return found.of_all_ranks(count) if shared else found
-    n = len(rows)
+    n, norms = len(rows), _squared_norms(rows)
     runs = -(-n // SIDE[rows.device.type])
     cuts = [slice(n * k // runs, n * (k + 1) // runs) for k in range(runs)]
     parts = [Nearest.none(rows[cut], count) for cut in cuts]
     squares = [(i, j) for i in range(len(cuts)) for j in range(i, len(cuts))]
     for i, j in distributed.dealt(squares) if shared else squares:
         top, left = cuts[i], cuts[j]
-        table = _left(rows[top]) @ _right(rows[left]).mT
+        table = _left(rows[top], norms[top]) @ _right(rows[left], norms[left]).mT
         parts[i] = parts[i].merged(_of_table(table, count, left.start), count)
         if j > i:
             parts[j] = parts[j].merged(_of_table(table.mT, count, top.start), count)
@@ -92,14 +93,12 @@ def nearest_within(rows: Tensor, count: int, shared: bool = False) -> Nearest:
     return found.of_all_ranks(count) if shared else found
 
 
-def _left(rows: Tensor) -> Tensor:
-    """[-2 q, ‖q‖², 1] of rows [q, p], whose product with [r, 1, ‖r‖²] is the squared distance."""
-    norms = _squared_norms(rows)
+def _left(rows: Tensor, norms: Tensor) -> Tensor:
+    """[-2 q, ‖q‖², 1] of rows [q, p] and their squared norms, whose product with [r, 1, ‖r‖²] is the squared distance."""
     return torch.cat([-2 * rows, norms, torch.ones_like(norms)], dim=1)
 
 
-def _right(rows: Tensor) -> Tensor:
-    norms = _squared_norms(rows)
+def _right(rows: Tensor, norms: Tensor) -> Tensor:
     return torch.cat([rows, torch.ones_like(norms), norms], dim=1)
 
 
