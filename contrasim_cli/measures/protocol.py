@@ -147,8 +147,8 @@ class Measure:
     of measures that compare one number per layer: it makes what `prepare` does of blocks of rows. `k` is how many nearest rows
     it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
     that holds out whole groups. `square` says that `prepare` holds n × n matrices; `at_once` how many float64 values two layers
-    [n, p] and their comparison hold, where that is more. `drawn` is how many rows a score is of at most, 0 for all; `grams` how many
-    Gram matrices of a layer `prepare` holds.
+    [n, p] and their comparison hold, where that is more. `drawn` is how many rows a score is of at most, 0 for all; `grams` how
+    many Gram matrices of a layer `prepare` holds.
     """
 
     prepare: Callable[[Tensor], Any]
