@@ -94,7 +94,7 @@ def extract(
     choice = {**vars(selection), "ids": inputs.ids, "by_word": model.unit == "word", "memory": memory}
     if path is not None and kind == "from":
         options = _import_options(choice, arrays, model.layers, memory, output, paths[0])
-        _each_part(output, paths[0], lambda part: _convert(path, replace(options, part=part), output.dry_run))
+        _each_part(output, paths[0], _conversion(path, options, output.dry_run))
         return
     sources = _sources(kind, path, choice, inputs, texts, model.decoder_text)
     network, how = _load(sources[0] if sources else None, model, texts, arrays.axes, compute)
@@ -130,13 +130,18 @@ def _each_part(output: opt.StoreOutput, path: Path, make: "Callable[[PartOf | No
         distributed.by_first(lambda: complete(path, output.parted[0].count) if output.parted else None)
 
 
-def _convert(path: Path, options: "ImportOptions", dry_run: bool) -> None:
-    from contrasim_cli.extraction.importing import import_file, planned
+def _conversion(path: Path, options: "ImportOptions", dry_run: bool) -> "Callable[[PartOf | None], None]":
+    from contrasim_cli.extraction.importing import ActivationFile
 
-    if dry_run:
-        _print_plan(planned(path, options))
-    else:
-        import_file(path, options, console.progress)
+    file = ActivationFile(path, options)
+
+    def make(part: "PartOf | None") -> None:
+        if dry_run:
+            _print_plan(file.planned(part))
+        else:
+            file.write(part, console.progress)
+
+    return make
 
 
 def _import_options(

@@ -404,12 +404,17 @@ class StoreOutput:
 
 
 def _is_of(path: Path, source: Path) -> bool:
-    """Whether an output that is there is an input, or a part of a sharded store that is one."""
-    from contrasim_cli.store.sharded import INDEX
+    """Whether an output that is there is an input, a part of a sharded store that is one, or the store of such a part."""
+    from contrasim_cli.store.sharded import INDEX, is_sharded
 
     if not path.exists() or not source.exists():
         return False
-    return path.samefile(source) or ((source / INDEX).exists() and path.parent.samefile(source))
+    store = source.parent if source.name == INDEX else source
+    if path.samefile(source) or path.samefile(store):
+        return True
+    if store.is_dir() and is_sharded(store):
+        return path.parent.samefile(store)
+    return path.is_dir() and path.samefile(source.parent) and is_sharded(path)
 
 
 @dataclass(frozen=True, kw_only=True)

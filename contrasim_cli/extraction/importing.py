@@ -5,6 +5,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -65,35 +66,92 @@ class ImportOptions:
         return self.output if self.part is None else self.part.path(self.output)
 
 
-def import_file(path: Path, options: ImportOptions, progress: Progress = silent) -> None:
-    """Copy the layers of a file of activations into a store, block by block.
+@dataclass(frozen=True)
+class ActivationFile:
+    """A file of activations, which is opened and digested once, however many parts are made of it; `options` name no part."""
 
-    Raises:
-        InputError: the file cannot be read, holds no layers, or holds NaN or Inf.
-        MismatchError: the ids are not as many as the rows, or ids asked for are not there.
-        OutputExistsError, OutputError: the output exists, or cannot be written.
-    """
-    if options.part is None:
-        check_output(options.path, options.force or options.resume)
-    store, names = _opened(path, options)
-    digest = _digest(store)
-    rows = _chosen(store, digest, options.choice, names if options.zero_rows == "drop" else ())
-    specs = _specs(store, names, options)
-    config = _configuration(path, digest, names, rows, options)
-    if options.part is not None:
-        rows = rows.part(*_span(path, rows, options.part))
-        config |= options.part.config
-        prepare_folder(options.output, options.part.count)
-        check_output(options.path, options.force or options.resume)
-    check_room(Estimate(options.path, specs, len(rows.chosen)))
-    if options.resume and finished(options.path, config, options.force):
-        return
+    path: Path
+    options: ImportOptions
+
+    def write(self, part: PartOf | None = None, progress: Progress = silent) -> None:
+        """Copy the layers into a store, or some of their rows into a part of one, block by block.
+
+        Raises:
+            InputError: the file cannot be read, holds no layers, or holds NaN or Inf.
+            MismatchError: the ids are not as many as the rows, or ids asked for are not there.
+            OutputExistsError, OutputError: the output exists, or cannot be written.
+        """
+        options = replace(self.options, part=part)
+        if part is None:
+            check_output(options.path, options.force or options.resume)
+        store, names = self._opened
+        rows, specs, config = self._rows, _specs(store, names, options), self._config
+        if part is not None:
+            first, stop = _span(self.path, rows, part)
+            rows = rows.part(first, stop)
+            config = config | part.config(first, stop)
+            prepare_folder(options.output, part.count)
+            check_output(options.path, options.force or options.resume)
+        check_room(Estimate(options.path, specs, len(rows.chosen)))
+        if options.resume and finished(options.path, config, options.force):
+            return
+        _write(replace(store), names, rows, specs, config, options, progress)  # which has seen no rows yet
+        note_written(options.path, [spec.width for spec in specs], len(rows.chosen))
+
+    def planned(self, part: PartOf | None = None) -> Estimate:
+        """What `write` would write; nothing is written."""
+        options = replace(self.options, part=part)
+        if part is None:
+            check_output(options.path, options.force or options.resume)
+        store, names = self._opened
+        rows = self._rows
+        if part is not None:
+            rows = rows.part(*_span(self.path, rows, part))
+        return Estimate(options.path, _specs(store, names, options), len(rows.chosen))
+
+    @cached_property
+    def _opened(self) -> tuple[Store, list[str]]:
+        return _opened(self.path, self.options)
+
+    @cached_property
+    def _digest(self) -> str:
+        return _digest(self._opened[0])
+
+    @cached_property
+    def _rows(self) -> "_Rows":
+        store, names = self._opened
+        return _chosen(store, self._digest, self.options.choice, names if self.options.zero_rows == "drop" else ())
+
+    @cached_property
+    def _config(self) -> dict[str, Any]:
+        return _configuration(self.path, self._digest, self._opened[1], self._rows, self.options)
+
+
+def import_file(path: Path, options: ImportOptions, progress: Progress = silent) -> None:
+    """Copy the layers of a file of activations into a store; errors are those of `ActivationFile.write`."""
+    ActivationFile(path, options).write(options.part, progress)
+
+
+def planned(path: Path, options: ImportOptions) -> Estimate:
+    """What `import_file` would write; nothing is written."""
+    return ActivationFile(path, options).planned(options.part)
+
+
+def _write(
+    store: Store,
+    names: Sequence[str],
+    rows: "_Rows",
+    specs: Sequence[LayerSpec],
+    config: Mapping[str, Any],
+    options: ImportOptions,
+    progress: Progress,
+) -> None:
     writer = StoreWriter(
         path=options.path,
         layers=specs,
         n_rows=len(rows.chosen),
         ids=rows.ids(),
-        attrs={"data": path.name, "unit": "row"} | _own_attrs(store) | dict(options.attrs),
+        attrs={"data": store.path.name, "unit": "row"} | _own_attrs(store) | dict(options.attrs),
         provenance=provenance_of(config) | {"kind": store.kind, "source_provenance": dict(store.provenance)},
         ids_automatic=rows.automatic,
         ids_source=rows.source,
@@ -104,7 +162,6 @@ def import_file(path: Path, options: ImportOptions, progress: Progress = silent)
             _copy(store, name, rows.chosen, writer, spec, advance)
         if options.zero_rows is None:
             check_zero_rows([store], rows.chosen.between(0, store.n_rows))
-    note_written(options.path, [spec.width for spec in specs], len(rows.chosen))
 
 
 def _span(path: Path, rows: "_Rows", part: PartOf) -> tuple[int, int]:
@@ -116,17 +173,6 @@ def _span(path: Path, rows: "_Rows", part: PartOf) -> tuple[int, int]:
     if len(rows.chosen) < part.count:
         raise UsageError(f"{quoted(path)}: {len(rows.chosen)} rows make no {part.count} parts; give fewer")
     return part.of(len(rows.chosen))
-
-
-def planned(path: Path, options: ImportOptions) -> Estimate:
-    """What `import_file` would write; nothing is written."""
-    if options.part is None:
-        check_output(options.path, options.force or options.resume)
-    store, names = _opened(path, options)
-    rows = _chosen(store, _digest(store), options.choice, names if options.zero_rows == "drop" else ())
-    if options.part is not None:
-        rows = rows.part(*_span(path, rows, options.part))
-    return Estimate(options.path, _specs(store, names, options), len(rows.chosen))
 
 
 def _opened(path: Path, options: ImportOptions) -> tuple[Store, list[str]]:

@@ -81,8 +81,8 @@ def extract(
         check_output(run.path, run.force or run.resume)
     with _stoppable(run.path, expected.items) as progressed:
         config = configuration(network, source, model, run.store_dtype, run.attrs, list(expected.widths))
-        if run.part is not None:
-            config |= run.part.config
+        if run.part is not None and expected.span is not None:
+            config |= run.part.config(*expected.span)
         if run.resume and finished(run.path, config, run.force):
             return
         reader = Reader(network, source, run.skip_bad, expected.span)

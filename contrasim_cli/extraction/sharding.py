@@ -45,10 +45,9 @@ class PartOf:
         """Where the part of so many things begins and ends; parts differ by one at most."""
         return self.number * count // self.count, (self.number + 1) * count // self.count
 
-    @property
-    def config(self) -> Mapping[str, Any]:
-        """What of a part's configuration is its own."""
-        return {SHARD: [self.number, self.count]}
+    def config(self, first: int, stop: int) -> Mapping[str, Any]:
+        """What of a part's configuration is its own, where its items are those from `first` to before `stop`."""
+        return {SHARD: [self.number, self.count, first, stop]}
 
 
 def part_of(whole: Estimate, part: PartOf) -> Estimate:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,12 +21,14 @@ import numpy.typing as npt
 from contrasim_cli.errors import InputError, MismatchError, OutputError, OutputExistsError
 from contrasim_cli.names import quoted
 from contrasim_cli.output_files import write_atomic, writing
+from contrasim_cli.snapshot import ATTEMPTS, PAUSE, identity_of
+from contrasim_cli.store.folders import member
 from contrasim_cli.store.sharded import INDEX, NAME, Index, Part, Read, contents, part_name, read_index
 from contrasim_cli.store.store import IdHashes, KnownIds, id_hashes
 
 SORTED_IDS = 16 << 20  # of which eight bytes each are sorted at once, to find those that occur twice
 OURS = re.compile(rf"{re.escape(INDEX)}|{NAME.pattern}(\.parts)?")
-SHARD = "shard"  # what of the configuration is a part's own
+SHARD = "shard"  # what of the configuration is a part's own: its number, of how many, and where its items begin and end
 
 
 def check_folder(folder: Path, count: int) -> None:
@@ -75,11 +78,23 @@ def write_index(folder: Path, count: int, open_part: Read) -> Index:
         MismatchError: parts were made in different ways.
         OutputError: the index cannot be written.
     """
-    paths = [folder / part_name(k, count) for k in range(count)]
+    for attempt in range(ATTEMPTS):
+        time.sleep(attempt * PAUSE)
+        paths = [member(folder, part_name(k, count)) for k in range(count)]
+        before = [identity_of(path) for path in paths]
+        index = _written_index(folder, paths, open_part)
+        # another process may have replaced a part meanwhile, and have written its index before this one
+        if [identity_of(path) for path in paths] == before:
+            return index
+    raise InputError(f"{quoted(folder)}: its parts are replaced again and again; wait until they have been written")
+
+
+def _written_index(folder: Path, paths: Sequence[Path], open_part: Read) -> Index:
     seen = [_seen(path, open_part) for path in paths]
     first = seen[0]
     for path, one in zip(paths[1:], seen[1:], strict=True):
         _check_alike(first, one, path)
+    _check_joined(seen, paths)
     there = _index_there(folder)
     if there is not None and there.parts == [one.part for one in seen]:
         return there
@@ -116,6 +131,12 @@ class _Seen:
     provenance: Mapping[str, Any]
 
     @property
+    def shard(self) -> list[int] | None:
+        """Its number, of how many, and where its items begin and end; None of a store that was not made as a part."""
+        found: list[int] | None = self.provenance.get("config", {}).get(SHARD)
+        return found
+
+    @property
     def config(self) -> dict[str, Any]:
         """How it was made, without which part it is."""
         return {name: value for name, value in self.provenance.get("config", {}).items() if name != SHARD}
@@ -144,11 +165,36 @@ def _check_alike(first: _Seen, other: _Seen, path: Path) -> None:
     why = next((name for name in names if first.config.get(name) != other.config.get(name)), None)
     if why is None and (first.layers, first.automatic, first.source) != (other.layers, other.automatic, other.source):
         why = "layers or ids"
+    if why is None and (first.shard is None) != (other.shard is None):
+        why = "part"
     if why is not None:
         raise MismatchError(
             f"{quoted(path)}: was made in another way than {quoted(first.part.file)} ({why.replace('_', ' ')} differs); "
             "make one of them again with --force"
         )
+
+
+def _check_joined(seen: Sequence[_Seen], paths: Sequence[Path]) -> None:
+    """Refuse parts that are others than their names say, or between which items are missing, or are there twice.
+
+    Raises:
+        MismatchError: there are such.
+    """
+    end = 0
+    for number, (one, path) in enumerate(zip(seen, paths, strict=True)):
+        if one.shard is None:
+            continue
+        place, count, first, stop = one.shard
+        if (place, count) != (number, len(seen)):
+            raise MismatchError(
+                f"{quoted(path)}: was made as part {place} of {count}; give it its name again, or make this part with --force"
+            )
+        if first != end:
+            raise MismatchError(
+                f"{quoted(path)}: begins with item {first} where the part before it ends with item {end - 1}: they were cut with "
+                "another --memory; make all parts with the same one (--force)"
+            )
+        end = stop
 
 
 def _attrs(attrs: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -41,7 +41,8 @@ FORMAT_VERSION = 1
 KIND = "sharded store"
 MAX_INDEX = 1 << 30  # bytes
 MOST_OPEN = 64  # parts of a store
-NAME = re.compile(r"part-(\d{5,})-of-(\d{5,})\.h5")
+MAX_ROWS = 1 << 62
+NAME = re.compile(r"part-([0-9]{5})-of-([0-9]{5})\.h5")
 SHOWN = 10
 
 Read = Callable[[Path], Store]
@@ -95,7 +96,7 @@ class Index:
             digest = table.pop("digest")
             if known and version == FORMAT_VERSION:
                 parts = [Part(**part) for part in table.pop("parts")]
-                layers = [(str(name), int(width), str(dtype)) for name, width, dtype in table.pop("layers")]
+                layers = [(name, width, dtype) for name, width, dtype in table.pop("layers")]
                 found = cls(layers=layers, parts=parts, **table)
                 if found.digest == digest and not found._is_wrong():
                     return found
@@ -114,20 +115,38 @@ class Index:
         """Whether what it says cannot be, which nobody could have written who wrote its digest."""
         numbers = [self.rows, *(part.rows for part in self.parts), *(part.bytes for part in self.parts)]
         widths = [width for _, width, _ in self.layers]
-        texts = [text for part in self.parts for text in (part.file, part.digest, *part.content.values())]
-        repeated, source = self.ids["repeated"], self.ids["source"]
+        files, names = [part.file for part in self.parts], [name for name, _, _ in self.layers]
+        texts = [text for part in self.parts for text in (part.digest, *part.content.values())]
         return (
             not self.parts
             or not self.layers
-            or not all(isinstance(number, int) and number > 0 for number in [*numbers, *widths])
+            or not all(type(number) is int and 0 < number < MAX_ROWS for number in [*numbers, *widths])
             or self.rows != sum(part.rows for part in self.parts)
             or not {dtype for _, _, dtype in self.layers} <= set(FLOATS)
-            or not all(
-                isinstance(text, str) for text in [*texts, self.ids["digest"], source or "", *self.attrs.values()]
-            )
+            or not all(isinstance(text, str) for text in [*texts, *files, *names, *self.attrs.values()])
+            or len(set(files)) < len(files)
+            or len(set(names)) < len(names)
             or not isinstance(self.provenance, dict)
-            or not (repeated is None or [0 <= int(row) < self.rows for row in repeated] == [True, True])
+            or self._are_ids_wrong()
         )
+
+    def _are_ids_wrong(self) -> bool:
+        automatic, source, repeated = (self.ids[name] for name in ("automatic", "source", "repeated"))
+        return (
+            not isinstance(automatic, bool)
+            or not isinstance(self.ids["digest"], str)
+            or not (source is None or isinstance(source, str))
+            or not (repeated is None or _are_two_rows(repeated, self.rows))
+        )
+
+
+def _are_two_rows(found: Any, count: int) -> bool:
+    return (
+        isinstance(found, (list, tuple))
+        and len(found) == 2
+        and all(type(row) is int for row in found)
+        and 0 <= found[0] < found[1] < count
+    )
 
 
 def is_sharded(folder: Path) -> bool:
@@ -214,7 +233,7 @@ def _unfinished(folder: Path) -> str:
 
 
 def _file(folder: Path, part: Part) -> Path:
-    if not (folder / part.file).exists():
+    if not os.path.lexists(folder / part.file):
         raise InputError(
             f"{quoted(folder)}: its part {quoted(part.file)} is missing; copy it there, or extract it again (--shard)"
         )

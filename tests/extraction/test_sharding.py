@@ -13,12 +13,15 @@ from ranks import run as ranks
 from stores import values, write
 from torch import Tensor
 
-from contrasim_cli.errors import MismatchError, OutputExistsError, Terminated, UsageError
+from contrasim_cli.errors import InputError, MismatchError, OutputExistsError, Terminated, UsageError
+from contrasim_cli.extraction import importing
 from contrasim_cli.extraction.estimate import shard_size
+from contrasim_cli.extraction.importing import ActivationFile, ImportOptions
 from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract, plan
 from contrasim_cli.extraction.sharding import PartOf, complete
 from contrasim_cli.extraction.sources.open import Source, array_source
+from contrasim_cli.extraction.sources.source import file_digest
 from contrasim_cli.store import open_store
 from contrasim_cli.store.sharded import INDEX, part_name
 
@@ -113,6 +116,25 @@ def test_more_parts_than_blocks_are_refused(source: Source, run: RunOptions) -> 
         plan(Fake(), source, replace(run, part=PartOf(0, 6)))
 
 
+def test_parts_that_were_cut_with_other_memories_are_told(source: Source, run: RunOptions) -> None:
+    """Rows would be missing between them, or be there twice."""
+    extract(Fake(), source, MODEL, replace(run, part=PartOf(0, 2)))
+    extract(Fake(), source, MODEL, replace(run, part=PartOf(1, 2), memory=MEMORY * 4 // 5))
+    with pytest.raises(MismatchError, match="begins with item 12 where the part before it ends with item 9"):
+        complete(run.output, 2)
+    extract(Fake(), source, MODEL, replace(run, part=PartOf(1, 2), force=True))
+    complete(run.output, 2)
+    assert open_store(run.output).n_rows == ROWS
+
+
+def test_a_part_that_was_stopped_does_not_go_on_with_another_memory(source: Source, run: RunOptions) -> None:
+    second = replace(run, part=PartOf(1, 2))
+    with pytest.raises(Terminated):
+        extract(Fake(stop_at=5), source, MODEL, second)
+    with pytest.raises(UsageError, match="shard was"):
+        extract(Fake(), source, MODEL, replace(second, resume=True, memory=MEMORY * 4 // 5))
+
+
 def test_a_part_that_was_stopped_goes_on_alone(source: Source, run: RunOptions) -> None:
     second = replace(run, part=PartOf(1, 2))
     extract(Fake(), source, MODEL, replace(run, part=PartOf(0, 2)))
@@ -182,6 +204,35 @@ def test_a_store_is_split_and_joined_again(big: Path, tmp_path: Path) -> None:
     assert first.ids.digest == third.ids.digest
 
 
+def test_the_file_is_read_through_once_however_many_parts_it_makes(
+    big: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def counted(path: Path) -> str:
+        read.append(path)
+        return file_digest(path)
+
+    monkeypatch.setattr(importing, "file_digest", counted)
+    file = ActivationFile(big, ImportOptions(tmp_path / "big.acts"))
+    for number in range(3):
+        file.write(PartOf(number, 3))
+    complete(tmp_path / "big.acts", 3)
+    assert read == [big]
+    np.testing.assert_array_equal(open_store(tmp_path / "big.acts").read("a", 0, 50), values(50, 4))
+
+
+def test_every_part_is_looked_through_for_rows_of_zeros(tmp_path: Path) -> None:
+    """However few there were in those before it."""
+    matrix = values(400, 3)
+    matrix[[5, *range(250, 290)]] = 0
+    np.savez(tmp_path / "z.npz", a=matrix)
+    file = ActivationFile(tmp_path / "z.npz", ImportOptions(tmp_path / "z.acts"))
+    file.write(PartOf(0, 2))
+    with pytest.raises(InputError, match="40 of 200 rows are all zero"):
+        file.write(PartOf(1, 2))
+
+
 def test_results_name_a_sharded_store_by_its_index(big: Path, tmp_path: Path) -> None:
     contrasim("extract", "--from", big, "--parts", 3, "-o", tmp_path / "big.acts")
     done = contrasim("baseline", tmp_path / "big.acts", big, "--measure", "cka", "--format", "json")
@@ -229,6 +280,8 @@ def test_an_output_that_is_there_is_known_before_anything_is_read(big: Path, tmp
     assert contrasim("extract", "--from", big, "--parts", 3, "-o", big, "--force").code == 2
     assert contrasim("extract", "--from", output, "--parts", 3, "-o", output, "--force").code == 2
     assert contrasim("extract", "--from", output, "-o", output / part_name(0, 3), "--force").code == 2
+    for source in (output / INDEX, output / part_name(1, 3)):
+        assert contrasim("extract", "--from", source, "--parts", 3, "-o", output, "--force").code == 2
     (tmp_path / "file").write_text("x")
     assert contrasim("extract", "--from", big, "--parts", 3, "-o", tmp_path / "file").code == 7
     again = contrasim("extract", "--from", big, "--parts", 3, "-o", output, "--resume")

@@ -6,13 +6,14 @@ import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from stores import names, values, write
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, OutputError, OutputExistsError
-from contrasim_cli.store import align, open_store, shard_index, sharded
+from contrasim_cli.store import Store, align, open_store, shard_index, sharded
 from contrasim_cli.store.blocks import read_rows
 from contrasim_cli.store.open import open_part
 from contrasim_cli.store.shard_index import check_folder, write_index
@@ -33,7 +34,7 @@ def parted(folder: Path, ids: list[str] = IDS, seed: int = 0, **config: object) 
     start = 0
     for k, rows in enumerate(ROWS):
         some = {name: matrix[start : start + rows] for name, matrix in matrices(seed).items()}
-        provenance = {"config": {"model": "m", **config, "shard": [k, 3]}}
+        provenance = {"config": {"model": "m", **config, "shard": [k, 3, start, start + rows]}}
         write(folder / part_name(k, 3), some, ids[start : start + rows], provenance=provenance, force=True)
         start += rows
     write_index(folder, 3, open_part)
@@ -135,13 +136,6 @@ def change(folder: Path) -> None:
     (folder / INDEX).write_text(text.replace('"rows": 20', '"rows": 21'))
 
 
-def forge(folder: Path) -> None:
-    """With its digest."""
-    index = json.loads((folder / INDEX).read_text())
-    index["ids"] = {"automatic": False}
-    (folder / INDEX).write_text(signed(index))
-
-
 def lead_out(folder: Path) -> None:
     shutil.move(folder / part_name(1, 3), folder.parent / "outside.h5")
     (folder / part_name(1, 3)).symlink_to("../outside.h5")
@@ -164,7 +158,6 @@ def signed(index: dict[str, object]) -> str:
         (cut, "is not the part that store.json lists .it has"),
         (damage, "its seal does not hold"),
         (change, "does not match its digest"),
-        (forge, "is no index of a sharded store"),
         (lead_out, "leads out of the folder"),
         (lambda folder: (folder / INDEX).write_text("{"), "is no index of a sharded store"),
         (lambda folder: (folder / INDEX).unlink(), "has no store.json; give the command of one of its parts once more"),
@@ -175,6 +168,61 @@ def test_what_is_not_what_was_written_is_refused(tmp_path: Path, harm: Callable[
     harm(folder)
     with pytest.raises(InputError, match=said):
         open_store(folder).read("first", 0, 20)
+
+
+@pytest.mark.parametrize(
+    ("where", "value"),
+    [
+        (("ids",), {"automatic": False}),
+        (("ids", "repeated"), ["1", "2"]),
+        (("ids", "repeated"), [1.5, 2]),
+        (("ids", "repeated"), [2, 20]),
+        (("ids", "repeated"), {"0": 1, "1": 2}),
+        (("ids", "automatic"), "no"),
+        (("ids", "source"), []),
+        (("rows",), float("nan")),
+        (("layers", 0, 1), float("inf")),
+        (("layers", 0, 1), 1 << 70),
+        (("layers", 0, 0), 5),
+        (("layers", 0, 0), "second"),
+        (("layers", 0, 2), "int8"),
+        (("parts", 0, "file"), "x" * 5000),
+        (("parts", 0, "file"), "a\0b"),
+        (("parts", 0, "file"), part_name(1, 3)),
+        (("parts", 0, "rows"), True),
+        (("attrs",), {"created": 1}),
+    ],
+)
+def test_an_index_of_nonsense_is_refused_whatever_its_digest_says(
+    tmp_path: Path, where: tuple[str | int, ...], value: object
+) -> None:
+    folder = parted(tmp_path / "acts")
+    index = json.loads((folder / INDEX).read_text())
+    at: Any = index
+    for step in where[:-1]:
+        at = at[step]
+    at[where[-1]] = value
+    (folder / INDEX).write_text(signed(index))
+    with pytest.raises(InputError):
+        open_store(folder)
+
+
+@pytest.mark.parametrize("rows", [1 << 62, 1 << 80])
+def test_an_index_of_more_rows_than_can_be_counted_is_refused(tmp_path: Path, rows: int) -> None:
+    folder = parted(tmp_path / "acts")
+    index = json.loads((folder / INDEX).read_text())
+    index["parts"][0]["rows"] = rows
+    index["rows"] = sum(part["rows"] for part in index["parts"])
+    (folder / INDEX).write_text(signed(index))
+    with pytest.raises(InputError, match="does not match its digest"):
+        open_store(folder)
+
+
+def test_a_name_that_promises_very_many_parts_is_no_part(tmp_path: Path) -> None:
+    """Nobody looks for all of them."""
+    (tmp_path / "acts").mkdir()
+    (tmp_path / "acts" / f"part-00000-of-{'9' * 40}.h5").write_text("x")
+    assert not sharded.is_sharded(tmp_path / "acts")
 
 
 def test_a_part_that_is_not_read_is_not_opened(tmp_path: Path) -> None:
@@ -205,6 +253,68 @@ def test_parts_that_were_made_in_different_ways_are_no_store(tmp_path: Path) -> 
     shutil.copy(tmp_path / "other" / part_name(1, 3), folder)
     with pytest.raises(MismatchError, match=r"was made in another way than part-00000-of-00003\.h5 .model differs"):
         write_index(folder, 3, open_part)
+
+
+def test_a_copy_of_another_part_is_told(tmp_path: Path) -> None:
+    """Its rows would be there twice, and ids that are positions are not looked through for such."""
+    folder = parted(tmp_path / "acts")
+    shutil.copy(folder / part_name(0, 3), folder / part_name(2, 3))
+    with pytest.raises(MismatchError, match=r"part-00002-of-00003\.h5: was made as part 0 of 3"):
+        write_index(folder, 3, open_part)
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_parts_between_which_rows_are_missing_or_double_are_told(tmp_path: Path, shift: int) -> None:
+    folder = parted(tmp_path / "acts")
+    provenance = {"config": {"model": "m", "shard": [1, 3, 7 + shift, 8]}}
+    matrix = {name: values(1, width) for name, width in LAYERS.items()}
+    write(folder / part_name(1, 3), matrix, ["row 7"], provenance=provenance, force=True)
+    with pytest.raises(MismatchError, match=f"begins with item {7 + shift} where the part before it ends with item 6"):
+        write_index(folder, 3, open_part)
+
+
+def test_a_part_beside_stores_that_were_not_made_as_parts_is_told(tmp_path: Path) -> None:
+    folder = parted(tmp_path / "acts")
+    matrix = {name: values(1, width) for name, width in LAYERS.items()}
+    provenance = {"config": {"model": "m"}}
+    write(folder / part_name(1, 3), matrix, ["row 7"], provenance=provenance, force=True)
+    with pytest.raises(MismatchError, match="part differs"):
+        write_index(folder, 3, open_part)
+
+
+def test_a_link_out_of_the_folder_gets_no_index(tmp_path: Path) -> None:
+    folder = parted(tmp_path / "acts")
+    (folder / INDEX).unlink()
+    lead_out(folder)
+    with pytest.raises(InputError, match="leads out of the folder"):
+        write_index(folder, 3, open_part)
+
+
+def test_a_part_that_is_replaced_while_the_index_is_made_is_in_it(tmp_path: Path) -> None:
+    """Another process wrote it, and its index, and the one that is made here comes last."""
+    folder = parted(tmp_path / "acts")
+    opened: list[Path] = []
+
+    def open_and_replace(path: Path) -> Store:
+        opened.append(path)
+        if len(opened) == 3:
+            replace(folder)
+            replace_first(folder)
+            write_index(folder, 3, open_part)
+        return open_part(path)
+
+    def replace_first(folder: Path) -> None:
+        provenance = {"config": {"model": "m", "shard": [0, 3, 0, 7]}}
+        write(
+            folder / part_name(0, 3),
+            {name: matrix[:7] + 1 for name, matrix in matrices().items()},
+            IDS[:7],
+            provenance=provenance,
+            force=True,
+        )
+
+    write_index(folder, 3, open_and_replace)
+    np.testing.assert_array_equal(open_store(folder).read("first", 0, 7), matrices()["first"][:7] + 1)
 
 
 def test_everybody_writes_the_same_index_and_one_that_is_up_to_date_stays(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def write(folder: Path, count: int, k: int) -> None:
 
     start, stop = count * k // PARTS, count * (k + 1) // PARTS
     ids = (f"line {row}" for row in range(start, stop))
-    provenance = {"config": {"shard": [k, PARTS]}}
+    provenance = {"config": {"shard": [k, PARTS, start, stop]}}
     with StoreWriter(
         folder / part_name(k, PARTS), [LayerSpec("a", 1, "float16")], stop - start, ids, provenance=provenance
     ) as writer:
