@@ -16,7 +16,7 @@ from contrasim_cli.names import quoted
 from contrasim_cli.neuron_moments import Moments, model_digest
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex
-from contrasim_cli.store.store import id_hashes
+from contrasim_cli.store.store import Ids, id_hashes
 
 SHOWN = 10
 
@@ -73,6 +73,12 @@ def draw(
     places = chosen if first.rows is None else first.rows[chosen]
     ids = [view.store.ids for view in views if view.store.ids is not None]
     names = tuple(ids[0].read(int(place), int(place) + 1)[0] for place in places)
+    unknown = np.flatnonzero(places != _first_rows(ids[0], names)) if not ids[0].automatic else ()
+    if len(unknown):
+        raise MismatchError(
+            f"{quoted(first.store.path)}: id {quoted(names[unknown[0]])} of an anchor row is that of other rows too, so that "
+            "nothing says which it is in other stores; give ids that are unique, or train with --inputs raw"
+        )
     sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)
     return Anchoring(names, tuple(sources), features, components, members), chosen
 
@@ -100,15 +106,7 @@ def locate(store: Store, anchoring: Anchoring) -> RowIndex:
             f"{quoted(store.path)}: its ids are {found}, which say nothing about the encoder's "
             f"{len(anchoring.ids)} anchor rows; {_REMEDY}"
         )
-    wanted = id_hashes(anchoring.ids)
-    order = np.argsort(wanted, kind="stable")
-    rows: RowIndex = np.full(len(wanted), -1, dtype=np.int64)
-    start = 0
-    for hashes in store.ids.hash_blocks():
-        places = order[np.searchsorted(wanted[order], hashes).clip(max=len(order) - 1)]
-        at = np.flatnonzero((wanted[places] == hashes) & (rows[places] < 0))
-        rows[places[at][::-1]] = start + at[::-1]  # of an id that occurs twice, the first
-        start += len(hashes)
+    rows = _first_rows(store.ids, anchoring.ids)
     missing = [name for name, row in zip(anchoring.ids, rows, strict=True) if row < 0]
     if missing:
         raise MismatchError(
@@ -116,6 +114,19 @@ def locate(store: Store, anchoring: Anchoring) -> RowIndex:
             f"{_shown(missing)}; {_REMEDY}"
         )
     return rows
+
+
+def _first_rows(ids: Ids, names: Sequence[str]) -> RowIndex:
+    """[names] the first row that has each of the names; -1: none has it."""
+    wanted, which = np.unique(id_hashes(names), return_inverse=True)
+    rows: RowIndex = np.full(len(wanted), -1, dtype=np.int64)
+    start = 0
+    for hashes in ids.hash_blocks():
+        places = np.searchsorted(wanted, hashes).clip(max=len(wanted) - 1)
+        at = np.flatnonzero((wanted[places] == hashes) & (rows[places] < 0))
+        rows[places[at][::-1]] = start + at[::-1]
+        start += len(hashes)
+    return rows[which]
 
 
 _REMEDY = "extract the anchors (contrasim inspect ENCODER --anchor-ids, extract --only-ids) and give that store with --anchor-store"

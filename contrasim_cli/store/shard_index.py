@@ -235,7 +235,7 @@ def _known(folder: Path, paths: Sequence[Path], open_part: Read, n_rows: int, au
     Half of each hash is kept, in files that vanish by themselves, and sorted; where two halves are equal, whole hashes decide.
     """
     everything, twice = hashlib.sha256(), []
-    with ExitStack() as stack, writing(folder):
+    with writing(folder), ExitStack() as stack:  # a file whose last bytes have no room says so when it is closed
         count = 0 if automatic else -(-n_rows // SORTED_IDS)
         files = [stack.enter_context(TemporaryFile(dir=folder, prefix=".")) for _ in range(count)]
         for hashes in _blocks(paths, open_part):

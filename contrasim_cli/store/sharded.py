@@ -21,6 +21,7 @@ from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -252,6 +253,12 @@ def _not_the_part(path: Path, why: str) -> InputError:
     )
 
 
+_LOCK = threading.RLock()  # of the parts of all stores; HDF5 reads for one thread at a time in any case
+_USED: "WeakKeyDictionary[_Parts, None]" = (
+    WeakKeyDictionary()
+)  # stores of which parts were opened, in the order of their use
+
+
 @dataclass(eq=False)
 class _Parts:
     """The parts, of which those are open that were read last."""
@@ -261,7 +268,6 @@ class _Parts:
     files: Sequence[Path]
     open_part: Read
     _open: "OrderedDict[int, Store]" = field(default_factory=OrderedDict)
-    _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @cached_property
     def starts(self) -> list[int]:
@@ -270,7 +276,7 @@ class _Parts:
 
     def read(self, k: int, layer: str, rows: slice) -> npt.NDArray[Any]:
         """Some rows of a layer of part k."""
-        with self._lock:  # nobody closes it meanwhile
+        with _LOCK:  # nobody closes it meanwhile
             return np.asarray(self._opened(k).layers[layer].array[rows])
 
     def ids(self, start: int, stop: int) -> list[str]:
@@ -279,7 +285,7 @@ class _Parts:
         k = bisect_right(self.starts, start) - 1
         while start < stop:
             last = min(stop, self.starts[k + 1])
-            with self._lock:
+            with _LOCK:
                 names = self._opened(k).ids
                 assert names is not None
                 found += names.read(start - self.starts[k], last - self.starts[k])
@@ -288,7 +294,7 @@ class _Parts:
 
     def close(self) -> None:
         """Close all of them."""
-        with self._lock:
+        with _LOCK:
             while self._open:
                 self._open.popitem()[1].close()
 
@@ -297,10 +303,22 @@ class _Parts:
             if not has_room():
                 raise_limit()
             while self._open and (len(self._open) >= MOST_OPEN or not has_room()):
-                self._open.popitem(last=False)[1].close()
+                self._close_one()
+            self._close_others()
             self._open[k] = self._checked(k)
         self._open.move_to_end(k)
+        _USED.pop(self, None)
+        _USED[self] = None
         return self._open[k]
+
+    def _close_one(self) -> None:
+        self._open.popitem(last=False)[1].close()
+
+    def _close_others(self) -> None:
+        """Close parts of the stores that were read first, where otherwise none could be opened."""
+        for other in list(_USED):
+            while other._open and not has_room():
+                other._close_one()
 
     def _checked(self, k: int) -> Store:
         path, part = self.files[k], self.index.parts[k]

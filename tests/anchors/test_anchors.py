@@ -266,6 +266,21 @@ def test_too_many_anchors_and_stores_without_ids_are_refused() -> None:
         draw([View(memory_store(values(10), None))], 4, 0, FEATURES)
 
 
+def test_an_anchor_is_no_row_whose_id_others_have() -> None:
+    """Which are allowed where rows are matched by position: other stores would take the first of them for it."""
+    ids = [str(k % 10) for k in range(20)]
+    with pytest.raises(MismatchError, match="of an anchor row is that of other rows too"):
+        draw([View(memory_store(values(20), ids))], 16, 0, FEATURES)
+    alike = memory_store(values(20), [*map(str, range(18)), "x", "x"])
+    anchoring, chosen = draw([View(alike)], 4, 0, FEATURES)
+    np.testing.assert_array_equal(locate(alike, anchoring), chosen)
+
+
+def test_an_id_that_is_asked_for_twice_is_found_twice() -> None:
+    store = memory_store(values(4), ["a", "b", "a", "c"])
+    np.testing.assert_array_equal(locate(store, Anchoring(("c", "a", "c"))), [3, 0, 3])
+
+
 def test_a_view_reads_what_the_whole_matrix_gives(tmp_path: Path) -> None:
     matrix = values(700, 5).astype(np.float16)
     view = made.view(tmp_path / "a.h5", {"x": matrix})

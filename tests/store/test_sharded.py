@@ -1,5 +1,6 @@
 """A sharded store is the store that its parts make up, and one whose parts are not those of its index is refused."""
 
+import io
 import json
 import os
 import shutil
@@ -94,6 +95,33 @@ def test_no_more_parts_are_open_than_may_be(tmp_path: Path, monkeypatch: pytest.
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     store.close()
     assert len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_many_stores_share_the_descriptors_that_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no room, those that were read first are closed, and opened again."""
+    stores = [open_store(parted(tmp_path / f"{k}", seed=k)) for k in range(4)]
+    full = len(os.listdir("/proc/self/fd")) + 2
+    monkeypatch.setattr(sharded, "has_room", lambda: len(os.listdir("/proc/self/fd")) < full)
+    monkeypatch.setattr(sharded, "raise_limit", lambda: None)
+    for _ in range(2):
+        for k, store in enumerate(stores):
+            np.testing.assert_array_equal(store.read("first", 0, 20), matrices(k)["first"])
+            assert len(os.listdir("/proc/self/fd")) <= full + 2
+
+
+def test_a_disk_that_is_full_while_ids_are_sorted_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the last bytes of a file find no room, when it is closed."""
+
+    def full(**options: object) -> io.BufferedRandom:
+        return open("/dev/full", "r+b")
+
+    folder = parted(tmp_path / "a")
+    (folder / INDEX).unlink()
+    monkeypatch.setattr(shard_index, "TemporaryFile", full)
+    monkeypatch.setattr(shard_index, "SORTED_IDS", 6)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_index(folder, 3, open_part)
+    assert not (folder / INDEX).exists()
 
 
 def lose(folder: Path) -> None:
