@@ -73,10 +73,11 @@ def draw(
     places = chosen if first.rows is None else first.rows[chosen]
     ids = [view.store.ids for view in views if view.store.ids is not None]
     names = tuple(ids[0].read(int(place), int(place) + 1)[0] for place in places)
-    unknown = np.flatnonzero(places != _first_rows(ids[0], names)) if not ids[0].automatic else ()
-    if len(unknown):
+    known = ids[0].automatic or places == _first_rows(ids[0], names)
+    if not np.all(known):
+        name = names[int(np.argmin(known))]
         raise MismatchError(
-            f"{quoted(first.store.path)}: id {quoted(names[unknown[0]])} of an anchor row is that of other rows too, so that "
+            f"{quoted(first.store.path)}: id {quoted(name)} of an anchor row is that of other rows too, so that "
             "nothing says which it is in other stores; give ids that are unique, or train with --inputs raw"
         )
     sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)

@@ -89,7 +89,7 @@ class ActivationFile:
         if part is not None:
             first, stop = _span(self.path, rows, part)
             rows = rows.part(first, stop)
-            config = config | part.config(first, stop)
+            config = {**config, **part.config(first, stop)}
             prepare_folder(options.output, part.count)
             check_output(options.path, options.force or options.resume)
         check_room(Estimate(options.path, specs, len(rows.chosen)))
