@@ -24,7 +24,7 @@ Where things are decided
 - `grid/`: all pairs of layers: `compute` says which way a measure goes, and what is made of measures; a module per way.
 - `confidence/`, `nulls`: intervals, p-values, and where a learned score lies between chance and identity.
 - `nearest`: nearest rows by a product of matrices, and how far its rounding may mislead.
-- `neuron_moments`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
+- `neuron_moments`, `trained_rows`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
 - `benchmarks/`: `layers`, `retrieval` and `sanity` are the protocols; `encoders` trains what they need; `differences` compares
   measures; `approximate_search` finds rows that are nearly the nearest; `items` is about rows that belong together.
 - `report/`, `plots/`: results as data, as text and tables, and as figures.

@@ -14,16 +14,18 @@ import numpy as np
 
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.names import listed, quoted
-from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
+from contrasim_cli.neuron_moments import Moments, Trained, is_of, model_digest, moments, outside, trained_stores
 from contrasim_cli.nulls import CLEAR, Standing
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex, row_blocks
+from contrasim_cli.trained_rows import TrainedIds
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
 
 CHANCE = 0.1  # of nearest rows shared by unrelated rows: from here on it is said
+FEWEST_ROWS = 5  # of which one order in 120 is the right one
 FEWER_DIMENSIONS = "more rows, or fewer dimensions (a PCA of the rows)"
 
 
@@ -57,6 +59,9 @@ def warn_few_rows(
     for (rows, trivial, _), members in groups.items():
         log.warning("%s", _told(rows, trivial, members))
     _warn_neighbours(scorers, min(n_rows, max_rows or n_rows))
+    if 0 < n_rows < FEWEST_ROWS:
+        text = "%d row%s: too few for any score to be told from one of unrelated rows; give %d at the very least"
+        log.warning(text, n_rows, "s" * (n_rows > 1), FEWEST_ROWS)
 
 
 def _is_wide(scorer: Scorer, layer: Compared, rows: int) -> bool:
@@ -124,6 +129,48 @@ def warn_unclear(standings: Mapping[str, Standing], stores: Sequence[Store]) -> 
             "same examples?"
         )
         log.warning(text, listed(unclear), first, second, CLEAR)
+
+
+def note_trained(scorers: Sequence[Scorer], views: Sequence[View]) -> None:
+    """Say in one line per encoder which of the rows, and of the models, it was trained on."""
+    for scorer in scorers:
+        if scorer.checkpoint is None:
+            continue
+        provenance, told = scorer.checkpoint.provenance, []
+        ids = TrainedIds.of(provenance)
+        seen = [found[0] for view in views if ids is not None and (found := ids.seen(view)) is not None]
+        count = int(np.any(seen, axis=0).sum()) if seen else 0
+        if count:
+            told.append(f"{count} of these {views[0].n_rows} rows")
+        trained = {*_named_models(trained_stores(provenance))}
+        models = [quoted(view.store.path) for view in views if {*_models(view.store)} & trained]
+        if models and not scorer.encoder:
+            told.append(f"the model{'s' * (len(models) > 1)} of {listed(models)}")
+        if told:
+            text = "%s: was trained on %s; scores of what an encoder was trained on do not say how it serves what it was not"
+            log.info(text, scorer.name, " and on ".join(told))
+
+
+def _models(store: Store) -> Iterator[str]:
+    """What a store calls its model: the digest of weights, and the attribute."""
+    return filter(None, (model_digest(store), store.attrs.get("model", "")))
+
+
+def _named_models(trained: Iterable[Trained]) -> Iterator[str]:
+    return filter(None, (name for one in trained for name in (one.model_digest, one.model)))
+
+
+def note_twice(stores: Sequence[Store]) -> None:
+    """Say which store is given more than once, by its file or its content."""
+    known: dict[str, Store] = {}
+    for store in stores:
+        for key in filter(None, (str(store.path.resolve()), store.digest)):
+            first = known.setdefault(key, store)
+            if first is not store:
+                text = "%s: is given twice" if first.path == store.path else "%s: has the content of %s"
+                paths = [quoted(one.path) for one in (store, first)]
+                log.info(text + ", so that layers are compared with themselves", *paths[: text.count("%s")])
+                break
 
 
 def zero_row(layers: Iterable[tuple[View, str]]) -> str:

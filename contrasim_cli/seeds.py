@@ -22,6 +22,7 @@ DIFFERENCES = 1947
 GRID_STEPS = 12
 HOLD_OUT, CHOSEN_ROWS, FIRST_LAYERS = 1, 3, 4  # behind it
 ANCHORS, COPIES = 3, 5
+HELD_OUT_ROWS = 8  # that are left to test on
 
 # what no user's seed changes
 SEARCHED_ROWS = 1234  # that the lists of an approximate search are learned from

@@ -72,7 +72,7 @@ def test_the_cca_family_is_warned_of_where_rows_span_every_direction(tmp_path: P
         f"cca and pwcca: 8 rows span every direction of the 7 neurons of layer l of {stores[0]}, so that whatever they are "
         "compared with fits them exactly, or nearly; give more rows, or fewer dimensions (a PCA of the rows)"
     ]
-    assert run("baseline", stores[1], stores[1], *options).stderr == ""
+    assert warnings(run("baseline", stores[1], stores[1], *options).stderr) == []
 
 
 def test_the_rows_that_count_are_those_that_are_compared(tmp_path: Path) -> None:
@@ -108,11 +108,13 @@ def test_a_learned_measure_is_held_against_shuffled_rows_and_not_warned_of(wide:
 
 def test_benchmarks_warn_too(wide: list[Path], tmp_path: Path) -> None:
     layers = run("bench", "layers", *wide, "--measure", "cka", "--measure", "cca")
-    assert [line.split(":")[0] for line in warnings(layers.stderr)] == ["cka", "cca"]
+    assert [line.split(":")[0] for line in warnings(layers.stderr)] == ["cka", "cca", "3 trials"]
     sanity = run("bench", "sanity", wide[0], "--measure", "cka", "--layers", "m")
     assert warnings(sanity.stderr)[0].startswith("cka: 32 rows are fewer than the 512 neurons of layer m of ")
     batches = run("bench", "image-caption", *wide, "--batch-size", "8", "--measure", "cka", "--layers", "m")
-    assert batches.stderr == ""  # right and wrong batches are biased alike
+    assert [line.split(":")[0] for line in warnings(batches.stderr)] == [
+        "4 trials"
+    ]  # right and wrong batches are biased alike
 
 
 # --- zero rows --------------------------------------------------------------------------------------------------------

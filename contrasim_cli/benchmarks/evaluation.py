@@ -118,8 +118,11 @@ def retrieval_trials(
     device: torch.device,
     budget: int,
     progress: Progress = silent,
+    unseen: bool = False,
 ) -> list[Trials]:
     """Retrieval in every task, by the judges that it has; tasks are named by their pair where there are several.
+
+    `unseen`: no encoder was trained on any of the rows.
 
     Raises:
         MismatchError, InputError, UsageError: as for a single task.
@@ -127,7 +130,9 @@ def retrieval_trials(
     found: list[Trials] = []
     for pair, task, judges in tasks:
         scorers = [judge.scorer for judge in judges]
-        trials = retrieval(task, scorers, hold_out=hold_out, device=device, budget=budget, progress=progress)
+        trials = retrieval(
+            task, scorers, hold_out=hold_out, device=device, budget=budget, progress=progress, unseen=unseen
+        )
         found.extend(_marked(trials, judges, pair=pair))
     return found
 

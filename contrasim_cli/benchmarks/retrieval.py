@@ -78,17 +78,19 @@ def retrieval(
     device: torch.device,
     budget: int,
     progress: Progress = silent,
+    unseen: bool = False,
 ) -> list[Trials]:
     """Trials of every scorer under every kind of negatives.
 
-    With `hold_out`, an encoder is not judged on the pair of views that it was trained on, in either order.
+    With `hold_out`, an encoder is not judged on the pair of views that it was trained on, in either order; unless that leaves
+    nothing, and no row was trained on (`unseen`).
 
     Raises:
         MismatchError: views differ in depth, or widths do not fit an encoder.
         InputError: too few rows, a bad value, or not even a batch at a time fits the budget.
     """
     budget = _check(task, scorers, budget)
-    kept = [_kept_pairs(task, scorer) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
+    kept = [_kept_pairs(task, scorer, unseen) if hold_out else list(range(len(task.pairs))) for scorer in scorers]
     run = Run(task, scorers, task.cut, device, budget)
     whole, together = _cut_of_layers(len(task.layers[0]))
     own = distributed.share(whole)
@@ -166,16 +168,19 @@ def _check(task: RetrievalTask, scorers: Sequence[Scorer], budget: int) -> int:
     return left
 
 
-def _kept_pairs(task: RetrievalTask, scorer: Scorer) -> list[int]:
-    """Which pairs of views the scorer is judged on."""
+def _kept_pairs(task: RetrievalTask, scorer: Scorer, unseen: bool) -> list[int]:
+    """Which pairs of views the scorer is judged on; all of them where it was trained on all, and on none of the rows."""
     stems = [view.store.stem for view in task.views]
     trained = trained_views(scorer, stems)
     kept = [k for k, (i, j) in enumerate(task.pairs) if stems[i] == stems[j] or not {stems[i], stems[j]} <= trained]
+    if not kept and unseen:
+        return list(range(len(task.pairs)))
     if not kept:
         which = "the only pair of views there is" if len(trained) == 2 else "all pairs of views there are"
         raise UsageError(
             f"{scorer.name}: was trained on {which} ({' and '.join(map(quoted, sorted(trained)))}), "
-            "and is judged on other pairs alone; give more views"
+            "and is judged on other pairs, or on rows that it was not trained on; give more views, stores of other rows, or an "
+            "encoder made with train --holdout 0.2"
         )
     return kept
 

@@ -242,7 +242,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     names = request.output.figures.names(request.stores)
     request.rows_plot.check(request.stores, request.output.force)
     room = request.compute.memory_asked
-    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, note_trained, note_twice, warn_few_rows
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.scoring import by_groups
@@ -261,6 +261,8 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
         layers = [list(dict.fromkeys([*a, *b])) for a, b in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
+        note_twice(inputs.stores)
+        note_trained(scorers, inputs.views)
         warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows)
         comparison = Found(request, plan, scorers, device, budget)
         comparison.strangers = check_familiar(scorers, layers, standardizer, budget)

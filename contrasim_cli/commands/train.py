@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -39,10 +40,26 @@ OF_ROWS = [
     "--save-every",
     "--layers-a",
     "--layers-b",
+    "--holdout",
 ]
 OF_MEASURES = ("--measures", "--match", "--start")
 OF_ANCHORS = ("--anchors", "--copies", "--members")
 OF_RAW = ("--standardize", "--standardize-from", "--encoder-per-view")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRows(SidedRows):
+    """And which rows are left to test on."""
+
+    holdout: Annotated[
+        float,
+        typer.Option(
+            "--holdout",
+            min=0,
+            max=0.9,
+            help="Part of the rows (by id, --seed) to leave out, for bench --holdout to test on.",
+        ),
+    ] = 0.0
 
 
 def train(
@@ -55,7 +72,7 @@ def train(
         ),
     ],
     output: EncoderOutput,
-    rows: SidedRows,
+    rows: TrainRows,
     recipe: r.Recipe,
     unseen: r.Unseen,
     standardizing: r.TrainStandardizing,
@@ -92,7 +109,7 @@ def train(
 
     device, budget = compute.resolve()
     with Inputs(stores, rows, room) as opened:
-        data = _data(opened, task)
+        data = _data(opened, task, rows.holdout, compute.seed)
         training.check_data(data, task, recipe.encoder_per_view)
         warn_constant(data.views, data.layers)
         config = job.configuration(data, task, recipe_name, parts)
@@ -157,10 +174,16 @@ def _check_parts(task: str, parts: Mapping[str, Any], flags: Mapping[str, Any]) 
         raise UsageError("--shrinkage goes with --standardize whiten or within")
 
 
-def _data(inputs: "Inputs", task: str) -> "Data":
+def _data(inputs: "Inputs", task: str, holdout: float, seed: int) -> "Data":
+    """The chosen layers of the stores, without the rows that are held out."""
+    from contrasim_cli.trained_rows import hold_out
     from contrasim_cli.training import Data
 
     if task == "layers":
-        return Data(inputs.views, inputs.select(embeddings=False))
-    first, second = inputs.select_sides(embeddings=False)
-    return Data(inputs.views, [*first[:1], *second[1:]])
+        layers = inputs.select(embeddings=False)
+    else:
+        first, second = inputs.select_sides(embeddings=False)
+        layers = [*first[:1], *second[1:]]
+    if holdout:
+        inputs.views = hold_out(inputs.views, holdout, seed)
+    return Data(inputs.views, layers)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from contrasim_cli import distributed, signals
+from contrasim_cli import distributed, signals, trained_rows
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import MismatchError, TrainingError, UsageError
@@ -128,8 +128,9 @@ def provenance(groups: Sequence[Group], start: Checkpoint | None) -> dict[str, A
         for view, names in zip(group.views, group.layers, strict=True)
     ]
     versions = {"contrasim": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
+    views = [view for group in groups for view in group.views]
     from_start = {"start": encoders.weights_digest(start.encoder.state_dict())} if start else {}
-    return {"stores": stores, "standardized_by": [], "versions": versions, **from_start}
+    return {"stores": stores, "standardized_by": [], "versions": versions, **trained_rows.noted(views), **from_start}
 
 
 @dataclass

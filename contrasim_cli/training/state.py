@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from contrasim_cli import distributed
+from contrasim_cli import distributed, trained_rows
 from contrasim_cli import neuron_moments as domain
 from contrasim_cli.anchors import Anchored
 from contrasim_cli.device import free_on
@@ -159,6 +159,7 @@ def provenance(
         "standardized_by": standardized_by or [],
         "versions": versions,
         "moments": moments,
+        **trained_rows.noted(views),
         **chosen,
         **({"ranks": distributed.world()} if distributed.world() > 1 else {}),
     }

@@ -232,7 +232,8 @@ def test_no_pair_left_is_refused_before_anything_is_compared(tmp_path: Path) -> 
     with pytest.raises(UsageError) as refused:
         judge(task(tmp_path, views_of(2, 30)), learned([path]))
     assert str(refused.value) == (
-        "e.pt: was trained on the only pair of views there is (ar and en), and is judged on other pairs alone; give more views"
+        "e.pt: was trained on the only pair of views there is (ar and en), and is judged on other pairs, or on rows that it "
+        "was not trained on; give more views, stores of other rows, or an encoder made with train --holdout 0.2"
     )
 
 

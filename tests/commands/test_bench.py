@@ -31,6 +31,11 @@ COLUMNS = [
 ]
 
 
+def said(stderr: str) -> str:
+    """All but that trials are few, as they are here."""
+    return "".join(line for line in stderr.splitlines(keepends=True) if " trials: each is worth " not in line)
+
+
 def table(text: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(text), delimiter="\t"))
 
@@ -63,7 +68,7 @@ def models(tmp_path: Path) -> list[Path]:
 
 def test_layers(models: list[Path]) -> None:
     done = run("bench", "layers", *models, "--measure", "cka", "--measure", "dot")
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     rows = table(done.stdout)
     assert list(rows[0]) == COLUMNS
     assert [(r["measure"], r["negatives"], r["pair"], r["layer"], r["trials"]) for r in rows] == [
@@ -151,7 +156,7 @@ def test_multilingual(views: list[Path], tmp_path: Path) -> None:
         "4",
     ]
     done = run("bench", "multilingual", *views, *options)
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     rows = table(done.stdout)
     assert list(rows[0]) == COLUMNS
     assert {r["benchmark"] for r in rows} == {"multilingual"}
@@ -175,7 +180,7 @@ def test_multilingual(views: list[Path], tmp_path: Path) -> None:
 def test_image_caption_goes_one_way(tmp_path: Path) -> None:
     stores = written(tmp_path, ["image", "caption"], noisy(2, 200))
     done = run("bench", "image-caption", *stores, "--measure", "norm")
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     rows = table(done.stdout)
     assert [(r["pair"], r["layer"], r["trials"], r["std"]) for r in rows] == [
         ("all", "layer_0", "4", ""), ("all", "layer_1", "4", ""), ("all", "all", "8", "")
@@ -253,7 +258,7 @@ def test_the_file_holds_what_stdout_shows(views: list[Path], tmp_path: Path, kin
         out = tmp_path / f"out.{suffix}"
         form = "table" if suffix == "txt" else suffix
         done = run("bench", kind, *views[:2], "-o", out, "--format", form, "--plot", tmp_path / f"{suffix}.svg")
-        assert (done.code, done.stderr) == (0, "")
+        assert (done.code, said(done.stderr)) == (0, "")
         assert out.read_text() == done.stdout
         assert (tmp_path / f"{suffix}.svg").read_text().startswith("<?xml")
 
@@ -319,7 +324,7 @@ def test_few_distinct_rows_have_no_neighbours(tmp_path: Path) -> None:
 
 def test_monotonicity_is_a_benchmark_of_its_own(models: list[Path]) -> None:
     both = run("bench", "layers", *models, *CKA, "--criterion", "argmax", "--criterion", "monotonicity")
-    assert (both.code, both.stderr) == (0, "")
+    assert (both.code, said(both.stderr)) == (0, "")
     rows = table(both.stdout)
     assert list(rows[0]) == COLUMNS
     alone = run("bench", "layers", *models, *CKA, "--criterion", "monotonicity")
@@ -345,7 +350,7 @@ def test_figures_of_the_layers_benchmark(models: list[Path], tmp_path: Path) -> 
     options = ["--plot", files[0], "--plot-pairs", files[1], "--plot-grids", files[2]]
     measures = ["--measure", "cka", "--measure", "procrustes"]
     done = run("bench", "layers", *models, *measures, *options, "--criterion", "monotonicity", "--criterion", "argmax")
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     layers, pairs, grids = (file.read_text() for file in files)
     assert all(f">{word}<" in layers for word in ("rank correlation", "accuracy in %", "cka", "procrustes", "layer_3"))
     assert all(f">{word}<" in pairs for word in ("m0-m1", "m2-m3", "rank correlation"))
@@ -361,7 +366,7 @@ def test_figures_of_retrieval(views: list[Path], tmp_path: Path) -> None:
     layers, pairs = tmp_path / "layers.svg", tmp_path / "pairs.svg"
     arguments = ["--batch-size", "5", "--negatives", "random", "--negatives", "faiss", "--plot", layers]
     done = run("bench", "multilingual", *views, *arguments, "--plot-pairs", pairs)
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     assert ">multilingual: faiss negatives<" in layers.read_text()
     drawn = pairs.read_text()
     assert all(
@@ -384,7 +389,7 @@ def test_pairs_of_images_and_captions_are_drawn(views: list[Path], tmp_path: Pat
         pairs,
     ]
     done = run("bench", "image-caption", views[0], *arguments)
-    assert (done.code, done.stderr) == (0, "")
+    assert (done.code, said(done.stderr)) == (0, "")
     assert all(f">{pair}<" in pairs.read_text() for pair in ("en-ar", "en-zh"))
     assert ">image-caption: en-ar, random negatives<" in layers.read_text()
 

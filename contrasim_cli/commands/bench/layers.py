@@ -93,7 +93,7 @@ def layers_benchmark(
     common = Common(stores, _with_universal(judged, training), rows, standardizing, compute, output, training, criteria)
     names, room = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
-    from contrasim_cli.cautions import check_familiar, compared, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, note_trained, note_twice, warn_few_rows
 
     device, budget = compute.resolve()
     several = bool(training.train or held_out or len(tests) > 1)
@@ -114,6 +114,9 @@ def layers_benchmark(
         fixed = common.scorers(names)
         judges = [*map(Judge, fixed), *trained_judges]
         test_sets = _test_sets(opened, standardizing, judges, train_sets, several, figures)
+        for test in test_sets:
+            note_twice([view.store for view in test.views])
+            note_trained(fixed, test.views)
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
         for test in test_sets:

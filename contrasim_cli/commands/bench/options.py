@@ -1,5 +1,6 @@
 """The options that all benchmarks have."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from contrasim_cli.commands.inputs import Rows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import Options, check_names
 from contrasim_cli.output_files import check_output
-from contrasim_cli.report.results import MONOTONICITY, SEVERAL, BenchRow, Results
+from contrasim_cli.report.results import ALL, MONOTONICITY, SEVERAL, BenchRow, Results
 
 if TYPE_CHECKING:
     from contrasim_cli.benchmarks.outcomes import Trials
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from contrasim_cli.report.heat_maps import HeatMap
     from contrasim_cli.scoring import Scorer
 
+log = logging.getLogger(__name__)
+
 MANY = "bench has many, give --format tsv"
+FEWEST_TRIALS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,6 +148,7 @@ class Common:
     ) -> None:
         """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
         rows = [row for criterion in self.criteria for row in self._rows(criterion, benchmark, trials)]
+        _note_few([row.trials for row in rows if row.trials and (row.pair, row.layer) == (ALL, ALL)])
         if distributed.first():
             self._write(rows, trials, facts)
         shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
@@ -185,6 +190,16 @@ class Common:
             from contrasim_cli.benchmarks.mean_grids import mean_grids
 
             plots.draw_grids(mean_grids(trials), self.output.plot_grids, self.output.force, self.output.figures.look())
+
+
+def _note_few(counts: Sequence[int]) -> None:
+    """Say where so few trials were made that one of them moves the accuracy by several points."""
+    fewest = min(counts, default=FEWEST_TRIALS)
+    if fewest < FEWEST_TRIALS:
+        text = (
+            "%d trials: each is worth %.1f points of accuracy; compare intervals, or give more rows, layers or stores"
+        )
+        log.warning(text, fewest, 100 / fewest)
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

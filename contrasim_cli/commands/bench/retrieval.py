@@ -1,6 +1,7 @@
 """`contrasim bench multilingual` and `image-caption`: one retrieval protocol."""
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows
-from contrasim_cli.errors import UsageError
+from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from contrasim_cli.benchmarks.trials import Facts
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import View
+
+
+log = logging.getLogger(__name__)
 
 
 class Negatives(str, Enum):
@@ -71,6 +75,10 @@ class Batches:
         Path | None,
         typer.Option("--groups", help="The same by a table: TSV or CSV of two columns, id and group."),
     ] = None
+    holdout: Annotated[
+        bool,
+        typer.Option("--holdout", help="Test on the rows that no --encoder was trained on, by their ids."),
+    ] = False
 
     @property
     def negatives(self) -> list[str]:
@@ -186,6 +194,19 @@ class _Group:
         return TrainingSet(name, Data([self.inputs.views[k] for k in places], [self.layers[k] for k in places]))
 
 
+def _nothing_held_out(path: Path, rows: int, known: bool) -> str:
+    """Why there are no rows to test on."""
+    if known:
+        return (
+            f"{quoted(path)}: --holdout: the encoders were trained on all {rows} rows; train with --holdout 0.2, or give stores of "
+            "other rows"
+        )
+    return (
+        f"{quoted(path)}: --holdout knows rows by their ids, which the stores or the encoder do not have; train again, on stores "
+        "with ids"
+    )
+
+
 @dataclass(frozen=True)
 class _Retrieval:
     """One benchmark: all views, or pairs of images and captions."""
@@ -221,12 +242,18 @@ class _Retrieval:
                 return
             trained_judges = t.trained(sets, training, together=True)
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
+            unseen = self._hold_out(opened, [judge.scorer for judge in fixed])
             tasks = self._tasks(stack, opened, fixed, trained_judges, trainable, said)
             for _, task, _ in tasks:
                 if task.standardizer:
                     check_familiar([judge.scorer for judge in fixed], task.layers, task.standardizer, budget)
             trials = retrieval_trials(
-                tasks, hold_out=not self.one_way, device=device, budget=budget, progress=console.progress
+                tasks,
+                hold_out=not self.one_way,
+                device=device,
+                budget=budget,
+                progress=console.progress,
+                unseen=unseen,
             )
             about = self._about(opened, tasks, [*fixed, *trained_judges], device) | (
                 t.about(options, trained_judges) if options else {}
@@ -241,6 +268,40 @@ class _Retrieval:
         inputs = stack.enter_context(Inputs(paths, self.common.rows, self.common.compute.memory_asked))
         first, second = inputs.select_sides(embeddings=False)
         return _Group(paths, inputs, [*first[:1], *second[1:]])
+
+    def _hold_out(self, opened: Sequence[_Group], scorers: "Sequence[Scorer]") -> bool:
+        """Leave out rows that encoders were trained on, if asked for, or if a pair of stores is all there is; whether none is left.
+
+        Raises:
+            UsageError: there is no encoder.
+            MismatchError: nobody knows which rows were trained on, or all were.
+        """
+        from contrasim_cli.cautions import note_trained, note_twice
+
+        for group in opened:
+            note_twice(group.inputs.stores)
+        encoders = [scorer for scorer in scorers if scorer.encoder]
+        if not encoders:
+            if self.batches.holdout:
+                raise UsageError("--holdout tests on rows that encoders were not trained on; give --encoder")
+            return False
+        from contrasim_cli.trained_rows import TrainedIds, kept, unseen_rows
+
+        trained = [TrainedIds.of(scorer.checkpoint.provenance) for scorer in encoders if scorer.checkpoint]
+        free = True
+        for group in opened:
+            views = group.inputs.views
+            unseen, count = unseen_rows(views, trained), views[0].n_rows
+            some = int(unseen.sum()) if unseen is not None else 0
+            if self.batches.holdout and not some:
+                raise MismatchError(_nothing_held_out(views[0].store.path, count, known=unseen is not None))
+            if unseen is not None and 0 < some < count and (self.batches.holdout or len(views) == 2):
+                group.inputs.views = kept(views, unseen)
+                path = quoted(views[0].store.path)
+                log.info("%s: tested on the %d of %d rows that no encoder was trained on", path, some, count)
+            note_trained(encoders, group.inputs.views)
+            free = free and some > 0 and (some == count or group.inputs.views is not views)
+        return free
 
     # --- what is trained on -------------------------------------------------------------------------------------------
 
