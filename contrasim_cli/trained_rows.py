@@ -1,8 +1,8 @@
 """Which rows an encoder was trained on, known by their ids; and which rows training leaves out, to test on.
 
 A checkpoint keeps a hash of 64 bits of every trained id, the smallest KEPT of them where there are more. They tell of every row
-whose hash is not above the largest kept one whether it was trained on (with one collision in 2^64 / KEPT rows); of others nothing is
-known then. Hashes of automatic ids, which are numbers of rows, depend on the source whose rows they number.
+whose hash is not above the largest kept one whether it was trained on, with one collision in 2^64 / KEPT rows; of others nothing
+is known then. Hashes of automatic ids, which are numbers of rows, depend on the source whose rows they number.
 """
 
 import base64
