@@ -76,12 +76,12 @@ def test_the_cca_family_is_warned_of_where_rows_span_every_direction(tmp_path: P
 
 
 def test_the_rows_that_count_are_those_that_are_compared(tmp_path: Path) -> None:
-    """Measures that cost n² take --max-rows of them; the others all."""
+    """--max-rows takes some of them."""
     stores = [noise(tmp_path / f"{name}.h5", 100, {"l": 60}, k) for k, name in enumerate("ab")]
     options = ("--measure", "cka", "--measure", "distance_correlation", "--null", "0")
     assert warnings(run("baseline", *stores, *options).stderr) == []
     (told,) = warnings(run("baseline", *stores, *options, "--max-rows", "50").stderr)
-    assert told.startswith("distance_correlation: 50 rows are fewer than the 60 neurons of layer l of ")
+    assert told.startswith("cka and distance_correlation: 50 rows are fewer than the 60 neurons of layer l of ")
 
 
 def test_an_encoder_counts_as_wide_as_it_makes_rows(tmp_path: Path) -> None:
