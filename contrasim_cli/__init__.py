@@ -27,6 +27,7 @@ Where things are decided
 - `neuron_moments`, `trained_rows`, `cautions`: what an encoder knows of rows and models, and what a statistician would warn of.
 - `benchmarks/`: `layers`, `retrieval` and `sanity` are the protocols; `encoders` trains what they need; `differences` compares
   measures; `approximate_search` finds rows that are nearly the nearest; `items` is about rows that belong together.
+- `api`: what this package offers to Python, loaded when it is first asked for.
 - `report/`, `plots/`: results as data, as text and tables, and as figures.
 
 What everything uses
@@ -36,3 +37,31 @@ What everything uses
 - `distributed`: several processes of one command: what they share, add up, and fail of together.
 - `seeds`: what a seed is for.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contrasim_cli.api import (
+        LayerScores,
+        LearnedMeasure,
+        compare,
+        compare_layers,
+        extract,
+        load_encoder,
+        open_store,
+    )
+
+__all__ = ["LayerScores", "LearnedMeasure", "compare", "compare_layers", "extract", "load_encoder", "open_store"]
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, whose modules import torch, when they are first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from contrasim_cli import api
+
+    return getattr(api, name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
