@@ -17,6 +17,23 @@ from contrasim_cli.output_files import check_output
 if TYPE_CHECKING:
     from contrasim_cli.extraction.sharding import PartOf
 
+# suffixes of other formats, which a store of that name would be taken for
+FOREIGN = {
+    ".npz",
+    ".npy",
+    ".pt",
+    ".pth",
+    ".safetensors",
+    ".zarr",
+    ".mat",
+    ".csv",
+    ".tsv",
+    ".json",
+    ".txt",
+    ".parquet",
+    ".arrow",
+    ".pkl",
+}
 FIELD = "{column}"
 
 
@@ -391,6 +408,10 @@ class StoreOutput:
     def _refusal(self, path: Path, read: Sequence[Path | None]) -> ContraSimError | None:
         if any(source is not None and _is_of(path, source) for source in read):
             return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
+        if path.suffix.lower() in FOREIGN:
+            return UsageError(
+                f"-o {quoted(path)}: extract writes HDF5, not {path.suffix}; call it {quoted(path.with_suffix('.h5'))}"
+            )
         from contrasim_cli.store.shard_index import check_folder
 
         try:

@@ -174,6 +174,7 @@ def _text(value: Any) -> str:
 
 def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool) -> Results:
     from contrasim_cli.store.inspection import count_all, facts
+    from contrasim_cli.store.origin import with_origin
     from contrasim_cli.store.zero_rows import zero_rows_told
     from contrasim_cli.store.zeros import ZeroRows
 
@@ -182,7 +183,7 @@ def _store_results(paths: Sequence[Path], stores: "Sequence[Store]", scan: bool)
     for store, zero in zip(stores, zeros, strict=True):
         if zero is not None and len(zero.places):
             log.warning("%s", zero_rows_told(store, zero.places, store.n_rows))
-    names = distinct_names(paths)
+    names = with_origin(distinct_names(paths), stores)
     rows = []
     for k, store in enumerate(stores):
         for layer in store.layers.values():

@@ -247,6 +247,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.scoring import by_groups
     from contrasim_cli.store.groups import groups_of
+    from contrasim_cli.store.origin import with_origin
     from contrasim_cli.transforms import plain
 
     device, budget = request.compute.resolve()
@@ -269,6 +270,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         comparison.work(standardizer, layers)
         inputs.check_zero_rows()
         comparison.warn()
+        names = with_origin(names, inputs.stores)
         rows = comparison.rows(names)
         more = {}
         if request.output.report or request.output.figures.within:

@@ -139,7 +139,7 @@ def layers_benchmark(
         }
         if output.records:
             about |= record.of_inputs([store for data in opened for store in data.inputs.stores], fixed)
-        tested = [(s.name if len(opened) > 1 else "", s.inputs, figures.names(s.paths)) for s in opened]
+        tested = [(s.name if len(opened) > 1 else "", s.inputs, s.shown(figures)) for s in opened]
         facts = common.facts("layers", tested)
     common.report("layers", trials, facts, about, several)
 
@@ -207,6 +207,12 @@ class _Opened:
         inputs = stack.enter_context(Inputs(paths, rows, room, most, seed))
         return cls(name, paths, inputs, inputs.select(embeddings=False))
 
+    def shown(self, figures: Figures) -> list[str]:
+        """The stores' names in results."""
+        from contrasim_cli.store.origin import with_origin
+
+        return with_origin(figures.names(self.paths), self.inputs.stores)
+
     @property
     def training_set(self) -> "TrainingSet":
         from contrasim_cli.benchmarks.encoders import TrainingSet
@@ -240,6 +246,6 @@ def _test_sets(
             own |= t.anchors_of(trained_there, t.matched(data.paths, paths))
         standardizer = data.inputs.standardizer_of(part_standardizing, scorers, data.layers, own)
         name = data.name if several else ""
-        test_sets.append(DataSet(name, data.inputs.views, figures.names(data.paths), data.layers, standardizer))
+        test_sets.append(DataSet(name, data.inputs.views, data.shown(figures), data.layers, standardizer))
         start += len(data.paths)
     return test_sets

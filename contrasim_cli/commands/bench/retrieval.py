@@ -371,6 +371,7 @@ class _Retrieval:
         from contrasim_cli.benchmarks.retrieval import all_pairs
         from contrasim_cli.benchmarks.retrieval_task import RetrievalTask
         from contrasim_cli.store import View, open_store
+        from contrasim_cli.store.origin import with_origin
 
         inputs, names = (
             group.inputs,
@@ -383,7 +384,7 @@ class _Retrieval:
         siblings, in_pool = self._siblings(group, View(pool) if pool else None, said)
         return RetrievalTask(
             views=inputs.views,
-            names=[names[path] for path in group.paths],
+            names=with_origin([names[path] for path in group.paths], inputs.stores),
             layers=group.layers,
             pairs=[(0, 1)] if self.one_way else all_pairs(len(inputs.views)),
             negatives=self.batches.negatives,
