@@ -29,9 +29,20 @@ from contrasim_cli.version import __version__
 ELSEWHERE = {
     ("baseline", "--encoder"): "contrasim score compares by a trained encoder",
     ("score", "--measure"): "contrasim baseline compares by closed-form measures",
+    ("baseline", "--holdout"): "train --holdout leaves rows out, and bench --holdout tests on them",
+    ("score", "--holdout"): "train --holdout leaves rows out, and bench --holdout tests on them",
     ("train", "--encoder"): "contrasim train writes an encoder (-o); --start begins with another's weights",
     ("extract", "--measure"): "contrasim baseline compares stores",
 }
+
+# what Typer, or the library by which it checks values, says -> what a user reads
+PLAIN = (
+    (": Value error, ", ": "),
+    ("Input should be a valid integer, unable to parse string as an integer", "must be a whole number"),
+    ("Input should be a valid number, unable to parse string as a number", "must be a number"),
+    ("Input should be greater than or equal to ", "must be at least "),
+    ("Input should be less than or equal to ", "must be at most "),
+)
 
 app = typer.Typer(
     name="contrasim",
@@ -71,8 +82,8 @@ def main() -> NoReturn:
         if code == Interrupted.exit_code:  # Typer's answer to Ctrl-C before the command begins
             console.error_line(Interrupted.word)
     except typer.TyperException as error:
-        # some Typers put the kind of the exception before what it says
-        message = error.format_message().replace(": Value error, ", ": ") + _other_command(error)
+        message, remedy = _plain(error.format_message()), _remedy(error)
+        message = f"{message.rstrip('.')}; {remedy}" if remedy else message
         if message:  # without arguments Typer has shown the help, and says nothing else
             console.error_line(message)
         code = error.exit_code
@@ -103,10 +114,27 @@ def main() -> NoReturn:
     sys.exit(code or 0)
 
 
-def _other_command(error: Exception) -> str:
-    """Which command has an option that this one lacks."""
-    asked = getattr(getattr(error, "ctx", None), "info_name", None), getattr(error, "option_name", None)
-    return f"; {ELSEWHERE[asked]}" if asked in ELSEWHERE else ""
+def _plain(message: str) -> str:
+    """What Typer says, on one line and without the words of the library that checks values."""
+    message = " ".join(message.split())
+    for words, plain in PLAIN:
+        message = message.replace(words, plain)
+    return message
+
+
+def _remedy(error: typer.TyperException) -> str:
+    """Which command has an option that this one lacks; which commands there are; where a command is explained."""
+    context = getattr(error, "ctx", None)
+    name = getattr(context, "info_name", None)
+    asked = name, getattr(error, "option_name", None)
+    if asked in ELSEWHERE:
+        return ELSEWHERE[asked]
+    message = error.format_message()
+    if message.startswith("No such command") and "Did you mean" not in message and context is not None:
+        return f"the commands are {', '.join(getattr(context.command, 'commands', ()))}"
+    if message.startswith("Missing"):
+        return f"{context.command_path} --help explains it" if context is not None else ""
+    return ""
 
 
 def _unexpected(error: Exception) -> str:

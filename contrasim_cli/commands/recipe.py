@@ -93,7 +93,8 @@ class Recipe:
         ),
     ] = None
     anchor_side: Annotated[
-        AnchorSideName, typer.Option("--anchor-side", help="Task pairs: whose rows are anchors.")
+        AnchorSideName,
+        typer.Option("--anchor-side", help="Task pairs: of which view the loss takes the rows i of Eq. 3."),
     ] = "both"
     encoder_per_view: Annotated[
         bool, typer.Option("--encoder-per-view", help="Task pairs: each view has its own first layer.")
