@@ -107,9 +107,9 @@ def compare(x: Matrix, y: Matrix, measure: str = "cka", **options: Any) -> float
     1.0
     """
     (name,) = _one(measure)
-    sides = [_matrix(side, where) for side, where in ((x, "X"), (y, "Y"))]
+    first, second = (_matrix(side, where) for side, where in ((x, "X"), (y, "Y")))
     try:
-        return similarity(name, *sides, _options(options))
+        return similarity(name, first, second, _options(options))
     except ValueError as error:
         raise MismatchError(str(error)) from error
 
@@ -310,7 +310,16 @@ def _compared(scorer: Scorer, first: Side, second: Side, how: Align, device_name
         for name, column in (standing._asdict() if standing else {}).items()
         if name != "null_p"
     }
-    return LayerScores(scorer.name, *layers, values, scorer.entry.higher_is_more_similar, **shown)
+    return LayerScores(
+        scorer.name,
+        layers[0],
+        layers[1],
+        values,
+        scorer.entry.higher_is_more_similar,
+        shown.get("null"),
+        shown.get("null_z"),
+        shown.get("calibrated"),
+    )
 
 
 def _standardized(views: list[View], scorer: Scorer, layers: list[list[str]], budget: int) -> list[View]:
