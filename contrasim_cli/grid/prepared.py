@@ -24,6 +24,7 @@ from contrasim_cli.scoring import Scorer
 from contrasim_cli.store.blocks import spans
 
 Pairs = Sequence[tuple[Layer, Layer]]
+FEW = 1 << 20  # numbers for which there is room beside any budget
 
 
 def compute(grid: Grid, members: list[int], cells: Pairs | None = None) -> None:
@@ -86,8 +87,8 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
 
 def _values_at_once(scorer: Scorer, rows: int, width: int) -> int:
     """How many numbers in float64 a measure holds of layers of a size."""
-    if scorer.measure.at_once is not None:
-        return scorer.measure.at_once(rows, width)
+    if scorer.measure.at_once is not None and (values := scorer.measure.at_once(rows, width)) > FEW:
+        return values
     # rows, centred rows and two factors; or two matrices of all pairs of rows
     pairs = 2 * rows if scorer.measure.pairs is not None or scorer.measure.square else 0
     return scorer.measure.grams * min(rows, width) ** 2 + rows * max(4 * width, pairs)
