@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from contrasim_cli.names import quoted
@@ -20,11 +20,12 @@ PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log
 
 @dataclass
 class Settings:
-    """What the options that every command has were set to."""
+    """What the options that every command has were set to, and what the run has warned of."""
 
     quiet: bool = False
     color: bool = True
     debug: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 settings = Settings()
@@ -40,9 +41,11 @@ class _Lines(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Shows records on what stderr is at that moment: a progress bar puts itself before it."""
+    """Shows records on what stderr is at that moment: a progress bar puts itself before it; warnings are kept for the results."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            settings.warnings.append(_one_line(record.getMessage()))
         _show(self.format(record))
 
 
@@ -66,6 +69,7 @@ def speak() -> None:
 def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> None:
     """Set up what a run shows on stderr."""
     settings.quiet = quiet
+    settings.warnings = []
     settings.debug = debug
     settings.color = not (no_color or os.environ.get("NO_COLOR"))
     handler = _Stderr()

@@ -51,23 +51,24 @@ class PartOf:
 
 
 def part_of(whole: Estimate, part: PartOf) -> Estimate:
-    """The part of a run whose rows are made in blocks, which are the same as those of a run of all rows.
+    """The part of a run whose rows are made in blocks, which are those of a run of all rows unless that has fewer than parts.
 
     Raises:
-        UsageError: there are fewer blocks than parts.
+        UsageError: there are fewer items than parts.
     """
-    size = whole.sizes.block_items
-    blocks = -(-whole.items // size)
-    if blocks < part.count:
-        raise UsageError(
-            f"{part.count} parts are too many: {whole.items} items are read in blocks of {size}, which make {blocks} "
-            f"part{'s' if blocks > 1 else ''} at most"
-        )
-    first, last = part.of(blocks)
+    if whole.items < part.count:
+        raise UsageError(f"{whole.items} items make no {part.count} parts; give fewer")
+    sizes = whole.sizes
+    if -(-whole.items // sizes.block_items) < part.count:
+        text = "%d items are fewer than %d blocks of %d: blocks are smaller, and last digits may differ from those of a single run"
+        log.info(text, whole.items, part.count, sizes.block_items)
+        sizes = replace(sizes, block_items=whole.items // part.count)
+    size = sizes.block_items
+    first, last = part.of(-(-whole.items // size))
     span = first * size, min(last * size, whole.items)
     items = span[1] - span[0]
     rows = round(whole.rows * items / whole.items)
-    return replace(whole, rows=rows, items=items, span=span)
+    return replace(whole, rows=rows, items=items, span=span, sizes=sizes)
 
 
 def complete(folder: Path, count: int) -> None:

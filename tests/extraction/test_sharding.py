@@ -111,9 +111,22 @@ def test_parts_do_not_depend_on_the_memory_that_there_is(monkeypatch: pytest.Mon
     assert shard_size(1 << 20, None) == 256
 
 
-def test_more_parts_than_blocks_are_refused(source: Source, run: RunOptions) -> None:
-    with pytest.raises(UsageError, match="23 items are read in blocks of 5, which make 5 parts at most"):
-        plan(Fake(), source, replace(run, part=PartOf(0, 6)))
+@pytest.mark.parametrize("count", [6, 10, 23])
+def test_more_parts_than_blocks_have_smaller_blocks(source: Source, run: RunOptions, count: int) -> None:
+    for number in range(count):
+        extract(Fake(), source, MODEL, replace(run, part=PartOf(number, count)))
+    complete(run.output, count)
+    store = open_store(run.output)
+    rows = np.concatenate(list(source.blocks(ROWS)))
+    assert store.n_rows == ROWS
+    np.testing.assert_allclose(store.read("one", 0, ROWS) - rows, rows, atol=9)  # of others in the batch
+    assert store.ids is not None
+    assert store.ids.read(0, ROWS) == [str(k) for k in range(ROWS)]
+
+
+def test_more_parts_than_items_are_refused(source: Source, run: RunOptions) -> None:
+    with pytest.raises(UsageError, match="23 items make no 24 parts"):
+        plan(Fake(), source, replace(run, part=PartOf(0, 24)))
 
 
 def test_parts_that_were_cut_with_other_memories_are_told(source: Source, run: RunOptions) -> None:
