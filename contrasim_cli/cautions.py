@@ -43,22 +43,19 @@ def compared(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[Com
     return [Compared(v.store.path, name, v.store.layer(name).width) for v, names in pairs for name in names]
 
 
-def warn_few_rows(
-    scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows: int, max_rows: int | None = None
-) -> None:
+def warn_few_rows(scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows: int) -> None:
     """Say which scores are high whatever the rows, because these are fewer than the neurons of some layer, or than k asks for.
 
-    `max_rows` bounds the rows of measures that cost n². Retrieval is not warned of: there right and wrong batches are biased alike.
+    Retrieval is not warned of: there right and wrong batches are biased alike.
     """
-    groups: dict[tuple[int, bool, int], list[tuple[Scorer, list[Compared]]]] = {}
+    groups: dict[tuple[bool, int], list[tuple[Scorer, list[Compared]]]] = {}
     for scorer in scorers:
-        rows = min(n_rows, max_rows or n_rows) if scorer.entry.quadratic else n_rows
-        wide = [layer for layer in layers if _is_wide(scorer, layer, rows)]
+        wide = [layer for layer in layers if _is_wide(scorer, layer, n_rows)]
         if wide:
-            groups.setdefault((rows, scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
-    for (rows, trivial, _), members in groups.items():
-        log.warning("%s", _told(rows, trivial, members))
-    _warn_neighbours(scorers, min(n_rows, max_rows or n_rows))
+            groups.setdefault((scorer.entry.trivial_at_full_rank, scorer.encoded), []).append((scorer, wide))
+    for (trivial, _), members in groups.items():
+        log.warning("%s", _told(n_rows, trivial, members))
+    _warn_neighbours(scorers, n_rows)
     if 0 < n_rows < FEWEST_ROWS:
         text = "%d row%s: too few for any score to be told from one of unrelated rows; give %d at the very least"
         log.warning(text, n_rows, "s" * (n_rows > 1), FEWEST_ROWS)

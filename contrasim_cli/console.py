@@ -20,12 +20,12 @@ PLAIN_INTERVAL = 30.0  # seconds between two lines of progress in a batch log
 
 @dataclass
 class Settings:
-    """What the options that every command has were set to, and what the run has warned of."""
+    """What the options that every command has were set to, and what the run has noted and warned of."""
 
     quiet: bool = False
     color: bool = True
     debug: bool = False
-    warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 settings = Settings()
@@ -41,12 +41,14 @@ class _Lines(logging.Formatter):
 
 
 class _Stderr(logging.Handler):
-    """Shows records on what stderr is at that moment: a progress bar puts itself before it; warnings are kept for the results."""
+    """Shows records on what stderr is at that moment: a progress bar puts itself before it; notes are kept for the results."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.levelno >= logging.WARNING:
-            settings.warnings.append(_one_line(record.getMessage()))
-        _show(self.format(record))
+        line = self.format(record)
+        if record.levelno >= logging.INFO:
+            settings.notes.append(line.removeprefix("contrasim: "))
+        if record.levelno >= (logging.ERROR if settings.quiet else logging.DEBUG):
+            _show(line)
 
 
 def _one_line(text: str) -> str:
@@ -69,7 +71,7 @@ def speak() -> None:
 def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> None:
     """Set up what a run shows on stderr."""
     settings.quiet = quiet
-    settings.warnings = []
+    settings.notes = []
     settings.debug = debug
     settings.color = not (no_color or os.environ.get("NO_COLOR"))
     handler = _Stderr()
@@ -77,7 +79,7 @@ def configure(*, quiet: bool, verbose: bool, no_color: bool, debug: bool) -> Non
     logger = logging.getLogger("contrasim_cli")
     logger.handlers[:] = [handler]
     logger.propagate = False
-    logger.setLevel(logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 @contextlib.contextmanager

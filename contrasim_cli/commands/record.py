@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contrasim_cli import distributed
+from contrasim_cli import console, distributed
 from contrasim_cli.version import __version__
 
 if TYPE_CHECKING:
@@ -21,9 +21,10 @@ BLOCK = 1 << 20
 
 
 def run() -> dict[str, Any]:
-    """The command line, to be run again, and when it ended (UTC)."""
+    """The command line, to be run again, when it ended (UTC), and what it has noted and warned of, if anything."""
     ended = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return {"argv": ["contrasim", *sys.argv[1:]], "date": ended}
+    notes = {"notes": list(console.settings.notes)} if console.settings.notes else {}
+    return {"argv": ["contrasim", *sys.argv[1:]], "date": ended, **notes}
 
 
 def versions() -> dict[str, str]:

@@ -22,8 +22,10 @@ SHOWN = 4  # names or measures that a sentence lists
 RULES = (
     "Diagonal: a layer counts as found if the layer of the same position in the other store is strictly the most similar of "
     "its row (by more than 1e-6, relative); ties count as misses. Where stores have different numbers of layers, a best match "
-    f"within {NEAR:g} % of depth counts. The lead is the score of the same layer minus the best other score of its row, in "
-    "the measure's own units, with the sign turned where lower is more similar; the median over rows is shown.",
+    f"within {NEAR:g} % of depth counts. A choice at random picks every layer of the other store as often. The lead is the score "
+    "of the same layer minus the best other score of its row, in the measure's own units, with the sign turned where lower is "
+    "more similar; the median over rows is shown.",
+    "Contradiction: measures are named if more than half of their best matches are other layers than those of the first measure.",
     f"Shuffled rows: a score clears its null if it is more similar than the mean over shuffled rows by {CLEAR:g} or more of their "
     "standard deviations (null_z). Measures without a null are named.",
     "Too few rows: measures that give unrelated rows a high score where there are fewer rows than neurons are named if some "
@@ -48,6 +50,7 @@ class Found(NamedTuple):
     found: int
     layers: int
     lead: float | None  # median; None where a layer has no counterpart
+    chance: float  # how many a choice at random finds
 
 
 def learned(measure: str) -> bool:
@@ -71,9 +74,10 @@ def matches(grid: HeatMap, depths: Depths) -> Found | None:
         others = np.where(np.eye(len(own), dtype=bool), -np.inf, signed).max(axis=1)
         known = np.isfinite(own) & np.isfinite(others)
         lead = float(np.median(own[known] - others[known])) if known.any() else None
-        return Found(grid.measure, int((single & best.diagonal()).sum()), len(own), lead)
+        return Found(grid.measure, int((single & best.diagonal()).sum()), len(own), lead, 1.0)
     near = np.abs(np.subtract.outer(np.array(depths.down), np.array(depths.across))) <= NEAR
-    return Found(grid.measure, int((single & (best & near).any(axis=1)).sum()), len(grid.down), None)
+    found = int((single & (best & near).any(axis=1)).sum())
+    return Found(grid.measure, found, len(grid.down), None, float(near.sum() / len(grid.across)))
 
 
 def of_scores(
@@ -102,7 +106,11 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
         "the same layer of the other store" if equal else f"a layer within {NEAR:g} % of its depth in the other store"
     )
     over = f" (over {pairs} pairs of stores)" if pairs > 1 else ""
-    sentences = [f"The best match of a layer is {kind}: {listed(parts, SHOWN)}{over}."]
+    chance = sum(found.chance for found in next(iter(by_measure.values())))
+    sentences = [
+        f"The best match of a layer is {kind}: {listed(parts, SHOWN)}{over}; a choice at random would find {chance:.1f}.",
+        *_disagreement(grids),
+    ]
     leads = {name: [f.lead for f in found if f.lead is not None] for name, found in by_measure.items()}
     told = [f"{_signed(float(np.median(values)))} by {name}" for name, values in leads.items() if values]
     if told:
@@ -110,6 +118,24 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
             f"The diagonal leads the best other layer of its row by {listed(told, SHOWN)} in the median; below 0 it is behind."
         )
     return sentences
+
+
+def _disagreement(grids: Sequence[HeatMap]) -> list[str]:
+    """Which measures choose other layers than the first one for more than half of the layers."""
+    first = {grid.stores: grid.best() for grid in grids if grid.measure == grids[0].measure}
+    same: dict[str, list[int]] = {}
+    for grid in grids:
+        if grid.measure != grids[0].measure and grid.stores in first:
+            agreed = (grid.best() & first[grid.stores]).any(axis=1)
+            count = same.setdefault(grid.measure, [0, 0])
+            count[0] += int(agreed.sum())
+            count[1] += len(agreed)
+    told = [f"{name} (the same layer for {agreed} of {of})" for name, (agreed, of) in same.items() if 2 * agreed < of]
+    if not told:
+        return []
+    return [
+        f"Measures contradict each other: most best matches of {grids[0].measure} are not those of {listed(told, SHOWN)}."
+    ]
 
 
 def _counted(name: str, found: Sequence[Found]) -> str:

@@ -50,6 +50,7 @@ def html(results: Results, title: str = "", grids: Sequence[HeatMap] = ()) -> st
         '<p id="failed" class="failed" hidden></p>',
         '<noscript><p class="failed">The figures and the table need JavaScript; texts and provenance do not.</p></noscript>',
         f'<div class="follows"><ul>{_items(shown.sentences)}</ul></div>',
+        _notes(about),
         f'<p class="soft">These sentences are made from the numbers by <a href="#rules">stated rules</a>. {_text(shown.note)}</p>',
         _figures(results, shown.data),
         "<h2>Table</h2>",
@@ -79,6 +80,12 @@ def _text(value: object) -> str:
 
 def _items(lines: Iterable[str]) -> str:
     return "".join(f"<li>{_text(line)}</li>" for line in lines)
+
+
+def _notes(about: dict[str, Any]) -> str:
+    """What the run noted and warned of."""
+    notes = about.get("notes", [])
+    return f'<p>While it ran, contrasim said:</p><ul class="notes">{_items(notes)}</ul>' if notes else ""
 
 
 def _file(name: str) -> str:
@@ -156,7 +163,7 @@ def _table_controls(results: Results) -> str:
 # --- provenance -------------------------------------------------------------------------------------------------------
 
 FACTS = ("kind", "model", "data", "unit", "pooling", "created", "contrasim_version", "ids")
-KNOWN = ("argv", "date", "inputs", "rows", "widths", "versions", "digests", "sources")
+KNOWN = ("argv", "date", "notes", "inputs", "rows", "widths", "versions", "digests", "sources")
 
 
 def _provenance(about: dict[str, Any]) -> str:
