@@ -50,7 +50,7 @@ def test_all_measures_together_take_three_lines(wide: list[Path]) -> None:
     """Those that are high, those that fit exactly, and neighbours of which many are shared by chance."""
     told = [line for line in warnings(run("baseline", *wide, "--measure", "all").stderr) if "left empty" not in line]
     assert len(told) == 3
-    assert "take cka_debiased for cka, rv and cka_rbf, or give more rows" in told[0]
+    assert "take cka_debiased for cka, rv, cka_rbf and angular_cka, or give more rows" in told[0]
     assert told[1].startswith(
         "cca, svcca, pwcca, pwcca_google, cca_yanai, linear_regression and 2 more: 32 rows span every "
     )

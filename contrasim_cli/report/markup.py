@@ -50,7 +50,7 @@ def markdown(parts: Sequence[Table | str]) -> str:
 
 def _markdown_text(text: str) -> str:
     """A line of text that is no markup."""
-    return _BLOCKS.sub(r"\\", _inline(" ".join(text.split("\n"))))
+    return _BLOCKS.sub(r"\\", _inline(" ".join(text.split("\n")).lstrip()))
 
 
 def _inline(text: str) -> str:

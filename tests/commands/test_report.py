@@ -53,7 +53,7 @@ def test_a_page_holds_the_command_and_the_digests(stores: list[Path], tmp_path: 
     assert (done.code, done.stderr) == (0, "")
     text = visible(page.read_text())
     assert f"contrasim score {stores[0]} {stores[1]} --report {page} -q" in text
-    assert text.count(str(stores[1])) == 3  # in the list, the command and the digests
+    assert text.count(str(stores[1])) >= 3  # in the list, the command and the digests; notes may name it too
     assert [one["measure"] for one in data_of(page.read_text())["maps"]] == ["universal"] * 3 + ["cka"] * 3
 
 

@@ -25,7 +25,7 @@ def even(grid: HeatMap) -> Depths:
 def test_the_diagonal_is_found_where_it_is_strictly_ahead_in_its_row() -> None:
     grid = heat_map(diagonal([0.9, 0.5, 0.4, 0.7]))
     found = matches(grid, even(grid))
-    assert found == ("cka", 2, 4, pytest.approx(0.1))  # of 0.4, 0, -0.1, 0.2
+    assert found == ("cka", 2, 4, pytest.approx(0.1), 1.0)  # of 0.4, 0, -0.1, 0.2
     turned = heat_map(-grid.values, higher=False)
     assert matches(turned, even(turned)) == found
 
@@ -34,9 +34,9 @@ def test_depths_count_where_stores_are_of_unequal_depth() -> None:
     values = np.zeros((3, 5))
     values[0, 0] = values[1, 2] = values[2, 2] = 1.0
     grid = heat_map(values)
-    assert matches(grid, even(grid)) == ("cka", 2, 3, None)
+    assert matches(grid, even(grid)) == ("cka", 2, 3, None, pytest.approx(0.6))
     values[0, 1] = 1.0  # a tie is a miss
-    assert matches(heat_map(values), even(grid)) == ("cka", 1, 3, None)
+    assert matches(heat_map(values), even(grid)) == ("cka", 1, 3, None, pytest.approx(0.6))
 
 
 @pytest.mark.parametrize("values", [[[1.0]], [[1.0, 2.0]], [[1.0], [2.0]]])
@@ -50,16 +50,17 @@ def test_one_layer_is_no_choice(values: Any) -> None:
 
 def test_scores_that_are_not_there_are_no_matches() -> None:
     grid = heat_map(np.full((3, 3), np.nan))
-    assert matches(grid, even(grid)) == ("cka", 0, 3, None)
+    assert matches(grid, even(grid)) == ("cka", 0, 3, None, 1.0)
     grid = heat_map([[1, np.nan, 0], [np.nan, np.nan, np.nan], [0, 0.5, np.nan]])
-    assert matches(grid, even(grid)) == ("cka", 1, 3, pytest.approx(1.0))
+    assert matches(grid, even(grid)) == ("cka", 1, 3, pytest.approx(1.0), 1.0)
 
 
 def test_sentences_about_scores() -> None:
     grids = [heat_map(diagonal([0.9, 0.8]), "enc.pt"), heat_map(diagonal([0.4, 0.9]), "cka")]
     sentences = of_scores(grids, [even(grid) for grid in grids], {"enc.pt": (1, 4), "cka": (0, 0)}, 30, 64)
     assert sentences == [
-        "The best match of a layer is the same layer of the other store: for 2 of 2 layers by enc.pt and for 1 of 2 layers by cka.",
+        "The best match of a layer is the same layer of the other store: for 2 of 2 layers by enc.pt and for 1 of 2 layers by cka; "
+        "a choice at random would find 1.0.",
         "The diagonal leads the best other layer of its row by +0.350 by enc.pt and +0.150 by cka in the median; below 0 it is "
         "behind.",
         "Pairs of layers that are more similar than shuffled rows by 3 standard deviations or more: 3 of 4 by enc.pt.",
@@ -128,3 +129,12 @@ def test_every_rule_is_stated_with_its_numbers() -> None:
     text = " ".join(conclusions.RULES)
     for number in (conclusions.NEAR, conclusions.CLEAR, conclusions.AMPLE, conclusions.FEW_TRIALS):
         assert f" {number:g} " in text
+
+
+def test_measures_that_choose_other_layers_are_said_to_contradict_each_other() -> None:
+    """More than half of them, of all pairs of stores together."""
+    first, other = heat_map(np.eye(4), "enc.pt"), heat_map(np.roll(np.eye(4), 1, axis=1), "cka")
+    sentences = of_scores([first, other], [even(first)] * 2, {}, 100, 10)
+    assert "most best matches of enc.pt are not those of cka (the same layer for 0 of 4)" in " ".join(sentences)
+    half = heat_map(np.eye(4)[[0, 1, 3, 2]], "cka")
+    assert "contradict" not in " ".join(of_scores([first, half], [even(first)] * 2, {}, 100, 10))
