@@ -126,10 +126,9 @@ def _disagreement(grids: Sequence[HeatMap]) -> list[str]:
     same: dict[str, list[int]] = {}
     for grid in grids:
         if grid.measure != grids[0].measure and grid.stores in first:
-            agreed = (grid.best() & first[grid.stores]).any(axis=1)
             count = same.setdefault(grid.measure, [0, 0])
-            count[0] += int(agreed.sum())
-            count[1] += len(agreed)
+            count[0] += int(np.sum((grid.best() & first[grid.stores]).any(axis=1)))
+            count[1] += len(grid.down)
     told = [f"{name} (the same layer for {agreed} of {of})" for name, (agreed, of) in same.items() if 2 * agreed < of]
     if not told:
         return []
