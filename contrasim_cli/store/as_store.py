@@ -6,11 +6,14 @@ dimensions is refused, with every way to read it, until `--axes` and `--keys` sa
 """
 
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
 from contrasim_cli.names import quoted
@@ -29,6 +32,7 @@ log = logging.getLogger(__name__)
 WRITTEN, SORTED = "in the order of the file", "sorted by name, since the file keeps no order"
 PARTS = re.compile(r"features_\d+")  # of thingsvision
 SHOWN = 10
+MOST_MASKED = 1 << 27  # tokens
 
 
 def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
@@ -46,12 +50,31 @@ def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     raise_all(_problems(path, layout, [layers[name] for name in names], how))
     key, ids = row_names(path, content, layout, names[0], how.ids_key)
     _note_passed(path, content, layout, key)
+    if how.axes is not None:
+        _warn_of_padding(path, content)
     facts = {} if key is None else {"ids_key": key}
     if len(layers) > 1:
         facts["order_of_layers"] = WRITTEN if content.ordered else SORTED
         log.info("%s: its %d layers are %s", quoted(path), len(layers), facts["order_of_layers"])
     rows = layers[names[0]].n_rows
     return Store(path, content.kind, layers, ids, files=content.files, facts=facts, rows=rows, close=content.close)
+
+
+def _warn_of_padding(path: Path, content: Content) -> None:
+    """Say so where a mask of (items, tokens) beside the layers has zeros: what they stand for becomes rows, or parts of means."""
+    for name, array in content.arrays.items():
+        if "mask" not in name.lower() or len(array.shape) != 2 or array.dtype.kind not in "biuf":
+            continue
+        if math.prod(array.shape) > MOST_MASKED:
+            continue
+        mask = np.asarray(array[:])
+        zeros = int((mask == 0).sum())
+        if 0 < zeros < mask.size and np.isin(mask, (0, 1)).all():
+            text = (
+                "%s: %s is 0 for %d of %d tokens: this padding is read too, as rows or as parts of means; leave it out before "
+                "(contrasim guide hooks)"
+            )
+            log.warning(text, quoted(path), quoted(name), zeros, mask.size)
 
 
 def _prepared(path: Path, content: Content, how: Hints) -> Content:

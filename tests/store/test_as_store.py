@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from stores import values
 
 from contrasim_cli.errors import ContraSimError, InputError, MissingError
-from contrasim_cli.store import Store, align, open_store
+from contrasim_cli.store import Hints, Store, align, open_store
 
 A, B = values(4, 3), values(4, 5, seed=1)
 T = torch.from_numpy(A)
@@ -404,3 +404,15 @@ def test_damaged_archives(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
         archive.writestr("readme.txt", "")
     assert refusal(tmp_path / "c.zip") == "is a zip archive, but neither .npz nor .pt nor zarr"
+
+
+@pytest.mark.parametrize("axes", ["rows,rows,width", "rows,pool,width"])
+def test_padding_that_is_read_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture, axes: str) -> None:
+    """A mask beside the layers says what is padding; one without zeros says that nothing is."""
+    states, mask = np.ones((4, 5, 3), np.float32), np.arange(5) < np.array([[5], [3], [2], [5]])
+    for name, some in (("some", mask), ("none", mask | True)):
+        np.savez(tmp_path / f"{name}.npz", h0=states, attention_mask=some.astype(np.int64))
+    open_store(tmp_path / "none.npz", Hints(axes=axes))
+    assert "padding" not in caplog.text
+    open_store(tmp_path / "some.npz", Hints(axes=axes))
+    assert "some.npz: attention_mask is 0 for 5 of 20 tokens: this padding is read too" in caplog.text
