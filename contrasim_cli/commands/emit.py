@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from contrasim_cli import console, distributed
-from contrasim_cli.commands import record
+from contrasim_cli.commands import dash, record
 from contrasim_cli.commands.figures import Figures
 from contrasim_cli.errors import MissingError, OutputError, UsageError
 from contrasim_cli.names import quoted
@@ -39,7 +39,10 @@ class Output:
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="Write the result to this file too (.tsv .csv .json .parquet .md .tex .txt)."
+            "-o",
+            "--output",
+            help="Write the result to this file too (.tsv .csv .json .parquet .md .tex .txt).",
+            callback=dash.output,
         ),
     ] = None
     plot: Path | None = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contrasim_cli import console, distributed
+from contrasim_cli.commands import dash
 from contrasim_cli.commands.emit import Output
 from contrasim_cli.commands.inputs import AlignOption
 from contrasim_cli.commands.options import Memory, parse_memory
@@ -27,7 +28,14 @@ log = logging.getLogger(__name__)
 
 
 def inspect(
-    files: Annotated[list[Path], typer.Argument(help="Activation files, or one encoder.", show_default=False)],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Activation files, or one encoder; -: those that stdin lists.",
+            show_default=False,
+            callback=dash.stores,
+        ),
+    ],
     output: Output,
     align: AlignOption = "order",
     scan: Annotated[

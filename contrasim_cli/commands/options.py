@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_type_hi
 import typer
 
 from contrasim_cli import console, distributed, launch, limits
+from contrasim_cli.commands import dash
 from contrasim_cli.commands.help import shortened
 from contrasim_cli.errors import Interrupted, UsageError
 
@@ -105,13 +106,13 @@ def _group_of(options: dict[str, Any], prefix: str, group: Any) -> Any:
 
 # --- groups of several commands -------------------------------------------------------------------------------------------
 
-Stores = Annotated[
-    list[Path], typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False)
-]
-OptionalStores = Annotated[
-    list[Path] | None,
-    typer.Argument(help="Activation files (HDF5, .npz, .npy, .safetensors, .pt).", show_default=False),
-]
+_STORES = typer.Argument(
+    help="Activation files (HDF5, .npz, .npy, .safetensors, .pt, …); -: those that stdin lists.",
+    show_default=False,
+    callback=dash.stores,
+)
+Stores = Annotated[list[Path], _STORES]
+OptionalStores = Annotated[list[Path] | None, _STORES]
 RankTol = Annotated[
     float,
     typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
