@@ -40,15 +40,20 @@ def test_fewer_rows_than_neurons_are_told_once_with_the_remedy(wide: list[Path])
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_that_is_biased_is_warned_of(wide: list[Path], name: str) -> None:
-    done = run("baseline", *wide, "--measure", name, "--layers", "m", "--k", "3")
+    done = run("baseline", *wide, "--measure", name, "--layers", "m", "--k", "3", "--null", "0")
     assert bool(warnings(done.stderr)) == (name in BIASED), done.stderr
     assert len(warnings(done.stderr)) <= 1
-    assert warnings(run("baseline", *wide, "--measure", name, "--layers", "n", "--k", "3").stderr) == []
+    narrow = run("baseline", *wide, "--measure", name, "--layers", "n", "--k", "3", "--null", "0")
+    assert warnings(narrow.stderr) == []
 
 
 def test_all_measures_together_take_three_lines(wide: list[Path]) -> None:
     """Those that are high, those that fit exactly, and neighbours of which many are shared by chance."""
-    told = [line for line in warnings(run("baseline", *wide, "--measure", "all").stderr) if "left empty" not in line]
+    told = [
+        line
+        for line in warnings(run("baseline", *wide, "--measure", "all", "--null", "0").stderr)
+        if "left empty" not in line
+    ]
     assert len(told) == 3
     assert "take cka_debiased for cka, rv, cka_rbf and angular_cka, or give more rows" in told[0]
     assert told[1].startswith(

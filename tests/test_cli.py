@@ -103,15 +103,15 @@ def test_help_names_every_command_and_option() -> None:
 
 # usage errors
 
-COMMANDS = "the commands are extract, train, score, baseline, inspect, guide, bench"
+THE_COMMANDS = "the commands are extract, train, score, baseline, inspect, guide, bench"
 SUFFIX = "the format follows the suffix, which is one of"
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        (["nonsense"], f"No such command 'nonsense'; {COMMANDS}"),
-        (["\x1b[31m\n"], rf"No such command '\x1b[31m\n'; {COMMANDS}"),
+        (["nonsense"], f"No such command 'nonsense'; {THE_COMMANDS}"),
+        (["\x1b[31m\n"], rf"No such command '\x1b[31m\n'; {THE_COMMANDS}"),
         (["inspect"], "Missing argument 'files'; contrasim inspect --help explains it"),
         (["baseline", "a", "b", "--measure", "ckaa"], "--measure ckaa is unknown; did you mean cka, cknna?"),
         (["baseline", "a", "b", "--measure", "CKA"], "--measure CKA is unknown; did you mean cka?"),

@@ -139,7 +139,7 @@ def test_a_benchmark_tells_too(folder: Path) -> None:
     assert result.code == 0
     assert "was not trained on net_3 and net_4;" in warnings(result)[0]
     known = run("bench", "layers", folder / "test_0.h5", folder / "test_1.h5", "--encoder", folder / "raw.pt")
-    assert warnings(known) == []
+    assert [line for line in warnings(known) if "trials" not in line] == []
 
 
 def test_anchored_encoders_take_any_model_and_tell_of_other_inputs(folder: Path) -> None:

@@ -270,7 +270,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         comparison.work(standardizer, layers)
         inputs.check_zero_rows()
         comparison.warn()
-        names = with_origin(names, inputs.stores)
+        names = with_origin(names, inputs.stores[: len(names)])
         rows = comparison.rows(names)
         more = {}
         if request.output.report or request.output.figures.within:

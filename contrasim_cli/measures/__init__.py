@@ -57,6 +57,9 @@ class Options:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a finite number")
 
 
+BOUNDS = {"√2": math.sqrt(2), "π/2": math.pi / 2, "π": math.pi, "e⁻⁴": math.exp(-4)}  # of ranges, in words
+
+
 @dataclass(frozen=True)
 class Entry:
     """What is known about a measure without loading it."""
@@ -89,7 +92,7 @@ class Entry:
         low, high = (bound.strip("[]() ") for bound in self.range.split(","))
         if self.higher_is_more_similar:
             return None if "∞" in low else 0.0
-        return None if "∞" in high else {"√2": math.sqrt(2), "π/2": math.pi / 2}.get(high) or float(high)
+        return None if "∞" in high else BOUNDS.get(high) or float(high)
 
     @property
     def quadratic(self) -> bool:

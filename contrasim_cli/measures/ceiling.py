@@ -15,7 +15,7 @@ from contrasim_cli.measures.matrices import (
     Pairs,
     inner,
     kendall,
-    rho_a_scale,
+    ranked,
     rsa_preparer,
     whitened,
 )
@@ -45,7 +45,7 @@ def noise_ceiling(repeats: Sequence[Tensor], rsm: str, compare: str) -> tuple[fl
 
 
 def _poolable(x: Tensor, rsm: str, compare: str) -> Tensor:
-    """What is averaged over repeats: ranks less their mean [pairs], or values of norm 1 [pairs] or [n, n]."""
+    """What is averaged over repeats: twice the ranks [pairs], or values of norm 1 [pairs] or [n, n]."""
     prepared = rsa_preparer(rsm, "tau-a" if compare in RANKS else compare)(x)
     values: Tensor = prepared.values
     return values
@@ -57,11 +57,7 @@ def _prepared(values: Tensor, compare: str) -> Pairs | Matrix:
         return Matrix(unit(values, dim=(-2, -1)))
     if compare not in RANKS:
         return Pairs(unit(values, dim=-1))
-    ranks = average_ranks(values)
-    ranks = ranks - ranks.mean(dim=-1, keepdim=True)
-    if compare == "spearman":
-        return Pairs(unit(ranks, dim=-1))
-    return Pairs(ranks * rho_a_scale(ranks.shape[-1]) if compare == "rho-a" else ranks)
+    return Pairs(ranked(average_ranks(values), compare))
 
 
 def _score(compare: str) -> Callable[..., Tensor]:

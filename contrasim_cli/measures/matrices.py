@@ -63,7 +63,7 @@ def prepare_rsa(x: Tensor, rsm: str, compare: str) -> Pairs:
         return Pairs(x.new_full((*x.shape[:-2], 1), torch.nan, dtype=torch.float64))
     squared = upper_squared_distances(_compared_rows(x, rsm))
     if compare in ("spearman", "rho-a", "tau-a"):  # see order only, which squared distances have
-        return Pairs(_ranked(average_ranks(squared), compare))
+        return Pairs(ranked(average_ranks(squared), compare))
     values = _dissimilarity(rsm)(squared)
     if compare == "cosine-rdm":
         return Pairs(unit(values, dim=-1))
@@ -74,7 +74,7 @@ def prepare_rsa(x: Tensor, rsm: str, compare: str) -> Pairs:
     return Pairs(unit(_cleared(values, torch.full_like(_largest(values), ZERO)), dim=-1))
 
 
-def _ranked(ranks: Tensor, compare: str) -> Tensor:
+def ranked(ranks: Tensor, compare: str) -> Tensor:
     """Ranks [..., m] less their mean, scaled for the comparison, or twice the ranks for τ-a; NaN where all are tied."""
     if compare == "tau-a":
         return (2 * ranks).where((ranks != ranks[..., :1]).any(dim=-1, keepdim=True), torch.nan)

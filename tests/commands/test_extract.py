@@ -189,7 +189,8 @@ def test_stores_of_two_columns_score_without_align(tmp_path: Path) -> None:
     assert scored.stderr.startswith(
         "contrasim: warning: cka: 3 rows are fewer than the 16 neurons of layer hidden_2 of "
     )
-    assert len(scored.stderr.splitlines()) == 1
+    assert len(scored.stderr.splitlines()) == 2
+    assert "3 rows: too few for any score" in scored.stderr
     store = open_store(stores[0])
     assert store.ids is not None
     assert store.ids.read(0, 3) == ["1", "3", "4"]
@@ -426,7 +427,7 @@ OUT = ("-o", "o.h5")
             "bert: holds no image (.bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp)",
         ),
         (("--model", "bert", "--text", "none.txt", *OUT), 3, "none.txt: cannot be read: No such file or directory"),
-        (("--model", "bert", *TEXT, "-o", "x.npy"), 5, "x.npy: already exists; give --force to replace it"),
+        (("--model", "bert", *TEXT, "-o", "x.npy"), 2, "-o x.npy: extract writes HDF5, not .npy; call it x.h5"),
         (
             ("--model", "bert", *TEXT, "-o", "./s.tsv", "--force"),
             2,

@@ -32,6 +32,7 @@ WAYS = {
     "pairs": "row_pairs.compute",
 }
 NO_FORMS = {
+    "at_once",
     "compare",
     "diagonals",
     "drawn",

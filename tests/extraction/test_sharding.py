@@ -270,7 +270,7 @@ def test_only_some_rows_are_split(big: Path, tmp_path: Path) -> None:
         (["--parts", 51], 2, "50 rows make no 51 parts; give fewer"),
         (["--parts", 2, "--shard", "0/2"], 2, "leave out --parts"),
         (["--shard", "2/2"], 2, "write which part of how many, counted from 0, such as 3/64"),
-        (["--parts", 0], 2, "should be greater than or equal to 1"),
+        (["--parts", 0], 2, "must be at least 1"),
         (["--ranks", 2], 2, "give --parts"),
     ],
 )

@@ -83,6 +83,8 @@ def drawn(path: Path) -> str:
 
 def results(path: Path) -> str:
     """A table as it stands."""
+    if path.suffix == ".json":
+        return str({**json.loads(path.read_text("utf-8")), "argv": None, "date": None, "notes": None})
     return drawn(path) if path.suffix in {".png", ".svg"} else path.read_text("utf-8")
 
 

@@ -135,7 +135,8 @@ def test_score_equals_the_oracle(name: str, case: str) -> None:
 
 def test_no_measure_is_without_an_oracle() -> None:
     assert list(oracles.MEASURES) == EXACT
-    assert set(ORACLES) == set(MEASURES)
+    in_closed_form = set(MEASURES) - {"gromov_wasserstein"}  # a local minimum: see test_gromov_exact
+    assert set(ORACLES) == in_closed_form
 
 
 def test_cases_are_what_their_names_say() -> None:
