@@ -101,8 +101,11 @@ def asked(page: str, folder: Path, act: str = "", width: int = 1300, height: int
     watched = page.replace("<title>", WATCH + "<title>", 1).replace("</body>", ASK.replace("ACT", act) + "</body>", 1)
     path = folder / "watched.html"
     path.write_text(watched)
-    dom = chromium("--dump-dom", f"--window-size={width},{height}", path.as_uri())
-    answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
+    for _ in range(3):  # a busy machine may end the browser's time before it has drawn
+        dom = chromium("--dump-dom", f"--window-size={width},{height}", path.as_uri())
+        answer = re.search(r'<pre id="answer">(.*?)</pre>', dom, re.DOTALL)
+        if answer is not None:
+            break
     assert answer is not None, dom[-2000:]
     found: dict[str, Any] = json.loads(unescape(answer[1]))
     return found
