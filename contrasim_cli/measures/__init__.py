@@ -57,7 +57,8 @@ class Options:
                 raise UsageError(f"--{name.replace('_', '-')} {getattr(self, name)}: must be a finite number")
 
 
-BOUNDS = {"√2": math.sqrt(2), "π/2": math.pi / 2, "π": math.pi, "e⁻⁴": math.exp(-4)}  # of ranges, in words
+# of ranges, in words; of angles that may be obtuse, the right one, at which nothing is similar
+BOUNDS = {"√2": math.sqrt(2), "π/2": math.pi / 2, "π": math.pi / 2, "e⁻⁴": math.exp(-4)}
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Entry:
 
     @property
     def unrelated(self) -> float | None:
-        """The score of no similarity at all: 0 of similarities, the upper bound of distances; None without bounds."""
+        """The score of no similarity at all: 0 of similarities, the upper bound of distances (of angles, π/2); None without."""
         low, high = (bound.strip("[]() ") for bound in self.range.split(","))
         if self.higher_is_more_similar:
             return None if "∞" in low else 0.0
