@@ -20,7 +20,8 @@ Where things are decided
 - `rows/`: the one way from a view to what a scorer takes: rows read, standardised, encoded, held where they fit, else read one
   block ahead; and `exact_search` for nearest rows.
 - `training/`: from stores to an encoder: `standardization` and `start` before it, `job`, `loop` and `shuffle` while it lasts,
-  `state` what a stopped run goes on with, `whole_batch` what ranks share of a step; `stacked` trains on grids.
+  `state` what a stopped run goes on with, `whole_batch` what ranks share of a step; `stacked` trains on grids; `recognised` says
+  which rows and models an encoder knows.
 - `grid/`: all pairs of layers: `compute` says which way a measure goes, and what is made of measures; a module per way.
 - `confidence/`, `nulls`: intervals, p-values, and where a learned score lies between chance and identity.
 - `nearest`: nearest rows by a product of matrices, and how far its rounding may mislead.
@@ -55,7 +56,7 @@ __all__ = ["LayerScores", "LearnedMeasure", "compare", "compare_layers", "extrac
 
 
 def __getattr__(name: str) -> Any:
-    """The public names, whose modules import torch, when they are first asked for."""
+    """The public names, whose modules import NumPy, when they are first asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from contrasim_cli import api

@@ -1,41 +1,106 @@
 """What `import contrasim_cli as contrasim` offers: a few functions over arrays, tensors and activation files.
 
 Nothing else is public: other modules may change with every release. Errors are those of `contrasim_cli.errors`, each a
-`ContraSimError` whose text is one line.
+`ContraSimError` whose text is one line. What commands warn of is a `ContraSimWarning` of the same module.
 
 A *side* of a comparison is a mapping from names of layers to matrices [rows, width] (arrays or tensors), an open store, or the path
 of an activation file. Row r of both sides must be the same example.
 """
 
+import functools
+import logging
+import math
+import numbers
+import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import store as stores
 from contrasim_cli.anchors import Anchoring, Anchors
+from contrasim_cli.arrays import is_tensor
+from contrasim_cli.cautions import Compared, check_familiar, compared, warn_few_rows, warn_unclear
 from contrasim_cli.device import pick_device
-from contrasim_cli.errors import InputError, MismatchError, UsageError, raise_all
+from contrasim_cli.errors import ContraSimWarning, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.grid import Grid, Plan, layer_grids
+from contrasim_cli.grid.work import multiplications
 from contrasim_cli.measures import Options, check_names
 from contrasim_cli.measures.load import similarity
+from contrasim_cli.measures.matrices import COMPARISONS, RSMS
 from contrasim_cli.memory import memory_budget
 from contrasim_cli.names import quoted
 from contrasim_cli.nulls import exact
 from contrasim_cli.scoring import Scorer, closed_form, learned
 from contrasim_cli.store import Layer, Store, View, align, select_layers
+from contrasim_cli.store.align import position_reason
+from contrasim_cli.store.zero_rows import warn_zero_rows
 from contrasim_cli.transforms import Standardization, Standardizer
 
-Matrix = npt.ArrayLike | Tensor
-Side = Mapping[str, Matrix] | Store | Path | str
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Matrix: TypeAlias = "npt.ArrayLike | Tensor"
+Side: TypeAlias = Mapping[str, Matrix] | Store | Path | str
 Values = npt.NDArray[np.float64]
 Align = Literal["order", "ids", "position"]
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
+CHOICES = {
+    "rsm": RSMS,
+    "rsm_compare": COMPARISONS,
+    "encoding_score": ("r2", "correlation"),
+    "neurons": ("median", "mean"),
+}
+BOUNDS: dict[str, tuple[float, float]] = {  # as `contrasim baseline` has them
+    "k": (1, math.inf),
+    "clamp": (0.5, 1),
+    "rbf_threshold": (1e-6, math.inf),
+    "ridge": (0, math.inf),
+    "minibatch": (4, math.inf),
+    "folds": (2, 50),
+    "components": (1, math.inf),
+    "topology_rows": (4, 4000),
+    "topology_trials": (1, math.inf),
+}
+COMMANDS_NAMES = {"compare": "rsm_compare"}  # of options that `contrasim baseline` calls otherwise
+
+
+class _Warnings(logging.Handler):
+    """The texts of the warnings that the package logs, each once and in their order."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: dict[str, None] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts[record.getMessage()] = None
+
+
+def _warns(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """The function, whose logged warnings become Python's, at the line that calls it."""
+
+    @functools.wraps(function)
+    def call(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        handler, logger = _Warnings(), logging.getLogger("contrasim_cli")
+        logger.addHandler(handler)
+        try:
+            result = function(*args, **kwargs)
+        finally:
+            logger.removeHandler(handler)
+        for text in handler.texts:
+            warnings.warn(text, ContraSimWarning, stacklevel=2)
+        return result
+
+    return call
 
 
 @dataclass(frozen=True)
@@ -80,6 +145,7 @@ class LearnedMeasure:
         """The name of its file."""
         return self._scorer.name
 
+    @_warns
     def score(
         self, first: Side, second: Side, *, align: Align = "order", device: str | None = None, seed: int = 0
     ) -> LayerScores:
@@ -91,10 +157,12 @@ class LearnedMeasure:
         return _compared(self._scorer, first, second, align, device, seed)
 
 
+@_warns
 def compare(x: Matrix, y: Matrix, measure: str = "cka", **options: Any) -> float:
     """One closed-form measure of X [n, p] and Y [n, q], whose row r is the same example; NaN where it is undefined.
 
-    `options` are those of `contrasim_cli.measures.Options`, such as k=5 for measures of nearest neighbours.
+    `options` are those of `contrasim_cli.measures.Options`, such as k=5 for measures of nearest neighbours. Too few rows for a
+    meaningful score are warned of.
 
     Raises:
         UsageError: there is no such measure, or option.
@@ -108,12 +176,17 @@ def compare(x: Matrix, y: Matrix, measure: str = "cka", **options: Any) -> float
     """
     (name,) = _one(measure)
     first, second = (_matrix(side, where) for side, where in ((x, "X"), (y, "Y")))
+    chosen = _options(options)
     try:
-        return similarity(name, first, second, _options(options))
+        score = similarity(name, first, second, chosen)
     except ValueError as error:
         raise MismatchError(str(error)) from error
+    sides = [Compared(None, where, side.shape[1]) for side, where in ((first, "X"), (second, "Y"))]
+    warn_few_rows(closed_form([name], chosen), sides, len(first))
+    return score
 
 
+@_warns
 def compare_layers(
     first: Side,
     second: Side,
@@ -154,6 +227,7 @@ def load_encoder(path: str | Path = "universal") -> LearnedMeasure:
     return LearnedMeasure(learned([Path(path)])[0])
 
 
+@_warns
 def open_store(path: str | Path) -> Store:
     """An activation file of any kind that contrasim reads: `layers` by name, `ids`, and `read(layer, start, stop)`.
 
@@ -163,18 +237,20 @@ def open_store(path: str | Path) -> Store:
     return stores.open_store(Path(path))
 
 
+@_warns
 def extract(
-    module: torch.nn.Module,
+    module: "torch.nn.Module",
     loader: Iterable[Any],
     layers: Iterable[str],
     *,
-    pool: Callable[[Tensor], Tensor] | None = None,
+    pool: "Callable[[Tensor], Tensor] | None" = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """What some modules of a network give for every example of a loader: matrices [rows, width] by name.
 
     `layers` are names of `module.named_modules()`. A batch of the loader is a tensor, a tuple of arguments or a dict of keyword
     arguments. Outputs of more than two axes need `pool`, which makes a matrix [batch, width] of them, such as
-    `lambda states: states.mean(dim=1)`. The network is put into evaluation mode while it runs, without gradients.
+    `lambda states: states.mean(dim=1)`. The network is put into evaluation mode while it runs, without gradients. A loader that
+    shuffles is warned of: rows of two calls are then different examples.
 
     Raises:
         UsageError: there is no such module, or its output needs `pool`.
@@ -186,6 +262,8 @@ def extract(
     >>> {name: rows.shape for name, rows in found.items()}
     {'0': (6, 5), '1': (6, 5)}
     """
+    import torch
+
     modules, names = dict(module.named_modules()), list(dict.fromkeys(layers))
     unknown = [name for name in names if name not in modules]
     if unknown or not names:
@@ -193,12 +271,16 @@ def extract(
         raise UsageError(
             f"{quoted(unknown[0]) if unknown else 'layers'}: is no module of the network; there are {known}"
         )
+    if _shuffles(loader):
+        log.warning(
+            "the loader shuffles, so that rows of two calls are different examples; give one with shuffle=False"
+        )
     rows: dict[str, list[npt.NDArray[Any]]] = {name: [] for name in names}
     training = module.training
     with ExitStack() as stack, torch.no_grad():
         stack.callback(module.train, training)
         module.eval()
-        batch: dict[str, Tensor] = {}
+        batch: dict[str, torch.Tensor] = {}
         for name in names:
             stack.callback(modules[name].register_forward_hook(_keeper(batch, name)).remove)
         for inputs in loader:
@@ -213,18 +295,31 @@ def extract(
     return {name: np.concatenate(parts) for name, parts in rows.items()}
 
 
-def _keeper(batch: dict[str, Tensor], name: str) -> Callable[..., None]:
+def _shuffles(loader: Iterable[Any]) -> bool:
+    """Whether a DataLoader draws examples in random order."""
+    from torch.utils.data import RandomSampler, SubsetRandomSampler, WeightedRandomSampler
+
+    batches = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batches, "sampler", None))
+    return any(isinstance(one, RandomSampler | SubsetRandomSampler | WeightedRandomSampler) for one in samplers)
+
+
+def _keeper(batch: "dict[str, Tensor]", name: str) -> Callable[..., None]:
+    import torch
+
     def keep(module: torch.nn.Module, inputs: Any, output: Any) -> None:
         state = (
-            next((part for part in output if isinstance(part, Tensor)), None) if isinstance(output, tuple) else output
+            next((part for part in output if isinstance(part, torch.Tensor)), None)
+            if isinstance(output, tuple)
+            else output
         )
-        if isinstance(state, Tensor):
+        if isinstance(state, torch.Tensor):
             batch[name] = state.detach()
 
     return keep
 
 
-def _run(module: torch.nn.Module, inputs: Any) -> None:
+def _run(module: "torch.nn.Module", inputs: Any) -> None:
     if isinstance(inputs, Mapping):
         module(**inputs)
     elif isinstance(inputs, list | tuple):
@@ -233,13 +328,13 @@ def _run(module: torch.nn.Module, inputs: Any) -> None:
         module(inputs)
 
 
-def _pooled(name: str, state: Tensor, pool: Callable[[Tensor], Tensor] | None) -> npt.NDArray[Any]:
+def _pooled(name: str, state: "Tensor", pool: "Callable[[Tensor], Tensor] | None") -> npt.NDArray[Any]:
     rows = state if pool is None else pool(state)
     if rows.ndim != 2 or len(rows) != len(state):
         raise UsageError(
             f"{quoted(name)}: gives {tuple(state.shape)}, of which pool must make one row per example, [{len(state)}, width]"
         )
-    found: npt.NDArray[Any] = (rows.float() if rows.dtype == torch.bfloat16 else rows).cpu().numpy()
+    found: npt.NDArray[Any] = _readable(rows).numpy()
     return found
 
 
@@ -251,8 +346,13 @@ def _one(measure: str) -> list[str]:
 
 
 def _options(options: Mapping[str, Any]) -> Options:
+    twice = next((name for name, own in COMMANDS_NAMES.items() if name in options and own in options), None)
+    if twice:
+        raise UsageError(f"{twice} and {COMMANDS_NAMES[twice]} are one option; give one of them")
+    for name, value in options.items():
+        _check_option(name, value)
     try:
-        return Options(**options)
+        return Options(**{COMMANDS_NAMES.get(name, name): value for name, value in options.items()})
     except TypeError as error:
         known = ", ".join(Options.__dataclass_fields__)
         raise UsageError(
@@ -260,11 +360,25 @@ def _options(options: Mapping[str, Any]) -> Options:
         ) from error
 
 
+def _check_option(name: str, value: Any) -> None:
+    own = COMMANDS_NAMES.get(name, name)
+    if own in CHOICES and value not in CHOICES[own]:
+        raise UsageError(f"{name}={value!r}: expected one of {', '.join(CHOICES[own])}")
+    if own in CHOICES or own not in Options.__dataclass_fields__:
+        return
+    low, high = BOUNDS.get(own, (-math.inf, math.inf))
+    whole = isinstance(getattr(Options, own), int)
+    is_number = isinstance(value, numbers.Integral if whole else numbers.Real)
+    if not is_number or not low <= value <= high:
+        kind = "a whole number" if whole else "a number"
+        room = f" from {low:g}" * (low > -math.inf) + f" to {high:g}" * (high < math.inf)
+        raise UsageError(f"{name}={value!r}: expected {kind}{room}")
+
+
 def _matrix(values: Matrix, where: str) -> npt.NDArray[Any]:
     """An array [n, p] of finite numbers."""
     try:
-        found = values.detach().cpu() if isinstance(values, Tensor) else values
-        array = np.asarray(found.float() if isinstance(found, Tensor) and found.dtype == torch.bfloat16 else found)
+        array = np.asarray(_readable(values.detach()) if is_tensor(values) else values)
     except ValueError as error:
         raise InputError(f"{where}: is no array of numbers") from error
     if array.dtype.kind not in "biuf":
@@ -277,13 +391,22 @@ def _matrix(values: Matrix, where: str) -> npt.NDArray[Any]:
     return array
 
 
+def _readable(rows: "Tensor") -> "Tensor":
+    """Rows in memory that NumPy reads, in a type that it has."""
+    return (rows.float() if str(rows.dtype) == "torch.bfloat16" else rows).cpu()
+
+
 def _opened(side: Side, where: str, stack: ExitStack) -> Store:
     if isinstance(side, Store):
         return side
-    if not isinstance(side, Mapping):
-        opened = open_store(side)
+    if isinstance(side, str | os.PathLike):
+        opened = stores.open_store(Path(side))
         stack.callback(opened.close)
         return opened
+    if not isinstance(side, Mapping):
+        raise UsageError(
+            f'{where}: is a {type(side).__name__}, not a mapping of layers; give {{"name": matrix}}, or use compare'
+        )
     arrays = {name: _matrix(values, f"{where}: layer {quoted(name)}") for name, values in side.items()}
     if len({len(array) for array in arrays.values()}) != 1:
         counts = ", ".join(f"{quoted(name)} {len(array)}" for name, array in arrays.items()) or "none"
@@ -294,17 +417,27 @@ def _opened(side: Side, where: str, stack: ExitStack) -> Store:
 def _compared(scorer: Scorer, first: Side, second: Side, how: Align, device_name: str | None, seed: int) -> LayerScores:
     with ExitStack() as stack:
         both = [_opened(side, where, stack) for side, where in ((first, "first"), (second, "second"))]
-        views = align(both, how)
+        raw = align(both, how)
+        in_memory = isinstance(first, Mapping) or isinstance(second, Mapping)  # which has no ids
+        if how != "position" and not in_memory and (why := position_reason(both, how)):
+            log.warning("rows are matched by position: %s", why)
         layers = [select_layers(list(one.layers), None, where=str(one.path)) for one in both]
-        device, budget = pick_device(device_name), memory_budget(None)
-        views = _standardized(views, scorer, layers, budget)
+        budget = memory_budget(None)
+        standardizer = _standardizer(raw, scorer, layers)
+        views = list(standardizer.views(scorer.standardize, layers, budget))
         plan = Plan(views, [(0, 1)], layers, layers)
+        device = pick_device(device_name, work=multiplications(plan, [scorer]))
         raise_all(plan.problems(scorer))
+        warn_few_rows([scorer], compared(raw, layers), plan.n_rows)
+        check_familiar([scorer], layers, standardizer, budget)
         grid = Grid(plan, [scorer], device, budget, seed=seed, levels=True)
         values = layer_grids(grid)[0, 0, 1]
+        warn_zero_rows(both)
     levels = grid.shuffled_of(0, 0, 1)
     null = exact(*levels) if levels else grid.nulls.get((0, 0, 1))
     standing = None if null is None else null.standing(values)
+    if standing and not scorer.checkpoint:
+        warn_unclear({scorer.name: standing}, both)
     shown = {
         name: column if np.isfinite(column).any() else None
         for name, column in (standing._asdict() if standing else {}).items()
@@ -322,8 +455,8 @@ def _compared(scorer: Scorer, first: Side, second: Side, how: Align, device_name
     )
 
 
-def _standardized(views: list[View], scorer: Scorer, layers: list[list[str]], budget: int) -> list[View]:
-    """Rows as the scorer takes them."""
+def _standardizer(views: list[View], scorer: Scorer, layers: list[list[str]]) -> Standardizer:
+    """What makes rows as the scorer takes them."""
     rows_as = scorer.standardize
     anchors = Anchors(views, [], {})
     whitens = isinstance(rows_as, Standardization) and "whiten" in rows_as.kinds
@@ -331,4 +464,4 @@ def _standardized(views: list[View], scorer: Scorer, layers: list[list[str]], bu
     standardizer.check(layers)
     if isinstance(rows_as, Anchoring):
         anchors.check(rows_as, layers)
-    return list(standardizer.views(rows_as, layers, budget))
+    return standardizer

@@ -14,15 +14,17 @@ import numpy as np
 
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.names import listed, quoted
-from contrasim_cli.neuron_moments import Moments, Trained, is_of, model_digest, moments, outside, trained_stores
+from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
 from contrasim_cli.nulls import CLEAR, Standing
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex, row_blocks
-from contrasim_cli.trained_rows import TrainedIds
+from contrasim_cli.store.sharded import contents
 from contrasim_cli.transforms import Standardizer
 
 log = logging.getLogger(__name__)
+
+Values = frozenset[tuple[str, str]]
 
 CHANCE = 0.1  # of nearest rows shared by unrelated rows: from here on it is said
 FEWEST_ROWS = 5  # of which one order in 120 is the right one
@@ -30,11 +32,16 @@ FEWER_DIMENSIONS = "more rows, or fewer dimensions (a PCA of the rows)"
 
 
 class Compared(NamedTuple):
-    """A layer that is compared."""
+    """A layer that is compared, of the store at a path; a matrix of that name, where there is no path."""
 
-    path: Path
+    path: Path | None
     name: str
     width: int
+
+    @property
+    def where(self) -> str:
+        """How messages call it."""
+        return quoted(self.name) if self.path is None else f"layer {quoted(self.name)} of {quoted(self.path)}"
 
 
 def compared(views: Sequence[View], layers: Sequence[Sequence[str]]) -> list[Compared]:
@@ -57,7 +64,7 @@ def warn_few_rows(scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows:
         log.warning("%s", _told(n_rows, trivial, members))
     _warn_neighbours(scorers, n_rows)
     if 0 < n_rows < FEWEST_ROWS:
-        text = "%d row%s: too few for any score to be told from one of unrelated rows; give %d at the very least"
+        text = "%d row%s: too few to distinguish any score from that of unrelated rows; give at least %d"
         log.warning(text, n_rows, "s" * (n_rows > 1), FEWEST_ROWS)
 
 
@@ -77,7 +84,7 @@ def _told(rows: int, trivial: bool, members: Sequence[tuple[Scorer, list[Compare
     scorer, wide = max(members, key=lambda member: len(member[1]))
     widest = max(wide, key=lambda layer: _width(scorer, layer))
     more = f" (and of {len(wide) - 1} more layer{'s' * (len(wide) > 2)})" if len(wide) > 1 else ""
-    where = f"layer {quoted(widest.name)} of {quoted(widest.path)}{more}"
+    where = f"{widest.where}{more}"
     if scorer.encoded:
         dimensions = f"{scorer.encoded} dimensions of encoded rows"
         return (
@@ -87,7 +94,7 @@ def _told(rows: int, trivial: bool, members: Sequence[tuple[Scorer, list[Compare
     if trivial:
         return (
             f"{names}: {rows} rows span every direction of the {neurons}, so that whatever they are compared with fits them "
-            f"exactly, or nearly; give {FEWER_DIMENSIONS}"
+            f"exactly, or nearly; give {_fewer(members)}"
         )
     instead: dict[str, list[str]] = {}
     for scorer, _ in members:
@@ -95,8 +102,19 @@ def _told(rows: int, trivial: bool, members: Sequence[tuple[Scorer, list[Compare
             instead.setdefault(scorer.entry.debiased, []).append(scorer.name)
     remedies = [f"take {better} for {listed(biased)}" for better, biased in instead.items()]
     return f"{names}: {rows} rows are fewer than the {neurons}, where unrelated rows look alike too; " + ", or ".join(
-        [*remedies, f"give {FEWER_DIMENSIONS}"]
+        [*remedies, f"give {_fewer(members)}"]
     )
+
+
+def _fewer(members: Sequence[tuple[Scorer, list[Compared]]]) -> str:
+    """What makes rows more than neurons; components are no neurons, so that nothing is left to match them."""
+    entries = {scorer.name: scorer.entry for scorer, _ in members}
+    matching = [
+        name for name, entry in entries.items() if entry.family == "alignment" and "rotation" not in entry.invariances
+    ]
+    if len(matching) == len(entries):
+        return "more rows, or fewer neurons (no PCA, which mixes the neurons that are to be matched)"
+    return FEWER_DIMENSIONS + (f"; no PCA for {listed(matching)}, which match neurons" if matching else "")
 
 
 def _warn_neighbours(scorers: Sequence[Scorer], rows: int) -> None:
@@ -128,46 +146,24 @@ def warn_unclear(standings: Mapping[str, Standing], stores: Sequence[Store]) -> 
         log.warning(text, listed(unclear), first, second, CLEAR)
 
 
-def note_trained(scorers: Sequence[Scorer], views: Sequence[View]) -> None:
-    """Say in one line per encoder which of the rows, and of the models, it was trained on."""
-    for scorer in scorers:
-        if scorer.checkpoint is None:
-            continue
-        provenance, told = scorer.checkpoint.provenance, []
-        ids = TrainedIds.of(provenance)
-        seen = [found[0] for view in views if ids is not None and (found := ids.seen(view)) is not None]
-        count = int(np.any(seen, axis=0).sum()) if seen else 0
-        if count:
-            told.append(f"{count} of these {views[0].n_rows} rows")
-        trained = {*_named_models(trained_stores(provenance))}
-        models = [quoted(view.store.path) for view in views if {*_models(view.store)} & trained]
-        if models and not scorer.encoder:
-            told.append(f"the model{'s' * (len(models) > 1)} of {listed(models)}")
-        if told:
-            text = "%s: was trained on %s; scores of what an encoder was trained on do not say how it serves what it was not"
-            log.info(text, scorer.name, " and on ".join(told))
-
-
-def _models(store: Store) -> Iterator[str]:
-    """What a store calls its model: the digest of weights, and the attribute."""
-    return filter(None, (model_digest(store), store.attrs.get("model", "")))
-
-
-def _named_models(trained: Iterable[Trained]) -> Iterator[str]:
-    return filter(None, (name for one in trained for name in (one.model_digest, one.model)))
-
-
 def note_twice(stores: Sequence[Store]) -> None:
     """Say which store is given more than once, by its file or its content."""
-    known: dict[str, Store] = {}
+    known: dict[str | Values, Store] = {}
     for store in stores:
-        for key in filter(None, (str(store.path.resolve()), store.digest)):
+        keys: list[str | Values] = [str(store.path.resolve()), _values(store)]
+        for key in (key for key in keys if key):
             first = known.setdefault(key, store)
             if first is not store:
                 text = "%s: is given twice" if first.path == store.path else "%s: has the content of %s"
                 paths = [quoted(one.path) for one in (store, first)]
                 log.info(text + ", so that layers are compared with themselves", *paths[: text.count("%s")])
                 break
+
+
+def _values(store: Store) -> Values:
+    """The digests of the values of its layers, where it has one of each."""
+    digests = contents(store)
+    return frozenset(digests.items()) if len(digests) == len(store.layers) else frozenset()
 
 
 def zero_row(layers: Iterable[tuple[View, str]]) -> str:
@@ -265,7 +261,7 @@ def _warn_strangers(scorer: Scorer, stores: Sequence[Store]) -> None:
         return
     names = [quoted(store.attrs.get("model") or store.stem) for store in stores]
     log.warning(
-        "%s: was not trained on %s; it knows the neurons of its training models alone, so that these scores mean nothing: "
+        "%s: was not trained on %s; it knows only the neurons of its training models, so these scores mean nothing: "
         "train on these models too, or with --inputs anchors",
         scorer.name,
         listed(list(dict.fromkeys(names))),

@@ -1,29 +1,27 @@
 """The Typer app and the one error boundary."""
 
 import errno
+import functools
+import gc
+import importlib
 import io
 import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
-from contrasim_cli import console, distributed, peers
-from contrasim_cli.commands.baseline import baseline
-from contrasim_cli.commands.bench import bench
+from contrasim_cli import console, distributed, launch, peers
 from contrasim_cli.commands.examples import epilog
-from contrasim_cli.commands.extract import extract
-from contrasim_cli.commands.guide import guide
-from contrasim_cli.commands.help import Command, Group
-from contrasim_cli.commands.inspect import inspect
+from contrasim_cli.commands.help import Command, Group, Imported
 from contrasim_cli.commands.options import command
-from contrasim_cli.commands.score import score
-from contrasim_cli.commands.train import train
 from contrasim_cli.errors import ContraSimError, Interrupted, Stopped, Terminated, out_of_memory
 from contrasim_cli.input_files import said
 from contrasim_cli.version import __version__
+
+COMMANDS = ("extract", "train", "score", "baseline", "inspect", "guide", "bench")  # in the order of --help
 
 # command, option that it lacks -> where what is meant is found
 ELSEWHERE = {
@@ -35,6 +33,12 @@ ELSEWHERE = {
     ("extract", "--measure"): "contrasim baseline compares stores",
 }
 
+# option of extract -> how the names of files end that are most likely meant for it
+INPUT_SUFFIXES = {
+    "--text": (".txt", ".tsv", ".csv", ".jsonl", ".txt.gz", ".tsv.gz", ".csv.gz", ".jsonl.gz"),
+    "--from": (".h5", ".hdf5", ".npz", ".npy", ".pt", ".safetensors"),
+}
+
 # what Typer, or the library by which it checks values, says -> what a user reads
 PLAIN = (
     (": Value error, ", ": "),
@@ -44,17 +48,34 @@ PLAIN = (
     ("Input should be less than or equal to ", "must be at most "),
 )
 
+
+@functools.cache
+def _imported(name: str) -> Any:
+    """A command, of the module of its name."""
+    found = getattr(importlib.import_module(f"contrasim_cli.commands.{name}"), name)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name, cls=Command, epilog=epilog(name))(command(found))
+    return typer.main.get_command(alone)
+
+
+class _Commands(Group):
+    """All commands; a run imports its own alone."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = Imported(COMMANDS, _imported)  # type: ignore[assignment]
+
+
 app = typer.Typer(
     name="contrasim",
     help="How similar are two neural representations? Learned (ContraSim) and closed-form measures over activation files.",
     pretty_exceptions_enable=False,
     no_args_is_help=True,
-    cls=Group,
+    cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (extract, train, score, baseline, inspect, guide):
-    app.command(cls=Command, epilog=epilog(function.__name__))(command(function))
-app.add_typer(bench, name="bench", no_args_is_help=True)
 
 
 def _version(asked: bool) -> None:
@@ -75,12 +96,13 @@ def _options(
 def main() -> NoReturn:
     """Run the command line; every error becomes its lines on stderr and its exit code here."""
     signal.signal(signal.SIGTERM, _terminate)
+    _start_lightly()
     _replace_closed_streams()
     _write_any_letters()
     try:
         code = app(prog_name="contrasim", standalone_mode=False)
         if code == Interrupted.exit_code:  # Typer's answer to Ctrl-C before the command begins
-            console.error_line(Interrupted.word)
+            console.error_line(Interrupted.word + launch.how_to_go_on(sys.argv[1:]))
     except typer.TyperException as error:
         message, remedy = _plain(error.format_message()), _remedy(error)
         message = f"{message.rstrip('.')}; {remedy}" if remedy else message
@@ -96,10 +118,10 @@ def main() -> NoReturn:
         code = stop.exit_code
     except Stopped as stop:
         if not peers.launched():  # whose launcher says which signal came to whom
-            console.error_line(str(stop) or stop.word)
+            console.error_line(str(stop) or stop.word + launch.how_to_go_on(sys.argv[1:]))
         code = stop.exit_code
     except KeyboardInterrupt:  # before Typer is there to take it
-        console.error_line(Interrupted.word)
+        console.error_line(Interrupted.word + launch.how_to_go_on(sys.argv[1:]))
         code = Interrupted.exit_code
     except SystemExit as stop:
         if not isinstance(stop.__context__, BrokenPipeError):
@@ -111,7 +133,25 @@ def main() -> NoReturn:
         code = 1
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to tidy up
     _flush_stdout()
-    sys.exit(code or 0)
+    _exit(code or 0)
+
+
+def _exit(code: int) -> NoReturn:
+    """End this process; a rank without Python's own end, which aborts where a thread is in torch's store."""
+    if distributed.took_part():
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _start_lightly() -> None:
+    """Spare what a short run is not worth, before anything is imported that reads it.
+
+    Modules make many objects that all stay, among which Python looks for garbage. NumPy's threads spin until they find work, by
+    default for some 25 ms each, as many of them as there are cores; 2^16 cycles are enough to go from one product to the next.
+    """
+    gc.set_threshold(5000)
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
 
 
 def _plain(message: str) -> str:
@@ -132,9 +172,24 @@ def _remedy(error: typer.TyperException) -> str:
     message = error.format_message()
     if message.startswith("No such command") and "Did you mean" not in message and context is not None:
         return f"the commands are {', '.join(getattr(context.command, 'commands', ()))}"
+    if message.startswith("Got unexpected extra argument"):
+        return _of_extra(name, message.rpartition("(")[2].rstrip(")"), context)
     if message.startswith("Missing"):
         return f"{context.command_path} --help explains it" if context is not None else ""
     return ""
+
+
+def _of_extra(name: str | None, words: str, context: Any) -> str:
+    """What is meant by words for which a command has no argument."""
+    if name == "sanity":
+        return "bench sanity takes one store; run it once for each"
+    if name == "extract":
+        first = words.partition(" ")[0]
+        kind = next((option for option, suffixes in INPUT_SUFFIXES.items() if first.endswith(suffixes)), None)
+        if kind is not None:
+            return f"an option names the input: {kind} {first}"
+        return "an option names the input: --text, --images, --audio, --arrays or --from"
+    return f"{context.command_path} --help explains it"
 
 
 def _unexpected(error: Exception) -> str:

@@ -1,18 +1,29 @@
 """Where arithmetic runs, and how much of the memory there it may take."""
 
+import math
+import os
 import re
-
-import torch
+import sys
+from typing import TYPE_CHECKING
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import NUMPY
 from contrasim_cli.errors import MissingError, UsageError
 from contrasim_cli.names import quoted
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(asked: str | None, in_float32: bool = False) -> torch.device:
+LITTLE = 6e10  # multiplications (`measures.work`) that NumPy has done in about the time of torch's start
+ON_PROCESSOR = 32  # times as many are NumPy's where there is no GPU, over the threads, of which torch makes more use
+GPU_FILES = ("nvidia", "nvhost", "nvmap", "kfd", "dxg")  # what Linux calls those that CUDA, ROCm and WSL go through
+
+
+def pick_device(asked: str | None, in_float32: bool = False, work: float = math.inf) -> "torch.device":
     """The device asked for, `cpu`, `cuda`, `cuda:N` or `mps`; without one, cuda if there is one.
 
-    `in_float32`: the work needs no float64, which devices such as Apple's (`mps`) do not have.
+    `in_float32`: the work needs no float64, which devices such as Apple's (`mps`) do not have. `work`: multiplications that closed
+    forms take; a little is done in NumPy on the processor, unless a device is asked for, and more where there is no other device.
 
     Raises:
         UsageError: it is no device's name, or has no float64 and that is needed.
@@ -21,6 +32,12 @@ def pick_device(asked: str | None, in_float32: bool = False) -> torch.device:
     asked = asked.lower() if asked else None
     if asked is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
         raise UsageError(f"--device {quoted(asked)}: write cpu, cuda, cuda:N (the Nth from 0){' or mps' * in_float32}")
+    # ranks on unlike machines go by the work alone, so that all choose the same library
+    on_processor = distributed.world() == 1 and (asked == "cpu" or (asked is None and _without_gpu()))
+    if is_little(work / max(1.0, ON_PROCESSOR / _threads()) if on_processor else work) and asked in (None, "cpu"):
+        return NUMPY  # type: ignore[no-any-return]
+    import torch
+
     torch.backends.cudnn.allow_tf32 = False  # by default convolutions are rounded to ten bits
     if asked == "mps":
         return _mps(in_float32)
@@ -41,7 +58,23 @@ def pick_device(asked: str | None, in_float32: bool = False) -> torch.device:
     return torch.device("cuda", distributed.local_rank())
 
 
-def _numbered(device: torch.device, count: int) -> torch.device:
+def is_little(work: float) -> bool:
+    """Whether NumPy does so many multiplications in about the time of torch's start."""
+    return work <= LITTLE
+
+
+def _threads() -> int:
+    """How many threads products take here."""
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+
+
+def _without_gpu() -> bool:
+    """Whether this machine is seen to have no GPU without asking torch, which takes a second to be imported."""
+    return sys.platform == "linux" and not any(name.startswith(GPU_FILES) for name in os.listdir("/dev"))
+
+
+def _numbered(device: "torch.device", count: int) -> "torch.device":
     if distributed.world() > 1:
         raise UsageError(f"--device {device}: every rank has a device of its own; give --device cuda")
     if device.index is not None and device.index >= count:
@@ -49,7 +82,9 @@ def _numbered(device: torch.device, count: int) -> torch.device:
     return device
 
 
-def _mps(in_float32: bool) -> torch.device:
+def _mps(in_float32: bool) -> "torch.device":
+    import torch
+
     if not in_float32:
         raise UsageError("--device mps: has no float64, in which sums are kept; give --device cpu (extract takes mps)")
     if not torch.backends.mps.is_available():
@@ -57,12 +92,14 @@ def _mps(in_float32: bool) -> torch.device:
     return torch.device("mps")
 
 
-def device_budget(budget: int, device: torch.device) -> int:
+def device_budget(budget: int, device: "torch.device") -> int:
     """What work on a device may take of a budget: on a CUDA device no more than half of what is free there."""
     return min(budget, free_on(device) // 2) if device.type == "cuda" else budget
 
 
-def free_on(device: torch.device) -> int:
+def free_on(device: "torch.device") -> int:
     """Bytes that are free on a CUDA device; what torch has of it and does not use is free."""
+    import torch
+
     kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + kept

@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from contrasim_cli import console
 from contrasim_cli.errors import ContraSimError, Interrupted, Problems, Stopped, Terminated, UsageError
-from contrasim_cli.launch import leave_words
+from contrasim_cli.launch import how_to_go_on, leave_words
 from contrasim_cli.peers import Failure, Peers, launched
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ class _Ranks:
 
 
 _ranks = _Ranks()
+_took_part = False
 _tidying: list[Callable[[], object]] = []
 
 
@@ -104,8 +106,13 @@ def share(items: Sequence[T]) -> Sequence[T]:
 
 def part(count: int) -> tuple[int, int]:
     """Where this rank's share of so many items begins and ends."""
-    own, ranks = _place()
-    return count * own // ranks, count * (own + 1) // ranks
+    return parts(count)[_place()[0]]
+
+
+def parts(count: int) -> list[tuple[int, int]]:
+    """Where the share of every rank begins and ends."""
+    ranks = _place()[1]
+    return [(count * rank // ranks, count * (rank + 1) // ranks) for rank in range(ranks)]
 
 
 def dealt(items: Sequence[T]) -> Sequence[T]:
@@ -152,7 +159,7 @@ def total(*tensors: "torch.Tensor") -> None:
         return
     import torch.distributed as dist
 
-    for tensor in tensors:
+    for tensor in map(_of_torch, tensors):
         whole = tensor if tensor.is_contiguous() and tensor.device.type == "cpu" else tensor.detach().cpu().contiguous()
         flat = whole.view(-1)
         step = max(1, PIECE_BYTES // max(1, flat.element_size()))
@@ -162,8 +169,16 @@ def total(*tensors: "torch.Tensor") -> None:
             tensor.copy_(whole)
 
 
+def _of_torch(tensor: "torch.Tensor") -> "torch.Tensor":
+    """A tensor in the same memory as one of NumPy's."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(tensor.view(np.ndarray)) if isinstance(tensor, np.ndarray) else tensor
+
+
 def total_of(array: "npt.NDArray[np.float64]") -> "npt.NDArray[np.float64]":
-    """The same of an array, which is returned."""
+    """The sum of an array over all ranks, which is returned."""
     if _ranks.world == 1:
         return array
     import numpy as np
@@ -178,12 +193,16 @@ def spread(*tensors: "torch.Tensor", source: int = 0) -> None:
     """Replace tensors, on every rank, by those of one."""
     if _ranks.world == 1:
         return
+    import torch
     import torch.distributed as dist
 
-    for tensor in tensors:
+    for tensor in map(_of_torch, tensors):
         whole = tensor.detach().cpu().contiguous()
-        dist.broadcast(whole, source)
-        tensor.copy_(whole)
+        flat = whole.view(-1).view(torch.uint8)  # gloo does not know every type
+        for start in range(0, len(flat), PIECE_BYTES):
+            dist.broadcast(flat[start : start + PIECE_BYTES], source)
+        if whole.data_ptr() != tensor.data_ptr():
+            tensor.copy_(whole)
 
 
 def largest(tensor: "torch.Tensor") -> "torch.Tensor":
@@ -191,10 +210,11 @@ def largest(tensor: "torch.Tensor") -> "torch.Tensor":
     if _ranks.world == 1:
         return tensor
     import numpy as np
-    import torch
+
+    from contrasim_cli.arrays import as_tensor
 
     found = np.maximum.reduce(gathered_arrays(tensor.cpu().numpy()))
-    return torch.from_numpy(np.asarray(found)).to(tensor.device)
+    return as_tensor(np.asarray(found), tensor.device)
 
 
 def gathered(value: Any) -> list[Any]:
@@ -224,12 +244,12 @@ def joined_rows(array: "npt.NDArray[Any]", axis: int = 0) -> "npt.NDArray[Any]":
 
 
 def joined_values(tensor: "torch.Tensor") -> "torch.Tensor":
-    """The same of tensors [values]."""
+    """Join the tensors [values] of all ranks, in their order."""
     if _ranks.world == 1:
         return tensor
-    import torch
+    from contrasim_cli.arrays import as_tensor
 
-    return torch.from_numpy(joined_rows(tensor.cpu().numpy())).to(tensor.device)
+    return as_tensor(joined_rows(tensor.cpu().numpy()), tensor.device)
 
 
 def _gathered_bytes(data: bytes) -> "list[npt.NDArray[np.uint8]]":
@@ -317,6 +337,11 @@ def joined() -> Iterator[None]:
         _leave()
 
 
+def took_part() -> bool:
+    """Whether this process has been one of several ranks, even if the others never came."""
+    return _took_part
+
+
 def _check_arguments() -> None:
     """Refuse ranks that were told different things: they would wait for each other, or add up what does not belong together.
 
@@ -355,7 +380,8 @@ def _join(count: int) -> None:
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    global _ranks  # noqa: PLW0603
+    global _ranks, _took_part  # noqa: PLW0603
+    _took_part = True
     own = _count("RANK", 0)
     _ranks = _Ranks(own, count, _count("LOCAL_RANK", 0), _count("LOCAL_WORLD_SIZE"))
     until = time.monotonic() + JOIN_SECONDS
@@ -442,6 +468,8 @@ def _shared(error: BaseException) -> BaseException:
     if isinstance(error, SystemExit):
         return error
     own = Failure(*_told(error), _ranks.rank)
+    if console.settings.debug and not first() and not isinstance(error, (ContraSimError, Stopped, KeyboardInterrupt)):
+        traceback.print_exception(error)  # which rank 0 cannot show
     failure = peers.post(own)
     _disconnect()  # by which those that wait for this rank know at once
     if not (launched() and own.code in SIGNALLED):  # which all get
@@ -477,9 +505,9 @@ def _told(error: BaseException) -> tuple[list[str], int]:
     if isinstance(error, ContraSimError):
         return list(error.lines), error.exit_code
     if isinstance(error, Stopped):
-        return [str(error) or error.word], error.exit_code
+        return [str(error) or error.word + how_to_go_on(sys.argv[1:])], error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return [str(error) or Interrupted.word], Interrupted.exit_code
+        return [str(error) or Interrupted.word + how_to_go_on(sys.argv[1:])], Interrupted.exit_code
     if isinstance(error, BrokenPipeError):  # nobody reads stdout any more, where results are printed last
         return [], 0
     return [f"internal error: {type(error).__name__}: {error}; --debug shows where, please report it"], 1

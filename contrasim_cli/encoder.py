@@ -215,7 +215,7 @@ class Encoder(nn.Module):
 
     @property
     def maps(self) -> Within:
-        """What was kept."""
+        """The maps that were kept."""
         names = enumerate(name for name, _ in self.config.within)
         return Within({name: self.get_buffer(f"within_{k}").cpu().double().numpy() for k, name in names})
 
@@ -368,7 +368,7 @@ def load(path: Path) -> Checkpoint:
     """
     content = one_version(path, _load_dict)
     if content.get("format") != FORMAT:
-        raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
+        raise InputError(f"{quoted(path)}: is not a contrasim encoder; create one with contrasim train")
     if content.get("format_version") not in READABLE:
         raise InputError(
             f"{quoted(path)}: encoder format_version is {content.get('format_version')}, this contrasim reads "
@@ -426,10 +426,16 @@ def _shape(shape: torch.Size | None) -> str:
 
 def _load_dict(file: Snapshot) -> Mapping[str, Any]:
     path, start = file.path, file.start()
-    none_such = InputError(f"{quoted(path)}: is no contrasim encoder, or is damaged; contrasim train writes one")
+    none_such = InputError(
+        f"{quoted(path)}: is not a contrasim encoder, or is damaged; create one with contrasim train"
+    )
     try:
-        if start.startswith(b"\x89HDF"):
-            raise InputError(f"{quoted(path)}: is a store of activations (HDF5), not an encoder")
+        for mark, kind in ((b"\x89HDF", "HDF5"), (b"\x93NUMPY", ".npy")):
+            if start.startswith(mark):
+                raise InputError(
+                    f"{quoted(path)}: is a store of activations ({kind}), not an encoder; name it without --encoder, and give "
+                    "--encoder a file made by contrasim train"
+                )
         if not start.startswith(b"PK"):  # torch.save writes a zip; anything else never reaches an unpickler
             raise none_such
         archives.check_stored(file)
@@ -443,5 +449,5 @@ def _load_dict(file: Snapshot) -> Mapping[str, Any]:
     except Exception as error:  # torch raises whatever its unpickler trips over
         raise none_such from error
     if not isinstance(content, Mapping):
-        raise InputError(f"{quoted(path)}: is no contrasim encoder; contrasim train writes one")
+        raise InputError(f"{quoted(path)}: is not a contrasim encoder; create one with contrasim train")
     return content

@@ -14,6 +14,10 @@ class ContraSimError(Exception):
         return [str(self)]
 
 
+class ContraSimWarning(UserWarning):
+    """What commands print as `contrasim: warning:`, as functions of Python say it."""
+
+
 class UsageError(ContraSimError):
     """The command line asks for something that cannot be."""
 

@@ -1,14 +1,19 @@
 """Inputs as files: what cannot be read is refused in a line that names it."""
 
 import contextlib
+import difflib
 import errno
+import os
 import resource
 import stat
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
+
+LISTED = 10_000  # names of a folder that are looked through for one like a missing file's
 
 
 def first_bytes(path: Path) -> bytes:
@@ -41,7 +46,25 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{quoted(path)}: cannot be read: {said(error)}") from error
+        hint = did_you_mean(path) if error.errno == errno.ENOENT else ""
+        raise InputError(f"{quoted(path)}: cannot be read: {said(error)}{hint}") from error
+
+
+def did_you_mean(path: Path) -> str:
+    """The files beside a missing one whose names are like its name, as the end of a message; empty where there are none."""
+    try:
+        with os.scandir(path.parent) as entries:
+            found = {entry.name for entry in islice(entries, LISTED)}
+    except OSError:
+        return ""
+    partial = f"{path.name}.partial"
+    if partial in found:
+        return f"; {quoted(path.with_name(partial))} is that of a run that has not ended"
+    names = sorted(name for name in found if name != path.name and not name.startswith("."))
+    same_stem = [name for name in names if Path(name).stem == path.stem]
+    close = difflib.get_close_matches(path.name, names, n=3, cutoff=0.65)
+    likely = list(dict.fromkeys([*close, *same_stem]))[:3]
+    return f"; did you mean {' or '.join(quoted(path.with_name(name)) for name in likely)}?" if likely else ""
 
 
 def said(error: OSError) -> str:

@@ -82,7 +82,8 @@ def _launch(count: int, arguments: Sequence[str], words: Path) -> int:
     except ChildFailedError as error:
         place, failure = error.get_first_failure()
         if failure.exitcode < 0:
-            console.error_line(f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}")
+            killed = f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}"
+            console.error_line(killed + how_to_go_on(arguments))
             return 1
         if failure.exitcode in (Terminated.exit_code, Interrupted.exit_code):
             raise _stopped(failure.exitcode, words) from error
@@ -103,6 +104,16 @@ def _stopped(code: int, words: Path) -> Stopped:
 def leave_words(text: str) -> None:
     """Leave the launcher what it says of a signal that ended the ranks."""
     Path(os.environ[LAUNCHED]).write_text(text, encoding="utf-8")
+
+
+def how_to_go_on(arguments: Sequence[str]) -> str:
+    """What a command that was stopped leaves to its user, as the end of a message; empty where no command had begun."""
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in ("extract", "train"):
+        return "; the same command with --resume goes on from what is saved, if anything"
+    if command == "bench" and "--train" in arguments:
+        return "; the same command starts again, with the encoders that are trained"
+    return "; nothing is kept, the same command starts again" if command else ""
 
 
 def _memory(number: int) -> str:

@@ -51,7 +51,7 @@ class _Grown:
     held: int = 0
 
     def apply(self) -> None:
-        """Set them."""
+        """Set the limits."""
         size = self.start.size
         read = min(self.read, MOST_PER_BYTE * size)
         seconds = SECONDS + SECONDS_PER_BYTE * (size + read) + OBJECT_SECONDS * self._objects

@@ -40,6 +40,11 @@ def listed(names: Sequence[str], shown: int = 6) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def distinct_names(paths: Sequence[Path], suffix: bool = False) -> list[str]:
     """File names as results show them; whole paths where two names are the same, numbered where two paths are."""
     for names in (

@@ -10,10 +10,9 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, as_tensor, xp
 from contrasim_cli.store.blocks import spans
 
 TABLE = {"cpu": 1 << 22, "cuda": 1 << 27}  # distances held at once: what a cache holds, and what keeps a device busy
@@ -33,21 +32,21 @@ class Nearest(NamedTuple):
     @classmethod
     def none(cls, queries: Tensor, count: int) -> "Nearest":
         """No rows yet; in their places are some at position -1 that are infinitely far."""
-        far = queries.new_full((len(queries), count), torch.inf)
-        return cls(far, torch.full_like(far, -1, dtype=torch.int64))
+        far = queries.new_full((len(queries), count), xp.inf)
+        return cls(far, xp.full_like(far, -1, dtype=xp.int64))
 
     def merged(self, other: "Nearest", count: int) -> "Nearest":
         """The nearest of both, `count` at most."""
-        squared = torch.cat([self.squared, other.squared], dim=1)
+        squared = xp.cat([self.squared, other.squared], dim=1)
         squared, kept = squared.topk(min(count, squared.shape[1]), dim=1, largest=False)
-        return Nearest(squared, torch.cat([self.positions, other.positions], dim=1).gather(1, kept))
+        return Nearest(squared, xp.cat([self.positions, other.positions], dim=1).gather(1, kept))
 
     def of_all_ranks(self, count: int) -> "Nearest":
         """The nearest of what every rank found for the same queries; the same on all."""
         if distributed.world() == 1:
             return self
         sides = (distributed.gathered_arrays(part.cpu().numpy()) for part in self)
-        found = Nearest(*(torch.from_numpy(np.concatenate(parts, axis=1)).to(self.squared.device) for parts in sides))
+        found = Nearest(*(as_tensor(np.concatenate(parts, axis=1), self.squared.device) for parts in sides))
         return Nearest.none(found.squared, 0).merged(found, count)
 
 
@@ -60,10 +59,11 @@ def nearest_rows(queries: Tensor, pool: Tensor, count: int, first: int = 0, most
     table_size = min(TABLE[queries.device.type], most or TABLE[queries.device.type])
     step = max(1, min(len(queries), table_size // max(1, len(pool))))
     table = queries.new_empty(step, len(pool))
-    found = Nearest(queries.new_empty(len(queries), count), queries.new_empty(len(queries), count, dtype=torch.int64))
+    shape = len(queries), count
+    found = Nearest(queries.new_empty(shape), xp.empty(shape, dtype=xp.int64, device=queries.device))
     for start, stop in spans(len(queries), step):
         some = queries[start:stop]
-        some = torch.mm(_left(some, _squared_norms(some)), factor, out=table[: stop - start])
+        some = xp.mm(_left(some, _squared_norms(some)), factor, out=table[: stop - start])
         found.squared[start:stop], found.positions[start:stop] = _selected(some, count)
     found.positions.add_(first)
     return found
@@ -89,22 +89,22 @@ def nearest_within(rows: Tensor, count: int, shared: bool = False) -> Nearest:
         parts[i] = parts[i].merged(_of_table(table, count, left.start), count)
         if j > i:
             parts[j] = parts[j].merged(_of_table(table.mT, count, top.start), count)
-    found = Nearest(*(torch.cat(side) for side in zip(*parts, strict=True)))
+    found = Nearest(*(xp.cat(side) for side in zip(*parts, strict=True)))
     return found.of_all_ranks(count) if shared else found
 
 
 def _left(rows: Tensor, norms: Tensor) -> Tensor:
     """[-2 q, ‖q‖², 1] of rows [q, p] and their squared norms, whose product with [r, 1, ‖r‖²] is the squared distance."""
-    return torch.cat([-2 * rows, norms, torch.ones_like(norms)], dim=1)
+    return xp.cat([-2 * rows, norms, xp.ones_like(norms)], dim=1)
 
 
 def _right(rows: Tensor, norms: Tensor) -> Tensor:
-    return torch.cat([rows, torch.ones_like(norms), norms], dim=1)
+    return xp.cat([rows, xp.ones_like(norms), norms], dim=1)
 
 
 def _squared_norms(rows: Tensor) -> Tensor:
     """[n, 1], rounded once."""
-    norms: Tensor = torch.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=torch.float64)
+    norms: Tensor = xp.linalg.vector_norm(rows, dim=1, keepdim=True, dtype=xp.float64)
     return norms.square().to(rows.dtype)
 
 
@@ -125,9 +125,9 @@ def _selected(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
         return values, places
     groups = n // size
     among = _minima(table, size, groups).topk(count, dim=1, largest=False, sorted=False).indices
-    member = torch.arange(size, device=table.device)[:, None] * groups
-    rest = torch.arange(groups * size, n, device=table.device).expand(len(table), -1)
-    places = torch.cat([(among[:, None, :] + member).flatten(1), rest], dim=1)
+    member = xp.arange(size, device=table.device)[:, None] * groups
+    rest = xp.arange(groups * size, n, device=table.device).expand(len(table), -1)
+    places = xp.cat([(among[:, None, :] + member).flatten(1), rest], dim=1)
     values, which = table.gather(1, places).topk(count, dim=1, largest=False)
     return values, places.gather(1, which)
 
@@ -139,7 +139,7 @@ def _minima(table: Tensor, size: int, groups: int) -> Tensor:
     return table.mT[: groups * size].reshape(size, groups, -1).amin(dim=0).mT.contiguous()
 
 
-def all_beyond(last: Squares, norms: Squares, largest: float, width: int, dtype: torch.dtype) -> Squares:
+def all_beyond(last: Squares, norms: Squares, largest: float, width: int, dtype: npt.DTypeLike) -> Squares:
     """The squared distances [queries] beyond which all rows are that were not proposed; the last that were are at `last`.
 
     Of rows of p entries that are rounded to the unit u of a type, a squared distance that is a sum of p + 2 products errs by at
@@ -147,7 +147,7 @@ def all_beyond(last: Squares, norms: Squares, largest: float, width: int, dtype:
     for what was rounded before; and by as many times what is lost where products vanish. ‖r‖² is at most `largest`, and where
     ‖r‖ > 3 ‖q‖, (‖q‖ + ‖r‖)² is less than 4 times the squared distance. `norms` are the queries' squared norms.
     """
-    unit, least = torch.finfo(dtype).eps / 2, torch.finfo(dtype).tiny
+    unit, least = float(np.finfo(dtype).eps) / 2, float(np.finfo(dtype).tiny)
     error = (width + 8) * unit / (1 - (width + 8) * unit)
     together: Squares = (norms**0.5 + (3 * norms**0.5).clip(max=largest**0.5)) ** 2
     found: Squares = last - error * (together + 4 * last) - (width + 8) * least

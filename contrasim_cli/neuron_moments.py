@@ -49,7 +49,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: npt.NDArray[Any]) -> "Moments":
-        """Those of rows [n, p]."""
+        """The moments of rows [n, p]."""
         doubled = rows.astype(np.float64)
         return cls(doubled.mean(axis=0), doubled.var(axis=0))
 
@@ -109,7 +109,7 @@ def moments(view: View, layer: str, anchored: Anchored | None = None) -> Moments
 
 
 def pooled(parts: Sequence[Moments]) -> Moments:
-    """Those of equally many rows of several layers together."""
+    """Pool the moments of equally many rows of several layers."""
     means = np.stack([part.mean for part in parts])
     within = np.mean([part.variance for part in parts], axis=0)
     return Moments(means.mean(axis=0), within + means.var(axis=0))

@@ -112,8 +112,13 @@ def exact(level: Values, spread: Values) -> Null:
 
 
 def clears(score: float | None, null: float | None, z: float | None) -> bool:
-    """Whether a score is told from that of shuffled rows; also where it has none, or where nobody knows what they score."""
-    return score is None or (z >= CLEAR if z is not None else null is None)
+    """Whether a score is told from that of shuffled rows; also where it has none, or where nobody knows how these are spread.
+
+    Without a spread, it is not told from theirs where it is theirs.
+    """
+    if score is None or z is not None:
+        return score is None or (z is not None and z >= CLEAR)
+    return null is None or abs(score - null) > SINGLE_TIE * max(abs(score), abs(null))
 
 
 def significance(

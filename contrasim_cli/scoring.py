@@ -4,15 +4,12 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from contrasim_cli import encoder
-from contrasim_cli.encoder import Checkpoint
+from contrasim_cli.arrays import Device, Tensor, as_tensor
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.measures import MEASURES, Entry, Options
 from contrasim_cli.measures.load import load
@@ -20,9 +17,11 @@ from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.names import distinct_names, quoted
 from contrasim_cli.stacking import universal
 from contrasim_cli.stacking.measures import entry
-from contrasim_cli.stacking.single import single
 from contrasim_cli.store import Store
 from contrasim_cli.transforms import AS_THEY_ARE, RowsAs, Standardization
+
+if TYPE_CHECKING:
+    from contrasim_cli.encoder import Checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +35,11 @@ class Scorer:
     name: str
     entry: Entry
     measure: Measure
-    checkpoint: Checkpoint | None = None
+    checkpoint: "Checkpoint | None" = None
     standardize: RowsAs = AS_THEY_ARE
 
     @property
-    def encoder(self) -> Checkpoint | None:
+    def encoder(self) -> "Checkpoint | None":
         """What rows go through; None of a closed form, and of an encoder of measures, which takes rows as they are."""
         return self.checkpoint if self.encoded else None
 
@@ -59,10 +58,10 @@ class Scorer:
         """Rows below which every score is undefined or the same."""
         return self.measure.k + self.entry.fewest
 
-    def rows(self, rows: Floats | Tensor, store: Store, layer: str, device: torch.device) -> Tensor:
+    def rows(self, rows: Floats | Tensor, store: Store, layer: str, device: Device) -> Tensor:
         """Rows [n, p] of a store's layer, standardised, as the measure takes them: encoded [n, output], or as they are."""
         if self.encoder is None:
-            return torch.as_tensor(rows).to(device)
+            return as_tensor(rows, device)
         return self.encoder.encode(rows, self.encoder.view_of(store.stem, store.path), layer, device)
 
     def check(self, store: Store, layers: Sequence[str]) -> list[ContraSimError]:
@@ -141,11 +140,23 @@ def by_groups(scorers: Sequence[Scorer], groups: tuple[int, ...]) -> list[Scorer
     ]
 
 
+def across_repeats(scorers: Sequence[Scorer], distance: str) -> list[Scorer]:
+    """The scorers, of which those that know distances across repeated measurements take this one where there are some."""
+    of = [scorer.measure.across for scorer in scorers]
+    return [
+        s if across is None else replace(s, measure=across(distance)) for s, across in zip(scorers, of, strict=True)
+    ]
+
+
 def learned(paths: Sequence[Path], standardize: Standardization | None = None) -> list[Scorer]:
     """Scorers of encoder checkpoints, named by their files; the problems of all are reported together.
 
     Rows are standardised as each encoder was trained, unless a way is given.
     """
+    if not paths:
+        return []
+    from contrasim_cli import encoder
+
     checkpoints: list[Checkpoint] = []
     problems: list[ContraSimError] = []
     for path in paths:
@@ -162,7 +173,7 @@ def learned(paths: Sequence[Path], standardize: Standardization | None = None) -
     return [learned_scorer(n, c, standardize) for n, c in zip(names, checkpoints, strict=True)]
 
 
-def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardization | None = None) -> Scorer:
+def learned_scorer(name: str, checkpoint: "Checkpoint", standardize: Standardization | None = None) -> Scorer:
     """The scorer of an encoder; rows are standardised as it was trained, unless a way is given.
 
     Raises:
@@ -173,6 +184,8 @@ def learned_scorer(name: str, checkpoint: Checkpoint, standardize: Standardizati
         raise UsageError(f"{quoted(checkpoint.path)}: is an encoder of anchored rows; --standardize goes with raw ones")
     how = checkpoint.rows_as if standardize is None else standardize
     if config.stacked:
+        from contrasim_cli.stacking.single import single
+
         measure = single(checkpoint.encoder.grids, config.measures)
         return Scorer(name, entry(config.measures), measure, checkpoint, how)
     return Scorer(name, MEASURES[config.scored_by], load(config.scored_by), checkpoint, how)

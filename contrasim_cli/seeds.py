@@ -7,9 +7,8 @@ import numpy as np
 
 # rows
 CONFIDENCE_SUBSET, CONFIDENCE_DRAW, CONFIDENCE_SHUFFLE, CONFIDENCE_OFFSET = 0, 1, 2, 5
-QUADRATIC_ROWS = 2  # that measures of cost n² take, and encoders of measures
 STACKED_SHUFFLE = 3
-SANITY_ROWS, SANITY_CHANGES = 5, 6
+SANITY_CHANGES = 6
 FOLDS = 8  # that rows are dealt to
 TOPOLOGY = 9  # rows and landmarks of barcodes
 PROJECTED_ROWS = 7

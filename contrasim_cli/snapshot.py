@@ -78,7 +78,7 @@ class Snapshot:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """The number of bytes."""
         return os.fstat(self._descriptor).st_size
 
     @property
@@ -115,11 +115,11 @@ class _Reader(io.RawIOBase):
         self._position = 0
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether it can be read: yes."""
         return True
 
     def seekable(self) -> bool:
-        """It is."""
+        """Whether one can move in it: yes."""
         return True
 
     def fileno(self) -> int:

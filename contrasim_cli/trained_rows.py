@@ -87,7 +87,7 @@ def unseen_rows(views: Sequence[View], trained: Sequence[TrainedIds | None]) -> 
 
 
 def kept(views: Sequence[View], rows: Bools) -> list[View]:
-    """The same views with some of their rows [n]."""
+    """The views with some of their rows [n]."""
     places = np.flatnonzero(rows)
     return [replace(view, rows=places if view.rows is None else view.rows[places]) for view in views]
 

@@ -66,7 +66,7 @@ class Standardization:
 
     @property
     def text(self) -> str:
-        """The same in words."""
+        """The standardisation in words."""
         if self.by_layer:
             return "; ".join(f"{name}: {way.text}" for name, way in self.by_layer)
         return f"{self.kind}, shrinkage {self.shrinkage:g}" if self.kind in SHRUNK else self.kind
@@ -287,7 +287,7 @@ class Standardizer:
         raise_all(problems)
 
     def part(self, chosen: Sequence[int]) -> "Standardizer":
-        """The same for some of the views alone."""
+        """The standardiser of some of the views alone."""
         sources = [self.sources[v] for v in chosen]
         return Standardizer([self.raw[v] for v in chosen], sources, self.whitens, self.anchors.part(chosen))
 
@@ -304,7 +304,7 @@ class Standardizer:
         return transform(how, found)
 
     def statistics(self, v: int, layer: str) -> Statistics:
-        """Those that one layer of one view is standardised by."""
+        """The statistics that one layer of one view is standardised by."""
         if (v, layer) not in self._found:
             self._found[v, layer] = statistics(self.sources[v], layer, self.whitens)
         return self._found[v, layer]
@@ -383,7 +383,7 @@ class Standardizer:
 
 
 def plain(how: RowsAs) -> dict[str, Any]:
-    """For JSON."""
+    """How rows are taken, for JSON."""
     if isinstance(how, Anchoring):
         return {
             "kind": how.kind,

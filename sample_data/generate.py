@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Make everything in `sample_data/` but this program, the README and the demo: data, models, activations.
 
-    python sample_data/generate.py --out sample_data [--only layers|multilingual|image_caption]
+    python sample_data/generate.py --out sample_data [--only layers|multilingual|image_caption|small]
 
 Every random choice comes from a fixed seed and torch runs on one thread, so that one machine makes the same files
 again. Needs the `hf` extra and scikit-learn; ten to twenty minutes.
@@ -36,6 +36,7 @@ SCENE_VIT = vision.VisionSettings(
     image_size=16, patch_size=4, width=48, blocks=4, heads=4, epochs=15, learning_rate=4e-3
 )
 CAPTION_BERT = language.LanguageSettings(width=48, blocks=4, heads=4, steps=1000, batch=64, masked_share=0.25)
+SMALL_CAPTION_BERT = language.LanguageSettings(width=32, blocks=3, heads=4, steps=600, batch=64, masked_share=0.25)
 SCENES, TEST_SCENES, STORED_SCENES = 6000, 1280, 3072
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     """Read the command line and make what it asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
-    parser.add_argument("--only", choices=PARTS, help="make one of the three parts")
+    parser.add_argument("--only", choices=PARTS, help="make one of the four parts")
     options = parser.parse_args()
     torch.set_num_threads(1)
     transformers_logging.disable_progress_bar()
@@ -118,6 +119,17 @@ def make_image_caption(out: Path, work: Path) -> None:
         stores.extract_texts(tongue, table, ["caption"], str(folder / "caption.h5"), "mean")
 
 
+def make_small(out: Path, _: Path) -> None:
+    """A second, smaller BERT that learns the same captions with the same tokenizer, from another seed."""
+    train_digits, test_digits = digits.split_digits(seed=0)
+    train = captions.captions(digits.scenes(train_digits, SCENES, 1, "train").labels, 1)
+    test = captions.captions(digits.scenes(test_digits, TEST_SCENES, 2, "test").labels, 2)
+    tokenizer = language.word_tokenizer(train)
+    reader = language.train_bert(SMALL_CAPTION_BERT, language.Corpus([train], tokenizer), tokenizer, seed=1)
+    report_language("small caption BERT", reader, language.Corpus([test], tokenizer), SMALL_CAPTION_BERT, pairs=False)
+    stores.save_model(reader, out / "models" / "caption_bert_small", tokenizer)
+
+
 def report_language(
     name: str, model: BertForMaskedLM, corpus: language.Corpus, settings: language.LanguageSettings, pairs: bool
 ) -> None:
@@ -131,7 +143,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-PARTS = {"layers": make_layers, "multilingual": make_multilingual, "image_caption": make_image_caption}
+PARTS = {
+    "layers": make_layers,
+    "multilingual": make_multilingual,
+    "image_caption": make_image_caption,
+    "small": make_small,
+}
 
 if __name__ == "__main__":
     main()

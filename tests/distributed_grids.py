@@ -123,7 +123,6 @@ def found(folder: Path) -> dict[str, Any]:
         "streamed, exact": grid(folder, "ab", closed_form(STREAMED), SMALL, precision=torch.float64),
         "wide": grid(folder, "cd", closed_form(["cka", "cka_debiased", "cca", "gulp"]), LARGE, precision=torch.float64),
         "wide, streamed": grid(folder, "cd", closed_form(["cka", "cka_debiased"]), SMALL, precision=torch.float64),
-        "some rows": grid(folder, "ab", closed_form(["rsa", "cka_rbf", "jaccard_knn"]), LARGE, max_rows=100),
         "encoders": grid(folder, "ae", learned(encoders), LARGE),
         "encoders, at the edge": grid(folder, "ae", learned(encoders), EDGE // distributed.world()),
         "whitened rows": statistics(folder, "whiten"),

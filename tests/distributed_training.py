@@ -5,9 +5,12 @@
 
 import json
 import sys
+from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from distributed_grids import first_part
@@ -15,6 +18,9 @@ from distributed_grids import first_part
 from contrasim_cli import distributed
 from contrasim_cli.encoder import Config
 from contrasim_cli.store import View, open_store
+from contrasim_cli.store.blocks import Floats, RowIndex
+from contrasim_cli.training import rows as training_rows
+from contrasim_cli.training import shuffle
 from contrasim_cli.training.data import Data
 from contrasim_cli.training.loop import Run
 from contrasim_cli.training.rows import Held, Source
@@ -37,6 +43,14 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs, validated": {"task": "pairs", "objective": "supcon", "validation": 0.2, "patience": 2},
     "layers, bfloat16": {"task": "layers", "objective": "supcon", "precision": "bfloat16"},
 }
+STREAMED = {
+    "layers, streamed": {"task": "layers", "objective": "contrasim", "validation": 0.2},
+    "pairs, streamed": {"task": "pairs", "objective": "supcon", "validation": 0.2},
+    "pairs, streamed, deepcka": {"task": "pairs", "objective": "deepcka"},
+}
+CASES |= STREAMED
+EPOCHS = 3
+BLOCK, GROUP = 4, 16  # rows, in every case; so that ranks have blocks to share
 
 
 @dataclass
@@ -54,21 +68,49 @@ class Noted(Run):
         return self.losses[-1]
 
 
-def trained(folder: Path, parts: dict[str, Any]) -> dict[str, Any]:
-    """What a run of one configuration comes to."""
-    views = [View(open_store(folder / f"{name}.h5")) for name in ("xyz" if parts["task"] == "layers" else "xy")]
+@dataclass(frozen=True)
+class Counted(View):
+    """A view that counts the rows that are read of it."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
+        self.counts[layer] += self.n_rows if rows is None else len(rows)
+        return super().read(layer, rows)
+
+
+def trained(folder: Path, name: str) -> dict[str, Any]:
+    """What a run of one configuration comes to, and how many rows were read of each layer."""
+    parts = CASES[name]
+    with ExitStack() as patches:
+        for module, constant, value in (
+            (shuffle, "BLOCK_ROWS", BLOCK),
+            (training_rows, "BLOCK_ROWS", BLOCK),
+            (shuffle, "GROUP_ROWS", GROUP),
+        ):
+            patches.enter_context(mock.patch.object(module, constant, value))
+        return _trained(folder, parts, 100 if name in STREAMED else 1 << 30)
+
+
+def _trained(folder: Path, parts: dict[str, Any], budget: int) -> dict[str, Any]:
+    views = [Counted(open_store(folder / f"{name}.h5")) for name in ("xyz" if parts["task"] == "layers" else "xy")]
     data = Data(views, [list(view.store.layers) for view in views])
-    config = Config(widths=data.widths, hidden=(8,), output=4, batch_size=16, epochs=3, **parts)
-    source = Source(data, Order.of(data, config), 1 << 30)
+    config = Config(widths=data.widths, hidden=(8,), output=4, batch_size=16, epochs=EPOCHS, **parts)
+    source = Source(data, Order.of(data, config), budget)
     run = Noted(source, config, new_state(config, CPU), CPU)
     run.train()
     weights = torch.cat([p.detach().flatten() for p in run.state.encoder.parameters()])
-    return {"losses": run.losses, "gradient": run.gradient, "weights": weights.tolist(), "curves": run.state.curves}
+    found = {"losses": run.losses, "gradient": run.gradient, "weights": weights.tolist(), "curves": run.state.curves}
+    return {
+        **found,
+        "digests": [digest.hexdigest() for digest in source.digests],
+        "read": max(count for view in views for count in view.counts.values()),
+    }
 
 
 if __name__ == "__main__":
     if sys.argv[2:] == ["no-sums"]:
         distributed.total = first_part
     with distributed.joined():
-        everything = {name: trained(Path(sys.argv[1]), parts) for name, parts in CASES.items()}
+        everything = {name: trained(Path(sys.argv[1]), name) for name in CASES}
     json.dump(everything, sys.stdout)  # more than a pipe takes, which is read one rank after another

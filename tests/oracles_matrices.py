@@ -141,15 +141,20 @@ def rsa(x: npt.ArrayLike, y: npt.ArrayLike, rsm: str = "pearson", compare: str =
     a, b = similarities(x, rsm), similarities(y, rsm)
     if not a or not b or math.isnan(a[0] + b[0]):
         return math.nan
+    if compare == "cosine" and rsm in ("pearson", "cosine"):  # of similarities
+        a, b = ([v + 1 for v in side] for side in (a, b))
+    return compared([-v for v in a], [-v for v in b], compare)
+
+
+def compared(a: list[float], b: list[float], compare: str) -> float:
+    """Two sides' dissimilarities of all pairs r < s."""
     if compare in ("spearman", "rho-a", "tau-a"):
         return of_ranks(ranks(a), ranks(b), compare)
     if compare == "pearson":
         return pearson(a, b)
     if compare.endswith("-cov"):
-        return whitened([-v for v in a], [-v for v in b], without_mean=compare == "corr-cov")
+        return whitened(a, b, without_mean=compare == "corr-cov")
     u, v = (np.array(side) for side in (a, b))
-    if compare == "cosine" and rsm in ("pearson", "cosine"):  # of similarities
-        u, v = u + 1, v + 1
     if min(abs(u).max(), abs(v).max()) < (1e-13 if compare == "cosine" else 1e-300):
         return math.nan
     return float(u @ v) / (float(np.linalg.norm(u)) * float(np.linalg.norm(v)))

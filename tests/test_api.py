@@ -3,6 +3,8 @@
 import doctest
 import subprocess
 import sys
+import typing
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ import torch
 
 import contrasim_cli as contrasim
 from contrasim_cli import api
-from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
+from contrasim_cli.commands.baseline import Closed
+from contrasim_cli.errors import ContraSimError, ContraSimWarning, InputError, MismatchError, UsageError
 from contrasim_cli.measures.load import similarity
 
 PUBLIC = ["LayerScores", "LearnedMeasure", "compare", "compare_layers", "extract", "load_encoder", "open_store"]
@@ -39,9 +42,25 @@ def test_examples_in_docstrings_run() -> None:
     assert found.failed == 0
 
 
-def test_the_import_loads_no_torch() -> None:
-    code = "import sys, contrasim_cli as c; assert not {'torch', 'numpy'} & {*sys.modules}; c.compare; sys.modules['torch']"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+LITTLE = """
+import sys
+import contrasim_cli as contrasim
+assert not {"torch", "numpy"} & {*sys.modules}
+import numpy as np
+x = np.random.default_rng(0).normal(size=(40, 6))
+assert contrasim.compare(x, -x) > 1 - 1e-9
+assert contrasim.compare_layers({"a": x}, {"b": -x}, "pwcca")["a", "b"] > 1 - 1e-9
+assert "torch" not in sys.modules
+from contrasim_cli import device
+device.LITTLE = 0.0
+contrasim.compare(x, x)
+assert "torch" in sys.modules
+"""
+
+
+def test_neither_the_import_nor_little_work_loads_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", LITTLE], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("convert", [np.asarray, torch.as_tensor, lambda x: x.tolist()])
@@ -93,6 +112,25 @@ def test_encoders_score_arrays(tmp_path: Path) -> None:
         (lambda: contrasim.compare(X, Y, "CKA"), UsageError, "cka"),
         (lambda: contrasim.compare(X, Y, "family:cca"), UsageError, "give one"),
         (lambda: contrasim.compare(X, Y, q=3), UsageError, "no option q; they are rank_tol"),
+        (lambda: contrasim.compare(X, Y, k=0), UsageError, "k=0: expected a whole number from 1"),
+        (lambda: contrasim.compare(X, Y, k=2.5), UsageError, "k=2.5: expected a whole number from 1"),
+        (lambda: contrasim.compare(X, Y, folds=99), UsageError, "folds=99: expected a whole number from 2 to 50"),
+        (lambda: contrasim.compare(X, Y, rank_tol="a"), UsageError, "rank_tol='a': expected a number"),
+        (
+            lambda: contrasim.compare(X, Y, compare="tau"),
+            UsageError,
+            "compare='tau': expected one of spearman, pearson",
+        ),
+        (
+            lambda: contrasim.compare(X, Y, compare="tau-a", rsm_compare="rho-a"),
+            UsageError,
+            "compare and rsm_compare are one option; give one of them",
+        ),
+        (
+            lambda: contrasim.compare_layers(X, Y),  # type: ignore[arg-type]
+            UsageError,
+            'first: is a ndarray, not a mapping of layers; give {"name": matrix}, or use compare',
+        ),
         (lambda: contrasim.compare(X, Y[:-1]), MismatchError, "equal rows"),
         (lambda: contrasim.compare(X, Y, "dot"), MismatchError, "needs equal widths"),
         (lambda: contrasim.compare(X[0], Y), InputError, r"X: has the shape \(6,\)"),
@@ -149,3 +187,81 @@ def test_modules_of_a_network_are_kept_row_by_row() -> None:
     ]:
         with pytest.raises(error, match=text):
             contrasim.extract(Outer(), loader, layers)
+
+
+def test_options_are_called_and_bounded_as_the_command_has_them() -> None:
+    assert contrasim.compare(X, Y, "rsa", compare="tau-a") == contrasim.compare(X, Y, "rsa", rsm_compare="tau-a")
+    assert contrasim.compare(X, Y, "rsa", compare="tau-a") != contrasim.compare(X, Y, "rsa")
+    hints = typing.get_type_hints(Closed, include_extras=True)
+    checked = set()
+    for name, hint in hints.items():
+        own = api.COMMANDS_NAMES.get(name, name)
+        kind, *extra = typing.get_args(hint) or (None,)
+        if own in api.CHOICES:
+            assert typing.get_args(kind) == api.CHOICES[own]
+            checked.add(own)
+        elif own in api.BOUNDS:
+            low, high = (
+                getattr(extra[0], end) if getattr(extra[0], end) is not None else infinite
+                for end, infinite in (("min", -np.inf), ("max", np.inf))
+            )
+            assert (low, high) == api.BOUNDS[own]
+            checked.add(own)
+    assert checked == {*api.CHOICES, *api.BOUNDS}
+
+
+def warned(call: Any) -> list[str]:
+    """What a call warns of, all of it at the line of this file that makes it."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    assert all(one.category is ContraSimWarning and one.filename == __file__ for one in caught), caught
+    return [str(one.message) for one in caught]
+
+
+def test_what_commands_warn_of_is_warned_of_once_at_the_line_that_calls(tmp_path: Path) -> None:
+    assert warned(lambda: contrasim.compare(X, Y)) == []
+    few = RNG.normal(size=(20, 30))
+    (text,) = warned(lambda: contrasim.compare(few, few))
+    assert text.startswith("cka: 20 rows are fewer than the 30 neurons of X (and of 1 more layer), where unrelated")
+    texts = warned(lambda: contrasim.compare_layers({"a": few}, {"b": few[::-1]}))
+    assert texts[0].startswith("cka: 20 rows are fewer than the 30 neurons of layer a of first")
+    assert texts[1].startswith("cka: no layer of first is more similar to one of second than with rows shuffled")
+    assert len(texts) == 2
+    with pytest.warns(ContraSimWarning, match="is undefined"):
+        contrasim.compare_layers({"a": X}, {"b": X * 0 + 1})
+    zeros = X.copy()
+    zeros[3] = 0
+    assert warned(lambda: contrasim.compare_layers({"a": zeros}, {"b": X})) == [
+        "first: 1 of 40 rows is all zero in every layer, the first is row 3"
+    ]
+
+
+def test_two_files_without_common_ids_are_warned_of(tmp_path: Path) -> None:
+    ids = [f"i{k}" for k in range(40)]
+    named, other = (made.store(tmp_path / f"{k}.h5", {"a": X}, ids=ids) for k in "ab")
+    bare = tmp_path / "bare.npy"
+    np.save(bare, X)
+    told = f"rows are matched by position: {bare} has no ids, so that nothing shows whether its rows line up"
+    assert warned(lambda: contrasim.compare_layers(named, bare)) == [told]
+    assert warned(lambda: contrasim.load_encoder().score(named, bare)) == [told]
+    assert warned(lambda: contrasim.compare_layers(named, other)) == []
+    assert warned(lambda: contrasim.compare_layers(named, bare, align="position")) == []
+    assert warned(lambda: contrasim.compare_layers(named, {"a": X})) == []
+
+
+def test_a_loader_that_shuffles_is_warned_of() -> None:
+    data = torch.utils.data.TensorDataset(torch.randn(10, 4))
+    network = torch.nn.Sequential(torch.nn.Linear(4, 3))
+    batches = torch.utils.data.BatchSampler(torch.utils.data.RandomSampler(data), 4, drop_last=False)
+    for loader, texts in [
+        (torch.utils.data.DataLoader(data, 4), 0),
+        (torch.utils.data.DataLoader(data, 4, shuffle=True), 1),
+        (torch.utils.data.DataLoader(data, batch_sampler=batches), 1),
+    ]:
+        found = warned(lambda loader=loader: contrasim.extract(network, loader, ["0"]))
+        assert (
+            found
+            == ["the loader shuffles, so that rows of two calls are different examples; give one with shuffle=False"]
+            * texts
+        )

@@ -37,6 +37,18 @@ def test_fewer_rows_than_neurons_are_told_once_with_the_remedy(wide: list[Path])
     ]
 
 
+def test_components_are_no_neurons_to_match(wide: list[Path]) -> None:
+    def told(*measures: str) -> str:
+        asked = [word for measure in measures for word in ("--measure", measure)]
+        (line,) = warnings(run("baseline", *wide, "--layers", "m", "--null", "0", *asked).stderr)
+        return line
+
+    assert told("hard_match").endswith(
+        "; give more rows, or fewer neurons (no PCA, which mixes the neurons that are to be matched)"
+    )
+    assert told("hard_match", "cka").endswith("(a PCA of the rows); no PCA for hard_match, which match neurons")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", MEASURES)
 def test_every_measure_that_is_biased_is_warned_of(wide: list[Path], name: str) -> None:

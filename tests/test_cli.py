@@ -3,20 +3,21 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import pytest
 from helpers import run
 from stores import values, write
 
-from contrasim_cli import cli, errors
+from contrasim_cli import cli, errors, launch
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, Problems, UsageError, raise_all
+from contrasim_cli.measures import MEASURES
 from contrasim_cli.version import __version__
 
 COMMANDS = ["extract", "train", "score", "baseline", "bench", "inspect", "guide"]
 BENCHMARKS = ["layers", "multilingual", "image-caption", "sanity"]
-HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "contrasim_cli.store"}
+HEAVY = {"torch", "faiss", "h5py", "transformers", "numpy", "safetensors", "matplotlib", "scipy", "contrasim_cli.store"}
 
 
 @pytest.fixture
@@ -62,11 +63,11 @@ LIGHT = [
 ]
 
 
-def imported(args: Sequence[str]) -> tuple[int, set[str]]:
-    """The exit code, and what of the heavy modules was imported."""
+def imported(args: Sequence[str], among: Set[str] = HEAVY) -> tuple[int, set[str]]:
+    """The exit code, and what of some modules was imported."""
     line = python(IMPORTED, *args).stderr.splitlines()[-1].split()
     assert line[0] == "imported"
-    return int(line[1]), HEAVY & set(line[2:])
+    return int(line[1]), {*among} & set(line[2:])
 
 
 @pytest.mark.slow
@@ -80,6 +81,47 @@ def test_a_heavy_import_would_be_seen(store: Path) -> None:
     code, found = imported(["inspect", str(store)])
     assert code == 0
     assert {"h5py", "numpy", "contrasim_cli.store"} <= found
+
+
+def test_a_run_imports_its_own_command_and_tables_where_they_are_shown(store: Path) -> None:
+    others = {f"contrasim_cli.commands.{name}" for name in (*COMMANDS, "baseline")} | {"rich.table"}
+    args = ["baseline", str(store), str(store)]
+    assert imported(args, others) == (0, {"contrasim_cli.commands.baseline"})
+    assert imported([*args, "--format", "table"], others) == (0, {"contrasim_cli.commands.baseline", "rich.table"})
+
+
+LITTLE_WORK = [
+    ["inspect", "a.h5", "b.h5"],
+    ["baseline", "a.h5", "b.h5"],
+    ["baseline", "a.h5", "b.h5", "--device", "cpu", "--bootstrap", "5", "--permutations", "5"],
+    ["baseline", "a.h5", "b.h5", "--standardize", "whiten", "-o", "x.json"],
+    [
+        "baseline",
+        "a.h5",
+        "b.h5",
+        *(word for name in MEASURES if not MEASURES[name].extra for word in ("--measure", name)),
+    ],
+    ["bench", "multilingual", "a.h5", "b.h5", "--measure", "cka", "--negatives", "faiss", "--negatives", "random"],
+    ["bench", "image-caption", "a.h5", "b.h5", "--measure", "dot", "--batch-size", "8"],
+    ["bench", "layers", "a.h5", "b.h5", "--measure", "procrustes"],
+    ["bench", "sanity", "a.h5"],
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("args", LITTLE_WORK, ids=lambda args: " ".join(args)[:60])
+def test_little_work_imports_no_torch(args: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("a.h5", 0), ("b.h5", 1)):
+        write(tmp_path / name, {layer: values(40, 6, seed=seed + k) for k, layer in enumerate("xy")})
+    code, found = imported(args)
+    assert (code, found & {"torch", "faiss", "scipy", "transformers", "matplotlib"}) == (0, set())
+
+
+def test_much_work_imports_torch(store: Path) -> None:
+    code, found = imported(["baseline", str(store), str(store), "--precision", "bfloat16"])
+    assert code == 0
+    assert "torch" in found
 
 
 def test_the_module_is_the_same_program() -> None:
@@ -212,6 +254,8 @@ def test_the_reason_of_somebody_elses_error_is_short() -> None:
 
 # what goes wrong inside
 
+AGAIN = "; nothing is kept, the same command starts again"
+
 
 @pytest.mark.parametrize(
     ("problem", "code", "line"),
@@ -225,9 +269,9 @@ def test_the_reason_of_somebody_elses_error_is_short() -> None:
         ),
         (ContraSimError("odd"), 1, "odd"),
         (UsageError("odd"), 2, "odd"),
-        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt(), 130, f"interrupted{AGAIN}"),
         (KeyboardInterrupt("go on with --resume"), 130, "go on with --resume"),
-        (errors.Terminated(), 143, "terminated"),
+        (errors.Terminated(), 143, f"terminated{AGAIN}"),
         (errors.Terminated("go on with --resume"), 143, "go on with --resume"),
     ],
 )
@@ -268,7 +312,8 @@ main()
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "line"), [(signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")]
+    ("number", "code", "line"),
+    [(signal.SIGTERM, 143, f"terminated{AGAIN}"), (signal.SIGINT, 130, f"interrupted{AGAIN}")],
 )
 def test_a_signal_stops_a_run_with_one_line(number: int, code: int, line: str) -> None:
     pipe = subprocess.PIPE
@@ -323,7 +368,7 @@ def test_ctrl_c_before_a_command_begins_is_a_line(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(cli, "app", interrupted)
     done = run("baseline")
-    assert (done.code, done.stdout, done.stderr) == (130, "", "contrasim: error: interrupted\n")
+    assert (done.code, done.stdout, done.stderr) == (130, "", f"contrasim: error: interrupted{AGAIN}\n")
 
 
 @pytest.mark.parametrize(
@@ -344,3 +389,28 @@ def test_what_is_meant_is_found_elsewhere(arguments: tuple[str, ...], said: str)
     assert done.code == 2
     assert done.stderr.endswith(said)
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "end"),
+    [
+        ([], ""),
+        (["--help"], ""),
+        (["score", "a.h5", "b.h5"], AGAIN),
+        (["bench", "layers", "a.h5", "b.h5"], AGAIN),
+        (
+            ["bench", "layers", "a.h5", "--train", "b.h5"],
+            "; the same command starts again, with the encoders that are trained",
+        ),
+        (
+            ["train", "a.h5", "b.h5", "-o", "e.pt"],
+            "; the same command with --resume goes on from what is saved, if anything",
+        ),
+        (
+            ["extract", "--from", "a.npz", "--shard", "0/2", "-o", "a"],
+            "; the same command with --resume goes on from what is saved, if anything",
+        ),
+    ],
+)
+def test_a_command_that_is_stopped_says_how_to_go_on(arguments: list[str], end: str) -> None:
+    assert launch.how_to_go_on(arguments) == end

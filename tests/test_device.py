@@ -8,6 +8,7 @@ import torch
 from helpers import run
 
 from contrasim_cli import device as devices
+from contrasim_cli.arrays import NUMPY
 from contrasim_cli.encoder import Config, training_bytes
 from contrasim_cli.errors import MissingError, UsageError
 from contrasim_cli.training import Data, Order, Source
@@ -46,6 +47,23 @@ def test_a_device_is_taken_by_its_number(monkeypatch: pytest.MonkeyPatch) -> Non
         devices.pick_device("cuda:1")
 
 
+def test_numpy_does_more_where_there_is_no_gpu_and_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    def library(asked: str | None, times: float, threads: str, files: list[str]) -> str:
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        monkeypatch.setattr(devices.os, "listdir", lambda folder: files)
+        return "numpy" if devices.pick_device(asked, work=times * devices.LITTLE) is NUMPY else "torch"
+
+    monkeypatch.setattr(devices.sys, "platform", "linux")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu, none = ["null", "nvidia0"], ["null", "nvme0"]
+    assert library(None, 1, "1", gpu) == library("cpu", 31, "1", gpu) == library(None, 31, "1", none) == "numpy"
+    assert library(None, 2, "1", gpu) == library("cpu", 33, "1", gpu) == library(None, 33, "1", none) == "torch"
+    assert [library("cpu", 3, threads, gpu) for threads in ("8", "16", "64")] == ["numpy", "torch", "torch"]
+    assert library("cpu", 1, "64", gpu) == "numpy"
+    monkeypatch.setattr(devices.distributed, "world", lambda: 2)  # perhaps on machines that differ in both
+    assert (library("cpu", 1, "1", none), library("cpu", 2, "1", none)) == ("numpy", "torch")
+
+
 def test_a_device_without_float64_is_for_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--device mps: has no float64"):
         devices.pick_device("mps")
@@ -78,8 +96,8 @@ def test_training_rows_lie_on_a_device_that_has_room(
     held = training_rows.Held
 
     def made_there(*given: object) -> object:
-        where.append(given[-1].type)  # type: ignore[attr-defined]
-        return held(*given[:-1])  # type: ignore[arg-type]
+        where.append(given[4].type)  # type: ignore[attr-defined]
+        return held(*given[:4])  # type: ignore[arg-type]
 
     monkeypatch.setattr(training_rows, "Held", made_there)
     source = Source(data, Order.of(data, config), 100, device=CUDA)  # the host's budget has no room for them

@@ -16,6 +16,7 @@ from contrasim_cli.encoder import Checkpoint, Config, Encoder
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError
 
 CPU = torch.device("cpu")
+REMEDY = "name it without --encoder, and give --encoder a file made by contrasim train"
 
 
 def content(path: Path) -> dict[str, Any]:
@@ -297,20 +298,23 @@ def test_a_configuration_that_does_not_fit_is_noticed(path: Path, change: dict[s
 def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
-    assert refusal(path) == f"{path}: is no contrasim encoder, or is damaged; contrasim train writes one"
+    assert refusal(path) == f"{path}: is not a contrasim encoder, or is damaged; create one with contrasim train"
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
     store = made.store(tmp_path / "a.h5", {"l": np.eye(3)})
-    assert refusal(store) == f"{store}: is a store of activations (HDF5), not an encoder"
+    assert refusal(store) == f"{store}: is a store of activations (HDF5), not an encoder; {REMEDY}"
     assert refusal(tmp_path / "none.pt") == f"{tmp_path / 'none.pt'}: cannot be read: No such file or directory"
     assert refusal(tmp_path) == f"{tmp_path}: cannot be read: it is a folder"
     torch.save({"weight": torch.ones(3)}, tmp_path / "other.pt")
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
     (tmp_path / "text.pt").write_text("not at all")
     for name in ("other.pt", "tensor.pt"):
-        assert refusal(tmp_path / name) == f"{tmp_path / name}: is no contrasim encoder; contrasim train writes one"
-    assert "is no contrasim encoder, or is damaged" in refusal(tmp_path / "text.pt")
+        assert (
+            refusal(tmp_path / name)
+            == f"{tmp_path / name}: is not a contrasim encoder; create one with contrasim train"
+        )
+    assert "is not a contrasim encoder, or is damaged" in refusal(tmp_path / "text.pt")
 
 
 class Payload:
@@ -389,7 +393,7 @@ def test_a_store_as_encoder_and_an_encoder_as_store_are_refused(tmp_path: Path) 
     path = made.encoder_file(tmp_path / "e.pt", widths=(5,))
     done = run("score", *stores, "--encoder", stores[0])
     assert (done.code, done.stdout) == (3, "")
-    assert done.stderr == f"contrasim: error: {stores[0]}: is a store of activations (HDF5), not an encoder\n"
+    assert done.stderr == f"contrasim: error: {stores[0]}: is a store of activations (HDF5), not an encoder; {REMEDY}\n"
     done = run("baseline", stores[0], path)
     assert (done.code, done.stdout) == (3, "")
     assert len(done.stderr.splitlines()) == 1

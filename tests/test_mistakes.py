@@ -32,6 +32,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text(text)
     arrays = {
         "nan": np.full((40, 3), np.nan),
+        "turned": np.random.default_rng(0).normal(size=(6, 40)),
         "one": np.ones(7),
         "str": np.array(["a"]),
         "obj": np.array([{}], dtype=object),

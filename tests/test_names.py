@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from stores import values
 
 from contrasim_cli.cli import main
-from contrasim_cli.names import cell, encodable, json_text, told_apart
+from contrasim_cli.names import cell, counted, encodable, json_text, told_apart
 
 LETTERS = st.text(st.characters(codec=None, exclude_categories=()))
 NASTY = [
@@ -284,3 +284,7 @@ def test_ids_that_look_alike_are_to_be_written_alike(tmp_path: Path, others: lis
         in done.stderr
     )
     assert "--align position" not in done.stderr
+
+
+def test_counts_of_one_have_no_plural() -> None:
+    assert [counted(k, "row") for k in (0, 1, 2)] == ["0 rows", "1 row", "2 rows"]

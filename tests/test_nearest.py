@@ -70,7 +70,7 @@ def test_no_row_that_was_not_proposed_is_nearer_than_the_bound(case: str, width:
     found = nearest_within(single, 12)
     norms = rows.square().sum(dim=1)
     last = found.squared[:, -1].double()
-    beyond = all_beyond(last, norms, float(norms.max()), width, torch.float32)
+    beyond = all_beyond(last, norms, float(norms.max()), width, np.float32)
     assert not too_near(rows, beyond, found.positions).any()
 
 
@@ -85,7 +85,7 @@ def test_the_bound_is_close_where_rows_are_well_apart() -> None:
     rows = normal(2000, 256)
     found = nearest_within(rows.float(), 20)
     norms = rows.square().sum(dim=1)
-    beyond = all_beyond(found.squared[:, -1].double(), norms, float(norms.max()), 256, torch.float32)
+    beyond = all_beyond(found.squared[:, -1].double(), norms, float(norms.max()), 256, np.float32)
     tenth = found.squared[:, 9].double()
     left = (beyond - tenth) / (found.squared[:, -1] - tenth)
     assert float(left.median()) > 0.9

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from helpers import Result, run
 
+import contrasim_cli as contrasim
 from contrasim_cli import encoder as encoders
+from contrasim_cli.errors import ContraSimWarning
 from contrasim_cli.neuron_moments import FAR, Moments, pooled, sampled_rows, trained_stores
 
 WIDTH, ROWS = 24, 300
@@ -188,3 +190,11 @@ def test_moments_are_under_the_digest_and_not_shown(folder: Path, tmp_path: Path
     assert set(changed.provenance["moments"][0]["layers"]) == {"one", "two"}
     shown = run("inspect", folder / "raw.pt", "--format", "json").stdout
     assert "moments" not in json.loads(shown)["provenance"]
+
+
+@pytest.mark.filterwarnings("error::contrasim_cli.errors.ContraSimWarning")
+def test_python_warns_of_such_a_model_too(folder: Path) -> None:
+    measure = contrasim.load_encoder(folder / "raw.pt")
+    measure.score(folder / "test_0.h5", folder / "test_1.h5")  # a warning is an error
+    with pytest.warns(ContraSimWarning, match=r"^raw\.pt: was not trained on net_4; "):
+        measure.score(folder / "test_0.h5", folder / "test_4.h5")

@@ -128,7 +128,7 @@ def test_different_widths_are_drawn_after_the_encoder_alone(tmp_path: Path) -> N
     encoder = made.encoder_file(tmp_path / "enc.pt", widths=(5, 7))
     done = score([*stores, encoder], "--plot-rows", tmp_path / "out.svg", "--projection", "pca")
     assert done.code == 0
-    assert "--plot-rows: layers of different widths are in no one space before the encoder" in done.stderr
+    assert "--plot-rows: layers of different widths share no space before the encoder" in done.stderr
     assert "as stored" not in (tmp_path / "out.svg").read_text()
 
 

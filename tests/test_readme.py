@@ -99,6 +99,13 @@ def test_every_measure_is_documented() -> None:
     assert [name for name in MEASURES if f"`{name}`" not in measures] == []
 
 
+def test_the_table_of_questions_names_measures_that_there_are() -> None:
+    trust = (ROOT / "contrasim_cli" / "guide" / "trust.md").read_text()
+    named = re.findall(r"--measure ([a-z_]+)", trust.partition("## Eight questions")[0])
+    assert len(named) > 10
+    assert set(named) <= set(MEASURES)
+
+
 def test_every_command_is_documented() -> None:
     benchmarks = ("bench layers", "bench multilingual", "bench image-caption", "bench compare", "bench sanity")
     for command in ("extract", "train", "score", "baseline", "inspect", "guide", *benchmarks):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from itertools import combinations
 from pathlib import Path
 
@@ -54,6 +55,13 @@ def test_sentences_are_distinct_in_every_language() -> None:
         assert len({row[language] for row in rows}) == len(rows)
     for a, b in combinations(LANGUAGES, 2):
         assert all(row[a] != row[b] for row in rows)
+
+
+def test_the_two_caption_models_share_a_tokenizer_and_differ_in_size() -> None:
+    folders = [SAMPLE / "models" / name for name in ("caption_bert", "caption_bert_small")]
+    assert len({(folder / "tokenizer.json").read_bytes() for folder in folders}) == 1
+    settings = [json.loads((folder / "config.json").read_text()) for folder in folders]
+    assert [(each["hidden_size"], each["num_hidden_layers"]) for each in settings] == [(48, 4), (32, 3)]
 
 
 def test_everything_fits_twenty_megabytes() -> None:

@@ -7,6 +7,7 @@ import made
 import numpy as np
 import pytest
 from helpers import run
+from stores import write
 
 from contrasim_cli import encoder, trained_rows
 from contrasim_cli.errors import InputError, MismatchError
@@ -136,5 +137,39 @@ def test_a_store_given_twice_and_very_few_rows_are_said(tmp_path: Path) -> None:
     done = run("baseline", path, path, "--measure", "procrustes")
     assert done.stderr.splitlines() == [
         f"contrasim: note: {path}: is given twice, so that layers are compared with themselves",
-        "contrasim: warning: 4 rows: too few for any score to be told from one of unrelated rows; give 5 at the very least",
+        "contrasim: warning: 4 rows: too few to distinguish any score from that of unrelated rows; give at least 5",
     ]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_second_store_of_the_same_values_is_said(same: bool, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(9, 3))
+    first, second = tmp_path / "a.h5", tmp_path / "b.h5"
+    write(first, {"l": x})
+    write(second, {"l": x + (0 if same else 1)})
+    done = run("baseline", first, second, "--measure", "procrustes")
+    said = [f"contrasim: note: {second}: has the content of {first}, so that layers are compared with themselves"]
+    assert [line for line in done.stderr.splitlines() if "has the content" in line] == said * same
+
+
+@pytest.mark.parametrize("inputs", ["raw", "measures"])
+def test_stores_without_ids_are_known_by_their_content(tmp_path: Path, inputs: str) -> None:
+    views = made.related(2, 3, ROWS, (6,))
+    stores, others, odd = ([tmp_path / kind / f"{name}.npz" for name in "ab"] for kind in ("own", "other", "odd"))
+    for path, x in zip([*stores, *others, *odd], [*views, *views, *views], strict=True):
+        path.parent.mkdir(exist_ok=True)
+        values = {name: rows.copy() for name, rows in x.items()}
+        for rows in values.values() if path in others else ():
+            rows[-1, -1] += 1
+        np.savez(path, **{name.replace("layer", "odd") if path in odd else name: rows for name, rows in values.items()})
+    encoder_file = tmp_path / "e.pt"
+    task = ["--task", "layers"] if inputs == "measures" else ["--task", "pairs"]
+    done = run("train", *stores, *task, "--inputs", inputs, "--epochs", 1, "-o", encoder_file, "-q")
+    assert done.code == 0, done.stderr
+    said = "e.pt: was trained on 60 of these 60 rows"
+    assert said in run("score", *stores, "--encoder", encoder_file).stderr
+    assert said in run("score", stores[0], others[1], "--encoder", encoder_file).stderr  # one of them
+    for strangers in (others, odd):
+        scored = run("score", *strangers, "--encoder", encoder_file)
+        assert said not in scored.stderr
+        assert scored.code == 0 or inputs == "raw", scored.stderr

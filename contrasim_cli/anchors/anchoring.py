@@ -42,7 +42,7 @@ class Anchoring:
 
     @property
     def text(self) -> str:
-        """The same in words."""
+        """The anchoring in words."""
         within = f" in {self.components} components" if self.components else ""
         of_each = f"{self.members} × " if self.members > 1 else ""
         return f"{of_each}{len(self.ids) // self.members} anchors{within}: {', '.join(self.features)}"

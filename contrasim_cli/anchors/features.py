@@ -70,7 +70,7 @@ class Geometry:
 
     @classmethod
     def of(cls, anchors: Floats, components: int = 0, factors: Doubles | None = None) -> "Geometry":
-        """That of anchor rows [A, p], in so many principal components of theirs; 0: in all.
+        """The basis of anchor rows [A, p], in so many of their principal components; 0: in all.
 
         Raises:
             InputError: all of them are the same.
@@ -96,7 +96,7 @@ class Geometry:
         return found
 
     def whitening(self, ridge: float) -> "Whitening":
-        """That of the anchors' covariance and a ridge."""
+        """The whitening by the anchors' covariance and a ridge."""
         if ridge not in self._whitenings:
             self._whitenings[ridge] = Whitening.of(self.gram, ridge)
         return self._whitenings[ridge]
@@ -149,7 +149,7 @@ class Whitening:
 
     @classmethod
     def of(cls, gram: Doubles, ridge: float) -> "Whitening":
-        """That of the covariance of anchors with this Gram matrix [A, A], and a ridge."""
+        """The whitening by the covariance of anchors with this Gram matrix [A, A], and a ridge."""
         count = len(gram)
         inverse = np.asarray(np.linalg.inv(gram + ridge * count * np.eye(count)), dtype=np.float64)
         leverage = np.einsum("ij,ji->i", inverse, gram)
@@ -182,12 +182,12 @@ class Seen:
 
 
 def cosines(seen: Seen) -> Doubles:
-    """To each anchor."""
+    """Cosines of the rows to each anchor."""
     return seen.cosines
 
 
 def quantiles(seen: Seen) -> Doubles:
-    """Of the cosines."""
+    """Quantiles of a row's cosines."""
     return _sorted(seen.cosines)
 
 
@@ -197,7 +197,7 @@ def whitened(seen: Seen) -> Doubles:
 
 
 def peaks(seen: Seen) -> Doubles:
-    """Squares of these."""
+    """Squares of the whitened features."""
     found: Doubles = np.square(whitened(seen))
     return found
 
@@ -289,7 +289,7 @@ class Anchored:
         return kept.mean.nbytes + kept.centred.nbytes + basis + (1 + len(RIDGES)) * kept.gram.nbytes
 
     def __call__(self, rows: Floats) -> Singles:
-        """The rows described."""
+        """Describe rows by their anchors."""
         blocks = [self._block(rows[start:stop]) for start, stop in spans(len(rows), APPLIED_ROWS)]
         return np.concatenate(blocks) if blocks else np.empty((0, self.width), np.float32)
 
@@ -308,11 +308,11 @@ class Members(Anchored):
 
     @property
     def nbytes(self) -> int:
-        """Its size."""
+        """The number of bytes."""
         return sum(member.nbytes for member in self._members)
 
     def __call__(self, rows: Floats) -> Singles:
-        """The rows described."""
+        """Describe rows by their anchors."""
         return np.concatenate([member(rows) for member in self._members], axis=1)
 
 

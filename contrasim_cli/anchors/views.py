@@ -14,6 +14,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import Layer, Store, View
 from contrasim_cli.store.align import misfits
 from contrasim_cli.store.blocks import Floats, RowIndex
+from contrasim_cli.store.store import Promised
 
 
 @dataclass(frozen=True)
@@ -28,47 +29,13 @@ class AnchoredView(View):
         return self.by_layer[layer](View(self.raw, self.rows).read(layer, rows))
 
 
-@dataclass(frozen=True)
-class _Promised:
-    """What is known of a layer's rows before they are computed."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype[np.float32]
-
-    def __getitem__(self, rows: slice) -> Floats:
-        raise TypeError("anchored rows are read through their view")
-
-
 def anchored_view(view: View, by_layer: Mapping[str, Anchored]) -> AnchoredView:
     """The view with these layers' rows anchored."""
     layers = {
-        name: Layer(name, _Promised((view.store.n_rows, made.width), np.dtype(np.float32)))
+        name: Layer(name, Promised((view.store.n_rows, made.width), np.dtype(np.float32)))
         for name, made in by_layer.items()
     }
     return AnchoredView(replace(view.store, layers=layers), view.rows, raw=view.store, by_layer=by_layer)
-
-
-@dataclass(frozen=True)
-class SideBySide(View):
-    """Two views of the same examples as one, whose rows are theirs side by side; its layers have the names of the first's."""
-
-    one: View = field(kw_only=True)
-    other: View = field(kw_only=True)
-    beside: Mapping[str, str] = field(kw_only=True)
-
-    def read(self, layer: str, rows: RowIndex | None = None) -> Floats:
-        """Rows [n, p + q] of a layer and the one beside it; otherwise as those of any view."""
-        sides = self.one.read(layer, rows), self.other.read(self.beside[layer], rows)
-        return np.concatenate(sides, axis=1)
-
-
-def side_by_side(one: View, other: View, beside: Mapping[str, str]) -> SideBySide:
-    """Two views as one, by which layer of the other lies beside each of the first."""
-    layers = {}
-    for name, there in beside.items():
-        width = one.store.layer(name).width + other.store.layer(there).width
-        layers[name] = Layer(name, _Promised((one.store.n_rows, width), np.dtype(np.float32)))
-    return SideBySide(replace(one.store, layers=layers), one.rows, one=one, other=other, beside=beside)
 
 
 class Anchors:
@@ -122,7 +89,7 @@ class Anchors:
         )
 
     def part(self, chosen: Sequence[int]) -> "Anchors":
-        """Those of some of the views alone."""
+        """The anchored views of some of the views alone."""
         of = {anchoring: [stores[v] for v in chosen] for anchoring, stores in self._of.items()}
         return Anchors([self.views[v] for v in chosen], [self._sources[v] for v in chosen], of)
 

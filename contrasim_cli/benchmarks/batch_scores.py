@@ -8,9 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures.protocol import InnerForm, Measure, RowForm, expand
 from contrasim_cli.rows.rows import Taken
 from contrasim_cli.scoring import Scorer
@@ -81,7 +79,7 @@ class Compared:
         """
         wrong = self._prepare(candidates)
         if self._inner:
-            own = torch.stack([self._prepared[i] for i in queries], dim=1)
+            own = xp.stack([self._prepared[i] for i in queries], dim=1)
             found = self._inner_scores(self._inner, own, self._prepared[j], wrong)
             if self.near:
                 self._settle(self._inner, found, queries, j, candidates)
@@ -92,30 +90,30 @@ class Compared:
 
     @staticmethod
     def _inner_scores(form: InnerForm, own: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
-        return form.score(own @ torch.cat([right.unsqueeze(1), wrong], dim=1).mT).transpose(0, 1)
+        return form.score(own @ xp.cat([right.unsqueeze(1), wrong], dim=1).mT).transpose(0, 1)
 
     def _settle(self, form: InnerForm, found: Tensor, queries: Sequence[int], j: int, candidates: Taken) -> None:
         """Take the scores of batches again in float64 where rounding may have made or broken a tie."""
         doubtful = ((found[..., :1] - found[..., 1:]).abs() < DOUBT).any(dim=-1).any(dim=0)
         if bool(doubtful.any()):
             taken = [self.own[i] for i in queries], self.own[j], candidates
-            own = torch.stack([_exactly(form, side, doubtful) for side in taken[0]], dim=1)
+            own = xp.stack([_exactly(form, side, doubtful) for side in taken[0]], dim=1)
             right, wrong = (_exactly(form, side, doubtful) for side in taken[1:])
             found[:, doubtful] = self._inner_scores(form, own, right, wrong)
 
     def _rowwise_scores(self, form: RowForm, queries: Sequence[int], j: int, wrong: Tensor) -> Tensor:
-        own = torch.stack([self._prepared[i] for i in queries])
-        against = torch.cat([self._prepared[j].unsqueeze(1), wrong], dim=1).transpose(0, 1)
+        own = xp.stack([self._prepared[i] for i in queries])
+        against = xp.cat([self._prepared[j].unsqueeze(1), wrong], dim=1).transpose(0, 1)
         batches, rows = own.shape[1:3]
         values = form.values(own.flatten(1, 2), against.flatten(1, 2))
-        return values.view(batches, rows, len(own), -1).mean(dim=1).transpose(0, 1)
+        return values.reshape(batches, rows, len(own), -1).mean(dim=1).transpose(0, 1)
 
     def _any_scores(self, measure: Measure, queries: Sequence[int], j: int, wrong: Any) -> Tensor:
         found = []
         for query in (self._prepared[i] for i in queries):
             right = measure.compare(query, self._prepared[j]).unsqueeze(1)
-            found.append(torch.cat([right, measure.compare(expand(query, 1), wrong)], dim=1))
-        return torch.stack(found)
+            found.append(xp.cat([right, measure.compare(expand(query, 1), wrong)], dim=1))
+        return xp.stack(found)
 
 
 def _exactly(form: InnerForm, taken: Taken, batches: Tensor) -> Tensor:

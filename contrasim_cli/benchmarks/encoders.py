@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from contrasim_cli import distributed, encoder
+from contrasim_cli.arrays import Device
 from contrasim_cli.encoder import Checkpoint, Config
 from contrasim_cli.errors import InputError, OutputExistsError, Terminated
 from contrasim_cli.locks import BusyError, only_writer
@@ -49,7 +49,7 @@ class TrainingSet:
 
     @property
     def group(self) -> stacked.Group:
-        """As an encoder of measures takes them."""
+        """The group as an encoder of measures takes it."""
         return stacked.Group(self.data.views, self.data.layers, self.name)
 
 
@@ -63,7 +63,7 @@ class Training:
     seeds: Sequence[int]
     given: Mapping[str, Any]
     folder: Path
-    device: torch.device
+    device: Device
     budget: int
 
 
@@ -79,7 +79,7 @@ class Wanted:
 
     @property
     def name(self) -> str:
-        """As notes call it."""
+        """The name that notes call it by."""
         return f"{self.objective} on {self.trained_on.name}, seed {self.config.seed}"
 
     @property
@@ -128,6 +128,8 @@ def _wanted(
     parts = chosen(training.recipe, training.task, given)
     config = _configuration(one, training, parts)
     picks_lr = training.recipe == "default" and given.get("lr") is None and not config.stacked
+    import torch
+
     versions = [encoder.FORMAT_VERSION, __version__, str(torch.__version__), np.__version__]
     depends = [dataclasses.asdict(config), picks_lr, list(stores), versions, training.device.type]
     digest = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()

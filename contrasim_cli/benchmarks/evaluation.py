@@ -3,8 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import torch
-
+from contrasim_cli.arrays import Device
 from contrasim_cli.benchmarks.layers import layer_prediction
 from contrasim_cli.benchmarks.outcomes import Origin, Trials
 from contrasim_cli.benchmarks.retrieval import retrieval
@@ -56,10 +55,9 @@ def layer_trials(
     held_out: frozenset[str],
     *,
     every_pair: bool,
-    device: torch.device,
+    device: Device,
     budget: int,
     progress: Progress = silent,
-    max_rows: int | None = None,
     seed: int = 0,
 ) -> list[Trials]:
     """Layer prediction on every data set: pairs of models that encoders saw, and pairs of those that are held out.
@@ -83,7 +81,6 @@ def layer_trials(
                 budget=budget,
                 progress=progress,
                 standardizer=part.standardizer,
-                max_rows=max_rows,
                 seed=seed,
             )
             found.extend(_marked(trials, judges, test=test.name, models=models))
@@ -115,7 +112,7 @@ def retrieval_trials(
     tasks: Sequence[tuple[str, RetrievalTask, Sequence[Judge]]],
     *,
     hold_out: bool,
-    device: torch.device,
+    device: Device,
     budget: int,
     progress: Progress = silent,
     unseen: bool = False,

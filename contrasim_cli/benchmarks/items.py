@@ -22,7 +22,8 @@ from contrasim_cli import seeds
 from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.input_files import first_bytes, readable
 from contrasim_cli.names import quoted
-from contrasim_cli.rows.exact_search import CANDIDATES, Pool, unrelated
+from contrasim_cli.rows.exact_search import CANDIDATES, unrelated
+from contrasim_cli.rows.same_ids import SameIds
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, row_blocks, spans
 
@@ -49,7 +50,7 @@ class Siblings:
 
     @property
     def digest(self) -> str:
-        """Of all labels."""
+        """The digest of all labels."""
         return hashlib.sha256(b"".join(one.astype("<i8").tobytes() for one in self.labels)).hexdigest()
 
     @cached_property
@@ -147,6 +148,8 @@ def find_siblings(
             labels.append(more)
             lone = np.flatnonzero(~_alone(more, said))
             text = "%s: %d rows equal rows of other items, and are no wrong candidates of theirs; the first is row %d"
+            if len(lone) == 1:
+                text = "%s: %d row equals rows of other items, and is no wrong candidate of theirs; it is row %d"
             log.info(
                 text, quoted(view.store.path), len(lone), int(lone[0] if view.rows is None else view.rows[lone[0]])
             )
@@ -176,10 +179,12 @@ def labels_in_pool(
 
 def _rows_of_view(view: View, pool: View, layer: str) -> Labels:
     """[pool rows] which row of the view each is; -1 for none."""
-    queries, larger = Pool(view, layer), Pool(pool, layer)
-    a, b = queries.id_hashes, larger.id_hashes
-    if a is None or b is None or unrelated(queries, larger):
-        a, b = (row_hashes(side, layer, np.arange(side.n_rows)) for side in (view, pool))
+    same = None if unrelated(view, pool) else SameIds.between(view, pool)
+    if same is not None:
+        found = np.full(pool.n_rows, -1)
+        found[same.places] = same.first_of[same.of_places]
+        return found
+    a, b = (row_hashes(side, layer, np.arange(side.n_rows)) for side in (view, pool))
     numbers = _numbered(np.concatenate([a, b]))
     row = np.full(int(numbers.max()) + 1, -1)
     row[numbers[: len(a)][::-1]] = np.arange(len(a))[::-1]  # the first of equal ones
@@ -248,7 +253,7 @@ def _numbered_pairs(a: Labels, b: Labels) -> Labels:
 
 
 def _in_order(labels: npt.NDArray[np.int64]) -> Labels:
-    """The same labels, numbered by where each comes first."""
+    """Number the labels by where each comes first."""
     _, first, places = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

@@ -13,8 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from contrasim_cli.arrays import Device
 from contrasim_cli.benchmarks import check_depth, model_pairs
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
 from contrasim_cli.errors import raise_all
@@ -71,7 +71,7 @@ def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def monotonicity(trials: Sequence[Trials]) -> list[Trials]:
-    """The same comparisons of models asked the other question; values are rank correlations, chance is 0."""
+    """How well scores of the same comparisons fall with the distance of layers; values are rank correlations, chance is 0."""
     found = []
     for one in trials:
         assert one.grids is not None
@@ -89,11 +89,10 @@ def layer_prediction(
     scorers: Sequence[Scorer],
     *,
     every_pair: bool,
-    device: torch.device,
+    device: Device,
     budget: int,
     progress: Progress = silent,
     standardizer: Standardizer | None = None,
-    max_rows: int | None = None,
     seed: int = 0,
 ) -> list[Trials]:
     """Outcomes [pairs, layers, 1] of every scorer.
@@ -113,7 +112,6 @@ def layer_prediction(
             [scorers[s] for s in members],
             device,
             budget,
-            max_rows=max_rows,
             seed=seed,
             progress=progress,
             shuffles=0,
@@ -133,7 +131,7 @@ def layer_prediction(
                 layers[0],
                 *judged,
                 chance=1 / len(layers[0]),
-                clusters_are_pairs=True,
+                models=pairs,
                 grids=np.stack(by_pair),
             )
         )

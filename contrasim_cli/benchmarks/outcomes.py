@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from contrasim_cli import seeds
+from contrasim_cli import distributed, seeds
 from contrasim_cli.measures import STRICTLY
 from contrasim_cli.report.results import ALL, BenchRow
 from contrasim_cli.scoring import Scorer
@@ -55,6 +55,26 @@ def cluster_interval(
         drawn = rng.integers(0, count, size=(stop - start, count))
         found = by_cluster[drawn].mean(axis=1)
         means.append(found if sizes is None else found / sizes[drawn].mean(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def models_interval(by_pair: Outcomes, models: npt.NDArray[np.int64], seed: int) -> tuple[float | None, float | None]:
+    """95 % percentile interval of the mean of pairs [k] of `models` [k, 2]; None for fewer than two.
+
+    Where pairs share models, models are resampled, and a pair counts as often as both of its models are drawn together; else pairs.
+    """
+    known, places = np.unique(models, return_inverse=True)
+    if by_pair.size < 2 or bool(np.isnan(by_pair).any()) or known.size == models.size:
+        return cluster_interval(by_pair, seed)
+    first, second = places.reshape(models.shape).T
+    rng = seeds.stream(seed, seeds.INTERVALS)
+    means = []
+    for start, stop in spans(RESAMPLES, max(1, DRAWN // by_pair.size)):
+        drawn = rng.multinomial(known.size, np.full(known.size, 1 / known.size), size=stop - start)
+        weights = drawn[:, first] * drawn[:, second]
+        total = weights.sum(axis=1)
+        means.append((weights @ by_pair)[total > 0] / total[total > 0])
     low, high = np.quantile(np.concatenate(means), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
@@ -118,10 +138,11 @@ class Origin:
 class Trials:
     """Trials of one scorer under one kind of negatives, judged as in `Judged`; NaN where the measure says nothing.
 
-    The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs
-    where `clusters_are_pairs` (which have a single batch), or batches of the same items, where `blocks` [batches] numbers
-    these. `grids` [pairs, layers, layers] are the scores of layers against layers, where trials come from those. `recalls`
-    [pairs, layers] says which part of the exact neighbours an approximate search has found, where there was one.
+    The three arrays are [pairs, layers, batches]; trials that share a cluster share rows. Clusters are batches, or pairs of
+    models, in either order, where `models` [pairs, 2] numbers these (which have a single batch), or batches of the same
+    items, where `blocks` [batches] numbers those. `grids` [pairs, layers, layers] are the scores of layers against layers,
+    where trials come from those. `recalls` [pairs, layers] says which part of the exact neighbours an approximate search has
+    found, where there was one.
     """
 
     scorer: Scorer
@@ -132,7 +153,7 @@ class Trials:
     reciprocal_ranks: Outcomes
     margins: Outcomes
     chance: float
-    clusters_are_pairs: bool = False
+    models: Sequence[tuple[int, int]] = ()
     recalls: Outcomes | None = None
     grids: Outcomes | None = None
     origin: Origin = Origin()
@@ -140,19 +161,24 @@ class Trials:
 
     @property
     def name(self) -> str:
-        """That of the rows they are summed up in."""
+        """The name of the rows that these are summed up in."""
         return self.origin.label or self.scorer.name
 
 
 def tabulate(benchmark: str, all_trials: Sequence[Trials], seed: int) -> list[BenchRow]:
     """Rows per layer, per pair and overall, of every scorer, then of groups of encoders that differ in their seed alone.
 
-    The encoders that were trained for one measure are summed up in the same rows.
+    The encoders that were trained for one measure are summed up in the same rows. Ranks share the intervals.
     """
-    rows = [row for members in _together(all_trials) for row in _rows(benchmark, members[0].name, members, seed)]
+    rows = [row for members in _together(all_trials) for row in _rows(benchmark, members[0].name, members)]
     for name, members in _groups(all_trials):
-        rows.extend(_rows(benchmark, name, members, seed))
-    return rows
+        rows.extend(_rows(benchmark, name, members))
+    found = distributed.gathered([clusters.interval(seed) for _, clusters in distributed.share(rows)])
+    intervals = [interval for part in found for interval in part]
+    return [
+        dataclasses.replace(row, ci_low=low, ci_high=high)
+        for (row, _), (low, high) in zip(rows, intervals, strict=True)
+    ]
 
 
 def _together(all_trials: Sequence[Trials]) -> Iterator[list[Trials]]:
@@ -183,7 +209,30 @@ def _groups(all_trials: Sequence[Trials]) -> Iterator[tuple[str, list[Trials]]]:
         yield f"{key[1]} ({which})", members
 
 
-def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> Iterator[BenchRow]:
+class Clusters(NamedTuple):
+    """Means of what is resampled whole: [k] clusters; batches [k] with all of their block, where they have one.
+
+    `models` [k, 2]: clusters are pairs of these.
+    """
+
+    means: Outcomes
+    blocks: npt.NDArray[np.int64] | None
+    models: npt.NDArray[np.int64] | None
+
+    def interval(self, seed: int) -> tuple[float | None, float | None]:
+        """95 % percentile interval of their mean."""
+        if self.models is not None:
+            return models_interval(self.means, self.models, seed)
+        if self.blocks is None:
+            return cluster_interval(self.means, seed)
+        places = np.unique(self.blocks, return_inverse=True)[1]
+        sums: Outcomes = np.bincount(places, weights=self.means).astype(np.float64)
+        counts: Outcomes = np.bincount(places).astype(np.float64)
+        return cluster_interval(sums, seed, counts)
+
+
+def _rows(benchmark: str, name: str, members: Sequence[Trials]) -> Iterator[tuple[BenchRow, Clusters]]:
+    """Rows without their intervals, and what these are of."""
     first = members[0]
     # each [encoders and their pairs, layers, batches]
     outcomes, ranks, margins = (
@@ -200,16 +249,21 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
     encoder = np.repeat(np.arange(len(members)), [len(trials.pairs) for trials in members])
     pairs = np.array([pair for trials in members for pair in trials.pairs])
     pooled = len({tuple(trials.pairs) for trials in members}) > 1  # encoders that are judged on different pairs
+    models = np.array([np.sort(pair) for trials in members for pair in trials.models])
     everything = first.origin.pair or ALL
 
-    def row(pair: str, layer: str, which: npt.NDArray[np.bool_], layers: slice) -> BenchRow:
+    def row(pair: str, layer: str, which: npt.NDArray[np.bool_], layers: slice) -> tuple[BenchRow, Clusters]:
         chosen = outcomes[which, layers]
         by_side = chosen.mean(axis=(1, 2))
-        clusters = _means(by_side, pairs[which]) if first.clusters_are_pairs else chosen.mean(axis=(0, 1))
-        low, high = cluster_interval(clusters, seed) if blocks is None else _block_interval(clusters, blocks, seed)
+        distinct = None
+        if models.size:
+            distinct, places = np.unique(models[which], axis=0, return_inverse=True)
+            clusters = _means(by_side, places.ravel())
+        else:
+            clusters = chosen.mean(axis=(0, 1))
         parts = by_side if pooled or len(members) == 1 else _means(by_side, encoder[which])
         accuracy = mean(chosen)
-        return BenchRow(
+        found = BenchRow(
             benchmark=benchmark,
             measure=name,
             negatives=first.negatives,
@@ -217,8 +271,8 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
             layer=layer,
             accuracy=accuracy,
             std=spread(parts),
-            ci_low=low,
-            ci_high=high,
+            ci_low=None,
+            ci_high=None,
             chance=first.chance,
             trials=0 if accuracy is None else chosen.size,
             mrr=mean(ranks[which, layers]),
@@ -229,6 +283,7 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
             encoders=len(members) if first.scorer.checkpoint else 0,
             recall=None if recalls is None else mean(recalls[which, layers]),
         )
+        return found, Clusters(clusters, blocks, distinct)
 
     every = np.ones(len(pairs), dtype=bool)
     for k, layer in enumerate(first.layers):
@@ -240,16 +295,8 @@ def _rows(benchmark: str, name: str, members: Sequence[Trials], seed: int) -> It
     yield row(everything, ALL, every, slice(None))
 
 
-def _block_interval(by_batch: Outcomes, blocks: npt.NDArray[np.int64], seed: int) -> tuple[float | None, float | None]:
-    """That of batches [k] which are resampled with all of their block."""
-    places = np.unique(blocks, return_inverse=True)[1]
-    sums: Outcomes = np.bincount(places, weights=by_batch).astype(np.float64)
-    counts: Outcomes = np.bincount(places).astype(np.float64)
-    return cluster_interval(sums, seed, counts)
-
-
 def _means(values: Outcomes, of: npt.NDArray[Any]) -> Outcomes:
-    """The mean of the values of each distinct label, in the order in which labels come first."""
-    _, first, places = np.unique(of, return_index=True, return_inverse=True)
-    means = np.bincount(places, weights=values) / np.bincount(places)
-    return means[np.argsort(first)]
+    """The mean of the values of each distinct label, in their order."""
+    places = np.unique(of, return_inverse=True)[1]
+    means: Outcomes = np.bincount(places, weights=values) / np.bincount(places)
+    return means

@@ -14,10 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Device, host, on_numpy
 from contrasim_cli.benchmarks import check_depth
 from contrasim_cli.benchmarks.batch_scores import Compared, by_key, takes_near
 from contrasim_cli.benchmarks.outcomes import Judged, Trials, judge
@@ -75,7 +74,7 @@ def retrieval(
     scorers: Sequence[Scorer],
     *,
     hold_out: bool,
-    device: torch.device,
+    device: Device,
     budget: int,
     progress: Progress = silent,
     unseen: bool = False,
@@ -197,14 +196,25 @@ def by_rows(scorers: Sequence[Scorer], batch_size: int) -> list[list[int]]:
     return list(groups.values())
 
 
-def workers(device: torch.device) -> int:
+def workers(device: Device) -> int:
     """Chunks that are compared at the same time: their matrices are too small for a product to be shared by threads."""
-    return 1 if device.type == "cuda" else torch.get_num_threads()
+    if device.type == "cuda" or on_numpy(device):
+        return 1
+    import torch
+
+    return torch.get_num_threads()
 
 
 @contextlib.contextmanager
-def one_thread_each(count: int) -> Iterator[ThreadPoolExecutor]:
+def one_thread_each(device: Device) -> Iterator[ThreadPoolExecutor]:
     """A pool of threads whose own arithmetic is not threaded."""
+    count = workers(device)
+    if on_numpy(device):
+        with ThreadPoolExecutor(count) as pool:
+            yield pool
+        return
+    import torch
+
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -225,7 +235,7 @@ class Run:
     """The scores of every scorer under every kind of negatives, as they are found."""
 
     def __init__(
-        self, task: RetrievalTask, scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: torch.device, budget: int
+        self, task: RetrievalTask, scorers: Sequence[Scorer], cut: Sequence[RowIndex], device: Device, budget: int
     ) -> None:
         self.task, self.scorers, self.cut, self.device, self.budget = task, scorers, cut, device, budget
         self.on_device = device_budget(budget, device)
@@ -318,24 +328,25 @@ class _Layer:
         self.room = Room(run.budget // 2)
         self.targets = sorted({j for _, j in run.task.pairs})
         self.raw = [
-            stored_rows(view, name).hold(self.room) for view, name in zip(run.task.views, self.names, strict=True)
+            stored_rows(view, name, host(run.device)).hold(self.room)
+            for view, name in zip(run.task.views, self.names, strict=True)
         ]
         self.candidates = {(j, kind): self._draw(j, kind, advance) for kind in run.task.negatives for j in self.targets}
 
-    def _draw(self, j: int, kind: str, advance: Advance) -> tuple[Tensor, Rows]:
+    def _draw(self, j: int, kind: str, advance: Advance) -> tuple[RowIndex, Rows]:
         """Candidates of the rows of view j: [n, 10] positions, and the raw rows that these are of."""
         if kind == "random":
             assert self.run.drawn is not None
-            return torch.from_numpy(self.run.drawn), self.raw[j]
+            return self.run.drawn, self.raw[j]
         queries = Pool(self.task.views[j], self.names[j])
         larger = self.task.candidates_from
         pool = queries if larger is None else Pool(larger, self.names[j])
         chosen = self._neighbours(queries, pool, j, lambda note: advance(0, note))
         if larger is None:
-            return torch.from_numpy(chosen), self.raw[j]
+            return chosen, self.raw[j]
         distinct, places = np.unique(chosen, return_inverse=True)
-        rows = stored_rows(pool.view, pool.layer).within(distinct).hold(self.room)
-        return torch.from_numpy(places.reshape(chosen.shape)), rows
+        rows = stored_rows(pool.view, pool.layer, host(self.run.device)).within(distinct).hold(self.room)
+        return places.reshape(chosen.shape), rows
 
     def _neighbours(self, queries: Pool, pool: Pool, j: int, tell: Tell) -> RowIndex:
         budget, siblings = self.run.budget // 2, self._siblings()
@@ -384,7 +395,7 @@ class _Layer:
         usable = {s: self._usable(s) for s in group}
         chunks = list(self._chunks([*rows, *pools.values()]))
         own = distributed.share(chunks) if self.shared else chunks
-        with distributed.alone(), one_thread_each(workers(run.device)) as pool:
+        with distributed.alone(), one_thread_each(run.device) as pool:
             for size in pool.map(lambda chunk: self._compare(chunk, rows, pools, usable, scores, trivial), own):
                 advance(size)
         if self.shared:
@@ -423,7 +434,7 @@ class _Layer:
     ) -> int:
         """Fill in the scores of some batches of one size; how many these are."""
         run = self.run
-        where = torch.from_numpy(np.stack([run.cut[b] for b in chunk]))
+        where = np.stack([run.cut[b] for b in chunk])
         own = [side.taken(where, run.device) for side in rows]
         compared = []
         for members in by_key(run.scorers, [s for s, pairs in usable.items() if pairs]):
@@ -433,7 +444,7 @@ class _Layer:
                 if few or (run.scorers[s].entry.trivial_at_full_rank and compared[-1][1].full_rank):
                     trivial[s].add(where.shape[1])
         for (j, kind), pool in pools.items():
-            wrong = pool.taken(self.candidates[j, kind][0][where].transpose(1, 2), run.device)
+            wrong = pool.taken(self.candidates[j, kind][0][where].swapaxes(1, 2), run.device)
             for members, sides in compared:
                 pairs = [k for k in usable[members[0]] if self.task.pairs[k][1] == j]
                 if pairs:

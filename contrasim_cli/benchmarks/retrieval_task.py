@@ -1,5 +1,6 @@
 """What a retrieval benchmark compares: views, their rows cut into batches, and wrong batches for each drawn at random."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ from contrasim_cli import seeds
 from contrasim_cli.benchmarks.items import Labels, Siblings
 from contrasim_cli.errors import InputError
 from contrasim_cli.rows.exact_search import CANDIDATES
+from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, spans
 from contrasim_cli.transforms import Standardizer
 
+SMALL = 100  # multiplications in the time of one of small matrices
 DRAWN_ANEW = 4  # where there are this many rows per row to draw, what is drawn twice is drawn anew
 
 
@@ -99,3 +102,15 @@ class RetrievalTask:
         """Names of the zipped layers: one where the views agree, both where not."""
         together = zip(*self.layers, strict=True)
         return [names[0] if len(set(names)) == 1 else "/".join(dict.fromkeys(names)) for names in together]
+
+    def multiplications(self, scorers: Sequence[Scorer]) -> float:
+        """About as many as searching and comparing take; ∞ where they need torch."""
+        if self.index != "exact" or any(scorer.checkpoint for scorer in scorers):
+            return math.inf
+        pool = (self.candidates_from or self.views[0]).n_rows if "faiss" in self.negatives else 0
+        total = 0.0
+        for view, names in zip(self.views, self.layers, strict=True):
+            for width in (view.store.layer(name).width for name in names):
+                batches = (1 + CANDIDATES) * self.n_rows * self.batch_size * len(self.negatives) * len(scorers)
+                total += float(width) * (self.n_rows * pool + SMALL * batches)
+        return total

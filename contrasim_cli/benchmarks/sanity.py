@@ -27,11 +27,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from contrasim_cli import seeds
 from contrasim_cli.anchors import Anchoring
+from contrasim_cli.arrays import Device
 from contrasim_cli.errors import UsageError
+from contrasim_cli.grid.work import of_layers
 from contrasim_cli.measures import INVARIANCES, STRICTLY
 from contrasim_cli.names import quoted
 from contrasim_cli.nulls import CLEAR
@@ -49,6 +50,7 @@ WIDTHS = (0.5, 0.25, 0.125)  # parts of the neurons that are left
 BEFORE = 0.5  # noise of Y
 SHUFFLES = 5
 OUTLIER = 10.0
+COMPARED = 39  # pairs of sides of every layer, each with a side that is prepared for it
 
 UNCHANGED, FALLS, CHANCE, NO_RISE, MAY_CHANGE = "unchanged", "falls", "chance", "no rise", "may change"
 OK, FAILS = "ok", "fails"
@@ -136,7 +138,7 @@ def examine(
     store: Store,
     scorers: Sequence[Scorer],
     *,
-    device: torch.device,
+    device: Device,
     seed: int = 0,
     progress: Progress = silent,
 ) -> list[SanityRow]:
@@ -153,6 +155,11 @@ def examine(
                     _warn(scorers[members[s]], layer, found[layer, members[s]])
                 advance(1)
     return [row for s in range(len(scorers)) for layer in layers for row in found[layer, s]]
+
+
+def multiplications(n_rows: int, widths: Sequence[int], scorers: Sequence[Scorer]) -> float:
+    """About as many as the checks of layers of these widths take; ∞ where they need torch."""
+    return of_layers(n_rows, [*widths] * COMPARED, [(width, width) for width in widths] * COMPARED, scorers)
 
 
 def _warn(scorer: Scorer, layer: str, rows: Sequence[SanityRow]) -> None:
@@ -172,7 +179,7 @@ def _alike(scorers: Sequence[Scorer]) -> list[tuple[bool, list[int]]]:
 
 
 def _scores(
-    changes: Changes, scorers: Sequence[Scorer], store: Store, layer: str, device: torch.device
+    changes: Changes, scorers: Sequence[Scorer], store: Store, layer: str, device: Device
 ) -> dict[int, dict[Key, list[float]]]:
     """Scores of scorers that prepare rows alike, by position and check."""
     prepared: dict[int, Any] = {}
@@ -195,7 +202,7 @@ def _scores(
     return found
 
 
-def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: torch.device) -> Any:
+def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: Device) -> Any:
     how = scorer.standardize
     if isinstance(how, Anchoring):
         raise UsageError(

@@ -11,19 +11,21 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.benchmarks.outcomes import Trials
-from contrasim_cli.encoder import Checkpoint
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError, raise_all
 from contrasim_cli.input_files import first_bytes
 from contrasim_cli.names import json_text, quoted
 from contrasim_cli.output_files import atomic_output, writing
 from contrasim_cli.report.results import ALL
 from contrasim_cli.version import __version__
+
+if TYPE_CHECKING:
+    from contrasim_cli.encoder import Checkpoint
 
 FORMAT = "contrasim-trials"
 FORMAT_VERSION = 1
@@ -132,7 +134,7 @@ def _record(trials: Trials) -> dict[str, Any]:
     }
 
 
-def _training(checkpoint: Checkpoint | None) -> str:
+def _training(checkpoint: "Checkpoint | None") -> str:
     if checkpoint is None:
         return ""
     config = asdict(replace(checkpoint.config, seed=0))

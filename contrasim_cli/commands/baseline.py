@@ -1,5 +1,6 @@
 """`contrasim baseline`: closed-form similarity of every pair of layers of every pair of stores."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
 
     from contrasim_cli.scoring import Scorer
 
+log = logging.getLogger(__name__)
+
 LISTED = ("name", "family", "range", "more_similar", "invariances", "cost", "source", "summary")
 
 
-def _list(names: Sequence[str], long: bool) -> None:
+def show_measures(names: Sequence[str], long: bool) -> None:
     """Print what is known of some measures: a line of a table each, or at length."""
     if long:
         for name in names:
@@ -53,6 +56,8 @@ class Closed:
     """Which measures, and their parameters."""
 
     PANEL: ClassVar = "Measures"
+    MAIN: ClassVar = ("measure", "list_measures", "long")
+    REST: ClassVar = "Parameters of measures"
     measure: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +73,7 @@ class Closed:
         bool, typer.Option("--long", help="--list: formula, invariances and failures too, as in --list --long pwcca.")
     ] = False
     rank_tol: o.RankTol = 1e-6
-    k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: how many nearest rows.")] = 10
+    k: Annotated[int, typer.Option("--k", min=1, help="Neighbour measures: number of nearest rows.")] = 10
     clamp: Annotated[
         float,
         typer.Option(
@@ -98,15 +103,16 @@ class Closed:
     shape_alpha: o.ShapeAlpha = 0.5
     encoding_score: Annotated[
         Literal["r2", "correlation"],
-        typer.Option(
-            "--encoding-score", help="Encoding scores: of each neuron, R² or the correlation, in held-out rows."
-        ),
+        typer.Option("--encoding-score", help="Encoding scores: R² or correlation of each neuron on held-out rows."),
     ] = "r2"
     neurons: Annotated[
-        Literal["median", "mean"], typer.Option("--neurons", help="Encoding scores: taken over the neurons.")
+        Literal["median", "mean"], typer.Option("--neurons", help="Encoding scores: summary over neurons.")
     ] = "median"
     folds: Annotated[
-        int, typer.Option("--folds", min=2, max=50, help="Encoding scores: folds that rows are dealt to (--seed).")
+        int,
+        typer.Option(
+            "--folds", min=2, max=50, help="Encoding scores: number of folds; rows are assigned at random (--seed)."
+        ),
     ] = 5
     groups: Annotated[
         str | None,
@@ -130,7 +136,17 @@ class Closed:
         list[Path] | None,
         typer.Option(
             "--repeats",
-            help="rsa: other measurements of the last store's rows, for its noise ceiling; repeat for several.",
+            help="rsa: other measurements of the last store's rows, for its noise ceiling or --repeats-distance; may repeat. The "
+            "ceiling is the mean score of a measurement with all (upper) or all others (lower); scores are with the last store.",
+        ),
+    ] = None
+    repeats_distance: Annotated[
+        Literal["crossnobis", "crossnobis-diag", "cv-sqeuclidean", "split-half"] | None,
+        typer.Option(
+            "--repeats-distance",
+            help="rsa: dissimilarities of the last store, estimated across it and its --repeats without the bias of noise. "
+            "cv-sqeuclidean: squared, cross-validated; crossnobis: also normalised by the noise covariance; crossnobis-diag: "
+            "only by its variances; split-half: the dissimilarity of --rsm between halves.",
         ),
     ] = None
 
@@ -138,8 +154,23 @@ class Closed:
         """Refuse groups that nothing goes by, or that resampling of rows would tear apart.
 
         Raises:
-            UsageError: no measure holds rows out, rows are resampled, or repeats are given that no measure needs.
+            UsageError: no measure holds rows out, rows are resampled, or repeats are given that no measure needs or are missing.
         """
+        if self.repeats_distance and not self.repeats:
+            raise UsageError(
+                f"--repeats-distance {self.repeats_distance} needs --repeats FILE, another measurement of the last store's rows"
+            )
+        if self.repeats_distance and self.compare == "cosine":
+            raise UsageError(
+                f"--repeats-distance {self.repeats_distance} gives dissimilarities; give --compare cosine-rdm in place of cosine"
+            )
+        if self.repeats_distance not in (None, "split-half") and self.rsm != "sqeuclidean":
+            log.warning(
+                "rsa: --repeats-distance %s gives squared distances of the last store, --rsm %s others of the first; "
+                "give --rsm sqeuclidean for the same kind on both sides",
+                self.repeats_distance,
+                self.rsm,
+            )
         if self.repeats and "rsa" not in names:
             raise UsageError("--repeats goes with --measure rsa, whose noise ceiling repeats tell")
         if self.groups is None:
@@ -154,7 +185,7 @@ class Closed:
             raise UsageError("--groups does not go with --bootstrap and --permutations, which resample rows one by one")
 
     def settings(self, seed: int) -> Options:
-        """The parameters."""
+        """The parameters of measures."""
         return Options(
             rank_tol=self.rank_tol,
             k=self.k,
@@ -185,8 +216,8 @@ class ClosedConfidence(o.Confidence):
         typer.Option(
             "--null",
             min=0,
-            help="Show the score of shuffled rows for every measure, from N shufflings of the second side's rows; 0: for none. "
-            "Default: for cka, rv and cka_debiased, where it is exact.",
+            help="Show the score of shuffled rows for every measure, from N shuffles of the second side's rows; 0: for none. "
+            "Default: measures with an exact value: cka, rv, cka_debiased; without z: dot, cosine, cca_yanai, linear_regression.",
         ),
     ] = None
 
@@ -196,9 +227,12 @@ class GridCompute(o.SampledCompute):
     """Where and in what grids are computed."""
 
     precision: Annotated[
-        Literal["float32", "float64", "bfloat16"],
-        typer.Option("--precision", help="Type of the matrix products of cka, rv and cka_debiased."),
-    ] = "float32"
+        Literal["auto", "float32", "float64", "bfloat16"],
+        typer.Option(
+            "--precision",
+            help="Type of the matrix products of cka, rv and cka_debiased; auto: float64 for small jobs, else float32.",
+        ),
+    ] = "auto"
 
 
 def baseline(
@@ -216,16 +250,17 @@ def baseline(
     if closed.long and not closed.list_measures:
         raise UsageError("--long goes with --list, as in contrasim baseline --list --long pwcca")
     if closed.list_measures:
-        return _list(check_names([str(name) for name in stores or [Path("all")]], "--list"), closed.long)
+        return show_measures(check_names([str(name) for name in stores or [Path("all")]], "--list"), closed.long)
     names = check_names(closed.measure or ["cka"])
     closed.check(names, bool(confidence.bootstrap or confidence.permutations))
     standardizing.check()
     from contrasim_cli.commands.layer_scores import Request, compare
 
     def scorers() -> "list[Scorer]":
-        from contrasim_cli.scoring import closed_form
+        from contrasim_cli.scoring import across_repeats, closed_form
 
-        return closed_form(names, closed.settings(compute.seed), standardizing.how)
+        scorers = closed_form(names, closed.settings(compute.seed), standardizing.how)
+        return across_repeats(scorers, closed.repeats_distance) if closed.repeats_distance else scorers
 
     def beside() -> "list[Scorer]":
         from contrasim_cli.scoring import learned
@@ -248,7 +283,8 @@ def baseline(
         compute,
         output,
         repeats=closed.repeats or (),
-        ceiling=ceiling if closed.repeats else None,
+        ceiling=ceiling if closed.repeats and not closed.repeats_distance else None,
+        repeats_distance=closed.repeats_distance,
         groups=closed.groups,
         beside=beside,
     )

@@ -42,6 +42,7 @@ GOES_WITH = {
     "--ids-key": {"from"},
     "--read-as": {"from"},
     "--zero-rows": {"from"},
+    "--mask": {"from"},
     "--unit": TEXTS,
     "--decoder-text": TEXTS,
     "--subword": TEXTS,
@@ -127,7 +128,7 @@ def _each_part(output: opt.StoreOutput, path: Path, make: "Callable[[PartOf | No
             make(part)
     distributed.wait_for_all()
     if not output.dry_run:
-        distributed.by_first(lambda: complete(path, output.parted[0].count) if output.parted else None)
+        distributed.by_first(lambda: complete(path, output.parted[0].count, output.parted) if output.parted else None)
 
 
 def _conversion(path: Path, options: "ImportOptions", dry_run: bool) -> "Callable[[PartOf | None], None]":
@@ -155,11 +156,13 @@ def _import_options(
     from contrasim_cli.extraction.importing import ImportOptions
     from contrasim_cli.extraction.sources.open import Choice
     from contrasim_cli.store import Hints
+    from contrasim_cli.store.masks import read_mask
 
+    mask = None if arrays.mask is None else read_mask(arrays.mask)
     return ImportOptions(
         output=path,
         layers=layers,
-        hints=Hints(arrays.axes, arrays.keys, arrays.ids_key, arrays.read_as, budget=memory),
+        hints=Hints(arrays.axes, arrays.keys, arrays.ids_key, arrays.read_as, budget=memory, mask=mask),
         zero_rows=arrays.zero_rows,
         choice=Choice(**choice),
         store_dtype=output.store_dtype,

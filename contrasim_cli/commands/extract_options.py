@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
+from contrasim_cli.commands.emit import REPLACES, is_of
 from contrasim_cli.commands.inputs import ZeroRowsOption
 from contrasim_cli.commands.options import SharedCompute
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
@@ -145,13 +146,13 @@ class ArrayFile:
         typer.Option(
             "--axes",
             help="With --from, a word per axis of the arrays: layers, rows, width or pool (averaged), as in rows,layers,width; "
-            "rows and width may repeat, and are flattened in order. With --model file.py:function, of what layers put out.",
+            "rows and width may repeat, and are flattened in order. With --model file.py:function, axes of layer outputs.",
         ),
     ] = None
     keys: Annotated[
         Literal["layers", "rows"] | None,
         typer.Option(
-            "--keys", help="With --from, what the keys of the file are: a layer each (default), or rows of one layer."
+            "--keys", help="With --from, the meaning of the keys of the file: layers (default), or rows of one layer."
         ),
     ] = None
     ids_key: Annotated[
@@ -159,7 +160,16 @@ class ArrayFile:
     ] = None
     read_as: Annotated[
         Literal["bfloat16", "float16", "integers"] | None,
-        typer.Option("--read-as", help="With --from, what 16-bit integers stand for: bfloat16, float16 or integers."),
+        typer.Option("--read-as", help="With --from, the meaning of 16-bit integers: bfloat16, float16 or integers."),
+    ] = None
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            "--mask",
+            metavar="FILE[:NAME]",
+            help="With --axes rows,rows,width or rows,pool,width, the mask (items, tokens): 1 for tokens, 0 for padding, which is "
+            "left out.",
+        ),
     ] = None
     zero_rows: ZeroRowsOption = None
 
@@ -170,16 +180,18 @@ class Selection:
 
     PANEL: ClassVar = "Rows"
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N rows.")] = None
-    skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows; ids stay what they are.")] = 0
+    skip: Annotated[int, typer.Option("--skip", min=0, help="Leave out the first N rows; ids do not change.")] = 0
     only: Annotated[
         Path | None,
         typer.Option("--only-ids", help="Only the rows whose ids this file lists; by --unit word also row:word."),
     ] = None
     skip_pattern: Annotated[
         str | None,
-        typer.Option("--skip-pattern", help="Leave out texts that this regular expression is found in."),
+        typer.Option("--skip-pattern", help="Leave out texts that this regular expression matches."),
     ] = None
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out, and list, what cannot be read.")] = False
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out inputs that cannot be read, and list them.")
+    ] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,52 +240,53 @@ class Model:
         typer.Option(
             "--part",
             "--tower",
-            help="Which part of a model that has several: its side for texts, images or sounds, its encoder (default) or decoder.",
+            help="Part of the model to run: its text, image or audio side, its encoder (default) or its decoder.",
         ),
     ] = None
     decoder_text: Annotated[
         str | None,
         typer.Option(
-            "--decoder-text", help="--part decoder: column of what the decoder reads; default: what its encoder reads."
+            "--decoder-text", help="--part decoder: column that the decoder reads; default: the encoder's column."
         ),
     ] = None
     tokenizer: Annotated[
-        str | None, typer.Option("--tokenizer", help="Folder or hub id of another tokenizer than the model's.")
+        str | None, typer.Option("--tokenizer", help="Folder or hub id of a tokenizer other than the model's.")
     ] = None
     revision: Annotated[str | None, typer.Option("--revision", help="Branch, tag or commit of the hub.")] = None
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        typer.Option("--dtype", help="What the model computes in (autocast)."),
+        typer.Option("--dtype", help="Type in which the model computes (autocast)."),
     ] = "float32"
     weights_dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        typer.Option(
-            "--weights-dtype", help="What its weights are kept and computed in; auto: as its files hold them."
-        ),
+        typer.Option("--weights-dtype", help="Type of the model's weights in memory; auto: the type in its files."),
     ] = "auto"
     hook: Annotated[
         Literal["input", "output"],
-        typer.Option("--hook", help="Of modules chosen by --layers, what they put out or what they are given."),
+        typer.Option("--hook", help="Read the output or the input of the modules in --layers."),
     ] = "output"
     split_heads: Annotated[
         bool,
-        typer.Option("--split-heads", help="Make a layer of every attention head in the layers, as NAME.head_3."),
+        typer.Option(
+            "--split-heads", help="Make every attention head of the layers a layer of its own, such as NAME.head_3."
+        ),
     ] = False
     allow_random: Annotated[
-        bool, typer.Option("--allow-random", help="Take a model that gives other rows for the same item each time.")
+        bool,
+        typer.Option("--allow-random", help="Accept a model that gives different rows for the same item each time."),
     ] = False
     max_length: Annotated[
         int | None,
         typer.Option("--max-length", min=1, help="Cut texts at N tokens; default: the model's limit."),
     ] = None
     random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="The same architecture with fresh weights (--seed).")
+        bool, typer.Option("--random-weights", help="The same architecture with random, untrained weights (--seed).")
     ] = False
     on_truncate: Annotated[
         Literal["warn", "error"] | None,
         typer.Option(
             "--on-truncate",
-            help="Texts longer than that: warn (default) counts them, error refuses them before the model runs.",
+            help="Texts longer than the limit: warn (default) cuts and counts them, error refuses them before the model runs.",
         ),
     ] = None
     list_layers: Annotated[bool, typer.Option("--list-layers", help="Print the layers and their widths, and stop.")] = (
@@ -289,25 +302,25 @@ class Texts:
     prompt: Annotated[
         str | None,
         typer.Option(
-            "--prompt", help="A text with columns in it, such as 'In French: {en}'; {{ and }} are braces themselves."
+            "--prompt", help="Text that contains columns, such as 'In French: {en}'; {{ and }} are literal braces."
         ),
     ] = None
     template: Annotated[
         Literal["chat"] | None,
         typer.Option(
             "--template",
-            help="chat: by the tokenizer's chat template. Messages are those of a JSON field (default: messages); a text is one "
-            "message of the user.",
+            help="chat: format the input by the tokenizer's chat template: the messages of a JSON field (default: messages), or a "
+            "text as one user message.",
         ),
     ] = None
     generation_prompt: Annotated[
-        bool, typer.Option("--generation-prompt", help="--template chat: with the words that an answer begins with.")
+        bool, typer.Option("--generation-prompt", help="--template chat: add the words that begin an answer.")
     ] = False
     special_tokens: Annotated[
         Literal["keep", "pool-without", "none"],
         typer.Option(
             "--special-tokens",
-            help="Those of the tokenizer, such as CLS and BOS: kept (default), seen by the model but not pooled, or "
+            help="Special tokens, such as CLS and BOS: keep (default), pool-without (the model reads them, pooling ignores them), "
             "none. A text that begins with BOS gets no second one.",
         ),
     ] = "keep"
@@ -315,7 +328,7 @@ class Texts:
         list[str] | None,
         typer.Option(
             "--position",
-            help="A row is one token of its text: its number (-1 is the last), first, last, or the column that holds it; "
+            help="A row is one token of its text: its position (-1 is the last), first, last, or a column of positions; "
             "repeat for several rows per text.",
         ),
     ] = None
@@ -323,7 +336,7 @@ class Texts:
         str | None,
         typer.Option(
             "--span",
-            help="Column of start:end, in characters: a row is the pooled tokens of this part of its text (--pool mean, "
+            help="Column of spans start:end, in characters: a row is the pooled tokens of this span (--pool mean, "
             "first, last or max).",
         ),
     ] = None
@@ -340,19 +353,19 @@ class StoreOutput:
     ] = None
     store_dtype: Annotated[
         Literal["float16", "float32", "float64"] | None,
-        typer.Option("--store-dtype", help="Default: float32; with --from, the type they have."),
+        typer.Option("--store-dtype", help="Type of the stored values; default: float32; with --from, their own type."),
     ] = None
-    model_name: Annotated[str | None, typer.Option("--model-name", help="What the store calls the model.")] = None
-    data_name: Annotated[str | None, typer.Option("--data-name", help="What the store calls the data.")] = None
-    unit_name: Annotated[str | None, typer.Option("--unit-name", help="What the store calls a row, such as image.")] = (
-        None
-    )
+    model_name: Annotated[str | None, typer.Option("--model-name", help="Name of the model in the store.")] = None
+    data_name: Annotated[str | None, typer.Option("--data-name", help="Name of the data in the store.")] = None
+    unit_name: Annotated[
+        str | None, typer.Option("--unit-name", help="Name for a row in the store, such as image.")
+    ] = None
     shard: Annotated[
         str | None,
         typer.Option(
             "--shard",
             metavar="I/N",
-            help="Write part I of N (from 0) of a sharded store, the folder -o: one job of an array each.",
+            help="Write part I of N (from 0) of a sharded store, the folder -o; one part per job of a job array.",
         ),
     ] = None
     parts: Annotated[
@@ -362,7 +375,7 @@ class StoreOutput:
         ),
     ] = None
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be written, and stop.")] = False
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run.")] = False
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False
 
     @property
@@ -406,8 +419,8 @@ class StoreOutput:
         return paths
 
     def _refusal(self, path: Path, read: Sequence[Path | None]) -> ContraSimError | None:
-        if any(source is not None and _is_of(path, source) for source in read):
-            return UsageError(f"-o {quoted(path)}: is an input of this run, which it would replace; give another name")
+        if any(source is not None and is_of(path, source) for source in read):
+            return UsageError(f"-o {quoted(path)}: {REPLACES}")
         if path.suffix.lower() in FOREIGN:
             return UsageError(
                 f"-o {quoted(path)}: extract writes HDF5, not {path.suffix}; call it {quoted(path.with_suffix('.h5'))}"
@@ -424,20 +437,6 @@ class StoreOutput:
         return None
 
 
-def _is_of(path: Path, source: Path) -> bool:
-    """Whether an output that is there is an input, a part of a sharded store that is one, or the store of such a part."""
-    from contrasim_cli.store.sharded import INDEX, is_sharded
-
-    if not path.exists() or not source.exists():
-        return False
-    store = source.parent if source.name == INDEX else source
-    if path.samefile(source) or path.samefile(store):
-        return True
-    if store.is_dir() and is_sharded(store):
-        return path.parent.samefile(store)
-    return path.is_dir() and path.samefile(source.parent) and is_sharded(path)
-
-
 @dataclass(frozen=True, kw_only=True)
 class BatchCompute(SharedCompute):
     """Where the model runs, and on how much at a time."""
@@ -452,7 +451,9 @@ class BatchCompute(SharedCompute):
     ] = None
     batch_size: Annotated[
         str,
-        typer.Option("--batch-size", help="Items per batch; auto: as many as memory takes. No value depends on it."),
+        typer.Option(
+            "--batch-size", help="Items per batch; auto: as many as fit in memory. Results do not depend on it."
+        ),
     ] = "64"
 
     @property

@@ -11,7 +11,7 @@ import typer
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import distinct_names, listed, quoted
-from contrasim_cli.report.look import DPI, LayerLabels, Look
+from contrasim_cli.report.look import DPI, LayerLabels, LearnedValues, Look
 
 MOST_INCHES, MOST_DPI = 100.0, 2400
 
@@ -21,39 +21,58 @@ class Figures:
     """Titles and names of results, and how figures look."""
 
     PANEL: ClassVar = "Titles and figures"
-    title: Annotated[str | None, typer.Option("--title", help="Title of figures and of the page.")] = None
+    title: Annotated[
+        str | None, typer.Option("--title", help="Title of figures, of the page, and of .md and .tex tables.")
+    ] = None
     label: Annotated[
         list[str] | None,
         typer.Option("--label", metavar="STORE=NAME", help="Name of a store in all outputs; repeat for several."),
     ] = None
     layer_labels: Annotated[
-        LayerLabels, typer.Option("--layer-labels", help="Layers in figures by name, depth in %, or index.")
+        LayerLabels,
+        typer.Option(
+            "--layer-labels", help="Layers in figures and in .md and .tex tables by name, depth in %, or index."
+        ),
     ] = "name"
     cmap: Annotated[
-        str | None, typer.Option("--cmap", help="Colours of heat maps, a colormap of matplotlib's; default: viridis.")
+        str | None, typer.Option("--cmap", help="Colours of heat maps: a matplotlib colormap; default: viridis.")
     ] = None
     scale: Annotated[
         str | None,
         typer.Option(
             "--scale",
             metavar="LOW,HIGH|shared|own",
-            help="Colours of heat maps: from LOW to HIGH, shared by the panels of a measure (the default), or of each panel's own.",
+            help="Colour scale of heat maps: from LOW to HIGH, shared by the panels of a measure (default), or separate for each.",
         ),
     ] = None
     size: Annotated[
         str | None,
-        typer.Option("--size", metavar="WIDTH,HEIGHT", help="Size of figures in inches; default: as needed."),
+        typer.Option(
+            "--size",
+            metavar="WIDTH[,HEIGHT]",
+            help="Size of figures in inches; HEIGHT may be omitted; default: as needed.",
+        ),
+    ] = None
+    columns: Annotated[
+        int | None,
+        typer.Option(
+            "--columns", min=1, help="Heat maps beside each other in a figure; default: as many as have room."
+        ),
     ] = None
     dpi: Annotated[int, typer.Option("--dpi", min=10, max=MOST_DPI, help="Dots per inch of .png figures.")] = DPI
-    style: Annotated[
-        Path | None, typer.Option("--style", help="Style sheet of matplotlib's (.mplstyle) for figures.")
-    ] = None
+    style: Annotated[Path | None, typer.Option("--style", help="Matplotlib style sheet (.mplstyle) for figures.")] = (
+        None
+    )
+    legend: Annotated[bool, typer.Option("--legend/--no-legend", help="Explain marks and lines below figures.")] = True
     within: Annotated[
-        bool, typer.Option("--self", help="Heat maps of every store against itself too, beside those of --plot.")
+        bool, typer.Option("--self", help="With --plot, also draw heat maps of every store against itself.")
     ] = False
+    values: LearnedValues = "calibrated"
 
-    def check(self, drawn: bool, paged: bool) -> None:
-        """Refuse values that mean nothing, and options of figures where none is `drawn` (of pages, where none is written).
+    def check(self, drawn: bool, titled: bool, for_papers: bool = False) -> None:
+        """Refuse values that mean nothing, and options of figures where none is `drawn`.
+
+        `titled`: a page or tables have a title. `for_papers`: tables are written that show layers by their labels.
 
         Raises:
             UsageError: there are such.
@@ -62,10 +81,14 @@ class Figures:
         self.look()
         defaults = {field.name: field.default for field in fields(self)}
         idle = [name for name in FLAGS if getattr(self, name) != defaults[name]]
+        idle = [name for name in idle if name != "layer_labels" or not for_papers]
         if idle and not drawn:
             raise UsageError(f"{FLAGS[idle[0]]} is about figures; give --plot FILE with it")
-        if self.title and not drawn and not paged:
-            raise UsageError("--title is that of a figure or a page; give --plot FILE or --report FILE with it")
+        if self.title and not drawn and not titled:
+            raise UsageError(
+                "--title is that of a figure, a page, or a table for papers; give --plot FILE, --report FILE, or -o FILE.tex or "
+                ".md with it"
+            )
         if drawn and (self.cmap is not None or self.style is not None):
             from contrasim_cli.plots import page
 
@@ -73,23 +96,25 @@ class Figures:
 
     def look(self) -> Look:
         """What figures look like."""
-        return Look(self.title or "", self.layer_labels, self.cmap, self._scale(), self._size(), self.dpi, self.style)
+        title, scale, size = self.title or "", self._scale(), self._size()
+        asked = self.dpi, self.style, self.legend, self.values, self.columns
+        return Look(title, self.layer_labels, self.cmap, scale, size, *asked)
 
     def _scale(self) -> Literal["shared", "own"] | tuple[float, float]:
         if self.scale is None or self.scale == "shared":
             return "shared"
         if self.scale == "own":
             return "own"
-        low, high = _two_numbers(self.scale, "--scale", "LOW,HIGH as 0,1, shared or own")
-        if not low < high:
+        low, high = _numbers(self.scale, "--scale", "LOW,HIGH as 0,1, shared or own")
+        if high is None or not low < high:
             raise UsageError(f"--scale {self.scale}: the first value is the lower one")
         return low, high
 
-    def _size(self) -> tuple[float, float] | None:
+    def _size(self) -> tuple[float, float | None] | None:
         if self.size is None:
             return None
-        width, height = _two_numbers(self.size, "--size", "WIDTH,HEIGHT in inches as 7,4.5")
-        if not (0.5 <= width <= MOST_INCHES and 0.5 <= height <= MOST_INCHES):
+        width, height = _numbers(self.size, "--size", "WIDTH or WIDTH,HEIGHT in inches as 3.3 or 7,4.5", 1)
+        if not all(0.5 <= inches <= MOST_INCHES for inches in (width, height) if inches is not None):
             raise UsageError(f"--size {self.size}: inches are from 0.5 to {MOST_INCHES:g}")
         return width, height
 
@@ -142,18 +167,21 @@ FLAGS = {
     "cmap": "--cmap",
     "scale": "--scale",
     "size": "--size",
+    "columns": "--columns",
     "dpi": "--dpi",
     "style": "--style",
+    "legend": "--no-legend",
     "within": "--self",
+    "values": "--values",
 }
 
 
-def _two_numbers(text: str, option: str, expected: str) -> tuple[float, float]:
-    parts = re.split(r"\s*[,x]\s*", text.strip())
+def _numbers(text: str, option: str, expected: str, fewest: int = 2) -> tuple[float, float | None]:
+    """Two numbers; where one is enough, the second may be None."""
     try:
-        first, second = map(float, parts)
+        numbers = [float(part) for part in re.split(r"\s*[,x]\s*", text.strip())]
     except ValueError as error:
         raise UsageError(f"{option} {quoted(text)}: expected {expected}") from error
-    if not (math.isfinite(first) and math.isfinite(second)):
+    if not (fewest <= len(numbers) <= 2 and all(map(math.isfinite, numbers))):
         raise UsageError(f"{option} {quoted(text)}: expected {expected}")
-    return first, second
+    return numbers[0], numbers[1] if len(numbers) == 2 else None

@@ -9,6 +9,7 @@ import typer
 from contrasim_cli import console, distributed
 from contrasim_cli.commands.emit import write_stdout
 from contrasim_cli.errors import UsageError
+from contrasim_cli.measures import MEASURES
 from contrasim_cli.names import quoted
 
 if TYPE_CHECKING:
@@ -30,17 +31,26 @@ def _topics() -> list[str]:
 def guide(
     topic: Annotated[
         str | None,
-        typer.Argument(help="A page; without one, the topics are listed.", autocompletion=_topics, show_default=False),
+        typer.Argument(
+            help="A page, or a measure; without one, the topics are listed.", autocompletion=_topics, show_default=False
+        ),
     ] = None,
 ) -> None:
-    """Show a page of the guide, or list the pages."""
+    """Show a page of the guide or the description of a measure, or list the pages."""
     distributed.check_alone("contrasim guide")
     if topic is None:
         write_stdout(_contents())
         return
     page = pages().get(topic)
+    if page is None and topic in MEASURES:
+        from contrasim_cli.commands.baseline import show_measures
+
+        show_measures([topic], long=True)
+        return
     if page is None:
-        raise UsageError(f"guide: no page {quoted(topic)}; the topics are {', '.join(pages())}")
+        raise UsageError(
+            f"guide: no page {quoted(topic)}; the topics are {', '.join(pages())}, and every measure (contrasim baseline --list)"
+        )
     text = page.read_text(encoding="utf-8")
     write_stdout(_rendered(text) if sys.stdout.isatty() else text)
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
-from contrasim_cli import distributed
 from contrasim_cli.commands import complete, record
 from contrasim_cli.errors import ContraSimError, UsageError, raise_all
 
@@ -27,7 +26,7 @@ AlignOption = Annotated[
     Align,
     typer.Option(
         "--align",
-        help="order: ids must agree in order; ids: keep and reorder the common ones; position: row by row whatever they say.",
+        help="order: ids must agree in order; ids: keep the common ids, reordered; position: row by row, ignoring ids.",
     ),
 ]
 ZeroRowsOption = Annotated[
@@ -44,6 +43,8 @@ class Rows:
     """Which layers and rows of the stores are read."""
 
     PANEL: ClassVar = "Layers and rows"
+    MAIN: ClassVar = ("layers", "layers_a", "layers_b", "align")
+    REST: ClassVar = "Bad rows"
     layers: Annotated[
         list[str] | None,
         typer.Option(
@@ -69,7 +70,7 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class SidedRows(Rows):
-    """The same, where the two sides of a comparison may differ in layers."""
+    """Choice of rows and layers, where the two sides of a comparison may differ in layers."""
 
     layers_a: Annotated[
         list[str] | None,
@@ -146,32 +147,34 @@ class Inputs(AbstractContextManager["Inputs"]):
         Raises:
             InputError: they are more than a few, and nobody has said what to do with them.
         """
-        from contrasim_cli.store.zero_rows import check_zero_rows
+        from contrasim_cli.store.zero_rows import check_zero_rows, share_zero_rows
 
         stores = [*self.stores, *self._sources]
-        if distributed.world() > 1:
-            for watch in (store.zero_rows for store in stores):
-                if watch is not None and not watch.settled:
-                    watch.merge()
+        share_zero_rows(stores)
         check_zero_rows(stores)
 
     def select(self, embeddings: bool = True) -> list[list[str]]:
         """The chosen layers of every store; with `--nan drop`, rows that are bad in one of them are left out."""
         return self._choose([self.rows.layers], embeddings)[0]
 
-    def select_sides(self, embeddings: bool = True) -> tuple[list[list[str]], list[list[str]]]:
-        """The same for the two sides of a comparison; the last store is never a first side, the first never a second."""
-        as_first, as_second = self._choose(self.rows.sides, embeddings)
+    def select_sides(self, embeddings: bool = True, repeats: int = 0) -> tuple[list[list[str]], list[list[str]]]:
+        """Choose layers for the two sides of a comparison; the last store is never a first side, the first never a second.
+
+        `repeats`: how many stores follow the last one that are repeats of it, and as it is second sides alone.
+        """
+        as_first, as_second = self._choose(self.rows.sides, embeddings, repeats)
         return as_first, as_second
 
-    def _choose(self, sides: Sequence[Sequence[str] | None], embeddings: bool) -> list[list[list[str]]]:
+    def _choose(
+        self, sides: Sequence[Sequence[str] | None], embeddings: bool, repeats: int = 0
+    ) -> list[list[list[str]]]:
         from contrasim_cli.store import select_layers
 
         problems: dict[str, ContraSimError] = {}  # both sides often ask for the same
         layers: list[list[list[str]]] = [[[] for _ in self.stores] for _ in sides]
         for side, patterns in enumerate(sides):
             stores = list(enumerate(self.stores))
-            for k, store in stores if len(sides) == 1 else (stores[:-1], stores[1:])[side]:
+            for k, store in stores if len(sides) == 1 else (stores[: -1 - repeats], stores[1:])[side]:
                 try:
                     names = select_layers(list(store.layers), patterns, where=str(store.path), embeddings=embeddings)
                     layers[side][k] = names
@@ -249,7 +252,7 @@ class Inputs(AbstractContextManager["Inputs"]):
         layers: Sequence[Sequence[str]],
         anchors_of: "Mapping[Anchoring, Sequence[Path]] | None" = None,
     ) -> "Standardizer":
-        """The same for all that scorers take rows as."""
+        """The standardiser for all that scorers take rows as."""
         hows = [scorer.standardize for scorer in scorers]
         return self.standardizer(options.standardize_from or (), hows, layers, options.anchor_stores or (), anchors_of)
 
@@ -262,3 +265,11 @@ class Inputs(AbstractContextManager["Inputs"]):
             "versions": record.versions(),
             **more,
         }
+
+
+def note_trained(scorers: "Sequence[Scorer]", views: "Sequence[View]") -> None:
+    """Say which of the rows and models encoders were trained on; without encoders nothing is loaded for it."""
+    if any(scorer.checkpoint for scorer in scorers):
+        from contrasim_cli.training import recognised
+
+        recognised.note_trained(scorers, views)

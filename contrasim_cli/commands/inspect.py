@@ -31,7 +31,7 @@ def inspect(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Activation files, or one encoder; -: those that stdin lists.",
+            help="Activation files, or one encoder; -: read the list of files from stdin.",
             show_default=False,
             callback=dash.stores,
         ),
@@ -47,7 +47,9 @@ def inspect(
     ] = True,
     anchor_ids: Annotated[
         bool,
-        typer.Option("--anchor-ids", help="Of an encoder of anchored rows, the anchors' ids alone, one per line."),
+        typer.Option(
+            "--anchor-ids", help="For an encoder of anchored rows: print only the ids of its anchors, one per line."
+        ),
     ] = False,
     memory: Memory = None,
 ) -> None:
@@ -55,10 +57,10 @@ def inspect(
 
     Spread, of a sample of 2,048 rows: the mean cosine of two rows, the part of the variance in the three widest neurons, and
     the effective rank. Standardise where cosines are far from 0 or the ranks far below the width.
-    Exit code 4 says that they do not line up; the report is printed all the same.
+    Exit code 4 means that rows do not line up; the report is printed anyway.
     """
     distributed.check_alone("contrasim inspect")
-    output.check("inspect has none")
+    output.check("inspect has none", files)
     if anchor_ids:
         _anchor_ids(files, output)
         return

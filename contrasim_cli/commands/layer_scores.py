@@ -1,16 +1,17 @@
 """What `score` and `baseline` share: every layer of every store against every layer of the stores after it."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, product
+from itertools import chain, combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from contrasim_cli import console, distributed
 from contrasim_cli.commands import record
 from contrasim_cli.commands.emit import Output
-from contrasim_cli.commands.inputs import Inputs, Rows
+from contrasim_cli.commands.inputs import Inputs, Rows, note_trained
 from contrasim_cli.commands.options import Compute, Confidence, Standardizing, at_least
 from contrasim_cli.commands.rows_plot import RowsPlot, draw_rows
 from contrasim_cli.report.results import CEILING, Results, ScoreRow
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import View
     from contrasim_cli.transforms import Standardizer
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,15 @@ class Request:
     ceiling: "Callable[[Sequence[torch.Tensor]], tuple[float, float]] | None" = (
         None  # of `rsa`, from a layer and its repeats
     )
+    repeats_distance: str | None = None  # across the last store and its repeats
     groups: str | None = None  # what rows held out together share: their ids up to this
     beside: "Callable[[], Sequence[Scorer]]" = list  # measures that a page shows besides those asked for
+
+    @property
+    def read(self) -> list[Path]:
+        """The stores that are read."""
+        how = self.standardizing
+        return [*self.stores, *self.repeats, *(how.standardize_from or ()), *(how.anchor_stores or ())]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,21 +95,24 @@ class Found:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Those shown because they were asked for, or because a scorer brings its null."""
-        ceiling = CEILING if self.request.repeats else ()
+        """The columns that are shown because they were asked for, or because a scorer brings its null."""
+        ceiling = CEILING if self.request.ceiling else ()
         asked = self.request.confidence.null
         if asked == 0 or not (asked or self.standings):
             return (*self.asked.columns, *ceiling)
         learned = any(scorer.checkpoint for scorer in self.scorers)
-        levels = any((standing.null == standing.null).any() for standing in self.standings.values())  # not all are NaN
-        shown = {"calibrated": learned, "null_z": True, "null_p": bool(learned or asked), "null": levels}
+
+        def known(column: str) -> bool:
+            parts = (getattr(standing, column).ravel().tolist() for standing in self.standings.values())
+            return not all(map(math.isnan, chain.from_iterable(parts)))
+
+        levels, is_judged = known("null"), bool(learned or asked) or known("null_z")
+        shown = {"calibrated": learned, "null_z": is_judged, "null_p": bool(learned or asked), "null": levels}
         return (*self.asked.columns, *(name for name, is_shown in shown.items() if is_shown), *ceiling)
 
     def add(self, plan: "Plan", members: Sequence[int]) -> None:
         """Work off the scorers at these positions, on the rows of this plan's views."""
-        import torch
-
-        from contrasim_cli.confidence import Resampling, compute
+        from contrasim_cli.confidence import Resampling
         from contrasim_cli.grid import Grid, layer_grids
         from contrasim_cli.nulls import exact
 
@@ -109,8 +122,7 @@ class Found:
             scorers,
             self.device,
             self.budget,
-            getattr(torch, options.precision),
-            None,
+            options.precision,
             options.seed,
             console.progress,
             self.request.confidence.null,
@@ -119,6 +131,8 @@ class Found:
         resampling = Resampling(grid, self.asked) if self.asked.any else None
         self.scores |= {(members[s], a, b): scores for (s, a, b), scores in layer_grids(grid).items()}
         if resampling:
+            from contrasim_cli.confidence.compute import compute
+
             confidences = compute(resampling)
             self.confidence |= {(members[s], x, y): sure for (s, x, y), sure in confidences.items()}
             _merge(self.about, resampling.about)
@@ -145,9 +159,26 @@ class Found:
 
         for how, members in by_standardization(self.scorers).items():
             views = standardizer.views(how, layers, self.budget, console.progress)
-            self.add(replace(self.plan, views=views), members)
+            across = [s for s in members if self.scorers[s].measure.prepare_repeats is not None]
+            if across:
+                self.add(replace(self.plan, views=self._repeated(views)), across)
+            if alone := [s for s in members if s not in across]:
+                self.add(replace(self.plan, views=views), alone)
             if self.request.ceiling is not None:
                 self._add_ceilings(views, [s for s in members if self.scorers[s].entry.name == "rsa"])
+
+    def _repeated(self, views: "Sequence[View]") -> "list[View]":
+        """The stores' views, of which the last holds its repeats side by side.
+
+        Raises:
+            MismatchError: a layer of a repeat has another width.
+        """
+        from contrasim_cli.store.beside import repeated
+
+        last = len(self.request.stores) - 1
+        layers = list(dict.fromkeys([*self.plan.first[last], *self.plan.second[last]]))
+        pairing = f"; --repeats-distance {self.request.repeats_distance} takes the same neurons of each"
+        return [*views[:last], repeated(views[last:], layers, pairing)]
 
     def _add_ceilings(self, views: "Sequence[View]", members: Sequence[int]) -> None:
         """The noise ceiling of every layer of the last store, from its rows and those of its repeats.
@@ -155,9 +186,9 @@ class Found:
         Raises:
             InputError: the matrices of all repeats do not fit the budget.
         """
-        import torch
-
+        from contrasim_cli.arrays import as_tensor
         from contrasim_cli.errors import InputError
+        from contrasim_cli.names import quoted
 
         repeats = views[len(self.request.stores) - 1 :]
         need = 8 * len(repeats) * self.plan.n_rows**2
@@ -166,9 +197,17 @@ class Found:
                 f"--repeats: the matrices of {len(repeats)} repeats of {self.plan.n_rows} rows need about {need / 2**30:.1f} GiB, "
                 f"--memory allows {self.budget / 2**30:.1f}; raise it or give --max-rows"
             )
+        if members:
+            text = (
+                "rsa: scores are with %s alone, and noise ceilings are means over it and its repeats; "
+                "compare them with the mean of the scores with each of these"
+            )
+            log.info(text, quoted(self.request.stores[-1]))
         for s, layer in product(members, self.plan.second[len(self.request.stores) - 1]):
             assert self.request.ceiling is not None
-            self.ceilings[s, layer] = self.request.ceiling([torch.from_numpy(view.read(layer)) for view in repeats])
+            self.ceilings[s, layer] = self.request.ceiling(
+                [as_tensor(view.read(layer), self.device) for view in repeats]
+            )
 
     def rows(self, names: Sequence[str]) -> list[ScoreRow]:
         """One row per scorer and pair of layers, pairs of stores first."""
@@ -202,7 +241,7 @@ def _score_or_none(value: "np.float64") -> float | None:
 
 
 def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
-    """Add nested entries."""
+    """Add nested entries to a dictionary."""
     for key, value in more.items():
         if isinstance(value, dict):
             _merge(into.setdefault(key, {}), value)
@@ -210,7 +249,7 @@ def _merge(into: dict[str, Any], more: dict[str, Any]) -> None:
             into[key] = value
 
 
-def _match_repeats(request: Request, inputs: Inputs, first: list[list[str]], second: list[list[str]]) -> None:
+def _match_repeats(request: Request, inputs: Inputs, second: list[list[str]]) -> None:
     """Choose the layers of the last store in each of its repeats, and no others.
 
     Raises:
@@ -231,18 +270,14 @@ def _match_repeats(request: Request, inputs: Inputs, first: list[list[str]], sec
         ]
     )
     for k in range(last + 1, len(inputs.stores)):
-        first[k - 1], first[k], second[k] = [], [], list(second[last])
+        second[k] = list(second[last])
 
 
 def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) -> None:
     """Compare every pair of stores, a before b in the order given, and report."""
-    at_least(request.stores, 2, request.command)
-    request.output.check()
-    request.output.figures.check_labels(request.stores)
-    names = request.output.figures.names(request.stores)
-    request.rows_plot.check(request.stores, request.output.force)
+    names = _checked(request)
     room = request.compute.memory_asked
-    from contrasim_cli.cautions import check_familiar, compared, note_trained, note_twice, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, note_twice, warn_few_rows
     from contrasim_cli.errors import raise_all
     from contrasim_cli.grid.grid import Plan
     from contrasim_cli.scoring import by_groups
@@ -250,16 +285,17 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
     from contrasim_cli.store.origin import with_origin
     from contrasim_cli.transforms import plain
 
-    device, budget = request.compute.resolve()
+    request.compute.check()
     scorers = make_scorers()
     most, seed = request.compute.max_rows, request.compute.seed
     with Inputs([*request.stores, *request.repeats], request.rows, room, most, seed) as inputs:
-        first, second = inputs.select_sides()
-        _match_repeats(request, inputs, first, second)
+        first, second = inputs.select_sides(repeats=len(request.repeats))
+        _match_repeats(request, inputs, second)
         if request.groups is not None:
             scorers = by_groups(scorers, groups_of(inputs.views, request.groups))
         plan = Plan(inputs.views, list(combinations(range(len(request.stores)), 2)), first, second)
         raise_all([problem for scorer in scorers for problem in plan.problems(scorer)])
+        device, budget = request.compute.resolve(_work(request, plan, scorers))
         layers = [list(dict.fromkeys([*a, *b])) for a, b in zip(first, second, strict=True)]
         standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
         note_twice(inputs.stores)
@@ -272,15 +308,14 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         comparison.warn()
         names = with_origin(names, inputs.stores[: len(names)])
         rows = comparison.rows(names)
-        more = {}
+        beside, within = list[ScoreRow](), list[ScoreRow]()
         if request.output.report or request.output.figures.within:
-            more = _for_figures(comparison, standardizer, layers, names)
-        if request.rows_plot.path and distributed.first():
+            beside, within = _for_figures(comparison, standardizer, layers, names)
+        if request.rows_plot.paths and distributed.first():
             last = [(a or b)[-1] for a, b in zip(first, second, strict=True)]
             with distributed.alone():
                 draw_rows(
                     request.rows_plot,
-                    request.rows_plot.path,
                     inputs,
                     last,
                     scorers,
@@ -297,13 +332,31 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         if request.output.records:
             about |= record.of_inputs(inputs.stores, scorers)
         every = {name: list(store.layers) for name, store in zip(names, inputs.stores, strict=False)}
-    request.output.emit(Results(request.command, ScoreRow, rows, about, comparison.columns, layers=every, **more))
+    results = Results(request.command, ScoreRow, rows, about, comparison.columns, within, beside, every)
+    request.output.emit(results)
+
+
+def _checked(request: Request) -> list[str]:
+    """Refuse what can be refused before anything is read; the names of the stores."""
+    at_least(request.stores, 2, request.command)
+    request.output.check(inputs=request.read)
+    request.output.figures.check_labels(request.stores)
+    names = request.output.figures.names(request.stores)
+    request.rows_plot.check(request.stores, request.output.force)
+    return names
+
+
+def _work(request: Request, plan: "Plan", scorers: Sequence["Scorer"]) -> float:
+    """About how many multiplications are asked for."""
+    from contrasim_cli.grid.work import multiplications
+
+    return multiplications(plan, scorers, request.confidence.replicates, request.compute.precision)
 
 
 def _for_figures(
     comparison: Found, standardizer: "Standardizer", layers: Sequence[Sequence[str]], names: Sequence[str]
-) -> dict[str, list[ScoreRow]]:
-    """What figures show besides: on a page, a measure that was not asked for; and the layers of every store against each other.
+) -> tuple[list[ScoreRow], list[ScoreRow]]:
+    """What figures show besides: on a page, measures that were not asked for; and the layers of every store against each other.
 
     What is to be said of rows was said of the scores that were asked for.
     """
@@ -313,10 +366,11 @@ def _for_figures(
         candidates = request.beside() if request.output.report else ()
         others = [scorer for scorer in candidates if scorer.name not in [one.name for one in asked]]
         others = [scorer for scorer in others if not plan.problems(scorer)]
-        beside = Found(request, plan, others, comparison.device, comparison.budget)
+        device = request.compute.resolve()[0] if others else comparison.device
+        beside = Found(request, plan, others, device, comparison.budget)
         beside.work(standardizer, layers)
         alone = replace(request, confidence=replace(request.confidence, null=0))
         own = replace(plan, pairs=[(k, k) for k in range(len(request.stores))], first=layers, second=layers)
-        within = Found(alone, own, [*others, *asked], comparison.device, comparison.budget)
+        within = Found(alone, own, [*others, *asked], device, comparison.budget)
         within.work(standardizer, layers)
-    return {"beside": beside.rows(names), "within": within.rows(names)}
+    return beside.rows(names), within.rows(names)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +24,25 @@ if TYPE_CHECKING:
     from contrasim_cli.transforms import Standardization
 
 
+# panels that --help shows last, so that what most need is on one screen
+RARE = (
+    "Intervals and p-values",
+    "Standardization",
+    "Compute",
+    "Parameters of measures",
+    "Bad rows",
+    "Titles and figures",
+    "Picture of rows",
+    "General",
+)
+
+
 def command(function: Callable[..., None]) -> Callable[..., None]:
     """A function whose parameters may be groups as a command, which has an option for every annotated field of a group.
 
-    A group is a dataclass with a `PANEL`; a field that is not `Annotated` with an option is none, and keeps its default, so
-    that a subclass can take an option away, or change its help. Every command has the options of `General` too, by which stderr
-    and limits are set up before it runs.
+    A group is a dataclass with a `PANEL`; where it has `MAIN`, fields that are not in it are in the panel `REST`. A field that is
+    not `Annotated` with an option is none, and keeps its default, so that a subclass can take an option away, or change its help.
+    Every command has the options of `General` too, by which stderr and limits are set up before it runs.
     """
     hints = get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if is_dataclass(hint)} | {"general": General}
@@ -49,9 +63,16 @@ def command(function: Callable[..., None]) -> Callable[..., None]:
     own = [p.replace(annotation=_short(hints[p.name])) for p in inspect.signature(function).parameters.values()]
     single = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own if p.name not in groups]
     expanded = [parameter for name, group in groups.items() for parameter in _parameters(name, group)]
+    expanded.sort(key=_rarity)
     run.__signature__ = inspect.Signature([*single, *expanded])  # type: ignore[attr-defined]
     run.__annotations__ = {}
     return run
+
+
+def _rarity(parameter: inspect.Parameter) -> int:
+    """Where --help shows an option: behind others, if few need its panel."""
+    panel = next(info.rich_help_panel for info in parameter.annotation.__metadata__)
+    return RARE.index(panel) + 1 if panel in RARE else 0
 
 
 def _short(hint: Any) -> Any:
@@ -91,7 +112,7 @@ def _parameters(prefix: str, group: Any) -> Iterator[inspect.Parameter]:
     hints = get_type_hints(group)
     for name, info, default in _options(group):
         shown = copy.copy(shortened(info, hints[name]))
-        shown.rich_help_panel = group.PANEL
+        shown.rich_help_panel = group.PANEL if name in getattr(group, "MAIN", (name,)) else group.REST
         yield inspect.Parameter(
             f"{prefix}__{name}",
             inspect.Parameter.KEYWORD_ONLY,
@@ -107,7 +128,7 @@ def _group_of(options: dict[str, Any], prefix: str, group: Any) -> Any:
 # --- groups of several commands -------------------------------------------------------------------------------------------
 
 _STORES = typer.Argument(
-    help="Activation files (HDF5, .npz, .npy, .safetensors, .pt, …); -: those that stdin lists.",
+    help="Activation files (HDF5, .npz, .npy, .safetensors, .pt, …); -: read the list of files from stdin.",
     show_default=False,
     callback=dash.stores,
 )
@@ -115,15 +136,17 @@ Stores = Annotated[list[Path], _STORES]
 OptionalStores = Annotated[list[Path] | None, _STORES]
 RankTol = Annotated[
     float,
-    typer.Option("--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this times the largest."),
+    typer.Option(
+        "--rank-tol", min=0, max=1, help="CCA family: drop directions with σ below this fraction of the largest."
+    ),
 ]
 ShapeAlpha = Annotated[
     float,
     typer.Option("--shape-alpha", min=0, max=1, help="shape_alpha: from 0 (whitened, as CCA) to 1 (as Procrustes)."),
 ]
-Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Makes a run repeat.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1, help="Seed of all random choices.")]
 Memory = Annotated[
-    str | None, typer.Option("--memory", help="Memory to work in, such as 2G; default: half of what is free.")
+    str | None, typer.Option("--memory", help="Memory limit, such as 2G; default: half of the free memory.")
 ]
 
 
@@ -142,7 +165,7 @@ class General:
             "--open-limit",
             min=1,
             max=1e6,
-            help="Times the usual processor time and memory for trying HDF5 files that have no seal, MATLAB, Parquet and Arrow "
+            help="Factor for the limits of time and memory of the check of HDF5 files without a seal, MATLAB, Parquet and Arrow "
             "files.",
         ),
     ] = 1.0
@@ -166,7 +189,7 @@ class Compute:
     memory: Memory = None
     ranks: str | None = None
     max_rows: int | None = None
-    precision: str = "float32"
+    precision: str = "auto"
 
     @property
     def memory_asked(self) -> int | None:
@@ -177,37 +200,48 @@ class Compute:
         """
         return parse_memory(self.memory)
 
-    def resolve(self) -> "tuple[torch.device, int]":
-        """The device, and the bytes to work in."""
+    def check(self) -> None:
+        """Refuse a device that is none, or is not there."""
+        if self.device is not None:
+            self.resolve(work=0)
+
+    def resolve(self, work: float = math.inf) -> "tuple[torch.device, int]":
+        """The device for so many multiplications of closed forms, and the bytes to work in."""
         from contrasim_cli.device import pick_device
+
+        return pick_device(self.device, work=work), self.budget
+
+    @property
+    def budget(self) -> int:
+        """The bytes to work in."""
         from contrasim_cli.memory import memory_budget
 
-        return pick_device(self.device), distributed.budget_per_rank(memory_budget(self.memory_asked))
+        return distributed.budget_per_rank(memory_budget(self.memory_asked))
 
 
 @dataclass(frozen=True, kw_only=True)
 class SharedCompute(Compute):
-    """The same, where several processes share the work."""
+    """Options of computing, where several processes share the work."""
 
     ranks: Annotated[
         str | None,
         typer.Option(
             "--ranks",
-            help="Processes of this machine to share the work among, with the same results; auto: one per CUDA device.",
+            help="Number of processes on this machine that share the work, with the same results; auto: one per CUDA device.",
         ),
     ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampledCompute(SharedCompute):
-    """The same, of some of the rows where all are too many."""
+    """Options of computing, with a sample of the rows where all are too many."""
 
     max_rows: Annotated[
         int | None,
         typer.Option(
             "--max-rows",
             min=4,
-            help="Compare this many rows at most: blocks of them, chosen at random (--seed), so that no more is read.",
+            help="Compare at most N rows: random blocks of rows (--seed); only these are read.",
         ),
     ] = None
 
@@ -224,7 +258,7 @@ class Standardizing:
         StandardizeName | None,
         typer.Option(
             "--standardize",
-            help="Rows of each store and layer beforehand: none, center, zscore or whiten; default: none.",
+            help="Standardise rows of each store and layer first: none, center, zscore or whiten; default: none.",
         ),
     ] = None
     shrinkage: Annotated[
@@ -233,14 +267,14 @@ class Standardizing:
             "--shrinkage",
             min=0,
             max=1,
-            help="--standardize whiten: weight of the mean variance against the covariance; default: 0.01.",
+            help="--standardize whiten: weight of the mean variance, from 0 to 1, in the covariance; default: 0.01.",
         ),
     ] = None
     standardize_from: Annotated[
         list[Path] | None,
         typer.Option(
             "--standardize-from",
-            help="Take the statistics from this store instead; repeat, one per store in their order.",
+            help="Use the statistics of this store; repeat, one per compared store, in the same order.",
         ),
     ] = None
     anchor_stores: list[Path] | None = None
@@ -268,7 +302,7 @@ class Standardizing:
 
 @dataclass(frozen=True, kw_only=True)
 class EncoderStandardizing(Standardizing):
-    """The same where encoders say how, with the stores of their anchors."""
+    """Options of standardising, where encoders say how, with the stores of their anchors."""
 
     standardize: Annotated[
         StandardizeName | None,
@@ -278,7 +312,7 @@ class EncoderStandardizing(Standardizing):
         list[Path] | None,
         typer.Option(
             "--anchor-store",
-            help="Take the anchor rows from this store of the same model; repeat, one per store in their order.",
+            help="Use the anchor rows of this store of the same model; repeat, one per compared store, in the same order.",
         ),
     ] = None
 
@@ -289,22 +323,29 @@ class Confidence:
 
     PANEL: ClassVar = "Intervals and p-values"
     bootstrap: Annotated[
-        int | None, typer.Option("--bootstrap", min=1, help="95 % intervals from so many resamplings of rows.")
+        int | None, typer.Option("--bootstrap", min=1, help="95 % intervals from N resamplings of rows.")
     ] = None
     permutations: Annotated[
         int | None,
         typer.Option(
             "--permutations",
             min=1,
-            help="p-values and z-scores from so many shufflings of the second side's rows.",
+            help="p-values and z-scores from N shuffles of the second side's rows.",
         ),
     ] = None
     confidence_rows: Annotated[
         int,
-        typer.Option("--confidence-rows", min=4, help="--bootstrap, --permutations: rows used where not all are."),
+        typer.Option(
+            "--confidence-rows", min=4, help="--bootstrap, --permutations: number of rows used, if not all rows are."
+        ),
     ] = 2000
     null: int | None = None
     levels: ClassVar = False  # whether scores of shuffled rows that have a closed form are shown unasked
+
+    @property
+    def replicates(self) -> int:
+        """How often rows are drawn or shuffled."""
+        return (self.bootstrap or 0) + max(self.permutations or 0, self.null or 0)
 
 
 def parse_memory(text: str | None) -> int | None:

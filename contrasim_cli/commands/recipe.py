@@ -19,7 +19,7 @@ Epochs = Annotated[
     typer.Option(
         "--epochs",
         min=1,
-        help="How often every row is seen; default: 5 or more, for 320 steps at least (layers), 10 (pairs); recipe paper: 50, 30.",
+        help="Passes over the rows. Default: layers 5, or more for at least 320 steps; pairs 10; recipe paper: 50 and 30.",
     ),
 ]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate.")]
@@ -28,7 +28,7 @@ AnchorCount = Annotated[
     typer.Option(
         "--anchors",
         min=4,
-        help="--inputs anchors: how many rows are drawn as such, for each member; default: 128.",
+        help="--inputs anchors: number of anchor rows of each member; default: 128.",
     ),
 ]
 
@@ -46,18 +46,18 @@ class Recipe:
         Literal["dot", "norm"] | None,
         typer.Option(
             "--similarity",
-            help="Between encoded rows: dot, or norm, 1 - distance; default: norm for layers of raw inputs, else dot.",
+            help="Similarity of encoded rows: dot, or norm (1 - distance); default: norm for layers of raw inputs, else dot.",
         ),
     ] = None
     epochs: Epochs = None
     lr: LearningRate = None
     schedule: Annotated[
         Literal["constant", "cosine"] | None,
-        typer.Option("--schedule", help="Learning rate: constant, or falling to 0 like half a cosine."),
+        typer.Option("--schedule", help="Learning rate: constant, or falling to 0 along half a cosine."),
     ] = None
     warmup: Annotated[
         float | None,
-        typer.Option("--warmup", min=0, max=1, help="Part of the steps over which the learning rate rises."),
+        typer.Option("--warmup", min=0, max=1, help="Fraction of the steps in which the learning rate rises."),
     ] = None
     optimizer: Annotated[
         Literal["adam", "adamw"] | None,
@@ -76,25 +76,25 @@ class Recipe:
     ] = None
     output: Annotated[
         int | None,
-        typer.Option("--dim", min=0, max=WIDEST, help="Width of the encoder's output; 0: that of the widest rows."),
+        typer.Option(
+            "--dim", min=0, max=WIDEST, help="Width of the encoder's output; 0: the width of the widest rows."
+        ),
     ] = None
     path: Annotated[
         Literal["mlp", "linear", "both"] | None,
-        typer.Option("--path", help="What rows go through: an mlp, a linear map, or both beside each other."),
+        typer.Option("--path", help="Encoder: an MLP, a linear map, or the sum of both."),
     ] = None
     validation: Annotated[
         float | None,
-        typer.Option("--validation", min=0, max=0.5, help="Part of the rows to hold out and validate on."),
+        typer.Option("--validation", min=0, max=0.5, help="Fraction of the rows to hold out for validation."),
     ] = None
     patience: Annotated[
         int | None,
-        typer.Option(
-            "--patience", min=0, help="Stop after so many epochs in which held-out rows got no better; 0: never."
-        ),
+        typer.Option("--patience", min=0, help="Stop after N epochs without improvement on held-out rows; 0: never."),
     ] = None
     anchor_side: Annotated[
         AnchorSideName,
-        typer.Option("--anchor-side", help="Task pairs: of which view the loss takes the rows i of Eq. 3."),
+        typer.Option("--anchor-side", help="Task pairs: the view whose rows are the rows i of Eq. 3."),
     ] = "both"
     encoder_per_view: Annotated[
         bool, typer.Option("--encoder-per-view", help="Task pairs: each view has its own first layer.")
@@ -114,8 +114,8 @@ class Unseen:
         RowsIn,
         typer.Option(
             "--inputs",
-            help="raw: rows as they are, for the networks at hand; anchors: rows across models, by their likeness to anchor "
-            "rows; measures: whole layers of any models, by grids of closed-form measures.",
+            help="raw: raw rows, for the models trained on only; anchors: rows described by their similarity to anchor rows, for "
+            "any models; measures: grids of closed-form measures of whole layers, for any models.",
         ),
     ] = "raw"
     n_anchors: AnchorCount = None
@@ -124,7 +124,7 @@ class Unseen:
         typer.Option(
             "--copies",
             min=0,
-            help="--inputs anchors: blends of every model with another to train on besides; default: 1 (layers), 0 (pairs).",
+            help="--inputs anchors: artificial models for each model, blended with another one; default: 1 (layers), 0 (pairs).",
         ),
     ] = None
     members: Annotated[
@@ -133,15 +133,15 @@ class Unseen:
             "--members",
             min=1,
             max=100,
-            help="--inputs anchors, measures: networks side by side (each with anchors of its own), whose scores are averaged; "
-            "default: 3 (anchors of layers), 4 (measures), 1.",
+            help="--inputs anchors, measures: number of networks whose scores are averaged, each with its own anchors; "
+            "default: 3 (anchors, layers), 1 (anchors, pairs), 4 (measures).",
         ),
     ] = None
     measures: Annotated[
         list[str] | None,
         typer.Option(
             "--measures",
-            help="--inputs measures: a closed form to look at, or scaled (default), or scale_free: those that mind no lengths of "
+            help="--inputs measures: a closed form to use, or a set: scaled (default), or scale_free, which ignores the length of "
             "rows; repeat for several.",
         ),
     ] = None
@@ -149,15 +149,15 @@ class Unseen:
         Literal["order", "depth"],
         typer.Option(
             "--match",
-            help="--inputs measures: layers correspond by their order, or by relative depth where models differ in depth.",
+            help="--inputs measures: layers correspond by order, or by relative depth (for models of different depths).",
         ),
     ] = "order"
     start: Annotated[
         str | None,
         typer.Option(
             "--start",
-            help="--inputs measures: an encoder of the same measures to begin with, or none; default: the one of the package, "
-            "where there is one of these measures.",
+            help="--inputs measures: encoder of the same measures to start from, or none; default: the package's encoder of these "
+            "measures, if there is one.",
         ),
     ] = None
 
@@ -170,8 +170,8 @@ class TrainStandardizing(o.Standardizing):
         Literal["none", "center", "zscore", "whiten", "within", "auto"] | None,
         typer.Option(
             "--standardize",
-            help="Rows of each store and layer beforehand: none, center, zscore, whiten, or, for pairs, within: by how views "
-            "differ, auto: what suits each layer.",
+            help="Standardise rows of each store and layer first: none, center, zscore, whiten; for pairs also within (whiten by "
+            "the differences of views) or auto (choose for each layer).",
         ),
     ] = None  # type: ignore[assignment]
 

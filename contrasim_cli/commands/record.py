@@ -29,12 +29,13 @@ def run() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Of what scores depend on."""
+    from importlib.metadata import version
+
     import numpy
-    import torch
 
     return {
         "contrasim": __version__,
-        "torch": str(torch.__version__),
+        "torch": version("torch"),
         "numpy": numpy.__version__,
         "python": platform.python_version(),
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from contrasim_cli import distributed
-from contrasim_cli.commands.emit import check_plot
+from contrasim_cli.commands.emit import FIGURE_FORMATS, check_plots
 from contrasim_cli.errors import UsageError
 from contrasim_cli.report.look import Look
 
@@ -33,14 +33,17 @@ class RowsPlot:
     """A few rows on a plane."""
 
     PANEL: ClassVar = "Picture of rows"
-    path: Annotated[
-        Path | None,
+    paths: Annotated[
+        list[Path] | None,
         typer.Option(
             "--plot-rows",
-            help="Draw a few rows of the last selected layer on a plane, before and after the encoder (.png .svg .pdf).",
+            help="Draw a few rows of the last selected layer on a plane, before and after the encoder "
+            f"({FIGURE_FORMATS}); may repeat.",
         ),
     ] = None
-    asked_count: Annotated[int | None, typer.Option("--plot-rows-count", min=1, help="How many; default: 5.")] = None
+    asked_count: Annotated[
+        int | None, typer.Option("--plot-rows-count", min=1, help="Number of rows to draw; default: 5.")
+    ] = None
     projection: Annotated[
         Literal["umap", "pca"] | None,
         typer.Option("--projection", help="--plot-rows: umap (extra: umap) or pca; default: umap if it is installed."),
@@ -59,13 +62,13 @@ class RowsPlot:
             MissingError: the extra `plot` is not there, or `umap` where it is asked for.
             OutputExistsError, OutputError: the file exists, or cannot be written.
         """
-        if self.path is None:
+        if not self.paths:
             if self.asked_count is not None or self.projection is not None:
                 raise UsageError("--plot-rows-count and --projection go with --plot-rows")
             return
         if len(stores) > MOST_VIEWS:
             raise UsageError(f"--plot-rows draws {MOST_VIEWS} stores at most, {len(stores)} given")
-        distributed.by_first(lambda: check_plot(self.path, force, "--plot-rows"))
+        distributed.by_first(lambda: check_plots(self.paths, force, "--plot-rows"))
         from contrasim_cli.projection import chosen_kind
 
         chosen_kind(self.projection)
@@ -73,7 +76,6 @@ class RowsPlot:
 
 def draw_rows(
     options: RowsPlot,
-    path: Path,
     inputs: "Inputs",
     layers: Sequence[str],
     scorers: "Sequence[Scorer]",
@@ -86,7 +88,7 @@ def draw_rows(
     force: bool,
     look: Look,
 ) -> None:
-    """Draw rows of one layer of every store, as they are and as each encoder sees them."""
+    """Draw rows of one layer of every store, as they are and as each encoder sees them, to the paths of the options."""
     from contrasim_cli import plots, seeds
     from contrasim_cli.plots.rows import Plane
     from contrasim_cli.projection import FITTED, chosen_kind, project
@@ -100,7 +102,9 @@ def draw_rows(
     if len({rows.shape[1] for rows in raw}) == 1:
         panels.append(Plane(f"{'/'.join(dict.fromkeys(layers))} as stored {method}", project(raw, kind, seed)))
     else:
-        log.info("--plot-rows: layers of different widths are in no one space before the encoder; drawn after it alone")
+        log.info(
+            "--plot-rows: layers of different widths share no space before the encoder; only rows after it are drawn"
+        )
     for scorer in scorers:
         views = standardizer.views(scorer.standardize, [[name] for name in layers], budget)
         rows = [view.read(name, sample) for view, name in zip(views, layers, strict=True)]
@@ -110,7 +114,7 @@ def draw_rows(
         ]
         panels.append(Plane(f"after {scorer.name} {method}", project(encoded, kind, seed)))
     count = min(options.count, n_rows)
-    plots.draw_planes(panels, names, _ids(inputs, sample[:count]), path, force, look)
+    plots.draw_planes(panels, names, _ids(inputs, sample[:count]), options.paths or (), force, look)
 
 
 def _ids(inputs: "Inputs", rows: "npt.NDArray[np.int64]") -> list[str]:

@@ -12,6 +12,7 @@ from contrasim_cli.commands.emit import PlottedOutput
 from contrasim_cli.commands.figures import Figures
 from contrasim_cli.commands.inputs import SidedRows
 from contrasim_cli.commands.rows_plot import RowsPlot
+from contrasim_cli.report.look import LearnedValues
 from contrasim_cli.stacking import universal
 
 if TYPE_CHECKING:
@@ -29,11 +30,25 @@ class LearnedConfidence(o.Confidence):
         typer.Option(
             "--null",
             min=0,
-            help="Say where each score lies between chance (0) and a layer with itself (1), with z and p, from so many "
-            "shufflings of the second side's rows, the same that --permutations counts; 0: do not. Default: as many as an "
-            "encoder brings; encoders of raw or anchored rows bring none.",
+            help="Calibrate each score between chance (0) and a layer with itself (1), with z and p, by N shuffles of the second "
+            "side's rows (the same shuffles as --permutations); 0: do not. Default: the encoder's own number; for encoders of "
+            "raw or anchored rows, 0.",
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LearnedFigures(Figures):
+    """How figures of learned measures look."""
+
+    values: Annotated[
+        LearnedValues,
+        typer.Option(
+            "--values",
+            help="Scores in heat maps of --plot: calibrated (0: unrelated rows, 1: a layer with itself), if every pair of layers "
+            "has one, or raw. Raw scores decide which cells are framed.",
+        ),
+    ] = "calibrated"
 
 
 def score(
@@ -43,17 +58,20 @@ def score(
     standardizing: o.EncoderStandardizing,
     compute: o.SampledCompute,
     output: PlottedOutput,
-    figures: Figures,
+    figures: LearnedFigures,
     rows_plot: RowsPlot,
     encoder: Annotated[
         list[Path] | None,
         typer.Option(
             "--encoder",
-            help="Encoder made by contrasim train; repeat for several; default: universal, the one of the package.",
+            help="Encoder made by contrasim train; repeat for several; default: universal, the package's encoder.",
         ),
     ] = None,
 ) -> None:
-    """Compare stores by a trained encoder: how similar is each layer of one to each layer of the other?"""
+    """Compare stores by a trained encoder: how similar is each layer of one to each layer of the other?
+
+    There is no --resume: a comparison that is stopped starts again from the beginning.
+    """
     standardizing.check()
     from contrasim_cli.commands.layer_scores import Request, compare
 

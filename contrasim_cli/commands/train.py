@@ -57,7 +57,7 @@ class TrainRows(SidedRows):
             "--holdout",
             min=0,
             max=0.9,
-            help="Part of the rows (by id, --seed) to leave out, for bench --holdout to test on.",
+            help="Fraction of the rows to leave out (by id, --seed), for tests by bench --holdout.",
         ),
     ] = 0.0
 
@@ -79,19 +79,20 @@ def train(
     compute: o.SharedCompute,
     recipe_name: Annotated[
         r.RecipeName,
-        typer.Option("--recipe", help="What stands where options do not say otherwise; paper: as published."),
+        typer.Option("--recipe", help="Defaults of the other options; paper: as published."),
     ] = "default",
 ) -> None:
     """Train an encoder whose outputs are similar where representations should match, and dissimilar where not.
 
-    Options that are not given are the recipe's. Without --layers every layer is trained on but hidden_0, the embeddings.
-    While it runs, its state is kept beside the output in a file that ends in .partial.
+    Options that are not given come from the recipe. Without --layers, every layer except hidden_0 (the embeddings) is used.
+    During the run, its state is kept beside the output in a file that ends in .partial.
     """
+    read = [*stores, *(standardizing.standardize_from or ())]
     flags = o.given(output, rows, recipe, unseen, standardizing)
     parts = r.parts_given(recipe, unseen, standardizing, compute.seed)
     if unseen.inputs == "measures":
         _check_measured(task, recipe_name, flags)
-        output.check()
+        output.check(read)
         from contrasim_cli.commands.stacked import train_measured
 
         output.draw(train_measured(stores, output, rows, unseen, chosen(recipe_name, task, parts), compute))
@@ -100,7 +101,7 @@ def train(
     parts = chosen(recipe_name, task, parts)
     _check_parts(task, parts, flags)
     room = compute.memory_asked
-    output.check()
+    output.check(read)
     from contrasim_cli import training
     from contrasim_cli.cautions import warn_constant
     from contrasim_cli.commands.inputs import Inputs
@@ -115,8 +116,8 @@ def train(
         config = job.configuration(data, task, recipe_name, parts)
         if task == "layers" and unseen.inputs == "raw":
             log.warning(
-                "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid for them alone; "
-                "--inputs measures or anchors makes one for others",
+                "--task layers on raw inputs learns the neurons of these %d models: the encoder will be valid only for them; "
+                "for other models give --inputs measures or anchors",
                 len(data.views),
             )
         sources = standardizing.standardize_from or ()

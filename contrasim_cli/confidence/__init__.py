@@ -28,7 +28,6 @@ Nothing is factored anew for a shuffle: a shuffled layer is the prepared one wit
 shuffle has a seed of its own, so that no result depends on how many are worked off at once; blocks apart.
 """
 
-from contrasim_cli.confidence.compute import compute
 from contrasim_cli.confidence.resampling import Asked, Confidence, Resampling, interval, significance
 
-__all__ = ["Asked", "Confidence", "Resampling", "compute", "interval", "significance"]
+__all__ = ["Asked", "Confidence", "Resampling", "interval", "significance"]

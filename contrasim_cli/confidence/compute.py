@@ -57,7 +57,7 @@ def _compute_stacked(sampling: Resampling, members: Sequence[int]) -> None:
 
 
 def _halves(sampling: Resampling, members: Sequence[int]) -> None:
-    subset, rows = sampling.subset.numpy(), sampling.grid.scored_rows
+    subset, rows = sampling.subset, sampling.grid.plan.n_rows
     found = []
     with sampling.grid.progress("subsampling", sampling.asked.bootstrap, "draws") as advance:
         for r in range(sampling.asked.bootstrap):
@@ -71,7 +71,7 @@ def _halves(sampling: Resampling, members: Sequence[int]) -> None:
 
 
 def _shuffles(sampling: Resampling, members: Sequence[int]) -> None:
-    subset, count = sampling.subset.numpy(), len(sampling.subset)
+    subset, count = sampling.subset, len(sampling.subset)
     observed = _scores(sampling, members, subset, None)
     found = []
     with sampling.grid.progress("shuffling", sampling.asked.permutations, "times") as advance:
@@ -94,6 +94,7 @@ def _scores(sampling: Resampling, members: Sequence[int], rows: Rows, order: Row
     for a, b in grid.plan.pairs:
         views = list(grid.plan.views)
         views[a], views[b] = taken(views[a], rows), taken(views[b], rows if order is None else rows[order])
-        inner = Grid(replace(grid.plan, views=views, pairs=[(a, b)]), scorers, grid.device, grid.budget, seed=grid.seed)
+        plan = replace(grid.plan, views=views, pairs=[(a, b)])
+        inner = Grid(plan, scorers, grid.device, grid.budget, grid.precision, grid.seed)
         found |= compute_grid(inner)
     return found

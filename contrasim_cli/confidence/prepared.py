@@ -6,10 +6,9 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.prepared import rows_of
@@ -46,17 +45,11 @@ def compute(sampling: Resampling, members: Sequence[int]) -> None:
         _shuffle_prepared(sampling, members)
 
 
-def _scored_rows(sampling: Resampling, scorer: Scorer) -> int:
-    """Rows that the score is of."""
-    limited = sampling.grid.rows_of_subset if scorer.entry.quadratic else None
-    return limited or sampling.grid.plan.n_rows
-
-
 def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     replicates, count = sampling.asked.bootstrap, len(sampling.subset)
     scorers = [sampling.grid.scorers[s] for s in members]
     for scorer in scorers:
-        sampling.intervals[scorer.name] = sampling.halves(_scored_rows(sampling, scorer))
+        sampling.intervals[scorer.name] = sampling.halves(sampling.grid.plan.n_rows)
         _warn_narrow(sampling, scorer)
     if count < FEWEST_ROWS:
         log.warning("no interval from %d rows for %s: too few to draw from", count, ", ".join(s.name for s in scorers))
@@ -67,7 +60,7 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
     with sampling.grid.progress("subsampling", replicates, "draws") as advance:
         for start, stop in distributed.share(list(spans(replicates, _step(sampling, each)))):
             draws = sampling.draws(start, stop)
-            cache = Kept(lambda layer: _prepare(sampling, scorers[0], rows[layer][draws]), Room(sampling.room))  # noqa: B023
+            cache = Kept(lambda layer: _prepare(sampling, scorers[0], layer, rows[layer][draws]), Room(sampling.room))  # noqa: B023
             for a, b in sampling.grid.plan.pairs:
                 layers_a, layers_b = (
                     [(a, n) for n in sampling.grid.plan.first[a]],
@@ -82,13 +75,13 @@ def _draw_halves(sampling: Resampling, members: Sequence[int]) -> None:
         own = {cell: drawn[s, cell] for cell in cells}
         scorer = sampling.grid.scorers[s]
         sampling.set_intervals(
-            s, own, sampling.scale(_scored_rows(sampling, scorer), scorer.entry.growth, scorer.measure.drawn)
+            s, own, sampling.scale(sampling.grid.plan.n_rows, scorer.entry.growth, scorer.measure.drawn)
         )
 
 
 def _of_all_ranks(scores: Mapping[Any, Sequence[Tensor]], keys: Sequence[Any]) -> dict[Any, Values]:
     """The scores of replicates by key, those of all ranks in order."""
-    parts = [torch.cat(list(scores[key])).numpy() if key in scores else np.empty(0) for key in keys]
+    parts = [xp.cat(list(scores[key])).numpy() if key in scores else np.empty(0) for key in keys]
     return dict(zip(keys, distributed.joined_rows(np.stack(parts), axis=1), strict=True))
 
 
@@ -109,9 +102,9 @@ def _step(sampling: Resampling, each: int) -> int:
     return max(1, min(CHUNK_BYTES, sampling.room // 4) // max(1, each))
 
 
-def _prepare(sampling: Resampling, scorer: Scorer, rows: Tensor) -> Any:
+def _prepare(sampling: Resampling, scorer: Scorer, layer: Layer, rows: Tensor) -> Any:
     """Rows [n, p], or [c, m, p] of draws, as the measure prepares them; CKA's as Gram matrices where those cost less."""
-    prepared = scorer.measure.prepare(rows)
+    prepared = sampling.grid.prepare(scorer, layer, rows)
     if isinstance(prepared, Centred | Debiased) and _gram_is_cheaper(sampling, scorer, rows.shape[-2], rows.ndim > 2):
         return gram_form(prepared)
     return prepared
@@ -145,7 +138,9 @@ def _pair_scores(
 def _shuffle_prepared(sampling: Resampling, members: Sequence[int]) -> None:
     """Shuffles of the subset, for scorers that take as many: those of one measure, or of one encoder."""
     scorer, count = sampling.grid.scorers[members[0]], len(sampling.subset)
-    cache = Kept(lambda layer: _prepare(sampling, scorer, _subset_rows(sampling, scorer, layer)), Room(sampling.room))
+    cache = Kept(
+        lambda layer: _prepare(sampling, scorer, layer, _subset_rows(sampling, scorer, layer)), Room(sampling.room)
+    )
     facing: dict[Layer, list[Layer]] = {}
     for layer_a, layer_b in sampling.grid.plan.cells():
         facing.setdefault(layer_b, []).append(layer_a)
@@ -194,7 +189,7 @@ def _shuffle_layer(
         orders = sampling.orders(len(rows), start, stop)
         shuffled = permute_rows(prepared, orders)
         if shuffled is None:
-            shuffled = scorer.measure.prepare(rows[orders])
+            shuffled = sampling.grid.prepare(scorer, layer_b, rows[orders])
         for s, layer_a, values in _shuffled_scores(sampling, members, cache, layers_a, shuffled):
             scores.setdefault((s, layer_a), []).append(values.cpu().expand(stop - start))
         advance(stop - start)
@@ -230,4 +225,4 @@ def _kernels(prepared: Iterable[Any]) -> Tensor | None:
     """The kernels of prepared layers [..., layers, d]; None where one has none."""
     values = [flat(layer) for layer in prepared]
     kernels = [value for value in values if value is not None]
-    return torch.stack(kernels, dim=-2) if len(kernels) == len(values) else None
+    return xp.stack(kernels, dim=-2) if len(kernels) == len(values) else None

@@ -7,15 +7,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import nulls, seeds
+from contrasim_cli.arrays import Tensor, as_tensor
 from contrasim_cli.benchmarks.outcomes import LEVEL
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Cell, Grid, Layer
 from contrasim_cli.nulls import Null
 from contrasim_cli.scoring import Scorer
+from contrasim_cli.store.blocks import RowIndex
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +102,13 @@ class Resampling:
             InputError: its rows do not fit the budget.
         """
         rows = self.grid.plan.n_rows
-        count = min(rows, self.asked.rows, self.grid.rows_of_subset or rows)
+        count = min(rows, self.asked.rows)
         subset = (
             np.arange(rows)
             if count == rows
             else np.sort(self.rng(seeds.CONFIDENCE_SUBSET).choice(rows, count, replace=False))
         )
-        self.subset = torch.from_numpy(subset)
+        self.subset = subset
         self.half = count // 2
         self._encoded: dict[Any, Tensor] = {}
         self._check_memory(count)
@@ -173,7 +173,7 @@ class Resampling:
         orders = np.stack(
             [self.rng(seeds.CONFIDENCE_SHUFFLE, replicate).permutation(count) for replicate in range(start, stop)]
         )
-        return torch.from_numpy(orders).to(self.grid.device)
+        return as_tensor(orders, self.grid.device)
 
     def offsets(self, count: int, rolls: int) -> list[int]:
         """By how much rows are rolled: one seeded offset in each of so many equal parts of the rows, the first row's left out."""
@@ -184,7 +184,7 @@ class Resampling:
         """Positions [stop - start, m] in the subset, without replacement, in order."""
         count = len(self.subset)
         draws = [self.rng(seeds.CONFIDENCE_DRAW, r).choice(count, self.half, replace=False) for r in range(start, stop)]
-        return torch.from_numpy(np.sort(np.stack(draws), axis=-1)).to(self.grid.device)
+        return as_tensor(np.sort(np.stack(draws), axis=-1), self.grid.device)
 
     def halves(self, rows: int) -> Use:
         """How intervals of scores on so many rows are found by halves of the subset."""
@@ -249,7 +249,7 @@ class Resampling:
                 identity,
                 exact[0] if exact else of_level,
                 observed=of_rows,
-                spread=exact[1] if exact else None,
+                spread=exact[1] if exact and not np.isnan(exact[1]).all() else None,
                 higher=scorer.entry.higher_is_more_similar,
             )
 
@@ -260,9 +260,9 @@ class Resampling:
         p, z = significance(shuffled, observed, self.grid.scorers[s].entry.higher_is_more_similar)
         self.set(s, cell, p_value=p, z_score=z)
 
-    def rows_of(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
+    def rows_of(self, scorer: Scorer, layer: Layer, rows: RowIndex) -> Tensor:
         """Some rows [k, p] as the scorer's measure takes them."""
-        return self.grid.encoded(scorer, layer, self.grid.reader.chosen(layer, rows.numpy()))
+        return self.grid.encoded(scorer, layer, self.grid.reader.chosen(layer, rows))
 
     def width(self, scorer: Scorer, layer: Layer) -> int:
         """Columns of a layer as the scorer's measure takes it."""

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, as_tensor, host, xp
 from contrasim_cli.confidence.resampling import Resampling, Use, Values
 from contrasim_cli.grid import Layer
 from contrasim_cli.grid.rowwise import by_pair
@@ -61,13 +60,14 @@ def _bootstrap_means(sampling: Resampling, members: Sequence[int]) -> Values:
     blocks = list(spans(rows, DRAWN_ROWS))
     sizes = np.array([stop - start for start, stop in blocks])
     drawn = sampling.rng(WEIGHTS).multinomial(rows, sizes / rows, size=replicates)  # rows of each block
-    total = torch.zeros(replicates, len(members) * sum(1 for _ in plan.cells()), dtype=torch.float64)
+    on = host(sampling.grid.device)
+    total = xp.zeros(replicates, len(members) * sum(1 for _ in plan.cells()), dtype=xp.float64, device=on)
     with sampling.grid.progress("bootstrap", rows, "rows") as advance:
         for k, (start, stop) in distributed.share(list(enumerate(blocks))):
             values = _row_values(sampling, members, start, stop)
             for first, last in spans(replicates, DRAWN_TOGETHER):
                 rng = sampling.rng(WEIGHTS, k, first)
-                total[first:last] += torch.from_numpy(_weights(rng, drawn[first:last, k], stop - start)) @ values
+                total[first:last] += as_tensor(_weights(rng, drawn[first:last, k], stop - start), on) @ values
             advance(stop - start)
     distributed.total(total)
     return (total / rows).numpy()
@@ -81,8 +81,8 @@ def _row_values(sampling: Resampling, members: Sequence[int], start: int, stop: 
         raw = {
             layer: sampling.grid.reader.rows(layer, start + first, start + last) for layer in sampling.grid.plan.layers
         }
-        found.append(torch.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
-    return torch.cat(found)
+        found.append(xp.cat([_values_of(sampling, s, raw, last - first) for s in members], dim=1))
+    return xp.cat(found)
 
 
 def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count: int) -> Tensor:
@@ -91,14 +91,14 @@ def _values_of(sampling: Resampling, s: int, raw: Mapping[Layer, Tensor], count:
     assert form is not None
     mapped = {layer: form.map(sampling.grid.encoded(scorer, layer, rows)) for layer, rows in raw.items()}
     pairs = by_pair(sampling.grid.plan, mapped, mapped, form.values, (count,))
-    return torch.cat([values.flatten(1) for values in pairs], dim=1)
+    return xp.cat([values.flatten(1) for values in pairs], dim=1)
 
 
 def _cells(sampling: Resampling, s: int, first: Mapping[Layer, Tensor], second: Mapping[Layer, Tensor]) -> Tensor:
     """[cells] Σ_r f(x_r, y_r) of mapped rows."""
     form = sampling.grid.scorers[s].measure.rowwise
     assert form is not None
-    return torch.cat([values.flatten() for values in by_pair(sampling.grid.plan, first, second, form.sums)])
+    return xp.cat([values.flatten() for values in by_pair(sampling.grid.plan, first, second, form.sums)])
 
 
 def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
@@ -107,18 +107,18 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
     form = scorer.measure.rowwise
     assert form is not None
     count = plan.n_rows
-    mapped = {layer: form.map(sampling.rows_of(scorer, layer, torch.arange(count))) for layer in plan.layers}
+    mapped = {layer: form.map(sampling.rows_of(scorer, layer, np.arange(count))) for layer in plan.layers}
     step = max(64, CHUNK_BYTES // (16 * sum(side.shape[1] for side in mapped.values())))
 
     def means(order: Tensor) -> Tensor:
-        total = torch.zeros(())
+        total = xp.zeros((), dtype=xp.float64, device=host(sampling.grid.device))
         for start, stop in spans(count, step):
             ahead = {layer: side[start:stop] for layer, side in mapped.items()}
             shuffled = {layer: side[order[start:stop]] for layer, side in mapped.items()}
             total = total + _cells(sampling, s, ahead, shuffled) / count
         return total
 
-    observed = means(torch.arange(count, device=sampling.grid.device))
+    observed = means(xp.arange(count, device=sampling.grid.device))
     found = []
     with sampling.grid.progress("shuffling", sampling.shuffles_of(s), "times") as advance:
         for replicate in distributed.share(range(sampling.shuffles_of(s))):
@@ -127,20 +127,20 @@ def _shuffle_pairs(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[L
     shuffled = distributed.joined_rows(np.array(found).reshape(-1, len(observed)))
     return (
         observed,
-        torch.from_numpy(shuffled),
+        as_tensor(shuffled, observed.device),
         {layer: side.mean(dim=0, keepdim=True) for layer, side in mapped.items()},
     )
 
 
 def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[Layer, Tensor]]:
-    """The same of rows that do not fit, mapped once and again for each roll.
+    """Shuffle rows that do not fit into memory, mapped once and again for each roll.
 
     Ranks share the blocks. The rows of Y are rolled by a seeded offset, which reads them in order, and shuffled within each block:
     so that what lies together in a store does not meet, however small the blocks are.
     """
     grid, plan, count = sampling.grid, sampling.grid.plan, sampling.shuffles_of(s)
-    scores = torch.tensor([grid.scores[(s, *cell)] for cell in plan.cells()], dtype=torch.float64)
-    total = torch.zeros(count, len(scores), dtype=torch.float64)
+    scores = xp.tensor([grid.scores[(s, *cell)] for cell in plan.cells()], dtype=xp.float64, device=host(grid.device))
+    total = xp.zeros(count, len(scores), dtype=xp.float64, device=scores.device)
     sums = {layer: 0 * rows.sum(dim=0, keepdim=True) for layer, rows in _mapped(sampling, s, 0, 1).items()}
     offsets = sampling.offsets(plan.n_rows, min(ROLLS, count))
     for start, stop in grid.reader.each_block(grid.progress, "shuffling"):
@@ -150,8 +150,8 @@ def _shuffle_blocks(sampling: Resampling, s: int) -> tuple[Tensor, Tensor, dict[
         for k, offset in enumerate(offsets):
             behind = _mapped(sampling, s, start + offset, stop + offset)
             for replicate in range(k, count, len(offsets)):
-                order = torch.from_numpy(sampling.rng(ROLL, replicate, start).permutation(stop - start))
-                shuffled = {layer: rows[order.to(rows.device)] for layer, rows in behind.items()}
+                order = sampling.rng(ROLL, replicate, start).permutation(stop - start)
+                shuffled = {layer: rows[as_tensor(order, rows.device)] for layer, rows in behind.items()}
                 total[replicate] += _cells(sampling, s, ahead, shuffled)
     distributed.total(total, *sums.values())
     return scores, total / plan.n_rows, {layer: rows / plan.n_rows for layer, rows in sums.items()}
@@ -166,7 +166,7 @@ def _mapped(sampling: Resampling, s: int, start: int, stop: int) -> dict[Layer, 
     if left := stop - start - (parts[0][1] - parts[0][0]):
         parts.append((0, left))
     return {
-        layer: torch.cat(
+        layer: xp.cat(
             [form.map(grid.encoded(grid.scorers[s], layer, grid.reader.rows(layer, *part))) for part in parts]
         )
         for layer in grid.plan.layers

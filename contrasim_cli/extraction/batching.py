@@ -30,10 +30,11 @@ class Nothing:
     lengths: Sequence[int] = ()
     cut: Sequence[int] = ()
     truncated = 0
+    unknown: Sequence[tuple[int, int]] = ()
     units = None
 
     def batch(self, rows: Sequence[int]) -> Inputs:
-        """Never asked for."""
+        """Nobody asks for a batch of it."""
         return {}
 
 
@@ -137,6 +138,7 @@ class Reader:
                     if positions[place] in inside and positions[place] in where
                 ],
                 [(position, reason) for position, reason in bad if position in inside],
+                _tokens(prepared, members),
             )
             yield Piece(shard, prepared, members, positions)
 
@@ -194,6 +196,14 @@ def _count(prepared: Prepared, place: int | None) -> int:
     if place is None:
         return 0
     return 1 if prepared.units is None else len(prepared.units[place])
+
+
+def _tokens(prepared: Prepared, members: Sequence[int]) -> tuple[int, int] | None:
+    """Unknown tokens of some items, and all tokens; None where nobody counts them."""
+    if prepared.unknown is None:
+        return None
+    counts = [prepared.unknown[place] for place in members]
+    return sum(unknown for unknown, _ in counts), sum(tokens for _, tokens in counts)
 
 
 def _units(prepared: Prepared, places: Sequence[int | None]) -> list[list[str]] | None:

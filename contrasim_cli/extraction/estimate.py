@@ -13,7 +13,7 @@ from contrasim_cli.extraction.batching import ROW
 from contrasim_cli.extraction.networks.network import Network
 from contrasim_cli.extraction.shards import Sizes
 from contrasim_cli.extraction.sources.source import BadItem, Source
-from contrasim_cli.names import quoted
+from contrasim_cli.names import counted, quoted
 from contrasim_cli.store import LayerSpec
 
 SHARD_ROWS = 4096
@@ -142,8 +142,7 @@ def check_room(expected: Estimate, there: int = 0) -> None:
 def shape(widths: list[int], n_rows: int) -> str:
     """Layers x rows x width in words."""
     width = f"{min(widths)}" if min(widths) == max(widths) else f"{min(widths)}-{max(widths)}"
-    layers = "1 layer" if len(widths) == 1 else f"{len(widths)} layers"
-    return f"{layers} x {n_rows} rows x {width}"
+    return f"{counted(len(widths), 'layer')} x {counted(n_rows, 'row')} x {width}"
 
 
 def size(count: float) -> str:

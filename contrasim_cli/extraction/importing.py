@@ -32,6 +32,7 @@ from contrasim_cli.names import quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import LayerSpec, Store, StoreWriter, open_store, select_layers, sharded
+from contrasim_cli.store.axes import POOL
 from contrasim_cli.store.blocks import Floats, all_finite, bad_rows, row_blocks
 from contrasim_cli.store.format import FLOATS
 from contrasim_cli.store.hints import PLAIN, Hints
@@ -120,7 +121,7 @@ class ActivationFile:
     @cached_property
     def _rows(self) -> "_Rows":
         store, names = self._opened
-        return _chosen(store, self._digest, self.options.choice, names if self.options.zero_rows == "drop" else ())
+        return _chosen(store, self._digest, self.options, names if self.options.zero_rows == "drop" else ())
 
     @cached_property
     def _config(self) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def _span(path: Path, rows: "_Rows", part: PartOf) -> tuple[int, int]:
 
 
 def _opened(path: Path, options: ImportOptions) -> tuple[Store, list[str]]:
-    """The file, and the layers that are taken of it."""
+    """Open the file, and choose the layers that are taken of it."""
     store = open_store(path, replace(options.hints, layers=options.layers))
     return store, select_layers(list(store.layers), options.layers, where=path.name)
 
@@ -207,16 +208,19 @@ class _Rows:
     source: str | None = None
 
     def part(self, first: int, stop: int) -> "_Rows":
-        """Those from `first` to before `stop` of them."""
+        """The chosen rows from `first` to before `stop`."""
         return replace(self, chosen=self.chosen.part(first, stop), ids=lambda: islice(self.ids(), first, stop))
 
 
-def _chosen(store: Store, digest: str, choice: Choice, zero_in: Sequence[str] = ()) -> _Rows:
+def _chosen(store: Store, digest: str, options: ImportOptions, zero_in: Sequence[str] = ()) -> _Rows:
     """Rows named by the file given for it, by the file of activations, or by their positions.
 
-    Those that are zero in all of the layers `zero_in` are left out.
+    Those that are zero in all of the layers `zero_in` are left out, and those that are padding.
     """
+    choice, mask = options.choice, options.hints.mask
     chosen = choose(store.path, _named(store, choice), choice).chosen
+    if mask is not None and POOL not in options.hints.words:  # a row is a token, not the mean of some
+        chosen = chosen.without(np.flatnonzero(~mask.ravel()))
     if zero_in:
         chosen = chosen.without(zero_rows(store, zero_in))
         if not chosen:
@@ -255,6 +259,7 @@ def _configuration(
         "store_dtype": options.store_dtype,
         "attributes": dict(options.attrs),
         "versions": versions(),
+        **({} if options.hints.mask is None else {"mask": hashlib.sha256(options.hints.mask.tobytes()).hexdigest()}),
     }
 
 

@@ -34,7 +34,7 @@ def configuration(
     attrs: Mapping[str, str],
     layers: Sequence[str],
 ) -> dict[str, Any]:
-    """Everything that determines the rows of the store."""
+    """The configuration: everything that determines the rows of the store."""
     return {
         "model": network.name,
         "model_digest": network.digest,

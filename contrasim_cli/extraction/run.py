@@ -25,11 +25,12 @@ from contrasim_cli.extraction.provenance import configuration, finished, provena
 from contrasim_cli.extraction.sharding import PartOf, part_of
 from contrasim_cli.extraction.shards import Parts, Rows
 from contrasim_cli.extraction.sources.source import SHOWN, Source, note_left_out, shown
-from contrasim_cli.names import quoted
+from contrasim_cli.names import counted, quoted
 from contrasim_cli.output_files import check_output
 from contrasim_cli.progress import Advance, Progress, silent
 from contrasim_cli.store import StoreWriter
 from contrasim_cli.store.shard_index import prepare_folder
+from contrasim_cli.store.unknown_tokens import TOKENS, UNKNOWN, warn_unknown
 
 log = logging.getLogger(__name__)
 
@@ -94,9 +95,11 @@ def extract(
             size = BatchSize(run.batch_size or AUTOMATIC[model.device.type], automatic=run.batch_size is None)
             _Filling(reader, run, expected, shards, size, progressed).fill(progress)
             about = {"batch_size": size.value, "device": str(model.device), **network.about()}
-            n_rows = _assemble(shards, source, run, expected, provenance_of(config) | about)
+            counted = _assemble(shards, source, run, expected, provenance_of(config) | about)
             shards.remove()
-    note_written(run.path, list(expected.widths.values()), n_rows)
+    note_written(run.path, list(expected.widths.values()), counted.rows)
+    if run.part is None:  # of parts, whoever makes the index tells
+        warn_unknown(run.path, about | counted.of_tokens())
 
 
 def plan(network: Network, source: Source, run: RunOptions) -> Estimate:
@@ -130,7 +133,7 @@ def _stoppable(output: Path, items: int) -> Iterator[_Progressed]:
     done = _Progressed()
 
     def said() -> str:
-        return f"{quoted(output)}: stopped after {done.items} of {items} rows; --resume goes on"
+        return f"{quoted(output)}: stopped after {done.items} of {counted(items, 'row')}; --resume goes on"
 
     try:
         yield done
@@ -185,7 +188,7 @@ class _Filling:
 
     @property
     def network(self) -> Network:
-        """What makes them."""
+        """The network that makes the rows."""
         return self.reader.network
 
     @property
@@ -194,7 +197,7 @@ class _Filling:
         return self.reader.source
 
     def fill(self, progress: Progress) -> None:
-        """Make them."""
+        """Make the rows."""
         steps = self.reader.steps(self.shards.sizes, self.shards.done(), self.size)
         bar = progress(f"extract {self.run.path.name}", self.expected.items, "rows")
         with bar as advance, _Stop() as stop, Ahead(steps) as ahead:
@@ -257,7 +260,7 @@ class _Filling:
         self.size.halve(count)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        log.info("memory ran out with %d rows at a time: going on with %d", count, self.size.value)
+        log.info("memory ran out with %d rows at a time: continuing with %d", count, self.size.value)
         return None
 
     def _blame(self, batch: Batch, members: Sequence[int], error: Exception) -> None:
@@ -328,8 +331,10 @@ class _Made:
         shards.write(shard, self.rows)
 
 
-def _assemble(shards: Parts, source: Source, run: RunOptions, expected: Estimate, provenance: Mapping[str, Any]) -> int:
-    """Write the store from its shards; how many rows it has comes back."""
+def _assemble(
+    shards: Parts, source: Source, run: RunOptions, expected: Estimate, provenance: Mapping[str, Any]
+) -> "_Counted":
+    """Write the store from its shards; what they hold together comes back."""
     places = shards.done()
     counted = _counted(shards, source, places)
     counted.say(source, expected.items, provenance.get("token_limit"))
@@ -339,7 +344,12 @@ def _assemble(shards: Parts, source: Source, run: RunOptions, expected: Estimate
         n_rows=counted.rows,
         ids=_row_ids(shards, source, places),
         attrs=run.attrs,
-        provenance={**provenance, "truncated_rows": counted.cut, "left_out": counted.bad_ids(source)},
+        provenance={
+            **provenance,
+            "truncated_rows": counted.cut,
+            **counted.of_tokens(),
+            "left_out": counted.bad_ids(source),
+        },
         ids_automatic=source.automatic,
         ids_source=source.digest if source.automatic else None,
         force=run.force,
@@ -352,16 +362,24 @@ def _assemble(shards: Parts, source: Source, run: RunOptions, expected: Estimate
                 writer.write(name, start, rows)
                 made = len(rows)
             start += made
-    return counted.rows
+    return counted
 
 
 @dataclass
 class _Counted:
-    """What all shards hold together: rows, items that were cut, and those that could not be read."""
+    """What all shards hold together: rows, items that were cut, those that could not be read, and tokens."""
 
     rows: int = 0
     cut: int = 0
     bad: list[tuple[str, str]] = field(default_factory=list)
+    tokens: list[Sequence[int] | None] = field(default_factory=list)
+
+    def of_tokens(self) -> dict[str, int]:
+        """Unknown tokens and all tokens of the rows; nothing where a shard, such as one of an earlier version, lacks them."""
+        counts = [one for one in self.tokens if one is not None]
+        if len(counts) < len(self.tokens):
+            return {}
+        return {UNKNOWN: sum(unknown for unknown, _ in counts), TOKENS: sum(tokens for _, tokens in counts)}
 
     def bad_ids(self, source: Source) -> list[str]:
         """What is left out, by name: the reasons hold paths of this machine."""
@@ -382,6 +400,7 @@ def _counted(shards: Parts, source: Source, places: Mapping[int, int]) -> _Count
         shard = shards.about(first, stop)
         found.rows += sum(shard.counts())
         found.cut += len(shard.cut)
+        found.tokens.append(shard.tokens)
         found.bad += [(source.id_of(position), reason) for position, reason in shard.bad]
     return found
 

@@ -1,17 +1,18 @@
 """Which part of a sharded store is made, of which rows, and what is done once all parts are there."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from contrasim_cli.errors import UsageError
 from contrasim_cli.extraction.estimate import Estimate, shape
-from contrasim_cli.names import quoted
+from contrasim_cli.names import counted, quoted
 from contrasim_cli.store.open import open_part
 from contrasim_cli.store.shard_index import SHARD, write_index
-from contrasim_cli.store.sharded import missing_parts, part_name
+from contrasim_cli.store.sharded import INDEX, missing_parts, part_name
+from contrasim_cli.store.unknown_tokens import warn_unknown
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +32,13 @@ class PartOf:
             UsageError: it says no part.
         """
         number, slash, count = text.partition("/")
+        parts = ""
         if slash and all(part.isascii() and part.isdigit() and len(part) < 6 for part in (number, count)):
             found = cls(int(number), int(count))
             if found.number < found.count:
                 return found
-        raise UsageError(f"--shard {quoted(text)}: write which part of how many, counted from 0, such as 3/64")
+            parts = f"; the parts of {found.count} are 0 to {found.count - 1}" if found.count else ""
+        raise UsageError(f"--shard {quoted(text)}: write which part of how many, counted from 0, such as 3/64{parts}")
 
     def path(self, folder: Path) -> Path:
         """The file of the part."""
@@ -71,8 +74,10 @@ def part_of(whole: Estimate, part: PartOf) -> Estimate:
     return replace(whole, rows=rows, items=items, span=span, sizes=sizes)
 
 
-def complete(folder: Path, count: int) -> None:
+def complete(folder: Path, count: int, made: Sequence[PartOf] = ()) -> None:
     """Write the index of a sharded store if all of its parts are there; say what is missing otherwise.
+
+    Unknown tokens are told of the whole store, or of the parts that this run `made` where others are missing.
 
     Raises:
         InputError, MismatchError: a part is damaged, or was made in another way.
@@ -82,14 +87,20 @@ def complete(folder: Path, count: int) -> None:
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         log.info(
-            "%s: %d of %d parts %s not there yet; whoever writes the last one completes it",
+            "%s: %d of %d parts %s not written yet; the run that writes the last one completes it",
             quoted(folder),
             len(missing),
             count,
             verb,
         )
+        for part in made:
+            store = open_part(part.path(folder))
+            warn_unknown(store.path, store.provenance)
+            store.close()
         return
+    before = (folder / INDEX).read_bytes() if (folder / INDEX).is_file() else None
     index = write_index(folder, count, open_part)
-    log.info(
-        "wrote %s: %s in %d parts", quoted(folder), shape([width for _, width, _ in index.layers], index.rows), count
-    )
+    text = "%s is complete: %s in %s" if (folder / INDEX).read_bytes() == before else "wrote %s: %s in %s"
+    widths = [width for _, width, _ in index.layers]
+    log.info(text, quoted(folder), shape(widths, index.rows), counted(count, "part"))
+    warn_unknown(folder, index.provenance)

@@ -36,7 +36,8 @@ class Shard:
     """What a shard says of its items, those from `first` to before `stop` of the source, beside their rows.
 
     `units` are the names of each item's rows, or None where each has one row; `cut` are the positions of the items that
-    were cut at the model's limit, and `bad` those that could not be read and have no rows, each with the reason.
+    were cut at the model's limit, and `bad` those that could not be read and have no rows, each with the reason. `tokens` is how
+    many of the rows' tokens the tokenizer does not know, and how many there are; None where nobody counted.
     """
 
     first: int
@@ -44,6 +45,7 @@ class Shard:
     units: Sequence[Sequence[str]] | None = None
     cut: Sequence[int] = ()
     bad: Sequence[tuple[int, str]] = ()
+    tokens: Sequence[int] | None = None
 
     def counts(self) -> list[int]:
         """Rows of each item."""

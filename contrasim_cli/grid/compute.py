@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from contrasim_cli import distributed, seeds
 from contrasim_cli.cautions import zero_row
@@ -43,10 +42,6 @@ def compute(grid: Grid) -> Scores:
         InputError: a value is NaN or Inf, or a layer does not fit the budget and its measure needs it whole.
     """
     grid.reader.load(grid.progress)
-    if grid.rows_of_subset is not None:
-        text = "%s: a random subset of %d of %d rows (--seed %d)"
-        names = ", ".join(scorer.name for scorer in grid.scorers if scorer.entry.quadratic or scorer.stacked)
-        log.info(text, names, grid.rows_of_subset, grid.plan.n_rows, grid.seed)
     compute_closed(grid, [s for s, scorer in enumerate(grid.scorers) if not scorer.stacked])
     compute_stacked(grid, [s for s, scorer in enumerate(grid.scorers) if scorer.stacked])
     return grid.scores
@@ -147,6 +142,8 @@ def _shuffles(grid: Grid) -> int:
 
 
 def _score(grid: Grid, s: int, pair: Pair, stack: Stack) -> None:
+    import torch
+
     (a, b), checkpoint = pair, grid.scorers[s].checkpoint
     assert checkpoint is not None
     values, shuffled = (torch.from_numpy(grids) for grids in (stack.values, stack.shuffled))
@@ -175,16 +172,17 @@ def stacks(grid: Grid, names: Sequence[str], shuffles: int) -> dict[Pair, Stack]
     """The closed forms of every pair of stores of a grid, in one grid of their own that factors every layer once."""
     plan = grid.plan
     seconds = list(dict.fromkeys(b for _, b in plan.pairs))
-    rows = _rows(grid)
-    orders = [_order(grid, rows, 1 + len(seconds) * shuffles, k) for k in range(shuffles)]
-    views = [sized(taken(view, rows)) for view in plan.views]
+    orders = [_order(grid, 1 + len(seconds) * shuffles, k) for k in range(shuffles)]
+    views = [sized(view) for view in plan.views]
     place = {(b, k): len(views) + seconds.index(b) * shuffles + k for b in seconds for k in range(shuffles)}
     views += [sized(taken(plan.views[b], order)) for b in seconds for order in orders]
     first = [*plan.first, *(plan.first[b] for b in seconds for _ in orders)]
     second = [*plan.second, *(plan.second[b] for b in seconds for _ in orders)]
     pairs = [(a, c) for a, b in plan.pairs for c in (b, *(place[b, k] for k in range(shuffles)))]
     scorers = closed_form(names)
-    inner = Grid(Plan(views, pairs, first, second), scorers, grid.device, grid.budget, progress=grid.progress)
+    inner = Grid(
+        Plan(views, pairs, first, second), scorers, grid.device, grid.budget, grid.precision, progress=grid.progress
+    )
     inner.reader.load(grid.progress)
     compute_closed(inner, range(len(names)))
 
@@ -197,22 +195,14 @@ def stacks(grid: Grid, names: Sequence[str], shuffles: int) -> dict[Pair, Stack]
     }
 
 
-def _rows(grid: Grid) -> npt.NDArray[np.int64] | None:
-    """The seeded subset of rows, where no more are to be taken; None: all."""
-    if grid.max_rows is None or grid.max_rows >= grid.plan.n_rows:
-        return None
-    rng = seeds.stream(grid.seed, seeds.QUADRATIC_ROWS)
-    return np.sort(rng.choice(grid.plan.n_rows, grid.max_rows, replace=False))
-
-
-def _order(grid: Grid, rows: npt.NDArray[np.int64] | None, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
+def _order(grid: Grid, copies: int, shuffle: int) -> npt.NDArray[np.int64]:
     """One order of the rows in which none keeps its place on disk; a permutation where all fit into memory."""
     rng = seeds.stream(grid.seed, seeds.STACKED_SHUFFLE, shuffle)
-    kept = np.arange(grid.plan.n_rows) if rows is None else rows
+    rows = grid.plan.n_rows
     # whether one process would keep them, so that several take the same order
     if grid.reader.size <= distributed.budget_of_machine(grid.budget) // copies // 2:
-        return rng.permutation(kept)
-    return np.roll(kept, int(rng.integers(len(kept) // 4, max(1 + len(kept) // 4, 3 * len(kept) // 4))))
+        return rng.permutation(rows)
+    return np.roll(np.arange(rows), int(rng.integers(rows // 4, max(1 + rows // 4, 3 * rows // 4))))
 
 
 def sized(view: View) -> View:

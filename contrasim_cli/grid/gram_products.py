@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
 from contrasim_cli import distributed
+from contrasim_cli.arrays import DType, Tensor, native, xp
 from contrasim_cli.grid.grid import Grid, Layer, Rows
 from contrasim_cli.grid.moments import LEAF, passes, side_by_side
 from contrasim_cli.grid.row_lengths import RowLengths
@@ -47,7 +45,7 @@ class KernelEnergies:
     traces: dict[Layer, Tensor]
 
     def of(self, one: Layer, other: Layer) -> Energies:
-        """Everything about one pair of layers."""
+        """The sums that belong to one pair of layers."""
         pairs = ((one, other), (one, one), (other, other))
         cross, first, second = (self.products[pair].double() for pair in pairs)
         diagonal_cross, diagonal_first, diagonal_second = (self.diagonals[pair] for pair in pairs)
@@ -70,7 +68,7 @@ def compute(grid: Grid, members: list[int]) -> None:
 
     Rows in memory are taken over: the reader keeps none afterwards.
     """
-    for precision in dict.fromkeys([grid.precision, torch.float64]):
+    for precision in dict.fromkeys(native(kind, grid.device) for kind in (grid.precision, "float64")):
         if members:
             energies = [grid.scorers[s].measure.energy for s in members]
             diagonals = any(energy.diagonals for energy in energies if energy)
@@ -93,13 +91,13 @@ def _resolved(grid: Grid, s: int, found: KernelEnergies) -> bool:
     return enough
 
 
-def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> KernelEnergies:
+def kernel_energies(grid: Grid, precision: DType, diagonals: bool) -> KernelEnergies:
     """The energies of all pairs of layers of a grid, of products in the given precision.
 
     Diagonals of pairs of layers are 0 unless asked for; traces, and the diagonals of layers with themselves, unless shuffled rows
     are looked at, too.
     """
-    rounding = EXACT if precision == torch.float64 else ROUNDED
+    rounding = EXACT if precision == xp.float64 else ROUNDED
     gram = gram_is_cheaper(grid)
     if grid.reader.in_memory and not (gram and distributed.world() > 1):
         centred, offset = _centred_layers(grid, precision, not gram), grid.reader.span[0]
@@ -112,14 +110,14 @@ def kernel_energies(grid: Grid, precision: torch.dtype, diagonals: bool) -> Kern
             grid.plan.n_rows, rounding, *_gram_products(grid, _streamed(grid, precision, scaled=True), precision)
         )
     else:
-        rows = _streamed(grid, torch.float64, scaled=False) if diagonals else _nothing
+        rows = _streamed(grid, native("float64", grid.device), scaled=False) if diagonals else _nothing
         lengths = RowLengths(grid) if grid.levels and not diagonals else None
         products = _streamed_products(grid, precision, lengths)
         if lengths:
             return KernelEnergies(grid.plan.n_rows, rounding, products, *lengths.found(products))
     if diagonals or grid.levels:
         return KernelEnergies(grid.plan.n_rows, rounding, products, *_diagonals(grid, rows))
-    zero = torch.zeros((), dtype=torch.float64)
+    zero = xp.zeros((), dtype=xp.float64, device=grid.device)
     return KernelEnergies(
         grid.plan.n_rows, rounding, products, dict.fromkeys(products, zero), dict.fromkeys(grid.plan.layers, zero)
     )
@@ -147,25 +145,25 @@ def _nothing(layer: Layer, start: int, stop: int) -> Tensor:
     raise AssertionError("rows are read where Gram matrices or their diagonals are needed")
 
 
-def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
+def _streamed(grid: Grid, precision: DType, scaled: bool) -> Rows:
     """Centred rows, with values near 1 where they are scaled, read from disk when asked for; their means take a pass."""
     layers, plan, reader = grid.plan.layers, grid.plan, grid.reader
-    totals = {la: torch.zeros(plan.width(la), dtype=torch.float64, device=grid.device) for la in layers}
+    totals = {la: xp.zeros(plan.width(la), dtype=xp.float64, device=grid.device) for la in layers}
     largest = dict.fromkeys(layers, 0.0)
     for start, stop in reader.blocks:
         for layer in layers:
-            rows = reader.shifted(layer, start, stop, torch.float64)
+            rows = reader.shifted(layer, start, stop, double=True)
             totals[layer] += rows.sum(dim=0)
             largest[layer] = max(largest[layer], float(rows.abs().amax()))
     distributed.total(*totals.values())
     means = {layer: total / plan.n_rows for layer, total in totals.items()}
-    widest = distributed.largest(torch.tensor([*largest.values()], dtype=torch.float64)).tolist()
+    widest = distributed.largest(xp.tensor([*largest.values()], dtype=xp.float64, device=grid.device)).tolist()
     factors = {
-        la: _power_of_two(value, torch.float64) if scaled else 1.0 for la, value in zip(layers, widest, strict=True)
+        la: _power_of_two(value, precise=True) if scaled else 1.0 for la, value in zip(layers, widest, strict=True)
     }
 
     def centred(layer: Layer, start: int, stop: int) -> Tensor:
-        rows = reader.shifted(layer, start, stop, torch.float64) - means[layer]
+        rows = reader.shifted(layer, start, stop, double=True) - means[layer]
         return rows.mul_(factors[layer]).to(precision)
 
     return centred
@@ -174,18 +172,18 @@ def _streamed(grid: Grid, precision: torch.dtype, scaled: bool) -> Rows:
 def _diagonals(grid: Grid, rows: Rows) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
     """Σ_r K_rr L_rr for every pair of layers, and the traces."""
     layers = grid.plan.layers
-    products = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
+    products = xp.zeros(len(layers), len(layers), dtype=xp.float64, device=grid.device)
+    traces = xp.zeros(len(layers), dtype=xp.float64, device=grid.device)
     for start, stop in grid.reader.blocks:
-        lengths = [torch.linalg.vector_norm(rows(layer, start, stop), dim=1) for layer in layers]
-        squares = torch.stack(lengths).double().square()
+        lengths = [xp.linalg.vector_norm(rows(layer, start, stop), dim=1) for layer in layers]
+        squares = xp.stack(lengths).double().square()
         products += squares @ squares.T
         traces += squares.sum(dim=1)
     distributed.total(products, traces)
     return _by_pair(layers, products), dict(zip(layers, traces, strict=True))
 
 
-def _centred_layers(grid: Grid, precision: torch.dtype, side_by_side: bool) -> dict[Layer, Tensor]:
+def _centred_layers(grid: Grid, precision: DType, side_by_side: bool) -> dict[Layer, Tensor]:
     """Centred rows of every layer with values near 1, of this rank's blocks; those of one view in one matrix if asked for."""
     centred: dict[Layer, Tensor] = {}
     rows = grid.reader.span[1] - grid.reader.span[0]
@@ -193,8 +191,8 @@ def _centred_layers(grid: Grid, precision: torch.dtype, side_by_side: bool) -> d
         layers = [layer for layer in grid.plan.layers if layer[0] == view]
         widths = [grid.plan.width(layer) for layer in layers]
         shapes = [(rows, sum(widths))] if side_by_side else [(rows, width) for width in widths]
-        matrices = [torch.empty(shape, dtype=precision, device=grid.device) for shape in shapes]
-        parts = torch.split(matrices[0], widths, dim=1) if side_by_side else matrices
+        matrices = [xp.empty(shape, dtype=precision, device=grid.device) for shape in shapes]
+        parts = xp.split(matrices[0], widths, dim=1) if side_by_side else matrices
         for layer, part in zip(layers, parts, strict=True):
             _centre_into(part, grid, layer)
             grid.reader.release(layer)
@@ -206,29 +204,29 @@ def _centre_into(part: Tensor, grid: Grid, layer: Layer) -> None:
     """Write the rows less their mean, times a power of two; in place and in blocks that a cache holds."""
     start, stop = grid.reader.span
     first = grid.reader.first(layer)
-    dtype = torch.promote_types(part.dtype, first.dtype)
-    work = part if part.dtype == dtype else torch.empty_like(part, dtype=dtype)
-    total = torch.zeros(part.shape[1], dtype=torch.float64, device=part.device)
+    dtype = xp.promote_types(part.dtype, first.dtype)
+    work = part if part.dtype == dtype else xp.empty_like(part, dtype=dtype)
+    total = xp.zeros(part.shape[1], dtype=xp.float64, device=part.device)
     largest = work.new_zeros(())
     for block in spans(stop - start, SUM_ROWS):
         rows = work[slice(*block)]
-        torch.sub(grid.reader.rows(layer, start + block[0], start + block[1]).to(dtype), first, out=rows)
-        low, high = torch.aminmax(rows)
-        torch.maximum(largest, torch.maximum(-low, high), out=largest)
-        total += rows.sum(dim=0, dtype=torch.float64)
+        xp.sub(grid.reader.rows(layer, start + block[0], start + block[1]).to(dtype), first, out=rows)
+        low, high = xp.aminmax(rows)
+        xp.maximum(largest, xp.maximum(-low, high), out=largest)
+        total += xp.sum(rows, dim=0, dtype=xp.float64)
     # energies are fourth powers of the values, and leave float32 soon
-    factor = _power_of_two(float(distributed.largest(largest)), dtype)
+    factor = _power_of_two(float(distributed.largest(largest)), dtype == xp.float64)
     distributed.total(total)
     mean = -(total / grid.plan.n_rows * factor).to(dtype)
     for block in spans(stop - start, SUM_ROWS):
         rows = work[slice(*block)]
-        torch.add(mean, rows, alpha=factor, out=rows)
+        xp.add(mean, rows, alpha=factor, out=rows)
         if work is not part:
             part[slice(*block)] = rows
 
 
-def _power_of_two(largest: float, dtype: torch.dtype) -> float:
-    limit = 1000 if dtype == torch.float64 else 120
+def _power_of_two(largest: float, precise: bool) -> float:
+    limit = 1000 if precise else 120
     return 2.0 ** -max(-limit, min(limit, math.frexp(largest)[1]))
 
 
@@ -267,17 +265,17 @@ def _cross_energies(x: Tensor, y: Tensor, widths: list[int]) -> list[Tensor]:
         total = (x.T @ y if total is None else total).double()
         distributed.total(total)
     assert total is not None
-    columns = torch.linalg.vector_norm(total, dim=0).double().square()
-    return [part.sum() for part in torch.split(columns, widths)]
+    columns = xp.linalg.vector_norm(total, dim=0).double().square()
+    return [part.sum() for part in xp.split(columns, widths)]
 
 
-def _streamed_products(grid: Grid, precision: torch.dtype, lengths: RowLengths | None = None) -> dict[Pair, Tensor]:
+def _streamed_products(grid: Grid, precision: DType, lengths: RowLengths | None = None) -> dict[Pair, Tensor]:
     """‖XᵀY‖²_F of moments that are added up over blocks of rows, of which `lengths` takes what it needs."""
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
     found: dict[Pair, Tensor] = {}
 
     def rows(layer: Layer, start: int, stop: int) -> Tensor:
-        block = grid.reader.shifted(layer, start, stop, torch.float64 if precision == torch.float64 else None)
+        block = grid.reader.shifted(layer, start, stop, double=precision == xp.float64)
         if lengths:
             lengths.add(layer, start, block)
         return block
@@ -291,7 +289,7 @@ def _streamed_products(grid: Grid, precision: torch.dtype, lengths: RowLengths |
 
 
 def _gram_products(
-    grid: Grid, rows: Rows, precision: torch.dtype
+    grid: Grid, rows: Rows, precision: DType
 ) -> tuple[dict[Pair, Tensor], dict[Pair, Tensor], dict[Layer, Tensor]]:
     """⟨K, L⟩ over the upper half, tile by tile: the tiles of all layers at once, whose inner products are added up.
 
@@ -301,16 +299,16 @@ def _gram_products(
     pairs = grid.plan.pairs
     cut = len(grid.plan.first[pairs[0][0]]) if len(pairs) == 1 and pairs[0][0] != pairs[0][1] else 0
     largest = max(((bottom - top) * (right - left) for top, bottom, left, right in tiles), default=0)
-    room = torch.empty(len(layers) * largest, dtype=precision, device=grid.device)
-    total, diagonals = torch.zeros(2, len(layers), len(layers), dtype=torch.float64, device=grid.device)
-    traces = torch.zeros(len(layers), dtype=torch.float64, device=grid.device)
+    room = xp.empty(len(layers) * largest, dtype=precision, device=grid.device)
+    total, diagonals = xp.zeros(2, len(layers), len(layers), dtype=xp.float64, device=grid.device)
+    traces = xp.zeros(len(layers), dtype=xp.float64, device=grid.device)
     with grid.progress("comparing", len(tiles), "tiles") as advance:
         for top, bottom, left, right in tiles:
             height, width = bottom - top, right - left
-            found = room[: len(layers) * height * width].view(len(layers), height, width)
+            found = room[: len(layers) * height * width].reshape(len(layers), height, width)
             for tile, layer in zip(found, layers, strict=True):
                 first = rows(layer, top, bottom)
-                torch.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
+                xp.mm(first, (first if left == top else rows(layer, left, right)).T, out=tile)
             total += (1 if left == top else 2) * _inner_products(found.flatten(1), cut)
             if left == top:
                 squares = found.diagonal(dim1=1, dim2=2).double()
@@ -365,12 +363,12 @@ def _even_spans(start: int, stop: int, most: int) -> list[tuple[int, int]]:
 def _inner_products(tiles: Tensor, cut: int = 0) -> Tensor:
     """[layers, layers] inner products of [layers, m]; with a cut those before it with those behind it, and own ones, else 0."""
     whole = tiles.shape[1] // SUM_LENGTH * SUM_LENGTH
-    total = torch.zeros(len(tiles), len(tiles), dtype=torch.float64, device=tiles.device)
+    total = xp.zeros(len(tiles), len(tiles), dtype=xp.float64, device=tiles.device)
     for pieces in (tiles[:, :whole].reshape(len(tiles), -1, SUM_LENGTH), tiles[:, whole:].unsqueeze(1)):
         batch = pieces.transpose(0, 1)
         if not cut:
-            total += torch.bmm(batch, batch.mT).sum(dim=0, dtype=torch.float64)
+            total += xp.sum(xp.bmm(batch, batch.mT), dim=0, dtype=xp.float64)
             continue
-        total[:cut, cut:] += torch.bmm(batch[:, :cut], batch[:, cut:].mT).sum(dim=0, dtype=torch.float64)
-        total.diagonal().add_(torch.linalg.vector_norm(pieces, dim=2).double().square().sum(dim=1))
+        total[:cut, cut:] += xp.sum(xp.bmm(batch[:, :cut], batch[:, cut:].mT), dim=0, dtype=xp.float64)
+        total.diagonal().add_(xp.linalg.vector_norm(pieces, dim=2).double().square().sum(dim=1))
     return total

@@ -1,17 +1,19 @@
 """What a grid compares, how its rows are read, and the state that all forms of measures share."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from contrasim_cli import distributed, seeds
-from contrasim_cli.device import device_budget
+from contrasim_cli import distributed
+from contrasim_cli.arrays import NUMPY, Device, Tensor, xp
+from contrasim_cli.device import device_budget, is_little
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.measures import work
 from contrasim_cli.nulls import Null
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.rows import Room, stored_rows
@@ -52,6 +54,10 @@ class Plan:
         """Neurons of a layer."""
         return self.views[layer[0]].store.layer(layer[1]).width
 
+    def repeats(self, layer: Layer) -> int:
+        """How many measurements of a layer lie side by side."""
+        return self.views[layer[0]].store.layer(layer[1]).repeats
+
     def problems(self, scorer: Scorer) -> list[ContraSimError]:
         """Why layers cannot go through a scorer's encoder."""
         by_view: dict[int, list[str]] = {}
@@ -76,7 +82,7 @@ class Reader:
     """
 
     plan: Plan
-    device: torch.device
+    device: Device
     budget: int
     encoded: int = 0
     _first: dict[Layer, Tensor] = field(default_factory=dict)
@@ -128,19 +134,19 @@ class Reader:
 
     def chosen(self, layer: Layer, rows: npt.NDArray[np.int64]) -> Tensor:
         """The given raw rows [len(rows), p]."""
-        return self._rows[layer].take(torch.from_numpy(rows))
+        return self._rows[layer].take(rows)
 
-    def shifted(self, layer: Layer, start: int, stop: int, dtype: torch.dtype | None = None) -> Tensor:
+    def shifted(self, layer: Layer, start: int, stop: int, double: bool = False) -> Tensor:
         """Rows minus the layer's first row: of a large common offset no digit is lost, a constant column is zero."""
-        rows = self.rows(layer, start, stop)
-        return rows.to(dtype or rows.dtype) - self.first(layer).to(dtype or rows.dtype)
+        rows, first = self.rows(layer, start, stop), self.first(layer)
+        return rows.double() - first.double() if double else rows - first
 
     def squares_fit(self, layer: Layer) -> bool:
         """Whether fourth powers of the values neither overflow nor vanish in float64, as those of a float64 store may."""
         if self._itemsize(layer) < 8:
             return True
         own = max((float(self.shifted(layer, *block).abs().amax()) for block in self.blocks), default=0.0)
-        largest = float(distributed.largest(torch.tensor(own, dtype=torch.float64)))
+        largest = float(distributed.largest(xp.tensor(own, dtype=xp.float64, device=self.device)))
         return largest == 0 or 1e-60 < largest < 1e60
 
     def first(self, layer: Layer) -> Tensor:
@@ -174,7 +180,7 @@ class Reader:
         return min(self.plan.n_rows, -(-blocks // distributed.world()) * self.block_rows)
 
     def each_block(self, progress: Progress, doing: str = "comparing") -> Iterator[tuple[int, int]]:
-        """The same blocks, one after another."""
+        """The blocks of rows, one after another, with progress."""
         start, stop = self.span
         with progress(doing, stop - start, "rows") as advance:
             for block in self.blocks:
@@ -189,22 +195,19 @@ class Reader:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Raw rows [k, p] of one layer, or of a subset of its rows, block by block and as often as asked."""
+    """Raw rows [n, p] of one layer, block by block and as often as asked."""
 
     reader: Reader
     layer: Layer
-    chosen: npt.NDArray[np.int64] | None = None
 
     @property
     def n_rows(self) -> int:
         """How many rows there are."""
-        return self.reader.plan.n_rows if self.chosen is None else len(self.chosen)
+        return self.reader.plan.n_rows
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Some of them."""
-        if self.chosen is None:
-            return self.reader.rows(self.layer, start, stop)
-        return self.reader.chosen(self.layer, self.chosen[start:stop])
+        """Some of the rows."""
+        return self.reader.rows(self.layer, start, stop)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self.rows(start, stop) for start, stop in spans(self.n_rows, self.reader.block_rows))
@@ -220,10 +223,9 @@ class Grid:
 
     plan: Plan
     scorers: Sequence[Scorer]
-    device: torch.device
+    device: Device
     budget: int
-    precision: torch.dtype = torch.float32
-    max_rows: int | None = None  # of measures that cost n², and of encoders of measures
+    precision: str = "auto"  # of products; `auto`: float64 where NumPy has little work, else float32
     seed: int = 0
     progress: Progress = silent
     shuffles: int | None = (
@@ -232,6 +234,9 @@ class Grid:
     levels: bool = False  # whether the scores of shuffled rows are found, where they have a closed form
 
     def __post_init__(self) -> None:
+        if self.precision == "auto":
+            little = self.device is NUMPY and is_little(self._multiplications())
+            self.precision = "float64" if little else "float32"
         # ranks that differed in it would pass over the rows in different ways
         self.budget = min(distributed.gathered(device_budget(self.budget, self.device)))
         encoded = max((scorer.encoded for scorer in self.scorers), default=0)
@@ -240,39 +245,39 @@ class Grid:
         self.shuffled: dict[Cell, tuple[float, float]] = {}  # mean and standard deviation over all shuffles
         self.nulls: dict[tuple[int, int, int], Null] = {}  # by scorer and pair of views (s, a, b), where there are any
 
+    def _multiplications(self) -> float:
+        """About as many as all cells take of the closed forms."""
+        pairs = [(self.plan.width(one), self.plan.width(other)) for one, other in self.plan.cells()]
+        entries = [scorer.entry for scorer in self.scorers if scorer.measure.energy is not None]
+        return work.multiplications(entries, self.plan.n_rows, [self.plan.width(la) for la in self.plan.layers], pairs)
+
     @cached_property
     def squares_fit(self) -> bool:
         """Whether no square of a value leaves float64."""
         return all(map(self.reader.squares_fit, self.plan.layers))
 
-    @property
-    def rows_of_subset(self) -> int | None:
-        """How many rows measures that cost n² take, if not all."""
-        limited = any(scorer.entry.quadratic or scorer.stacked for scorer in self.scorers)
-        return self.max_rows if limited and self.max_rows is not None and self.max_rows < self.plan.n_rows else None
-
-    @property
-    def scored_rows(self) -> int:
-        """How many rows encoders of measures take."""
-        return min(self.plan.n_rows, self.max_rows or self.plan.n_rows)
-
-    def chosen(self, scorer: Scorer) -> npt.NDArray[np.int64] | None:
-        """The rows of the seeded subset, where the scorer takes it."""
-        if self.rows_of_subset is None or not scorer.entry.quadratic:
-            return None
-        rng = seeds.stream(self.seed, seeds.QUADRATIC_ROWS)
-        return np.sort(rng.choice(self.plan.n_rows, self.rows_of_subset, replace=False))
-
-    def blocks(self, scorer: Scorer, layer: Layer) -> Blocks:
-        """The raw rows of a layer that a scorer takes."""
-        return Blocks(self.reader, layer, self.chosen(scorer))
-
     def encoded(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Tensor:
         """Rows as the scorer's measure takes them: through its encoder, if it has one."""
         return scorer.rows(rows, self.plan.views[layer[0]].store, layer[1], self.device)
 
+    def prepare(self, scorer: Scorer, layer: Layer, rows: Tensor) -> Any:
+        """Rows [..., n, p] of a layer as the scorer's measure prepares them."""
+        repeats, measure = self.plan.repeats(layer), scorer.measure
+        if repeats == 1 or measure.prepare_repeats is None:
+            return measure.prepare(rows)
+        return measure.prepare_repeats(rows, repeats)
+
+    def note_shuffled(self, s: int, one: Layer, other: Layer, sides: tuple[Any, Any]) -> None:
+        """Keep the mean over all shuffles that two prepared layers tell, where it is asked for; the deviation is not known."""
+        mean = self.scorers[s].measure.shuffled_mean
+        if self.levels and mean is not None:
+            self.shuffled[s, one, other] = float(mean(*sides, self.plan.n_rows)), math.nan
+
     def shuffled_of(self, s: int, a: int, b: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None:
-        """Mean and standard deviation over all shuffles [layers of a, layers of b]; None where they have no closed form."""
+        """Mean and standard deviation over all shuffles [layers of a, layers of b]; None where the mean has no closed form.
+
+        The deviation is NaN where it has none.
+        """
         cells = [[(s, (a, i), (b, j)) for j in self.plan.second[b]] for i in self.plan.first[a]]
         if not all(cell in self.shuffled for row in cells for cell in row):
             return None

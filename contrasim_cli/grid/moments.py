@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Device, DType, Tensor, xp
 from contrasim_cli.grid import prepared
 from contrasim_cli.grid.grid import Grid, Layer, Plan, Rows
 from contrasim_cli.measures.cca import Whitening, from_whitened
@@ -42,7 +40,7 @@ def compute(grid: Grid, members: list[int]) -> None:
     own: dict[Any, Any] = {}
     scatters = any(form.scatter for form in forms.values())
     every = grid.plan.layers
-    for sums in passes(grid, widths, torch.float64, doubled(grid), squares=every, scatters=every if scatters else ()):
+    for sums in passes(grid, widths, xp.float64, doubled(grid), squares=every, scatters=every if scatters else ()):
         for layer, squares in sums.squares.items():
             mean = sums.means[layer] + grid.reader.first(layer)[0].double()
             moments = Moments(grid.plan.n_rows, mean, squares, sums.scatter.get(layer))
@@ -50,20 +48,23 @@ def compute(grid: Grid, members: list[int]) -> None:
                 if (form.own, layer) not in own:
                     own[form.own, layer] = form.own(moments)
         for one, other, cross in sums.crosses():
+            made: dict[Any, Any] = {}  # of the cross moment, for the measures that share it
             for s, form in forms.items():
-                value = form.pair(own[form.own, one], own[form.own, other], cross)
-                grid.scores[s, one, other] = float(value)
+                a, b, key = own[form.own, one], own[form.own, other], (form.own, form.of_cross)
+                if key not in made:
+                    made[key] = cross if form.of_cross is None else form.of_cross(a, b, cross)
+                grid.scores[s, one, other] = float(form.pair(a, b, made[key]))
 
 
 def doubled(grid: Grid) -> Rows:
     """Rows less the first one, in float64."""
-    return lambda layer, start, stop: grid.reader.shifted(layer, start, stop, torch.float64)
+    return lambda layer, start, stop: grid.reader.shifted(layer, start, stop, double=True)
 
 
 def passes(
     grid: Grid,
     widths: Mapping[Layer, int],
-    dtype: torch.dtype,
+    dtype: DType,
     rows: Rows,
     held: int = 0,
     squares: Collection[Layer] = (),
@@ -77,7 +78,7 @@ def passes(
     found = tile_passes(grid.plan, widths, min(limit, SUMS_BYTES) if grid.reader.in_memory else limit)
     log.debug("second moments: %d pass(es) over the rows, %s products", len(found), str(dtype).removeprefix("torch."))
     most = max(sum(tile.size(widths) for tile in tiles) for tiles in found)
-    room = torch.empty(most, dtype=torch.float64, device=grid.device)
+    room = xp.empty(most, dtype=xp.float64, device=grid.device)
     done: set[Layer] = set()
     for tiles in found:
         needed = list(dict.fromkeys(la for tile in tiles for la in (*tile.first, *tile.second)))
@@ -121,8 +122,8 @@ class MomentSums:
     of_columns: Sequence[Layer]
     scatters: Sequence[Layer]
     tiles: Sequence[Tile]
-    dtype: torch.dtype
-    device: torch.device
+    dtype: DType
+    device: Device
     room: Tensor | None = None
     count: int = 0
 
@@ -137,12 +138,12 @@ class MomentSums:
         self.cross, used = [], 0
         for tile in self.tiles:
             shape, size = tile.shape(self.widths), tile.size(self.widths)
-            part = self._zeros(*shape) if self.room is None else self.room[used : used + size].view(shape).zero_()
+            part = self._zeros(*shape) if self.room is None else self.room[used : used + size].reshape(shape).zero_()
             self.cross.append(part)
             used += size
 
     def _zeros(self, *shape: int) -> Tensor:
-        return torch.zeros(shape, dtype=torch.float64, device=self.device)
+        return xp.zeros(shape, dtype=xp.float64, device=self.device)
 
     def _vector(self, layer: Layer) -> Tensor:
         return self._zeros(self.widths[layer])
@@ -159,7 +160,7 @@ class MomentSums:
         centred = {layer: self._centred(layer, rows(layer, start, stop), weight) for layer in self.layers}
         for layer, squares in self.squares.items():
             if layer not in self.scatter:
-                squares.add_(centred[layer].square().sum(dim=0, dtype=torch.float64))
+                squares.add_(xp.sum(centred[layer].square(), dim=0, dtype=xp.float64))
         for layer, scatter in self.scatter.items():
             add_scatter(scatter, centred[layer])
         for tile, cross in zip(self.tiles, self.cross, strict=True):
@@ -171,18 +172,18 @@ class MomentSums:
     def _shared(self, layer: Layer, size: int) -> Tensor:
         """Rows [size, p] in float64: of all layers side by side, in memory that the blocks share."""
         if self._block is None or len(self._block) < size:
-            self._block = torch.empty(size, self._ends[self.layers[-1]], dtype=torch.float64, device=self.device)
+            self._block = xp.empty(size, self._ends[self.layers[-1]], dtype=xp.float64, device=self.device)
         end = self._ends[layer]
         return self._block[:size, end - self.widths[layer] : end]
 
     def _centred(self, layer: Layer, block: Tensor, weight: float) -> Tensor:
         """[k + 1, p] the rows [k, p] less their mean, and how far that is from the mean so far as one row more."""
         size = len(block)
-        mean = block.mean(dim=0, dtype=torch.float64)
-        step = torch.sub(mean, self.means[layer], out=self._steps[layer])
-        of_all = block.dtype == torch.float64
+        mean = xp.mean(block, dim=0, dtype=xp.float64)
+        step = xp.sub(mean, self.means[layer], out=self._steps[layer])
+        of_all = block.dtype == xp.float64
         rows = self._shared(layer, size + 1) if of_all else block.new_empty(size + 1, block.shape[1])
-        torch.sub(block, mean.to(block.dtype), out=rows[:size])
+        xp.sub(block, mean.to(block.dtype), out=rows[:size])
         rows[size] = step * weight**0.5
         self.means[layer].add_(step, alpha=size / (self.count + size))
         return _with_squares(rows, self.dtype)
@@ -196,19 +197,17 @@ class MomentSums:
             self.squares[layer] = scatter.diagonal().clone()
 
     def _merge(self) -> None:
-        means = torch.cat([*(self.means[layer] * self.count for layer in self.layers), self._count()])
+        means = xp.cat([*(self.means[layer] * self.count for layer in self.layers), self._count()])
         distributed.total(means)
         own, self.count = self.count, round(float(means[-1]))
-        for layer, mean in zip(
-            self.layers, torch.split(means[:-1], [self.widths[la] for la in self.layers]), strict=True
-        ):
-            torch.sub(self.means[layer], mean / self.count, out=self._steps[layer])
+        for layer, mean in zip(self.layers, xp.split(means[:-1], [self.widths[la] for la in self.layers]), strict=True):
+            xp.sub(self.means[layer], mean / self.count, out=self._steps[layer])
             self.means[layer] = mean / self.count
         self._add_steps(own)
         distributed.total(*self.squares.values(), *self.scatter.values(), *self.cross)
 
     def _count(self) -> Tensor:
-        return torch.tensor([self.count], dtype=torch.float64, device=self.device)
+        return xp.tensor([self.count], dtype=xp.float64, device=self.device)
 
     def _add_steps(self, weight: float) -> None:
         for layer, squares in self.squares.items():
@@ -216,16 +215,16 @@ class MomentSums:
         for layer, scatter in self.scatter.items():
             scatter.addr_(self._steps[layer], self._steps[layer], alpha=weight)
         for tile, cross in zip(self.tiles, self.cross, strict=True):
-            a, b = (torch.cat([self._steps[layer] for layer in side]) for side in (tile.first, tile.second))
+            a, b = (xp.cat([self._steps[layer] for layer in side]) for side in (tile.first, tile.second))
             cross.addr_(a, b, alpha=weight)
 
     def crosses(self) -> Iterator[tuple[Layer, Layer, Tensor]]:
         """The cross moment [p, q] of every pair of layers of the tiles."""
         for tile, cross in zip(self.tiles, self.cross, strict=True):
-            lines = torch.split(cross, [self.widths[la] for la in tile.first])
+            lines = xp.split(cross, [self.widths[la] for la in tile.first])
             for one, line in zip(tile.first, lines, strict=True):
                 for other, part in zip(
-                    tile.second, torch.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
+                    tile.second, xp.split(line, [self.widths[la] for la in tile.second], dim=1), strict=True
                 ):
                     yield one, other, part
 
@@ -233,14 +232,13 @@ class MomentSums:
 def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     """Matrices as one; without a copy where they are neighbours already."""
     first, width = parts[0], sum(part.shape[1] for part in parts)
-    step, memory = first.stride(0), first.untyped_storage().data_ptr()
-    at = first.storage_offset()
+    step, at = first.stride(0), first.data_ptr()
     for part in parts:
-        found = part.storage_offset(), part.stride(0), part.untyped_storage().data_ptr()
-        if found != (at, step, memory):
-            return torch.cat(list(parts), dim=1)
-        at += part.shape[1]
-    return torch.as_strided(first, (first.shape[0], width), (step, 1))
+        # rows that overtake each other in memory are of one matrix
+        if step < width or (part.stride(0), part.data_ptr()) != (step, at):
+            return xp.cat(list(parts), dim=1)
+        at += part.shape[1] * part.element_size()
+    return xp.as_strided(first, (first.shape[0], width), (step, 1))
 
 
 def add_scatter(total: Tensor, x: Tensor) -> None:
@@ -255,17 +253,17 @@ def add_scatter(total: Tensor, x: Tensor) -> None:
     _add_product(total[:middle, middle:], x[:, :middle], x[:, middle:])
 
 
-def _with_squares(rows: Tensor, dtype: torch.dtype) -> Tensor:
+def _with_squares(rows: Tensor, dtype: DType) -> Tensor:
     """Rows in the type of the products; in float64 where their squares would leave its range."""
-    if dtype == torch.float64:
-        return rows.to(dtype)
+    if dtype == xp.float64:
+        return rows.double()
     largest = float(rows.abs().amax()) if rows.numel() else 0.0
-    return rows.to(dtype if largest == 0 or 1e-12 < largest < 1e12 else torch.float64)
+    return rows.to(dtype) if largest == 0 or 1e-12 < largest < 1e12 else rows.double()
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """Total += AᵀB in the finer of both types, without a float64 copy of the product."""
-    dtype = torch.promote_types(a.dtype, b.dtype)
+    dtype = xp.promote_types(a.dtype, b.dtype)
     if dtype == total.dtype:
         total.addmm_(a.T.to(dtype), b.to(dtype))
     else:
@@ -320,6 +318,7 @@ def compute_whitened(grid: Grid, members: list[int]) -> None:
             sides = from_whitened(maps[one], maps[other], products)
             for s in same:
                 grid.scores[s, one, other] = float(grid.scorers[s].measure.compare(*sides))
+                grid.note_shuffled(s, one, other, sides)
         if left:
             prepared.compute(grid, same, left)
 
@@ -332,19 +331,19 @@ def _whitenings(
     means: dict[Layer, Tensor] = {}
     maps: dict[Layer, Whitening] = {}
     widths = {layer: grid.plan.width(layer) for layer in grid.plan.layers}
-    room = torch.empty(sum(width**2 for width in widths.values()), dtype=torch.float64, device=grid.device)
+    room = xp.empty(sum(width**2 for width in widths.values()), dtype=xp.float64, device=grid.device)
     used = 0
     limit = max(1, grid.reader.free // 16)
     limit = min(limit, SUMS_BYTES // 16) if grid.reader.in_memory else limit
     for layers in chunks(grid.plan.layers, widths, limit, max(widths.values())):
-        sums = MomentSums(widths, [], layers, [], torch.float64, grid.device)
+        sums = MomentSums(widths, [], layers, [], xp.float64, grid.device)
         for start, stop in grid.reader.blocks:
             sums.add(shifted, start, stop)
         sums.merge()
         means |= sums.means
         for layer, (sigma, right) in _factored(sums, whiten).items():
             # side by side: what is kept among what is not would scatter over the heap
-            kept = room[used : used + right.numel()].view(right.shape).copy_(right)
+            kept = room[used : used + right.numel()].reshape(right.shape).copy_(right)
             maps[layer], used = Whitening(sigma, kept), used + right.numel()
         del sums  # before the next ones are made
     return means, maps
@@ -385,7 +384,7 @@ def _whitened_products(
         return (block - means[layer]) @ ill[layer] if layer in ill else block
 
     held = sum(map(size, (*maps.values(), *ill.values())))
-    for sums in passes(grid, widths, torch.float64, rows, held, scatters=ill):
+    for sums in passes(grid, widths, xp.float64, rows, held, scatters=ill):
         mixes |= {layer: _inverse_root(scatter) for layer, scatter in sums.scatter.items()}
         for one, other, cross in sums.crosses():
             first, second = mixes[one], mixes[other]  # from what was summed to U, but for a factor
@@ -398,8 +397,8 @@ def _whitened_products(
 
 def _inverse_root(scatter: Tensor) -> Tensor | None:
     """M with M S Mᵀ = I, lower triangular; None where S is not near I, so that what was whitened is mostly rounding."""
-    identity = torch.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
+    identity = xp.eye(len(scatter), dtype=scatter.dtype, device=scatter.device)
     if scatter.numel() and float((scatter - identity).abs().amax()) > NEARLY:
         return None
-    inverse: Tensor = torch.linalg.solve_triangular(torch.linalg.cholesky(scatter), identity, upper=False)
+    inverse: Tensor = xp.linalg.solve_triangular(xp.linalg.cholesky(scatter), identity, upper=False)
     return inverse

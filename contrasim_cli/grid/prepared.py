@@ -11,12 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Device, Tensor, as_tensor, xp
 from contrasim_cli.errors import InputError
-from contrasim_cli.grid.grid import Grid, Layer
+from contrasim_cli.grid.grid import Blocks, Grid, Layer
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Advance
 from contrasim_cli.rows import Kept, Room, size
@@ -36,6 +35,12 @@ def compute(grid: Grid, members: list[int], cells: Pairs | None = None) -> None:
     found = np.array([[grid.scores[s, one, other] for s in members] for one, other in own])
     for (one, other), scores in zip(cells, distributed.joined_rows(found.reshape(-1, len(members))), strict=True):
         grid.scores |= {(s, one, other): float(score) for s, score in zip(members, scores, strict=True)}
+    if not grid.levels:
+        return
+    for s in [s for s in members if grid.scorers[s].measure.shuffled_mean is not None]:
+        means = np.array([[grid.shuffled.get((s, *cell), (np.nan,))[0]] for cell in own]).reshape(-1, 1)
+        for cell, (mean,) in zip(cells, distributed.joined_rows(means), strict=True):
+            grid.shuffled[(s, *cell)] = float(mean), np.nan
 
 
 def _compute(grid: Grid, members: list[int], cells: Pairs) -> None:
@@ -57,16 +62,17 @@ def _compare(grid: Grid, members: list[int], prepared: "Prepared", one: Layer, o
     for s in members:
         score = float("nan") if sides is None else float(grid.scorers[s].measure.compare(*sides))
         grid.scores[s, one, other] = score
+        if sides is not None:
+            grid.note_shuffled(s, one, other, sides)
 
 
 def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
-    """All rows of a layer as the scorer's measure takes them, or the seeded subset where the measure costs n².
+    """All rows of a layer as the scorer's measure takes them.
 
     Raises:
         InputError: they do not fit the budget.
     """
-    chosen = grid.chosen(scorer)
-    rows = grid.plan.n_rows if chosen is None else len(chosen)
+    rows = grid.plan.n_rows
     need = 8 * _values_at_once(scorer, rows, scorer.encoded or grid.plan.width(layer))
     if need > 2 * grid.budget:
         limit = (
@@ -77,12 +83,10 @@ def rows_of(grid: Grid, scorer: Scorer, layer: Layer) -> Tensor:
             f"{quoted(grid.plan.views[layer[0]].store.path)}: layer {quoted(layer[1])} needs about {need / 2**30:.1f} GiB "
             f"at once for {scorer.name}, {limit} {grid.budget / 2**30:.1f}; {advice}"
         )
-    if chosen is not None:
-        return grid.encoded(scorer, layer, grid.reader.chosen(layer, chosen))
     if scorer.encoder is None:
         return grid.reader.rows(layer, 0, rows)
     blocks = spans(rows, grid.reader.block_rows)
-    return torch.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
+    return xp.cat([grid.encoded(scorer, layer, grid.reader.rows(layer, *block)) for block in blocks])
 
 
 def _values_at_once(scorer: Scorer, rows: int, width: int) -> int:
@@ -148,7 +152,7 @@ class Prepared:
         return self._last[1]
 
     def _make(self, layer: Layer) -> Any:
-        return self.scorer.measure.prepare(rows_of(self.grid, self.scorer, layer))
+        return self.grid.prepare(self.scorer, layer, rows_of(self.grid, self.scorer, layer))
 
 
 def compute_numbers(grid: Grid, members: list[int]) -> None:
@@ -164,7 +168,7 @@ def compute_numbers(grid: Grid, members: list[int]) -> None:
             grid.scores |= {(s, *cell): score for cell, score in zip(cells, scores.tolist(), strict=True)}
 
 
-def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Any], device: torch.device) -> dict[Layer, Any]:
+def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Any], device: Device) -> dict[Layer, Any]:
     """What `own` made of all layers, tuples of tensors with names, of which a rank has those of its share."""
     if distributed.world() == 1:
         return dict(zip(layers, mine, strict=True))
@@ -176,7 +180,7 @@ def _of_all_ranks(layers: Sequence[Layer], mine: Sequence[Any], device: torch.de
         parts = [distributed.gathered_arrays(one) for one in fields]
         for made, count, *values in zip(by_rank, counts, *parts, strict=True):
             if k < count:
-                tensors = [torch.from_numpy(value).to(device) for value in values]
+                tensors = [as_tensor(value, device) for value in values]
                 made.append(SimpleNamespace(**dict(zip(names, tensors, strict=True))))
     return dict(zip(layers, chain(*by_rank), strict=True))
 
@@ -185,6 +189,6 @@ def _own(grid: Grid, scorer: Scorer, layer: Layer, advance: Advance) -> Any:
     own = scorer.measure.own
     assert own is not None
     with distributed.alone():
-        found = own(grid.blocks(scorer, layer))
+        found = own(Blocks(grid.reader, layer))
     advance(1)
     return found

@@ -11,10 +11,8 @@ so that Σ s_r², Σ s_r and Σ s_r x_r are all that blocks of rows have to leav
 
 from collections.abc import Mapping
 
-import torch
-from torch import Tensor
-
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.grid.grid import Grid, Layer
 from contrasim_cli.grid.moments import MomentSums
 
@@ -28,7 +26,7 @@ class RowLengths:
         self.n_rows, self.plan = grid.plan.n_rows, grid.plan
         self._after = dict.fromkeys(grid.plan.layers, 0)  # the row behind those that were added
         self._sums = {
-            layer: torch.zeros(2 + grid.plan.width(layer), dtype=torch.float64, device=grid.device)
+            layer: xp.zeros(2 + grid.plan.width(layer), dtype=xp.float64, device=grid.device)
             for layer in grid.plan.layers
         }
         self._traces: dict[Layer, Tensor] = {}
@@ -39,7 +37,7 @@ class RowLengths:
         if start < self._after[layer]:
             return
         self._after[layer] = start + len(rows)
-        squares = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64).square()
+        squares = xp.linalg.vector_norm(rows, dim=1, dtype=xp.float64).square()
         sums = self._sums[layer]
         sums[0] += squares.square().sum()
         sums[1] += squares.sum()
@@ -57,5 +55,5 @@ class RowLengths:
 
     def found(self, pairs: Mapping[Pair, Tensor]) -> tuple[dict[Pair, Tensor], dict[Layer, Tensor]]:
         """Diagonals of layers with themselves, 0 for other pairs; and the traces."""
-        zero = torch.zeros((), dtype=torch.float64)
+        zero = xp.zeros((), dtype=xp.float64, device=next(iter(self._traces.values())).device)
         return {(a, b): self._diagonals[a] if a == b else zero for a, b in pairs}, self._traces

@@ -2,14 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from contrasim_cli import distributed
-from contrasim_cli.grid.grid import Grid, Layer
+from contrasim_cli.arrays import Tensor, xp
+from contrasim_cli.grid.grid import Blocks, Grid, Layer
 from contrasim_cli.measures.protocol import PairForm
 from contrasim_cli.measures.tiles import Tile, Tiles
-from contrasim_cli.scoring import Scorer
 
 FEWEST_ROWS, TILE_SIDE = 256, 1024  # of a tile
 TILE_BYTES = 512 << 20  # at most, of the tiles of all layers together
@@ -28,13 +27,13 @@ def compute(grid: Grid, members: list[int]) -> None:
     for same in by_mapping.values():
         form = grid.scorers[same[0]].measure.pairs
         assert form is not None
-        tiles = {layer: _tiles(grid, grid.scorers[same[0]], form, layer) for layer in grid.plan.layers}
+        tiles = {layer: _tiles(grid, form, layer) for layer in grid.plan.layers}
         for s in same:
             _score(grid, s, tiles)
 
 
-def _tiles(grid: Grid, scorer: "Scorer", form: PairForm, layer: Layer) -> Tiles:
-    blocks = grid.blocks(scorer, layer)
+def _tiles(grid: Grid, form: PairForm, layer: Layer) -> Tiles:
+    blocks = Blocks(grid.reader, layer)
     mapping = form.mapping(blocks)
     layers = len(grid.plan.layers)
     fitting = int((min(TILE_BYTES, grid.reader.free // 4) / (8 * layers)) ** 0.5)
@@ -76,15 +75,15 @@ def _sums(grid: Grid, form: PairForm, tiles: Mapping[Layer, Tiles], makes: Mappi
     plan, layers = grid.plan, grid.plan.layers
     place = {layer: k for k, layer in enumerate(layers)}
     sides = [([place[a, n] for n in plan.first[a]], [place[b, n] for n in plan.second[b]]) for a, b in plan.pairs]
-    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=grid.device)
+    total = xp.zeros(len(layers), len(layers), dtype=xp.float64, device=grid.device)
     for top, left in tiles[layers[0]].own_positions:
-        values = torch.stack([makes[layer](tiles[layer].at(top, left)) for layer in layers]).flatten(1)
+        values = xp.stack([makes[layer](tiles[layer].at(top, left)) for layer in layers]).flatten(1)
         weight = 1 if top == left else 2
         if not form.gaps:
             total += weight * (values @ values.T)
             continue
         for ones, others in sides:
-            gaps = torch.cdist(values[ones], values[others], compute_mode="donot_use_mm_for_euclid_dist")
-            total[torch.tensor(ones)[:, None], torch.tensor(others)] += weight * gaps.square()
+            gaps = xp.cdist(values[ones], values[others], compute_mode="donot_use_mm_for_euclid_dist")
+            total[np.array(ones)[:, None], np.array(others)] += weight * gaps.square()
     distributed.total(total)
     return total

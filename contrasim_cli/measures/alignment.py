@@ -6,13 +6,14 @@ Everything is float64.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.errors import MissingError
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.cca import RESOLVED, Factored, converging_svd, left_products, preparer, whitener
@@ -36,8 +37,13 @@ def spread(moments: Moments) -> Spread:
 
 
 def spread_form(pair: Callable[[Spread, Spread, Tensor], Tensor]) -> MomentForm:
-    """The moment form of a measure of two sides' `spread` and cross moments."""
-    return MomentForm(spread, pair, scatter=False)
+    """The moment form of a measure of two sides' `spread` and ‖XcᵀYc‖_*."""
+    return MomentForm(spread, pair, scatter=False, of_cross=_nuclear_of_cross)
+
+
+def _nuclear_of_cross(a: Spread, b: Spread, cross: Tensor) -> Tensor:
+    """‖XcᵀYc‖_* [...] of XcᵀYc [..., p, q]."""
+    return nuclear_norm(cross, a.total.sqrt() * b.total.sqrt())
 
 
 def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
@@ -49,15 +55,15 @@ def nuclear_norm(matrix: Tensor, limit: Tensor) -> Tensor:
     found = _nuclear_by_squares(share) if min(share.shape[-2:]) >= WIDE else None
     if found is None:
         found = singular_values(share).sum(dim=-1)
-    return (found * whole).where(finite, torch.nan)
+    return (found * whole).where(finite, xp.nan)
 
 
 def _nuclear_by_squares(share: Tensor) -> Tensor | None:
     """Σ √λ(MᵀM), in half the time; None where squaring would lose digits that Σ σ or 1 - Σ σ needs."""
     narrow = share if share.shape[-1] <= share.shape[-2] else share.mT
-    sigma = torch.linalg.eigvalsh(narrow.mT @ narrow).clamp(min=0.0).sqrt()
+    sigma = xp.linalg.eigvalsh(narrow.mT @ narrow).clamp(min=0.0).sqrt()
     total: Tensor = sigma.sum(dim=-1)
-    lost = torch.finfo(sigma.dtype).eps * (sigma[..., -1:].square() / sigma).sum(dim=-1)
+    lost = np.finfo(np.float64).eps * (sigma[..., -1:].square() / sigma).sum(dim=-1)
     return total if bool(((lost < 1e-9 * total) & (total < 0.99)).all()) else None
 
 
@@ -65,29 +71,29 @@ def singular_values(matrix: Tensor) -> Tensor:
     """Σ [..., min(p, q)] of M [..., p, q], largest first."""
     sigma: Tensor
     try:
-        sigma = torch.linalg.svdvals(matrix)
+        sigma = xp.linalg.svdvals(matrix)
     except RuntimeError:  # no convergence; the transpose is another problem to LAPACK
-        sigma = torch.linalg.svdvals(matrix.mT.contiguous())
+        sigma = xp.linalg.svdvals(matrix.mT.contiguous())
     return sigma
 
 
-def shape_cosine(a: Spread, b: Spread, cross: Tensor) -> Tensor:
+def shape_cosine(a: Spread, b: Spread, nuclear: Tensor) -> Tensor:
     """‖XᵀY‖_* of centred sides of unit Frobenius norm [...], in [0, 1]; NaN where a side has no variance."""
     size = a.total.sqrt() * b.total.sqrt()
-    return (nuclear_norm(cross, size) / size.where(size > 0, torch.nan)).clamp(0.0, 1.0)
+    return (nuclear / size.where(size > 0, xp.nan)).clamp(0.0, 1.0)
 
 
-def procrustes(a: Spread, b: Spread, cross: Tensor) -> Tensor:
+def procrustes(a: Spread, b: Spread, nuclear: Tensor) -> Tensor:
     """√(2 - 2‖XᵀY‖_*) of centred sides of unit norm [...], in [0, √2]: their least distance over orthogonal maps.
 
     Schönemann 1966; Williams et al. 2021. Ding et al. 2021 report its square.
     """
-    return _chord(shape_cosine(a, b, cross))
+    return _chord(shape_cosine(a, b, nuclear))
 
 
 def _chord(cosine: Tensor) -> Tensor:
     """√(2 - 2 c), the distance of two unit vectors; 0 where c is 1 up to rounding."""
-    return root_of_difference(torch.full_like(cosine, 2.0), 2.0 * cosine)
+    return root_of_difference(xp.full_like(cosine, 2.0), 2.0 * cosine)
 
 
 def angle_of_cosine(cosine: Tensor) -> Tensor:
@@ -95,14 +101,14 @@ def angle_of_cosine(cosine: Tensor) -> Tensor:
     return 2.0 * (_chord(cosine) / 2.0).clamp(max=1.0).arcsin()
 
 
-def angular_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:
+def angular_shape(a: Spread, b: Spread, nuclear: Tensor) -> Tensor:
     """Arccos ‖XᵀY‖_* of centred sides of unit norm [...], in [0, π/2]: the Riemannian shape distance (Williams et al. 2021)."""
-    return angle_of_cosine(shape_cosine(a, b, cross))
+    return angle_of_cosine(shape_cosine(a, b, nuclear))
 
 
-def procrustes_size_shape(a: Spread, b: Spread, cross: Tensor) -> Tensor:
+def procrustes_size_shape(a: Spread, b: Spread, nuclear: Tensor) -> Tensor:
     """√(‖X‖² + ‖Y‖² - 2‖XᵀY‖_*) of centred sides [...], in [0, ∞); 0 for two constant sides (Williams et al. 2021)."""
-    return root_of_difference(a.total + b.total, 2.0 * nuclear_norm(cross, a.total.sqrt() * b.total.sqrt()))
+    return root_of_difference(a.total + b.total, 2.0 * nuclear)
 
 
 class Raw(NamedTuple):
@@ -117,7 +123,7 @@ def prepare_raw(x: Tensor) -> Raw:
     largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
     rows = rows / largest.where(largest > 0, 1.0)
     if rows.shape[-2] < rows.shape[-1]:
-        rows = torch.linalg.qr(rows.mT).R.mT
+        rows = xp.linalg.qr(rows.mT).R.mT
     return Raw(rows)
 
 
@@ -131,8 +137,8 @@ def aligned_cosine(a: Raw, b: Raw, rank_tol: float) -> Tensor:
     left, sigma, right = converging_svd(a.rows.mT @ b.rows)
     mapped = left * (sigma > rank_tol**2 * sigma[..., :1]).unsqueeze(-2)
     products = ((a.rows @ mapped) * (b.rows @ right.mT)).sum(dim=-1)
-    lengths = torch.linalg.vector_norm(a.rows, dim=-1) * torch.linalg.vector_norm(b.rows, dim=-1)
-    cosines: Tensor = products / lengths.where(lengths > 0, torch.nan)
+    lengths = xp.linalg.vector_norm(a.rows, dim=-1) * xp.linalg.vector_norm(b.rows, dim=-1)
+    cosines: Tensor = products / lengths.where(lengths > 0, xp.nan)
     return cosines.mean(dim=-1)
 
 
@@ -146,7 +152,13 @@ def linear_regression(a: Factored, b: Factored) -> Tensor:
     """
     total = a.sigma.square().sum(dim=-1)
     explained = (left_products(b, a) * _relative(a.sigma).unsqueeze(-2)).square().sum(dim=(-2, -1))
-    return (explained / _relative(a.sigma).square().sum(dim=-1)).where(total > 0, torch.nan).clamp(max=1.0)
+    return (explained / _relative(a.sigma).square().sum(dim=-1)).where(total > 0, xp.nan).clamp(max=1.0)
+
+
+def shuffled_regression(a: Factored, b: Factored, n_rows: int) -> Tensor:
+    """Mean of `linear_regression` over all shuffles of the rows [...]: of n - 1 directions the fit takes rank Y."""
+    variance = a.sigma.square().sum(dim=-1)
+    return (b.rank / (n_rows - 1)).where(variance > 0, xp.nan)
 
 
 def _relative(sigma: Tensor) -> Tensor:
@@ -160,7 +172,7 @@ def linear_regression_symmetric(a: Factored, b: Factored) -> Tensor:
 
 
 class Whitened(NamedTuple):
-    """The same of one side through its moments: Xc W has orthonormal columns, zero beyond the rank."""
+    """A side whitened through its moments: Xc W has orthonormal columns, zero beyond the rank."""
 
     map: Tensor  # W [..., p, p]
     total: Tensor  # ‖Xc‖²_F [...]
@@ -174,7 +186,7 @@ def whitening(rank_tol: float) -> Callable[[Moments], Whitened]:
 
 def _r2_of_moments(a: Whitened, b: Whitened, cross: Tensor) -> Tensor:
     """‖W_Yᵀ Σ_YX‖²_F / ‖Xc‖²_F, which is ‖Q_Yᵀ Xc‖²_F / ‖Xc‖²_F."""
-    return ((cross @ b.map).square().sum(dim=(-2, -1)) / a.total.where(a.total > 0, torch.nan)).clamp(max=1.0)
+    return ((cross @ b.map).square().sum(dim=(-2, -1)) / a.total.where(a.total > 0, xp.nan)).clamp(max=1.0)
 
 
 def _symmetric_of_moments(a: Whitened, b: Whitened, cross: Tensor) -> Tensor:
@@ -226,16 +238,16 @@ def permutation_procrustes(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     alone_x, alone_y = (side.n * side.mean.square() + side.scatter for side in (a, b))
     if p > q:
         extra = alone_x.unsqueeze(-1).expand(*squared.shape[:-1], p - q)
-        squared = torch.cat([squared, extra], dim=-1)
+        squared = xp.cat([squared, extra], dim=-1)
     elif q > p:
         extra = alone_y.unsqueeze(-2).expand(*squared.shape[:-2], q - p, q)
-        squared = torch.cat([squared, extra], dim=-2)
+        squared = xp.cat([squared, extra], dim=-2)
     return each(squared, _least_sum).sqrt()
 
 
 def correlations(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     """Correlation of each column of X with each of Y [..., p, q]; NaN in the rows and columns of constant ones."""
-    scale_x, scale_y = (side.scatter.where(side.scatter > 0, torch.nan).sqrt() for side in (a, b))
+    scale_x, scale_y = (side.scatter.where(side.scatter > 0, xp.nan).sqrt() for side in (a, b))
     return (cross / scale_x.unsqueeze(-1) / scale_y.unsqueeze(-2)).clamp(-1.0, 1.0)
 
 
@@ -259,7 +271,7 @@ def soft_match(a: Columns, b: Columns, cross: Tensor) -> Tensor:
 
 
 def _mean_of_best(found: Tensor) -> Tensor:
-    best = found.nan_to_num(nan=-torch.inf).amax(dim=-1)
+    best = found.nan_to_num(nan=-xp.inf).amax(dim=-1)
     defined = best.isfinite()
     return best.where(defined, 0.0).sum(dim=-1) / defined.sum(dim=-1)
 
@@ -325,7 +337,9 @@ MEASURES: dict[str, Callable[[Options], Measure]] = {
     ),
     "permutation_procrustes": lambda options: matching("permutation_procrustes", permutation_procrustes),
     "aligned_cosine": lambda options: Measure(prepare_raw, lambda a, b: aligned_cosine(a, b, options.rank_tol)),
-    "linear_regression": _regression(linear_regression, _r2_of_moments),
+    "linear_regression": lambda options: replace(
+        _regression(linear_regression, _r2_of_moments)(options), shuffled_mean=shuffled_regression
+    ),
     "linear_regression_symmetric": _regression(linear_regression_symmetric, _symmetric_of_moments),
     "hard_match": lambda options: matching("hard_match", hard_match),
     "soft_match": lambda options: of_columns(soft_match),

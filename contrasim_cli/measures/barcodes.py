@@ -57,7 +57,7 @@ def _longest_of_three(place: Ints) -> npt.NDArray[np.bool_]:
 
 
 def _closing(edges: Sequence[tuple[int, int, int]], n: int) -> list[tuple[int, int, int]]:
-    """Those of the edges (place, end, end), in order, whose ends are connected by earlier ones."""
+    """The edges (place, end, end), in order, whose ends are connected by earlier ones."""
     parent = list(range(n))
 
     def root(vertex: int) -> int:

@@ -5,12 +5,13 @@ those of the column spaces that the data have. Everything is float64.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.protocol import Measure, Moments, centred
 
@@ -52,7 +53,7 @@ def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thin SVD; of a tall matrix by way of its R factor, which costs half."""
     n, p = x.shape[-2:]
     if n > 2 * p:
-        q, r = torch.linalg.qr(x)
+        q, r = xp.linalg.qr(x)
         left, sigma, right = converging_svd(r)
         return q @ left, sigma, right
     return converging_svd(x)
@@ -61,9 +62,9 @@ def _svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def converging_svd(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """SVD that falls back to the transpose where LAPACK's divide and conquer does not converge."""
     try:
-        return torch.linalg.svd(x, full_matrices=False)  # type: ignore[no-any-return]
+        return xp.linalg.svd(x, full_matrices=False)  # type: ignore[no-any-return]
     except RuntimeError:  # LinAlgError is one
-        right, sigma, left = torch.linalg.svd(x.mT, full_matrices=False)
+        right, sigma, left = xp.linalg.svd(x.mT, full_matrices=False)
         return left.mT, sigma, right.mT
 
 
@@ -89,17 +90,17 @@ def _correlations(a: Factored, b: Factored) -> Tensor:
     """All canonical correlations [..., min(k_a, k_b)], largest first; zero beyond the smaller rank."""
     products = left_products(a, b)
     if min(products.shape[-2:]) < WIDE:
-        return torch.linalg.svdvals(products).clamp(0.0, 1.0)  # type: ignore[no-any-return]
+        return xp.linalg.svdvals(products).clamp(0.0, 1.0)  # type: ignore[no-any-return]
     # half the time; what it loses of a ρ near zero, about 1e-8, is nothing in a mean of that many
     smaller = products @ products.mT if products.shape[-2] <= products.shape[-1] else products.mT @ products
-    squares: Tensor = torch.linalg.eigvalsh(smaller)
+    squares: Tensor = xp.linalg.eigvalsh(smaller)
     return squares.clamp(0.0, 1.0).sqrt().flip(-1)
 
 
 def _smaller_rank(a: Factored, b: Factored) -> Tensor:
     """min(rank X, rank Y) [...], NaN where it is zero."""
-    rank = torch.minimum(a.rank, b.rank).double()
-    return rank.where(rank > 0, torch.nan)
+    rank = xp.minimum(a.rank, b.rank).double()
+    return rank.where(rank > 0, xp.nan)
 
 
 def cca(a: Factored, b: Factored) -> Tensor:
@@ -111,6 +112,14 @@ def cca_yanai(a: Factored, b: Factored) -> Tensor:
     """Mean of the squares of the min(rank X, rank Y) canonical correlations [...] (Yanai 1974; Ramsay et al. 1984)."""
     squares: Tensor = left_products(a, b).square().sum(dim=(-2, -1))
     return (squares / _smaller_rank(a, b)).clamp(max=1.0)
+
+
+def shuffled_yanai(a: Factored, b: Factored, n_rows: int) -> Tensor:
+    """Mean of `cca_yanai` over all shuffles of the rows [...].
+
+    ⟨K, PLPᵀ⟩ of doubly centred K, L has the mean tr K tr L / (n - 1) (Kazi-Aoual et al. 1995); K = UUᵀ has the trace of its rank.
+    """
+    return a.rank * b.rank / ((n_rows - 1) * _smaller_rank(a, b))
 
 
 def svcca(a: Factored, b: Factored) -> Tensor:
@@ -126,7 +135,7 @@ def pwcca(a: Factored, b: Factored) -> Tensor:
     """
     products = left_products(a, b)
     rotation, rho = _canonical_rotation(products, a.sigma)
-    count = torch.arange(rho.shape[-1], device=rho.device)
+    count = xp.arange(rho.shape[-1], device=rho.device)
     used = count < _smaller_rank(a, b).unsqueeze(-1)
     # hᵢ = U rᵢ is of unit norm, so that ⟨hᵢ, x_j⟩ = (rᵢᵀ diag(σ) Vᵀ)_j
     alpha = (rotation.mT @ (a.sigma.unsqueeze(-1) * a.right)).abs().sum(dim=-1) * used
@@ -151,8 +160,8 @@ def pwcca_google(a: Factored, b: Factored) -> Tensor:
     largest = a.sigma[..., :1]
     sigma = a.sigma / largest.where(largest > 0, 1.0)
     # Xc uᵢ = U diag(σ) rᵢ up to scale, so that its QR is U times that of the small factor
-    basis = torch.linalg.qr(sigma.unsqueeze(-1) * rotation).Q
-    used = torch.arange(rho.shape[-1], device=rho.device) < _smaller_rank(a, b).unsqueeze(-1)
+    basis = xp.linalg.qr(sigma.unsqueeze(-1) * rotation).Q
+    used = xp.arange(rho.shape[-1], device=rho.device) < _smaller_rank(a, b).unsqueeze(-1)
     alpha: Tensor = (basis.mT @ (sigma.unsqueeze(-1) * a.right)).abs().sum(dim=-1) * used
     return (alpha * rho.clamp(0.0, 1.0)).sum(dim=-1) / alpha.sum(dim=-1)
 
@@ -165,9 +174,9 @@ def _canonical_rotation(products: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor
     order = (sigma > 0) + TIE * relative.square()
     squares = products @ products.mT
     squares.diagonal(dim1=-2, dim2=-1).add_(order)
-    _, vectors = torch.linalg.eigh(squares)
+    _, vectors = xp.linalg.eigh(squares)
     rotation = vectors.flip(-1)
-    rho: Tensor = torch.linalg.vector_norm(rotation.mT @ products, dim=-1)
+    rho: Tensor = xp.linalg.vector_norm(rotation.mT @ products, dim=-1)
     return rotation, rho
 
 
@@ -195,7 +204,7 @@ class Whitening(NamedTuple):
 
     @property
     def rank(self) -> int:
-        """Numerical rank."""
+        """The numerical rank."""
         return len(self.sigma)
 
 
@@ -207,9 +216,9 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
 
     def whiten(moments: Moments) -> Whitening:
         assert moments.scatter is not None
-        scale = moments.squares.amax().clamp_min(torch.finfo(torch.float64).tiny)
+        scale = moments.squares.amax().clamp_min(np.finfo(np.float64).tiny.item())
         # of the negative, so that LAPACK's ascending order is that of falling σ
-        values, vectors = torch.linalg.eigh(moments.scatter / -scale)
+        values, vectors = xp.linalg.eigh(moments.scatter / -scale)
         values = -values.clamp_max(0.0)
         rank = int(((values > rank_tol**2 * values[:1]) & (values > 0)).sum())
         return Whitening((values[:rank] * scale).sqrt(), vectors.mT[:rank].contiguous())
@@ -219,7 +228,7 @@ def whitener(rank_tol: float) -> Callable[[Moments], Whitening] | None:
 
 def from_whitened(a: Whitening, b: Whitening, products: Tensor) -> tuple[Factored, Factored]:
     """Two sides as `compare` takes them, whose left factors have the given products UᵀU' [r, s]."""
-    identity = torch.eye(b.rank, dtype=products.dtype, device=products.device)
+    identity = xp.eye(b.rank, dtype=products.dtype, device=products.device)
     return Factored(products.mT, a.sigma, a.right), Factored(identity, b.sigma, b.right, chosen=True)
 
 
@@ -232,5 +241,5 @@ MEASURES = {
     "svcca": _measure(svcca),
     "pwcca": _measure(pwcca),
     "pwcca_google": _measure(pwcca_google),
-    "cca_yanai": _measure(cca_yanai),
+    "cca_yanai": lambda options: replace(_measure(cca_yanai)(options), shuffled_mean=shuffled_yanai),
 }

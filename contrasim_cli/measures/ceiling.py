@@ -5,11 +5,10 @@ Nili et al. 2014. Repeats are layers [n, p_i] of the same rows, such as subjects
 
 from collections.abc import Callable, Sequence
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures.distances import average_ranks, unit
 from contrasim_cli.measures.matrices import (
+    RANKS,
     WHITENED,
     Matrix,
     Pairs,
@@ -19,8 +18,6 @@ from contrasim_cli.measures.matrices import (
     rsa_preparer,
     whitened,
 )
-
-RANKS = ("spearman", "rho-a", "tau-a")
 
 
 def noise_ceiling(repeats: Sequence[Tensor], rsm: str, compare: str) -> tuple[float, float]:
@@ -34,13 +31,13 @@ def noise_ceiling(repeats: Sequence[Tensor], rsm: str, compare: str) -> tuple[fl
     """
     if len(repeats) < 2:
         raise ValueError(f"a noise ceiling needs two or more repeats, found {len(repeats)}")
-    parts = torch.stack([_poolable(x, rsm, compare) for x in repeats])
+    parts = xp.stack([_poolable(x, rsm, compare) for x in repeats])
     score = _score(compare)
     ready = [_prepared(part, compare) for part in parts]
     whole = _prepared(parts.mean(dim=0), compare)
     others = [_prepared((parts.sum(dim=0) - part) / (len(parts) - 1), compare) for part in parts]
-    low = torch.stack([score(own, pooled) for own, pooled in zip(ready, others, strict=True)]).mean()
-    high = torch.stack([score(own, whole) for own in ready]).mean()
+    low = xp.stack([score(own, pooled) for own, pooled in zip(ready, others, strict=True)]).mean()
+    high = xp.stack([score(own, whole) for own in ready]).mean()
     return float(low), float(high)
 
 

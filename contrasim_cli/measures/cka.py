@@ -13,9 +13,8 @@ from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from contrasim_cli.arrays import Tensor, as_tensor, xp
 from contrasim_cli.measures.distances import (
     all_squared_distances,
     double_centred,
@@ -32,9 +31,9 @@ from contrasim_cli.measures.tiles import Tile, Tiles, upper
 FEWEST_ROWS = 4  # of the unbiased estimator, which divides by n - 3
 TINY = 16  # rows of batches whose products are made one by one, and centred by one matrix for all
 CANCELLED = 8.0  # trace over √n times the norm, beyond which centring after the products costs digits
-SQUARES = {  # norms of Gram matrices between which no square leaves the type or vanishes that counts
-    torch.float32: (1e-24, 1e34),
-    torch.float64: (1e-200, 1e300),
+SQUARES = {  # by bytes of a value: norms of Gram matrices between which no square leaves the type or vanishes that counts
+    4: (1e-24, 1e34),
+    8: (1e-200, 1e300),
 }
 ROUNDING = 1e-12  # an unbiased ⟨K, K⟩ below this part of the biased one is rounding
 
@@ -74,10 +73,10 @@ def energy_shuffled(e: Energies) -> tuple[Tensor, Tensor]:
         variance of ⟨K, L⟩  2 ((n - 1) S - T²) ((n - 1) S' - T'²) / ((n - 1)² (n + 1) (n - 2))
                             + c c' / (n (n + 1) (n - 1) (n - 2) (n - 3)),   c = n (n + 1) D - (n - 1) (T² + 2 S)
     """
-    n, norms = e.n, e.first.sqrt() * e.second.sqrt()
+    n, norms = float(e.n), e.first.sqrt() * e.second.sqrt()  # n⁵ leaves the integers from 6,208 rows on
     mean = e.trace_first * e.trace_second / norms / max(1, n - 1)
     if n < FEWEST_ROWS:
-        return mean, torch.full_like(mean, torch.nan)
+        return mean, xp.full_like(mean, xp.nan)
     # each side with S = 1, so that no product of fourth powers of the values leaves the type
     sides = ((e.trace_first, e.first, e.diagonal_first), (e.trace_second, e.second, e.diagonal_second))
     spreads = [(n - 1) - trace.square() / own for trace, own, _ in sides]
@@ -108,20 +107,20 @@ def near_kernels(x: Tensor) -> tuple[Tensor, Tensor]:
     grams = _products(x.reshape(-1, *x.shape[-2:])).double()
     traces = grams.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     kernels = _double_centred(grams)
-    norms = torch.linalg.vector_norm(kernels, dim=-1)
-    low, high = SQUARES[x.dtype]
+    norms = xp.linalg.vector_norm(kernels, dim=-1)
+    low, high = SQUARES[x.itemsize]
     lost = ~((norms > low) & (norms < high) & (traces < CANCELLED * grams.shape[-1] ** 0.5 * norms))
-    return (kernels / norms.unsqueeze(-1)).view(*x.shape[:-2], -1), lost.view(x.shape[:-2])
+    return (kernels / norms.unsqueeze(-1)).reshape(*x.shape[:-2], -1), lost.reshape(x.shape[:-2])
 
 
 def _products(rows: Tensor) -> Tensor:
     """XXᵀ [k, n, n] of X [k, n, p]."""
     if rows.is_cuda or rows.shape[1] > TINY:
-        return torch.bmm(rows, rows.mT)
+        return xp.bmm(rows, rows.mT)
     one = rows.numpy()
     with np.errstate(over="ignore", invalid="ignore"):
         # at such sizes NumPy takes half the time, if it does not know that the factors are the same
-        return torch.from_numpy(one @ one.copy().swapaxes(1, 2))
+        return as_tensor(one @ one.copy().swapaxes(1, 2), rows.device)
 
 
 def _double_centred(grams: Tensor) -> Tensor:
@@ -130,8 +129,8 @@ def _double_centred(grams: Tensor) -> Tensor:
     if n > TINY:
         rows = grams - grams.mean(dim=-1, keepdim=True)
         return (rows - rows.mean(dim=-2, keepdim=True)).flatten(-2)
-    centring = torch.eye(n, dtype=grams.dtype, device=grams.device) - 1 / n
-    return grams.flatten(-2) @ torch.kron(centring, centring)
+    centring = xp.eye(n, dtype=grams.dtype, device=grams.device) - 1 / n
+    return grams.flatten(-2) @ xp.kron(centring, centring)
 
 
 def _exact_gram(x: Tensor) -> Tensor:
@@ -156,14 +155,14 @@ class Debiased(NamedTuple):
 def prepare_debiased(x: Tensor) -> Debiased:
     """X [..., n, p] in the smaller of its forms; undefined below 4 rows and where K̃ is a sum of a row and a column term."""
     form, own = _unbiased(_scaled(x))
-    return _times(form, own.where(own > 0, torch.nan).rsqrt())
+    return _times(form, own.where(own > 0, xp.nan).rsqrt())
 
 
 def _unbiased(rows: Tensor) -> tuple[Debiased, Tensor]:
     """Centred rows [..., n, p] in the smaller of their forms, and its inner product with itself [...], 0 where that is rounding."""
     n, p = rows.shape[-2:]
     if n < FEWEST_ROWS:
-        nothing = rows.new_full((*rows.shape[:-2], n, n), torch.nan)
+        nothing = rows.new_full((*rows.shape[:-2], n, n), xp.nan)
         return Debiased(nothing, None, None), rows.new_zeros(rows.shape[:-2])
     if n < p:
         gram = rows @ rows.mT
@@ -189,11 +188,11 @@ def _times(form: Debiased, factor: Tensor) -> Debiased:
 def _u_centred(gram: Tensor) -> Tensor:
     """K̃ less its row and column means over n - 2 and its mean over (n - 1)(n - 2), off the diagonal [..., n, n]."""
     n = gram.shape[-1]
-    off = gram - torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
+    off = gram - xp.diag_embed(gram.diagonal(dim1=-2, dim2=-1))
     sums = off.sum(dim=-1, keepdim=True)
     total = sums.sum(dim=-2, keepdim=True)
     off = off - sums / (n - 2) - sums.mT / (n - 2) + total / ((n - 1) * (n - 2))
-    return off - torch.diag_embed(off.diagonal(dim1=-2, dim2=-1))
+    return off - xp.diag_embed(off.diagonal(dim1=-2, dim2=-1))
 
 
 def compare_debiased(a: Debiased, b: Debiased) -> Tensor:
@@ -211,7 +210,7 @@ def compare_debiased(a: Debiased, b: Debiased) -> Tensor:
 
 
 def gram_form(side: Centred | Debiased) -> Centred | Debiased:
-    """The same side in its Gram form, whichever is the smaller one."""
+    """A side in its Gram form, whichever is the smaller one."""
     if side.rows is None:
         return side
     gram = side.rows @ side.rows.mT
@@ -236,12 +235,12 @@ def _without_diagonal(n: int, biased: Tensor, diagonals: Tensor, traces: Tensor)
 def energy_debiased(e: Energies) -> Tensor:
     """`compare_debiased` from inner products of Gram matrices and of their diagonals."""
     if e.n < FEWEST_ROWS:
-        return torch.full_like(e.cross, torch.nan)
+        return xp.full_like(e.cross, xp.nan)
     cross = _without_diagonal(e.n, e.cross, e.diagonal_cross, e.trace_first * e.trace_second)
     first = _without_diagonal(e.n, e.first, e.diagonal_first, e.trace_first * e.trace_first)
     second = _without_diagonal(e.n, e.second, e.diagonal_second, e.trace_second * e.trace_second)
-    first = first.where(first > e.rounding * e.first, torch.nan)
-    second = second.where(second > e.rounding * e.second, torch.nan)
+    first = first.where(first > e.rounding * e.first, xp.nan)
+    second = second.where(second > e.rounding * e.second, xp.nan)
     return cross / (first.sqrt() * second.sqrt())
 
 
@@ -251,7 +250,7 @@ def energy_debiased_shuffled(e: Energies) -> tuple[Tensor, Tensor]:
     U-centred matrices have rows that sum to 0 and no diagonal, so that T = D = 0 in the formulas of `energy_shuffled`.
     """
     spread = math.sqrt(2 / (e.n * (e.n - 3))) if e.n >= FEWEST_ROWS else math.nan
-    return torch.zeros_like(e.cross), torch.full_like(e.cross, spread)
+    return xp.zeros_like(e.cross), xp.full_like(e.cross, spread)
 
 
 class Batches(NamedTuple):
@@ -271,8 +270,8 @@ def prepare_minibatch(x: Tensor, batch: int) -> Batches:
     if rows.shape[-2] - whole >= FEWEST_ROWS:
         cut.append(rows[..., None, whole:, :])
     made = [(*_unbiased(centred(part)), part.shape[-2] * (part.shape[-2] - 3)) for part in cut]
-    total = torch.stack([own.sum(dim=-1) / times for _, own, times in made]).sum(dim=0)
-    total = total.where(total > 0, torch.nan).unsqueeze(-1)
+    total = xp.stack([own.sum(dim=-1) / times for _, own, times in made]).sum(dim=0)
+    total = total.where(total > 0, xp.nan).unsqueeze(-1)
     forms = [_times(form, (total * times).rsqrt()) for form, _, times in made]
     return Batches(forms[0] if whole else None, forms[-1] if len(forms) > bool(whole) else None)
 
@@ -285,7 +284,7 @@ def compare_minibatch(a: Batches, b: Batches) -> Tensor:
     """
     pairs = ((a.full, b.full), (a.last, b.last))
     found = [compare_debiased(one, other).sum(dim=-1) for one, other in pairs if one is not None and other is not None]
-    return torch.stack(found).sum(dim=0)
+    return xp.stack(found).sum(dim=0)
 
 
 @cache
@@ -304,7 +303,7 @@ def _u_kernel(x: Tensor) -> Tensor:
 
 
 def _of_sums(cross: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    return cosine_of(cross, first.where(first > 0, torch.nan), second.where(second > 0, torch.nan))
+    return cosine_of(cross, first.where(first > 0, xp.nan), second.where(second > 0, xp.nan))
 
 
 class Kernel(NamedTuple):
@@ -323,7 +322,7 @@ def prepare_rbf(x: Tensor, threshold: float) -> Kernel:
     squared = all_squared_distances(rows)
     sigma = threshold * median(upper(squared).sqrt())
     # less 1, which centring takes away: a wide kernel is 1 but for its last digits
-    kernel = torch.expm1(-squared / (2 * sigma.where(sigma > 0, torch.nan).square()).unsqueeze(-1))
+    kernel = xp.expm1(-squared / (2 * sigma.where(sigma > 0, xp.nan).square()).unsqueeze(-1))
     return Kernel(unit(double_centred(kernel), dim=(-2, -1)))
 
 
@@ -333,8 +332,8 @@ def rbf_pairs(threshold: float) -> PairForm:
 
     def fit(tiles: Tiles) -> Callable[[Tile], Tensor]:
         sigma = threshold * median_of_tiles(tiles)
-        doubled = 2 * sigma.where(sigma > 0, torch.nan).square()
-        return double_centring(tiles, lambda tile: torch.expm1(-tile.squared / doubled))
+        doubled = 2 * sigma.where(sigma > 0, xp.nan).square()
+        return double_centring(tiles, lambda tile: xp.expm1(-tile.squared / doubled))
 
     return PairForm(scaled_map, fit, cosine_of)
 
@@ -362,12 +361,12 @@ def _scaled(x: Tensor) -> Tensor:
     rows = centred(x)
     largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
     # the norm of XᵀX is a fourth power of the data: after scaling it neither overflows nor vanishes
-    rows = rows / largest.where(largest > 0, torch.nan)
+    rows = rows / largest.where(largest > 0, xp.nan)
     return rows / _norm(rows)
 
 
 def _norm(matrix: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
+    norm: Tensor = xp.linalg.vector_norm(matrix, dim=(-2, -1), keepdim=True)
     return norm
 
 

@@ -54,7 +54,8 @@ FORMULAS = {
     "gromov_wasserstein": "√ min_π 1/n² Σ_rs (D_X(r, s) - D_Y(π(r), π(s)))² over permutations π, D distances over their mean",
     "geometry_score": "Σ_i (RLT_X(i) - RLT_Y(i))², RLT(i) the mean share of relaxations at which there are i loops",
     "rtd": "mean over directions of the total length of loops of [[0, D_X], [D_X, min(D_X, D_Y)]], D over their 0.9 quantile",
-    "rsa": "corr(r_X, r_Y) of the similarities of the n(n-1)/2 pairs of rows; --rsm says which, --compare which correlation",
+    "rsa": "corr(r_X, r_Y) of the similarities of the n(n-1)/2 pairs of rows; --rsm says which, --compare which correlation, "
+    "--repeats-distance which of repeated measurements",
     "rsm_norm_difference": "‖D_X - D_Y‖_F of Euclidean distance matrices",
     "distance_correlation": "√(dCov²(X, Y) / √(dCov²(X, X) dCov²(Y, Y))), dCov² = 1/n² ⟨H D_X H, H D_Y H⟩",
     "jaccard_knn": "1/n Σ_r |N_X(r) ∩ N_Y(r)| / |N_X(r) ∪ N_Y(r)|",
@@ -65,6 +66,40 @@ FORMULAS = {
     "cknna": "Σ_r Σ_s∈N_X∩N_Y K̄_rs L̄_rs / √(the same of X with itself, and of Y), K̄ cosines less their row's mean",
     "second_order_cosine": "1/n Σ_r cos(c_X, c_Y), c the cosines of r with N_X(r) ∪ N_Y(r)",
     "rank_similarity": "1/n Σ_r Σ_s∈N_X∩N_Y 2 / ((1 + |i_s - j_s|)(i_s + j_s)) / Σ_m 1/m, i and j ranks, m to the number shared",
+}
+
+
+# what public code computes under the name, as it was run on the same rows; ReSi is github.com/mklabunde/resi
+PEERS = {
+    "cka": "ReSi, repsim's cka(kernel_type='linear'): the same; repsim's default is cka_rbf; netrep's LinearCKA is angular_cka",
+    "cka_debiased": "pytorch-cka: the same, clamped to [0, 1]",
+    "cka_rbf": "repsim's cka by default: the same",
+    "angular_cka": "netrep's LinearCKA: the same",
+    "cca": "repsim's cca(summary_type='pillai'): the same; its default is cca_yanai",
+    "cca_yanai": "repsim's cca by default: the same",
+    "pwcca": "repsim: the mean of pwcca of X with Y and of Y with X; ReSi fails with n < p, or X wider than Y",
+    "procrustes": "ReSi: the same",
+    "angular_shape": "ReSi, netrep's LinearMetric(alpha=1): the same",
+    "procrustes_size_shape": "ReSi, netrep's LinearMetric(alpha=1, score_method='euclidean'): the same",
+    "shape_alpha": "netrep's LinearMetric: the same for α of 0 and 1; in between it does not first scale sides to a mean σ² of 1",
+    "angular_permutation": "netrep's PermutationMetric: the same",
+    "permutation_procrustes": "ReSi: the same; netrep's PermutationMetric(score_method='euclidean') centres columns first",
+    "aligned_cosine": "ReSi: the same",
+    "linear_regression": "ReSi: the same",
+    "hard_match": "ReSi: the same",
+    "soft_match": "ReSi: the same",
+    "eigenspace_overlap": "ReSi: the same with n > p; with n < p it divides by the width, so a side with itself is below 1",
+    "gulp": "ReSi: the square, with λ = 0; fails with n < p",
+    "rsa": "ReSi, rsatoolbox ('correlation', 'spearman'): the same; rsatoolbox's 'euclidean' is --rsm sqeuclidean",
+    "rsm_norm_difference": "ReSi: the spectral norm of the difference, never larger",
+    "distance_correlation": "ReSi: the same",
+    "jaccard_knn": "ReSi: the same without duplicate rows",
+    "rank_similarity": "ReSi: the same without duplicate rows",
+    "second_order_cosine": "ReSi: of cosine distances 1 - cos in place of cosines",
+    "dot": "repsim's dot_product: ‖XᵀY‖²_F",
+    "magnitude_difference": "ReSi: the same",
+    "concentricity_difference": "ReSi: the same",
+    "uniformity_difference": "ReSi: of rows as they are, not at unit length, with each row's pair with itself",
 }
 
 
@@ -80,33 +115,53 @@ def described(name: str) -> Iterator[tuple[str, str]]:
         ", ".join(what for what in INVARIANCES if what not in entry.invariances) or "nothing of the list",
     )
     yield "undefined", entry.undefined
-    yield from (("beware", text) for text in _warnings(entry))
+    yield from (("beware", text) for text in _warnings(name, entry))
     yield "cost", entry.cost + (f"; needs the extra {entry.extra}" if entry.extra else "")
+    if name in PEERS:
+        yield "peers", PEERS[name]
     yield "source", entry.source or "nobody's invention"
 
 
-def _warnings(entry: Entry) -> Iterator[str]:
+def _warnings(name: str, entry: Entry) -> Iterator[str]:
     """Where its scores say little or mislead."""
     if entry.trivial_at_full_rank:
         yield "with n - 1 independent directions on a side every score is perfect, whatever the rows: take n well above p + q"
     elif entry.biased_by_width:
         better = f"; {entry.debiased} has no such bias" if entry.debiased else ""
         yield f"with fewer rows than neurons (n < p) unrelated rows score as similar{better}"
-    if entry.family == "neighbours":
-        yield "unrelated rows share k / (n - 1) of their neighbours; equally near rows count in the order of rows"
-    if entry.family == "encoding":
-        yield "rows that know each other (trials, words of a text) leak between folds: --groups holds them out together"
-    if entry.growth:
-        yield f"grows with the number of rows, about as n^{entry.growth:g}: compare scores of as many rows"
-    if "offset" not in entry.invariances:
-        yield "a common mean changes it: see --standardize center"
-    if "scale" not in entry.invariances:
-        yield "the scale of the values changes it: layers of unlike size are dissimilar whatever they hold"
-    if entry.needs_equal_widths:
-        yield "neurons are compared one by one: the sides must have one width and one order of neurons"
-    if entry.empty_on_zero_rows:
-        yield "a row of zeros leaves it undefined: see --zero-rows drop"
-    if entry.family == "statistics":
-        yield "which row is which does not matter to it: shuffled rows score the same"
-    if entry.quadratic:
-        yield "costs n²: --max-rows takes a random subset"
+    lacks = {what for what in INVARIANCES if what not in entry.invariances}
+    told = (
+        (
+            entry.family == "alignment" and "rotation" in lacks,
+            "shared directions make neurons alike in any basis: compare with the score after a random rotation of one side",
+        ),
+        (
+            name.startswith("pwcca"),
+            "with fewer than p + q rows some ρ are 1 and their weights open: other code may differ in the third digit",
+        ),
+        (
+            entry.family == "neighbours",
+            "unrelated rows share k / (n - 1) of their neighbours; equally near rows count in the order of rows",
+        ),
+        (
+            entry.family == "encoding",
+            "rows that know each other (trials, words of a text) leak between folds: --groups holds them out together",
+        ),
+        (
+            bool(entry.growth),
+            f"grows with the number of rows, about as n^{entry.growth or 0:g}: compare scores of as many rows",
+        ),
+        ("offset" in lacks, "a common mean changes it: see --standardize center"),
+        (
+            "scale" in lacks,
+            "the scale of the values changes it: layers of unlike size are dissimilar whatever they hold",
+        ),
+        (
+            entry.needs_equal_widths,
+            "neurons are compared one by one: the sides must have one width and one order of neurons",
+        ),
+        (entry.empty_on_zero_rows, "a row of zeros leaves it undefined: see --zero-rows drop"),
+        (entry.family == "statistics", "which row is which does not matter to it: shuffled rows score the same"),
+        (entry.quadratic, "costs n²: --max-rows takes some rows, in blocks chosen at random"),
+    )
+    yield from (text for is_so, text in told if is_so)

@@ -5,10 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, as_tensor, pad, xp
 from contrasim_cli.measures.protocol import Blocks, centred
 from contrasim_cli.measures.tiles import RowMap, Tiles, between
 
@@ -34,7 +33,7 @@ def directions(x: Tensor) -> Tensor:
     """The rows of X [..., n, p] at unit length, in float64; NaN for a zero row, which has no direction."""
     rows = x.double()
     largest = rows.abs().amax(dim=-1, keepdim=True)
-    rows = rows / largest.where(largest > 0, torch.nan)
+    rows = rows / largest.where(largest > 0, xp.nan)
     return unit(rows, dim=-1)
 
 
@@ -44,26 +43,26 @@ def centred_directions(x: Tensor) -> Tensor:
 
 
 def centred_units(units: Tensor) -> Tensor:
-    """The same of rows that are at unit length already."""
+    """Centre rows of unit length; NaN where all of them point the same way."""
     rows = centred(units)
     largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
-    return rows * (largest > ONE_DIRECTION).where(largest.isfinite(), torch.nan)
+    return rows * (largest > ONE_DIRECTION).where(largest.isfinite(), xp.nan)
 
 
 def scaled_map(blocks: Blocks) -> RowMap:
     """`scaled` of rows in blocks."""
-    centre = _centring(blocks, Tensor.double)
+    centre = _centring(blocks, _double)
     largest = largest_of(centre(rows).abs().amax() for rows in blocks)
     largest = largest.where(largest != 0, 1.0)
     return RowMap(lambda rows: centre(rows) / largest, largest)
 
 
-def directions_map(blocks: Blocks, before: Callable[[Tensor], Tensor] = Tensor.double) -> RowMap:
-    """`centred_directions` of rows in blocks, of what `before` makes of each row."""
-    centre = _centring(blocks, lambda rows: directions(before(rows)))
+def directions_map(blocks: Blocks, before: Callable[[Tensor], Tensor] | None = None) -> RowMap:
+    """`centred_directions` of rows in blocks, or of what `before` makes of them."""
+    centre = _centring(blocks, lambda rows: directions(before(rows) if before else rows))
     largest = largest_of(centre(rows).abs().amax() for rows in blocks)
-    factor = (largest > ONE_DIRECTION).where(largest.isfinite(), torch.nan)
-    return RowMap(lambda rows: centre(rows) * factor, torch.ones_like(largest))
+    factor = (largest > ONE_DIRECTION).where(largest.isfinite(), xp.nan)
+    return RowMap(lambda rows: centre(rows) * factor, xp.ones_like(largest))
 
 
 def sum_of(values: Iterator[Tensor]) -> Tensor:
@@ -78,7 +77,7 @@ def largest_of(values: Iterator[Tensor]) -> Tensor:
     """The largest of one number [] per block, in the same way; NaN where one is."""
     found = next(values).clone()
     for value in values:
-        torch.maximum(found, value, out=found)
+        xp.maximum(found, value, out=found)
     return found
 
 
@@ -87,6 +86,10 @@ def _centring(blocks: Blocks, mapped: Callable[[Tensor], Tensor]) -> Callable[[T
     first = mapped(blocks.rows(0, 1))
     mean = sum_of((mapped(rows) - first).sum(dim=0) for rows in blocks) / blocks.n_rows
     return lambda rows: mapped(rows) - first - mean
+
+
+def _double(rows: Tensor) -> Tensor:
+    return rows.double()
 
 
 def tiles(n: int, each: int, most: int | None = None) -> Iterator[slice]:
@@ -104,22 +107,28 @@ def squared_distances(rows: Tensor, at: slice) -> Tensor:
 def all_squared_distances(rows: Tensor) -> Tensor:
     """‖x_r - x_s‖² [..., n, n]."""
     n = rows.shape[-2]
-    return torch.cat([squared_distances(rows, at) for at in tiles(n, _each(rows))], dim=-2)
+    return xp.cat([squared_distances(rows, at) for at in tiles(n, _each(rows))], dim=-2)
 
 
 def upper_squared_distances(rows: Tensor) -> Tensor:
     """‖x_r - x_s‖² of the n(n - 1)/2 pairs r < s [..., pairs], row by row."""
     n = rows.shape[-2]
-    position = torch.arange(n, device=rows.device)
+    position = xp.arange(n, device=rows.device)
     found = [
         squared_distances(rows, at)[..., position > position[at, None]]  # [..., pairs of the tile]
         for at in tiles(n, _each(rows))
     ]
-    return torch.cat(found, dim=-1)
+    return xp.cat(found, dim=-1)
+
+
+def above_diagonal(matrix: Tensor) -> Tensor:
+    """The values [..., pairs] of the pairs r < s of a matrix [..., n, n], row by row."""
+    position = xp.arange(matrix.shape[-1], device=matrix.device)
+    return matrix[..., position > position[:, None]]
 
 
 def _each(rows: Tensor) -> int:
-    return rows.shape[-2] * rows.shape[:-2].numel()
+    return math.prod(rows.shape[:-1])
 
 
 def double_centred(matrix: Tensor) -> Tensor:
@@ -130,15 +139,15 @@ def double_centred(matrix: Tensor) -> Tensor:
 
 def unit(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:
     """The values over their Euclidean norm along `dim`; NaN where all are zero."""
-    norm: Tensor = torch.linalg.vector_norm(values, dim=dim, keepdim=True)
-    return values / norm.where(norm > 0, torch.nan)
+    norm: Tensor = xp.linalg.vector_norm(values, dim=dim, keepdim=True)
+    return values / norm.where(norm > 0, xp.nan)
 
 
 def median(values: Tensor) -> Tensor:
     """Median [..., 1] along the last dimension, the mean of the middle two of an even number; NaN of none."""
     count = values.shape[-1]
     if count == 0:
-        return values.new_full((*values.shape[:-1], 1), torch.nan)
+        return values.new_full((*values.shape[:-1], 1), xp.nan)
     middle = [values.kthvalue(place, dim=-1, keepdim=True).values for place in ((count + 1) // 2, count // 2 + 1)]
     return (middle[0] + middle[1]) / 2
 
@@ -151,8 +160,8 @@ def average_ranks(values: Tensor) -> Tensor:
     if values.shape[-1] < 2:
         return 0 * values
     ordered, order = in_order(values)
-    ranks = torch.empty_like(values).scatter_(-1, order, _ranks_in_order(ordered))
-    return ranks.where(~values.isnan(), torch.nan)
+    ranks = xp.empty_like(values).scatter_(-1, order, _ranks_in_order(ordered))
+    return ranks.where(~values.isnan(), xp.nan)
 
 
 def in_order(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,25 +170,26 @@ def in_order(values: Tensor) -> tuple[Tensor, Tensor]:
         ordered, order = values.sort(dim=-1)
         return ordered, order
     # two sorts that may mix up equal values are faster than one that keeps their order
-    array = values.numpy()
-    return torch.from_numpy(np.sort(array, axis=-1)), torch.from_numpy(np.argsort(array, axis=-1))
+    sides = np.sort(values.numpy(), axis=-1), np.argsort(values.numpy(), axis=-1)
+    ordered, order = (as_tensor(side, values.device) for side in sides)
+    return ordered, order
 
 
 def _ranks_in_order(ordered: Tensor) -> Tensor:
     """`average_ranks` of ascending values [..., m], the NaNs last."""
-    place = torch.arange(ordered.shape[-1], device=ordered.device, dtype=ordered.dtype)
+    place = xp.arange(ordered.shape[-1], device=ordered.device, dtype=ordered.dtype)
     ranks = place.expand_as(ordered).flatten()
-    largest = torch.maximum(ordered[..., :1].abs(), ordered[..., -1:].abs())
+    largest = xp.maximum(ordered[..., :1].abs(), ordered[..., -1:].abs())
     with_next = ~(ordered.diff(dim=-1) > TIE * largest)
     # few, mostly: those that tie with their next ones
-    tied = torch.nn.functional.pad(with_next, (0, 1)).flatten().nonzero().squeeze(-1)
+    tied = pad(with_next, (0, 1)).flatten().nonzero().squeeze(-1)
     if len(tied):
-        begin = torch.nn.functional.pad(tied.diff() != 1, (1, 0), value=True)  # of runs of ties
+        begin = pad(tied.diff() != 1, (1, 0), value=True)  # of runs of ties
         mean = (ranks[tied[begin]] + ranks[tied[begin.roll(-1)] + 1]) / 2
         run = begin.cumsum(0) - 1
         ranks[tied + 1] = mean[run]
         ranks[tied] = mean[run]
-    return ranks.view(ordered.shape)
+    return ranks.reshape(ordered.shape)
 
 
 def median_of_tiles(tiles: Tiles) -> Tensor:
@@ -262,12 +272,12 @@ def _within(tiles: Tiles, low: float, high: float, limit: int) -> _Within:
         if sum(map(len, held)) > limit:
             stride *= 2
             held = [part[::2].clone() for part in held]
-    counts = torch.tensor([below, at_low, inside, at_high])
+    counts = xp.tensor([below, at_low, inside, at_high], device=tiles.scale.device)
     distributed.total(counts)
     widest = max(distributed.gathered(stride))
     own = [tiles.scale.new_empty(0), *(part[:: widest // stride] for part in held)]
     below, at_low, inside, at_high = counts.tolist()
-    return _Within(low, high, below, at_low, inside, at_high, distributed.joined_values(torch.cat(own)))
+    return _Within(low, high, below, at_low, inside, at_high, distributed.joined_values(xp.cat(own)))
 
 
 class Ranks(NamedTuple):
@@ -278,19 +288,19 @@ class Ranks(NamedTuple):
 
     def of(self, values: Tensor) -> Tensor:
         """The ranks of some of the values; NaN of NaN."""
-        return self.ranks[torch.bucketize(values, self.edges)].where(~values.isnan(), torch.nan)
+        return self.ranks[xp.bucketize(values, self.edges)].where(~values.isnan(), xp.nan)
 
 
 def sorted_ranks_of_tiles(tiles: Tiles) -> Tensor:
     """`average_ranks` of the squared distances of all pairs r < s [pairs]: of this rank's, tile by tile."""
-    ordered, order = in_order(torch.cat([tiles.scale.new_empty(0), *(tile.once() for tile in tiles)]))
+    ordered, order = in_order(xp.cat([tiles.scale.new_empty(0), *(tile.once() for tile in tiles)]))
     every = distributed.joined_values(ordered)
     if distributed.world() == 1:
         ranks = _ranks_in_order(every)
     else:
         every = every.sort().values
-        ranks = _ranks_in_order(every)[torch.searchsorted(every, ordered).clamp(max=max(len(every) - 1, 0))]
-    return torch.empty_like(ranks).scatter_(0, order, ranks.where(~ordered.isnan(), torch.nan))
+        ranks = _ranks_in_order(every)[xp.searchsorted(every, ordered).clamp(max=max(len(every) - 1, 0))]
+    return xp.empty_like(ranks).scatter_(0, order, ranks.where(~ordered.isnan(), xp.nan))
 
 
 def ranks_of_tiles(tiles: Tiles) -> Ranks:
@@ -303,8 +313,8 @@ def ranks_of_tiles(tiles: Tiles) -> Ranks:
     ordered = tiles.sample(BINS).sort().values
     apart = ordered.diff() > TIE * ordered[-1:]
     edges = ((ordered[:-1] + ordered[1:]) / 2)[apart]
-    counts = torch.zeros(len(edges) + 1, dtype=torch.float64, device=edges.device)
+    counts = xp.zeros(len(edges) + 1, dtype=xp.float64, device=edges.device)
     for tile in tiles:
-        counts += torch.bincount(torch.bucketize(tile.once(), edges), minlength=len(counts))
+        counts += xp.bincount(xp.bucketize(tile.once(), edges), minlength=len(counts))
     distributed.total(counts)
     return Ranks(edges, counts.cumsum(0) - (counts + 1) / 2)

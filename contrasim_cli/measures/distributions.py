@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.alignment import nuclear_norm
 from contrasim_cli.measures.distances import (
@@ -41,15 +40,15 @@ def mmd(a: Rows, b: Rows) -> Tensor:
     median distance of two rows of both sides together (their section 8). NaN where that is 0, of one row, and of unequal widths.
     """
     n = a.rows.shape[-2]
-    lead = torch.Size(np.broadcast_shapes(a.rows.shape[:-2], b.rows.shape[:-2]))
+    lead = np.broadcast_shapes(a.rows.shape[:-2], b.rows.shape[:-2])
     if a.rows.shape[-1] != b.rows.shape[-1]:
-        return a.rows.new_full(lead, torch.nan)
+        return a.rows.new_full(lead, xp.nan)
     first, second = (
         side.rows.expand(*lead, *side.rows.shape[-2:]).reshape(-1, *side.rows.shape[-2:]) for side in (a, b)
     )
     of = _mmd_whole if 2 * n <= WHOLE else _mmd_by_tiles
-    found = [of(scaled(torch.cat([first[at], second[at]], dim=-2))[0], n) for at in tiles(len(first), 4 * n * n)]
-    return torch.cat(found).view(lead)
+    found = [of(scaled(xp.cat([first[at], second[at]], dim=-2))[0], n) for at in tiles(len(first), 4 * n * n)]
+    return xp.cat(found).reshape(lead)
 
 
 def mmd_at_once(n: int, p: int) -> int:
@@ -68,7 +67,7 @@ def _mmd_whole(rows: Tensor, n: int) -> Tensor:
 
 def _gaussian(squared: Tensor, sigma: Tensor) -> Tensor:
     """K - 1: without the ones, which cancel in the discrepancy, near rows keep their digits. NaN where σ is 0."""
-    return torch.expm1(-squared / (2 * sigma.where(sigma > 0, torch.nan).square()))
+    return xp.expm1(-squared / (2 * sigma.where(sigma > 0, xp.nan).square()))
 
 
 def _discrepancy(sums: Tensor, n: int) -> Tensor:
@@ -79,8 +78,8 @@ def _discrepancy(sums: Tensor, n: int) -> Tensor:
 
 def _mmd_by_tiles(rows: Tensor, n: int) -> Tensor:
     """[c] of both sides' rows [c, 2 n, p], one after the other."""
-    side = (torch.arange(2 * n, device=rows.device).unsqueeze(-1) >= n).double()
-    sides = torch.cat([1 - side, side], dim=-1)  # [2 n, 2]: which side a row is of
+    side = (xp.arange(2 * n, device=rows.device).unsqueeze(-1) >= n).double()
+    sides = xp.cat([1 - side, side], dim=-1)  # [2 n, 2]: which side a row is of
     found = []
     for matrix in rows:
         squares = Tiles(2 * n, _rows_of(matrix), SIDE, matrix.new_tensor(1.0))
@@ -90,7 +89,7 @@ def _mmd_by_tiles(rows: Tensor, n: int) -> Tensor:
             part = sides[tile.rows].mT @ _gaussian(tile.squared, sigma) @ sides[tile.columns]
             sums += part if tile.on_diagonal else part + part.mT
         found.append(_discrepancy(sums, n))
-    return torch.stack(found)
+    return xp.stack(found)
 
 
 def _rows_of(matrix: Tensor) -> Callable[[int, int], Tensor]:
@@ -108,14 +107,14 @@ class Gaussian(NamedTuple):
 
 
 def fit(x: Tensor) -> Gaussian:
-    """Those of X [..., n, p], with n - 1 as the divisor."""
+    """The mean and covariance of X [..., n, p], with n - 1 as the divisor."""
     rows = centred(x)
-    root = torch.linalg.qr(rows).R if rows.shape[-2] > rows.shape[-1] else rows
+    root = xp.linalg.qr(rows).R if rows.shape[-2] > rows.shape[-1] else rows
     return Gaussian(centroid(x), _per_degree_of_freedom(root, x.shape[-2]))
 
 
 def fit_blocks(blocks: Blocks) -> Gaussian:
-    """The same of rows in blocks."""
+    """The mean and covariance of rows in blocks."""
     centre = scaled_map(blocks)
     root = triangular(centre.apply(rows) for rows in blocks) * centre.scale
     return Gaussian(centroid_of_blocks(blocks), _per_degree_of_freedom(root, blocks.n_rows))
@@ -131,7 +130,7 @@ def bures_covariance(a: Gaussian, b: Gaussian) -> Tensor:
     With Σ = RᵀR the last trace is ‖R_X R_Yᵀ‖_*. NaN of one row, and of unequal widths.
     """
     if a.root.shape[-1] != b.root.shape[-1]:
-        return a.root.new_full(np.broadcast_shapes(a.root.shape[:-2], b.root.shape[:-2]), torch.nan)
+        return a.root.new_full(np.broadcast_shapes(a.root.shape[:-2], b.root.shape[:-2]), xp.nan)
     first, second = (side.root.square().sum(dim=(-2, -1)) for side in (a, b))
     shared = nuclear_norm(a.root @ b.root.mT, first.sqrt() * second.sqrt())
     return root_of_difference(first + second, 2.0 * shared)

@@ -15,10 +15,10 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+import numpy.typing as npt
 
 from contrasim_cli import seeds
+from contrasim_cli.arrays import Tensor, as_tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.distances import median
 from contrasim_cli.measures.protocol import Measure
@@ -48,7 +48,7 @@ class Spectra(NamedTuple):
 
 
 class Grams(NamedTuple):
-    """The same products as they are."""
+    """Products of rows within the folds."""
 
     values: Tensor  # [..., folds, k, k]
 
@@ -75,9 +75,9 @@ class Folds:
     seed: int
     groups: Groups | None = None  # the group of every row
 
-    def held_out(self, n: int) -> list[Tensor]:
+    def held_out(self, n: int) -> list[npt.NDArray[np.int64]]:
         """Positions of the rows of every fold, in ascending order; fewer folds where there are fewer rows or groups."""
-        return [torch.from_numpy(np.flatnonzero(dealt(n, self) == f)) for f in range(int(dealt(n, self).max()) + 1)]
+        return [np.flatnonzero(dealt(n, self) == f) for f in range(int(dealt(n, self).max()) + 1)]
 
 
 @cache
@@ -95,7 +95,7 @@ def dealt(n: int, folds: Folds) -> Any:
 
 def _others(parts: Sequence[Tensor]) -> list[Tensor]:
     """The sum of all parts but one, for each: not the total less that one, which an outlying row would swallow."""
-    nothing = torch.zeros_like(parts[0])
+    nothing = xp.zeros_like(parts[0])
     before = list(itertools.accumulate(parts[:-1], initial=nothing))
     behind = list(itertools.accumulate(parts[:0:-1], initial=nothing))[::-1]
     return [one + other for one, other in zip(before, behind, strict=True)]
@@ -107,7 +107,7 @@ def _others(parts: Sequence[Tensor]) -> list[Tensor]:
 def prepare(x: Tensor, folds: Folds, factor: Callable[[Tensor], Any]) -> Layer:
     """X [..., n, p] and the factors of its training rows."""
     rows = _near(x)
-    narrow = torch.linalg.qr(rows.mT).R.mT if rows.shape[-2] < rows.shape[-1] else rows
+    narrow = xp.linalg.qr(rows.mT).R.mT if rows.shape[-2] < rows.shape[-1] else rows
     return Layer(rows, narrow, factors_of(narrow, folds, factor))
 
 
@@ -122,10 +122,10 @@ def _near(x: Tensor) -> Tensor:
 def factors_of(coordinates: Tensor, folds: Folds, factor: Callable[[Tensor], Any]) -> Any:
     """The factors of the training rows of every fold."""
     held = folds.held_out(coordinates.shape[-2])
-    return factor(torch.stack([one.cross for one in training(coordinates, coordinates, held)], dim=-3))
+    return factor(xp.stack([one.cross for one in training(coordinates, coordinates, held)], dim=-3))
 
 
-def training(x: Tensor, y: Tensor, held: Sequence[Tensor]) -> list[Training]:
+def training(x: Tensor, y: Tensor, held: Sequence[npt.NDArray[np.int64]]) -> list[Training]:
     """What is known of the training rows of each fold."""
     parts = [(x[..., rows, :], y[..., rows, :]) for rows in held]
     sums_x, sums_y = (_others([part[side].sum(dim=-2, keepdim=True) for part in parts]) for side in (0, 1))
@@ -145,7 +145,7 @@ def spectra(rank_tol: float) -> Callable[[Tensor], Spectra]:
     """The function that makes them of X_fᵀX_f [..., folds, k, k]; directions with √s ≤ rank_tol · √s_max are zeroed."""
 
     def made(gram: Tensor) -> Spectra:
-        values, vectors = torch.linalg.eigh(gram)
+        values, vectors = xp.linalg.eigh(gram)
         kept = values > rank_tol**2 * values[..., -1:]
         return Spectra(values * kept, vectors * kept.unsqueeze(-2))
 
@@ -164,17 +164,17 @@ def ridge(factors: Spectra, fold: int, given: Training) -> Tensor:
     kept = values > 0
     spare = given.n - 1 - kept.sum(dim=-1, keepdim=True)  # degrees of freedom that no direction of X takes
     mean = values.sum(dim=-1, keepdim=True) / max(min(given.n - 1, values.shape[-1]), 1)
-    grid = torch.from_numpy(LAMBDAS).to(values) * mean.where(mean > 0, 1.0)  # [..., λ]
+    grid = as_tensor(LAMBDAS, values.device) * mean.where(mean > 0, 1.0)  # [..., λ]
     left = (grid.unsqueeze(-1) / (values.unsqueeze(-2) + grid.unsqueeze(-1))) * kept.unsqueeze(-2)  # [..., λ, k]
     share = vectors.mT @ given.cross
-    along = share.square() / values.where(kept, torch.inf).unsqueeze(-1)
+    along = share.square() / values.where(kept, xp.inf).unsqueeze(-1)
     # ‖y - ŷ‖² = ‖y‖² - Σ_i c_i² / s_i + Σ_i (λ / (s_i + λ))² c_i² / s_i; the first part is 0 where directions take all freedom
     across = (given.total - along.sum(dim=-2)).clamp(min=0.0) * (spare > 0)
     errors = across.unsqueeze(-2) + left.square() @ along
     freedom = spare + left.sum(dim=-1)
     errors = errors / freedom.where(freedom > 0, 1.0).square().unsqueeze(-1)  # [..., λ, q]
     least = errors <= (1 + EQUAL) * errors.amin(dim=-2, keepdim=True)
-    place = torch.arange(len(LAMBDAS), device=values.device).unsqueeze(-1)
+    place = xp.arange(len(LAMBDAS), device=values.device).unsqueeze(-1)
     chosen = (least * place).amax(dim=-2)  # [..., q]
     penalty = grid.expand(*chosen.shape[:-1], len(LAMBDAS)).gather(-1, chosen)
     return vectors @ (share / (values.unsqueeze(-1) + penalty.unsqueeze(-2)))
@@ -187,11 +187,11 @@ def pls(factors: Grams, fold: int, given: Training, components: int, rank_tol: f
     directions, up to rank_tol, or no more covariance with Y.
     """
     gram, cross = factors.values[..., fold, :, :], given.cross
-    lead = torch.Size(np.broadcast_shapes(gram.shape[:-2], cross.shape[:-2]))
+    lead = np.broadcast_shapes(gram.shape[:-2], cross.shape[:-2])
     smallest = rank_tol**2 * gram.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
     weights, cross = cross.new_zeros(*lead, *cross.shape[-2:]), cross.expand(*lead, *cross.shape[-2:])
     loadings: list[tuple[Tensor, Tensor]] = []
-    going, first = torch.ones(lead, dtype=torch.bool, device=cross.device), None
+    going, first = xp.ones(lead, dtype=xp.bool, device=cross.device), None
     for _ in range(min(components, gram.shape[-1], given.n - 1)):
         direction, size = leading(cross)
         first = size if first is None else first
@@ -202,7 +202,7 @@ def pls(factors: Grams, fold: int, given: Training, components: int, rank_tol: f
         going = going & (variance > smallest) & (size > VANISHED * first)
         if not going.any():
             break
-        divisor = variance.where(going, torch.inf)[..., None, None]
+        divisor = variance.where(going, xp.inf)[..., None, None]
         loading, answer = along / divisor, (cross.mT @ direction) / divisor
         loadings.append((loading, direction))
         weights = weights + direction @ answer.mT
@@ -218,30 +218,30 @@ def leading(matrix: Tensor) -> tuple[Tensor, Tensor]:
     narrow = share.mT if tall else share  # [..., m, ·] of which the m × m product is made
     found = _by_krylov(narrow) if narrow.ndim == 2 and len(narrow) > WIDE else None
     if found is None:
-        found = torch.linalg.eigh(narrow @ narrow.mT).eigenvectors[..., -1:]
+        found = xp.linalg.eigh(narrow @ narrow.mT).eigenvectors[..., -1:]
     vector = share @ found if tall else found
-    length = torch.linalg.vector_norm(vector, dim=-2, keepdim=True)
+    length = xp.linalg.vector_norm(vector, dim=-2, keepdim=True)
     vector = vector / length.where(length > 0, 1.0)
-    size = torch.linalg.vector_norm(share.mT @ vector, dim=-2, keepdim=True) * largest
+    size = xp.linalg.vector_norm(share.mT @ vector, dim=-2, keepdim=True) * largest
     return vector * (largest > 0), size.squeeze(-1).squeeze(-1)
 
 
 def _by_krylov(narrow: Tensor) -> Tensor | None:
     """The first left singular vector [m, 1] of a matrix [m, ·] by Lanczos' method; None where that does not converge."""
     start = narrow[:, narrow.square().sum(dim=0).argmax()]
-    basis, diagonal, beside = [start / torch.linalg.vector_norm(start)], [], []
+    basis, diagonal, beside = [start / xp.linalg.vector_norm(start)], [], []
     for _ in range(min(STEPS, len(narrow))):
         image = narrow @ (narrow.mT @ basis[-1])
         diagonal.append(image @ basis[-1])
-        held = torch.stack(basis)
+        held = xp.stack(basis)
         for _ in range(2):  # once more: rounding leaves a part of what was taken out
             image = image - held.mT @ (held @ image)
-        beside.append(torch.linalg.vector_norm(image))
-        matrix = torch.diag(torch.stack(diagonal))
+        beside.append(xp.linalg.vector_norm(image))
+        matrix = xp.diag(xp.stack(diagonal))
         if len(diagonal) > 1:
-            off = torch.stack(beside[:-1])
-            matrix = matrix + torch.diag(off, 1) + torch.diag(off, -1)
-        values, vectors = torch.linalg.eigh(matrix)
+            off = xp.stack(beside[:-1])
+            matrix = matrix + xp.diag(off, 1) + xp.diag(off, -1)
+        values, vectors = xp.linalg.eigh(matrix)
         if beside[-1] * vectors[-1, -1].abs() <= 1e-13 * values[-1]:
             found: Tensor = held.mT @ vectors[:, -1:]
             return found
@@ -278,10 +278,10 @@ def predict(x: Layer, y: Layer, folds: Folds, regression: Regression) -> Predict
     without those in which the neuron is constant; a constant prediction counts 0.
     """
     held = folds.held_out(y.rows.shape[-2])
-    lead = torch.Size(np.broadcast_shapes(x.rows.shape[:-2], y.rows.shape[:-2]))
+    lead = np.broadcast_shapes(x.rows.shape[:-2], y.rows.shape[:-2])
     none = y.rows.new_zeros(*lead, y.rows.shape[-1])
     if len(held) < 2:
-        return Predicted(none + torch.nan, none + torch.nan)
+        return Predicted(none + xp.nan, none + xp.nan)
     factors = factors_of(x.coordinates, folds, regression.factor) if x.factors is None else x.factors
     errors, spread, correlations, counted = none, none, none, none
     for f, (given, rows) in enumerate(zip(training(x.coordinates, y.rows, held), held, strict=True)):
@@ -293,20 +293,20 @@ def predict(x: Layer, y: Layer, folds: Folds, regression: Regression) -> Predict
         correlations, counted = correlations + own, counted + varies
     constant = (y.rows == 0).all(dim=-2)
     return Predicted(
-        (1 - errors / spread).masked_fill(constant, torch.nan),
-        (correlations / counted).masked_fill(constant, torch.nan),
+        (1 - errors / spread).masked_fill(constant, xp.nan),
+        (correlations / counted).masked_fill(constant, xp.nan),
     )
 
 
 def _correlation(wanted: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
     """Correlation of columns [..., q], 0 where one is constant, and whether the first varies."""
     one, other = (side - side.mean(dim=-2, keepdim=True) for side in (wanted, found))
-    sizes = [torch.linalg.vector_norm(side, dim=-2) for side in (one, other)]
+    sizes = [xp.linalg.vector_norm(side, dim=-2) for side in (one, other)]
     # equal values differ from their mean by rounding
     varies = [
-        size > 1e-12 * torch.linalg.vector_norm(side, dim=-2) for size, side in zip(sizes, (wanted, found), strict=True)
+        size > 1e-12 * xp.linalg.vector_norm(side, dim=-2) for size, side in zip(sizes, (wanted, found), strict=True)
     ]
-    product = (one * other).sum(dim=-2) / (sizes[0] * sizes[1]).where(varies[0] & varies[1], torch.inf)
+    product = (one * other).sum(dim=-2) / (sizes[0] * sizes[1]).where(varies[0] & varies[1], xp.inf)
     return product.clamp(-1.0, 1.0), varies[0].double()
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.alignment import check_scipy
 from contrasim_cli.measures.distances import all_squared_distances, scaled
@@ -29,11 +28,11 @@ class Shape(NamedTuple):
 
 
 def prepare(x: Tensor) -> Shape:
-    """Those of X [..., n, p]; NaN where all rows are equal."""
+    """The scaled distances of X [..., n, p]; NaN where all rows are equal."""
     distances = all_squared_distances(scaled(x)[0]).sqrt()
     n = x.shape[-2]
     mean = distances.sum(dim=(-2, -1), keepdim=True) / max(n * (n - 1), 1)
-    return Shape(distances / mean.where(mean > 0, torch.nan))
+    return Shape(distances / mean.where(mean > 0, xp.nan))
 
 
 def gromov_wasserstein(a: Shape, b: Shape) -> Tensor:
@@ -42,7 +41,7 @@ def gromov_wasserstein(a: Shape, b: Shape) -> Tensor:
     A local minimum, from two starts that do not depend on the order of rows: rows in the order of their mean distance to all
     others, which is what the first step from the product coupling gives, and rows matched by their sorted distances.
     """
-    lead = torch.Size(np.broadcast_shapes(a.distances.shape[:-2], b.distances.shape[:-2]))
+    lead = np.broadcast_shapes(a.distances.shape[:-2], b.distances.shape[:-2])
     first, second = (
         side.distances.expand(*lead, *side.distances.shape[-2:]).reshape(-1, *side.distances.shape[-2:]).cpu().numpy()
         for side in (a, b)

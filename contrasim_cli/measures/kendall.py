@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
+
+from contrasim_cli.arrays import Tensor, as_tensor, xp
 
 COUNTED = 32  # values of a run whose inversions are counted pair by pair
 
@@ -32,8 +32,8 @@ def tau_a(x: Tensor, y: Tensor) -> Tensor:
     every = count * (count - 1) // 2
     untied = every - of_x - of_y + _tied_pairs(both)
     difference = untied - 2 * inversions(both & ((1 << bits) - 1))
-    found = torch.from_numpy(np.asarray(difference, dtype=np.float64)).to(x.device)
-    return found / found.new_tensor(every).where(defined, torch.nan)
+    found = as_tensor(np.asarray(difference, dtype=np.float64), x.device)
+    return found / found.new_tensor(every).where(defined, xp.nan)
 
 
 def _tied_pairs(ordered: Whole) -> Whole:

@@ -6,15 +6,14 @@ Everything is float64. `prepare` holds one n × n matrix per layer, or its n(n -
 
 import math
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
 from contrasim_cli import distributed
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.distances import (
+    above_diagonal,
     all_squared_distances,
     average_ranks,
     centred_directions,
@@ -29,11 +28,13 @@ from contrasim_cli.measures.distances import (
 )
 from contrasim_cli.measures.kendall import tau_a
 from contrasim_cli.measures.protocol import Blocks, Measure, PairForm
+from contrasim_cli.measures.repeats import cross_validated, split_half
 from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
 RSMS = ("pearson", "cosine", "euclidean", "sqeuclidean")
 COMPARISONS = ("spearman", "pearson", "cosine", "cosine-rdm", "rho-a", "tau-a", "corr-cov", "cosine-cov")
 DISTANCES_AS_THEY_ARE = ("euclidean", "sqeuclidean")  # the similarities of which are distances, with another sign
+RANKS = ("spearman", "rho-a", "tau-a")  # see order only
 WHITENED = ("corr-cov", "cosine-cov")
 CONSTANT = 1e-12  # a deviation below this part of the largest value is rounding
 ZERO = 1e-13  # a similarity below this is rounding, of rows scaled to 1
@@ -60,30 +61,37 @@ def prepare_rsa(x: Tensor, rsm: str, compare: str) -> Pairs:
     the dissimilarities.
     """
     if x.shape[-2] < 2:
-        return Pairs(x.new_full((*x.shape[:-2], 1), torch.nan, dtype=torch.float64))
-    squared = upper_squared_distances(_compared_rows(x, rsm))
-    if compare in ("spearman", "rho-a", "tau-a"):  # see order only, which squared distances have
-        return Pairs(ranked(average_ranks(squared), compare))
-    values = _dissimilarity(rsm)(squared)
+        return Pairs(xp.full((*x.shape[:-2], 1), xp.nan, dtype=xp.float64, device=x.device))
+    squared = upper_squared_distances(compared_rows(x, rsm))
+    if compare in RANKS:  # squared distances have the same order
+        return pairs(squared, compare)
+    values = dissimilarity(rsm)(squared)
+    if compare != "cosine":
+        return pairs(values, compare)
+    values = values if rsm in DISTANCES_AS_THEY_ARE else 1 - values
+    return Pairs(unit(_cleared(values, xp.full_like(_largest(values), ZERO)), dim=-1))
+
+
+def pairs(values: Tensor, compare: str) -> Pairs:
+    """Dissimilarities [..., pairs] as a comparison takes them that needs no matrix."""
+    if compare in RANKS:
+        return Pairs(ranked(average_ranks(values), compare))
     if compare == "cosine-rdm":
         return Pairs(unit(values, dim=-1))
-    if compare == "pearson":  # neither shift nor factor changes a correlation
-        deviation = values - values.mean(dim=-1, keepdim=True)
-        return Pairs(unit(_cleared(deviation, CONSTANT * _largest(values)), dim=-1))
-    values = values if rsm in DISTANCES_AS_THEY_ARE else 1 - values
-    return Pairs(unit(_cleared(values, torch.full_like(_largest(values), ZERO)), dim=-1))
+    deviation = values - values.mean(dim=-1, keepdim=True)  # neither shift nor factor changes a correlation
+    return Pairs(unit(_cleared(deviation, CONSTANT * _largest(values)), dim=-1))
 
 
 def ranked(ranks: Tensor, compare: str) -> Tensor:
     """Ranks [..., m] less their mean, scaled for the comparison, or twice the ranks for τ-a; NaN where all are tied."""
     if compare == "tau-a":
-        return (2 * ranks).where((ranks != ranks[..., :1]).any(dim=-1, keepdim=True), torch.nan)
+        return (2 * ranks).where((ranks != ranks[..., :1]).any(dim=-1, keepdim=True), xp.nan)
     centred_ranks = ranks - ranks.mean(dim=-1, keepdim=True)
     if compare == "spearman":
         return unit(centred_ranks, dim=-1)
     varies = centred_ranks.any(dim=-1, keepdim=True)
     scale = rho_a_scale(ranks.shape[-1]) if compare == "rho-a" else 1.0
-    return (centred_ranks * scale).where(varies, torch.nan)
+    return (centred_ranks * scale).where(varies, xp.nan)
 
 
 def rho_a_scale(pairs: int) -> float:
@@ -92,34 +100,55 @@ def rho_a_scale(pairs: int) -> float:
 
 
 def prepare_whitened(x: Tensor, rsm: str, compare: str) -> Matrix:
-    """The dissimilarities of X [..., n, p] in a space in which their errors are independent and equal.
+    """The dissimilarities of X [..., n, p] in a space in which their errors are independent and equal; NaN as `whitening` says."""
+    return whitening(dissimilarity(rsm)(all_squared_distances(compared_rows(x, rsm))), compare)
+
+
+def whitening(values: Tensor, compare: str) -> Matrix:
+    """Dissimilarities [..., n, n] in a space in which their errors are independent and equal.
 
     For d estimated from independent patterns the covariance of the d's is V = Ξ∘Ξ with Ξ = C Cᵀ, C the pairwise contrasts of
     rows, and dᵀ V⁻¹ d' is the inner product of the double-centred matrices up to a factor (Diedrichsen et al. 2021).
     `corr-cov` takes the mean over pairs from d before. NaN where d is zero (`corr-cov`: constant).
     """
-    values = _dissimilarity(rsm)(all_squared_distances(_compared_rows(x, rsm)))
     if compare == "corr-cov":
         n = values.shape[-1]
-        others = ~torch.eye(n, dtype=torch.bool, device=values.device)
+        others = ~xp.eye(n, dtype=xp.bool, device=values.device)
         deviation = (values - values.sum(dim=(-2, -1), keepdim=True) / max(n * (n - 1), 1)) * others
         largest = values.abs().amax(dim=(-2, -1), keepdim=True)
         values = deviation * (deviation.abs().amax(dim=(-2, -1), keepdim=True) > CONSTANT * largest)
     return Matrix(unit(double_centred(values), dim=(-2, -1)))
 
 
-def _dissimilarity(rsm: str) -> Callable[[Tensor], Tensor]:
+def prepare_across(x: Tensor, repeats: int, distance: str, rsm: str, compare: str) -> Pairs | Matrix:
+    """Dissimilarities across the `repeats` measurements of X [..., n, repeats · p], as the comparison takes them.
+
+    The distance is one of `repeats.ACROSS`; `split-half` takes that of `rsm` across halves. Where `compare` is `cosine`, which
+    looks at similarities, it has none.
+    """
+    if x.shape[-2] < 2:
+        return prepare_rsa(x, rsm, compare)
+    if distance == "split-half":
+        values = split_half(x, repeats, partial(compared_rows, rsm=rsm), dissimilarity(rsm))
+    else:
+        values = cross_validated(x, repeats, distance)
+    return whitening(values, compare) if compare in WHITENED else pairs(above_diagonal(values), compare)
+
+
+def dissimilarity(rsm: str) -> Callable[[Tensor], Tensor]:
     """What makes dissimilarities, in new memory, of the squared distances of the compared rows."""
     if rsm == "euclidean":
-        return Tensor.sqrt
-    return Tensor.clone if rsm == "sqeuclidean" else _half  # 1 - cosine is half of the squared distance of unit rows
+        return lambda squared: squared.sqrt()
+    return (
+        (lambda squared: squared.clone()) if rsm == "sqeuclidean" else _half
+    )  # 1 - cosine is half of the squared distance of unit rows
 
 
 def _half(squared: Tensor) -> Tensor:
     return squared / 2
 
 
-def _compared_rows(x: Tensor, rsm: str) -> Tensor:
+def compared_rows(x: Tensor, rsm: str) -> Tensor:
     """Rows [..., n, p] whose squared distances are the dissimilarities, up to a factor."""
     if rsm in DISTANCES_AS_THEY_ARE:
         return scaled(x)[0]
@@ -178,7 +207,7 @@ def rsm_norm_difference(a: Pairs, b: Pairs) -> Tensor:
     """
     difference = a.values - b.values
     largest = _largest(difference)
-    norm: Tensor = torch.linalg.vector_norm(difference / largest.where(largest > 0, 1.0), dim=-1)
+    norm: Tensor = xp.linalg.vector_norm(difference / largest.where(largest > 0, 1.0), dim=-1)
     return 2**0.5 * norm * largest.squeeze(-1)  # each pair is twice in the matrix
 
 
@@ -234,7 +263,7 @@ def _fit_rsa(tiles: Tiles, rsm: str, compare: str) -> Make:
     """What `prepare` of `rsa` makes of all pairs, up to a factor."""
     if compare in ("spearman", "rho-a"):
         return _fit_ranks(tiles, compare)
-    value = _dissimilarity(rsm)
+    value = dissimilarity(rsm)
     if compare == "cosine-rdm":
         return lambda tile: tile.without_self(value(tile.squared))
     if compare == "cosine-cov":
@@ -264,7 +293,7 @@ def _fit_ranks(tiles: Tiles, compare: str) -> Make:
 
 
 def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
-    """The same, where the ranks of all pairs are held."""
+    """Ranks of all pairs, where these are held."""
     values = sorted_ranks_of_tiles(tiles) - mean
     varies = bool(distributed.largest(values.abs().amax() if len(values) else tiles.scale.new_zeros(())))
     values *= scale if varies else math.nan
@@ -276,10 +305,10 @@ def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
         start = stop
 
     def make(tile: Tile) -> Tensor:
-        once, whole = parts[tile.top, tile.left], torch.zeros_like(tile.squared)
+        once, whole = parts[tile.top, tile.left], xp.zeros_like(tile.squared)
         if not tile.on_diagonal:
             return once.view_as(whole)
-        position = torch.arange(len(whole), device=whole.device)
+        position = xp.arange(len(whole), device=whole.device)
         whole[position > position[:, None]] = once
         return whole + whole.mT
 
@@ -296,17 +325,17 @@ class _Seen(NamedTuple):
 
 def _seen(tiles: Tiles, value: Callable[[Tensor], Tensor]) -> _Seen:
     total = tiles.scale.new_zeros(())
-    low, high = total + torch.inf, total - torch.inf
+    low, high = total + xp.inf, total - xp.inf
     for tile in tiles:
         values = value(tile.once())
         if len(values):
             total += values.sum()
-            low, high = torch.minimum(low, values.amin()), torch.maximum(high, values.amax())
+            low, high = xp.minimum(low, values.amin()), xp.maximum(high, values.amax())
     if not tiles.pairs:
         return _Seen(total, total, total)
     distributed.total(total)
     low, high, mean = -distributed.largest(-low), distributed.largest(high), total / tiles.pairs
-    return _Seen(mean, torch.maximum(low.abs(), high.abs()), torch.maximum(mean - low, high - mean))
+    return _Seen(mean, xp.maximum(low.abs(), high.abs()), xp.maximum(mean - low, high - mean))
 
 
 def _fit_distances(tiles: Tiles) -> Make:
@@ -342,10 +371,17 @@ def rsa_pairs(rsm: str, compare: str) -> PairForm | None:
 
 
 def _rsa(options: Options) -> Measure:
+    """RSA, and as `across` RSA with a side that was measured repeatedly, whose covariance of noise is [p, p]."""
     prepare = rsa_preparer(options.rsm, options.rsm_compare)
     compare = whitened if options.rsm_compare in WHITENED else kendall if options.rsm_compare == "tau-a" else inner
-    pairs = rsa_pairs(options.rsm, options.rsm_compare)
-    return Measure(prepare, compare, pairs=pairs, at_once=None if pairs else lambda n, p: 6 * n * n + 4 * n * p)
+    form = rsa_pairs(options.rsm, options.rsm_compare)
+
+    def across(distance: str) -> Measure:
+        made = partial(prepare_across, distance=distance, rsm=options.rsm, compare=options.rsm_compare)
+        return Measure(prepare, compare, at_once=lambda n, p: 6 * n * n + 6 * n * p + p * p, prepare_repeats=made)
+
+    held = None if form else lambda n, p: 6 * n * n + 4 * n * p
+    return Measure(prepare, compare, pairs=form, at_once=held, across=across)
 
 
 MEASURES = {

@@ -12,14 +12,14 @@ Memory per layer [n, p]: n (p + 3 k). `prepare` works off n² distances in tiles
 `second_order_cosine`, n k p gathered values.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
+from contrasim_cli.arrays import Tensor, pad, xp
 from contrasim_cli.measures.distances import centred_units, directions, tiles
 from contrasim_cli.measures.protocol import Measure
 from contrasim_cli.nearest import all_beyond, nearest_within
@@ -49,25 +49,26 @@ def prepare(x: Tensor, k: int) -> Neighbours:
     rows = directions(x)
     if not 1 <= k < n:
         none = rows.new_zeros(*lead, n, 1)
-        return Neighbours(rows, none.long(), none, none, none.new_full(lead, torch.nan))
+        return Neighbours(rows, none.long(), none, none, none.new_full(lead, xp.nan))
     centred = centred_units(rows)
-    spread = torch.linalg.vector_norm(centred, dim=-1).amax(dim=-1)
+    spread = xp.linalg.vector_norm(centred, dim=-1).amax(dim=-1)
     scale = spread.where(spread > 0, 1.0)
     mean = rows[..., :1, :] - centred[..., :1, :]  # of all rows
     rows, centred = rows.nan_to_num_(nan=0.0), centred.nan_to_num_(nan=0.0)
-    along = (centred @ mean.nan_to_num(nan=0.0).mT).squeeze(-1)  # [..., n]
     centred /= scale[..., None, None]
     nearest, squared = _nearest(centred, k, TIE + ROUNDING / scale)
     norms = centred.square().sum(dim=-1)
     products = (norms[..., None] + _at(norms, nearest) - squared) / 2 * scale[..., None, None].square()
+    # x̄·c_s [..., n] = (1 - ‖x̄‖² - ‖c_s‖²) / 2 of unit rows, whose length is rounded more coarsely than c_s is short
+    along = (norms.mean(dim=-1, keepdim=True) - norms) / 2 * scale[..., None].square()
     kernel = products + _at(along, nearest)  # x_r·c_s = c_r·c_s + x̄·c_s
     cosines = kernel + (along + mean.square().sum(dim=(-2, -1))[..., None])[..., None]
-    return Neighbours(rows, nearest, cosines, kernel, torch.ones_like(spread).where(spread > 0, torch.nan))
+    return Neighbours(rows, nearest, cosines, kernel, xp.ones_like(spread).where(spread > 0, xp.nan))
 
 
 def _at(values: Tensor, nearest: Tensor) -> Tensor:
     """Values [..., n] of the rows at the positions [..., n, k]."""
-    return values.gather(-1, nearest.flatten(-2)).view(nearest.shape)
+    return values.gather(-1, nearest.flatten(-2)).reshape(nearest.shape)
 
 
 def _nearest(rows: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,11 +77,11 @@ def _nearest(rows: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Tensor]:
     if n >= SINGLE_ROWS and k + SPARE + 1 < n:
         matrices = zip(rows.reshape(-1, n, p), tie.reshape(-1), strict=True)
         found = zip(*(_nearest_by_proposal(matrix, k, t) for matrix, t in matrices), strict=True)
-        nearest, squared = (torch.stack(side).reshape(*lead, n, k) for side in found)
+        nearest, squared = (xp.stack(side).reshape(*lead, n, k) for side in found)
         return nearest, squared
-    every = torch.arange(n, device=rows.device)
-    parts = zip(*(_nearest_of(rows, every[at], k, tie) for at in tiles(n, n * lead.numel())), strict=True)
-    nearest, squared = (torch.cat(side, dim=-2) for side in parts)
+    every = xp.arange(n, device=rows.device)
+    parts = zip(*(_nearest_of(rows, every[at], k, tie) for at in tiles(n, n * math.prod(lead))), strict=True)
+    nearest, squared = (xp.cat(side, dim=-2) for side in parts)
     return nearest, squared
 
 
@@ -89,7 +90,7 @@ def _nearest_of(rows: Tensor, queries: Tensor, k: int, tie: Tensor) -> tuple[Ten
     norms, n = rows.square().sum(dim=-1), rows.shape[-2]
     # TIE is far above what ‖q‖² + ‖r‖² - 2 q·r cancels, of norms up to 1
     table = norms[..., queries, None] + norms[..., None, :] - 2 * (rows[..., queries, :] @ rows.mT)
-    table[..., torch.arange(len(queries), device=rows.device), queries] = torch.inf
+    table[..., xp.arange(len(queries), device=rows.device), queries] = xp.inf
     near, squared, settled = _by_position(*table.topk(min(k + SPARE, n - 1), largest=False), k, tie[..., None, None])
     if k + SPARE < n - 1 and not settled.all():
         left = ~settled
@@ -104,7 +105,7 @@ def _by_position(squared: Tensor, near: Tensor, k: int, tie: Tensor) -> tuple[Te
     Also whether none beyond the candidates may be as near as the k-th [...].
     """
     group = (squared.diff(dim=-1) > tie).cumsum(dim=-1)
-    group = torch.cat([torch.zeros_like(near[..., :1]), group], dim=-1)
+    group = xp.cat([xp.zeros_like(near[..., :1]), group], dim=-1)
     order = (group * (near.amax() + 1) + near).argsort(dim=-1)[..., :k]
     return near.gather(-1, order), squared.gather(-1, order), group[..., -1] != group[..., k - 1]
 
@@ -114,9 +115,9 @@ def _nearest_by_proposal(rows: Tensor, k: int, tie: Tensor) -> tuple[Tensor, Ten
     n, p = rows.shape
     proposed = nearest_within(rows.float(), k + SPARE + 1)
     norms, positions = rows.square().sum(dim=-1), proposed.positions
-    beyond = all_beyond(proposed.squared[:, -1].double(), norms, float(norms.amax()), p, torch.float32)
+    beyond = all_beyond(proposed.squared[:, -1].double(), norms, float(norms.amax()), p, np.float32)
     table = norms[:, None] + norms[positions] - 2 * _with_gathered(rows, positions)
-    table[positions == torch.arange(n, device=rows.device)[:, None]] = torch.inf
+    table[positions == xp.arange(n, device=rows.device)[:, None]] = xp.inf
     table, order = table.sort(dim=-1)
     nearest, squared, settled = _by_position(table, positions.gather(-1, order), k, tie)
     settled &= table[:, k - 1] + positions.shape[1] * tie < beyond
@@ -131,32 +132,32 @@ def _with_gathered(rows: Tensor, positions: Tensor) -> Tensor:
     (n, m), p = positions.shape, rows.shape[1]
     found = rows.new_empty(n, m)
     for at in tiles(n, m * p, GATHERED[rows.device.type]):
-        there = rows.index_select(0, positions[at].flatten()).view(-1, m, p)
+        there = rows.index_select(0, positions[at].flatten()).reshape(-1, m, p)
         found[at] = (there @ rows[at, :, None]).squeeze(-1)
     return found
 
 
 def _products(rows: Tensor, others: Tensor, nearest: Tensor) -> Tensor:
     """x_r · o_s [..., n, k] of rows [..., n, p] with those of the others [..., n, p] at the positions [..., n, k]."""
-    lead = torch.Size(np.broadcast_shapes(rows.shape[:-2], nearest.shape[:-2]))
+    lead = np.broadcast_shapes(rows.shape[:-2], nearest.shape[:-2])
     (n, k), p = nearest.shape[-2:], rows.shape[-1]
     rows, others, nearest = (side.expand(*lead, *side.shape[-2:]) for side in (rows, others, nearest))
     found = []
-    for at in tiles(n, lead.numel() * k * p):
+    for at in tiles(n, math.prod(lead) * k * p):
         where = nearest[..., at, :].flatten(-2).unsqueeze(-1).expand(*lead, -1, p)
         gathered = others.gather(-2, where).reshape(*lead, -1, k, p)
         found.append((gathered @ rows[..., at, :, None]).squeeze(-1))
-    return torch.cat(found, dim=-2)
+    return xp.cat(found, dim=-2)
 
 
 def _over_rows(a: Neighbours, b: Neighbours, function: Callable[[Tensor, slice], Tensor]) -> Tensor:
     """A function of matches [..., t, k, k], for all rows [..., n, ·]; i, j of a match: a's i-th neighbour is b's j-th."""
     n, k = a.nearest.shape[-2:]
-    lead = torch.Size(np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2]))
+    lead = np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2])
     found = []
-    for at in tiles(n, lead.numel() * k * k):
+    for at in tiles(n, math.prod(lead) * k * k):
         found.append(function(a.nearest[..., at, :, None] == b.nearest[..., at, None, :], at))
-    return torch.cat(found, dim=len(lead))
+    return xp.cat(found, dim=len(lead))
 
 
 def _shared(a: Neighbours, b: Neighbours) -> Tensor:
@@ -187,15 +188,15 @@ def cycle_knn(a: Neighbours, b: Neighbours) -> Tensor:
     r ∈ N_X(s) for some s ∈ N_Y(r). X with itself is below 1 where a row is near to none of its neighbours.
     """
     n, k = a.nearest.shape[-2:]
-    lead = torch.Size(np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2]))
+    lead = np.broadcast_shapes(a.nearest.shape[:-2], b.nearest.shape[:-2])
     there, back = b.nearest.expand(*lead, n, k), a.nearest.expand(*lead, n, k)
     found = []
-    for at in tiles(n, lead.numel() * k * k):
+    for at in tiles(n, math.prod(lead) * k * k):
         through = there[..., at, :].flatten(-2).unsqueeze(-1).expand(*lead, -1, k)
         reached = back.gather(-2, through).reshape(*lead, -1, k, k)
-        own = torch.arange(n, device=reached.device)[at, None, None]
+        own = xp.arange(n, device=reached.device)[at, None, None]
         found.append((reached == own).any(dim=-1).any(dim=-1))
-    return torch.cat(found, dim=-1).double().mean(dim=-1) * a.defined * b.defined
+    return xp.cat(found, dim=-1).double().mean(dim=-1) * a.defined * b.defined
 
 
 def lcs_knn(a: Neighbours, b: Neighbours) -> Tensor:
@@ -221,22 +222,22 @@ def _in_order(a: Neighbours, b: Neighbours, length: Callable[[Tensor], Tensor]) 
 
 def _longest_common_subsequence(match: Tensor) -> Tensor:
     """[...] of matches [..., k, k]; line by line of L_ij = max(L_i-1,j, L_i,j-1, L_i-1,j-1 + match_ij)."""
-    lengths = match.new_zeros(match.shape[:-1], dtype=torch.float64)  # [..., k]: those of the last line
+    lengths = xp.zeros(match.shape[:-1], dtype=xp.float64, device=match.device)  # [..., k]: those of the last line
     for line in match.unbind(dim=-2):
-        before = torch.nn.functional.pad(lengths[..., :-1], (1, 0))
-        lengths = torch.maximum(lengths, before + line).cummax(dim=-1).values
+        before = pad(lengths[..., :-1], (1, 0))
+        lengths = xp.maximum(lengths, before + line).cummax(dim=-1).values
     return lengths[..., -1]
 
 
 def _edit_distance(match: Tensor) -> Tensor:
     """[...] of matches [..., k, k]; line by line of D_ij = min(D_i-1,j + 1, D_i,j-1 + 1, D_i-1,j-1 + 1 - match_ij)."""
     k = match.shape[-1]
-    place = torch.arange(k + 1, dtype=torch.float64, device=match.device)
+    place = xp.arange(k + 1, dtype=xp.float64, device=match.device)
     distances = place.expand(*match.shape[:-2], k + 1)  # D_0j = j
     for i, line in enumerate(match.unbind(dim=-2)):
         substituted = distances[..., :-1] + (1 - line.double())
-        first = torch.full_like(distances[..., :1], i + 1)  # D_i0 = i
-        along = torch.cat([first, torch.minimum(distances[..., 1:] + 1, substituted)], dim=-1)
+        first = xp.full_like(distances[..., :1], i + 1)  # D_i0 = i
+        along = xp.cat([first, xp.minimum(distances[..., 1:] + 1, substituted)], dim=-1)
         distances = (along - place).cummin(dim=-1).values + place
     return distances[..., -1]
 
@@ -257,8 +258,8 @@ def cknna(a: Neighbours, b: Neighbours) -> Tensor:
 
 
 def _norm(kernel: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(kernel, dim=(-2, -1))
-    return norm.where(norm > ROUNDING, torch.nan)
+    norm: Tensor = xp.linalg.vector_norm(kernel, dim=(-2, -1))
+    return norm.where(norm > ROUNDING, xp.nan)
 
 
 def second_order_cosine(a: Neighbours, b: Neighbours) -> Tensor:
@@ -272,8 +273,8 @@ def second_order_cosine(a: Neighbours, b: Neighbours) -> Tensor:
     first = a.cosines.square().sum(dim=-1) + (a_at_b.square() * only_b).sum(dim=-1)
     second = b_at_a.square().sum(dim=-1) + (b.cosines.square() * only_b).sum(dim=-1)
     lengths = first.sqrt() * second.sqrt()
-    defined = torch.minimum(first, second) > VANISHING**2
-    return (product / lengths.where(defined, torch.nan)).mean(dim=-1) * a.defined * b.defined
+    defined = xp.minimum(first, second) > VANISHING**2
+    return (product / lengths.where(defined, xp.nan)).mean(dim=-1) * a.defined * b.defined
 
 
 def rank_similarity(a: Neighbours, b: Neighbours) -> Tensor:
@@ -283,9 +284,9 @@ def rank_similarity(a: Neighbours, b: Neighbours) -> Tensor:
     any counts 0 (Wang et al. 2022).
     """
     k = a.nearest.shape[-1]
-    rank = torch.arange(1, k + 1, device=a.nearest.device, dtype=torch.float64)
+    rank = xp.arange(1, k + 1, device=a.nearest.device, dtype=xp.float64)
     weight = 2 / ((1 + (rank[:, None] - rank).abs()) * (rank[:, None] + rank))
-    best = torch.cat([rank.new_ones(1), (1 / rank).cumsum(dim=0)])
+    best = xp.cat([rank.new_ones(1), (1 / rank).cumsum(dim=0)])
 
     def similarity(match: Tensor, at: slice) -> Tensor:
         return (match * weight).sum(dim=(-2, -1)) / best[match.sum(dim=(-2, -1))]
@@ -303,7 +304,7 @@ def clamped(x: Tensor, quantile: float) -> Tensor:
     values = x.double()
     count = values.shape[-2] * values.shape[-1]
     limit = values.abs().flatten(-2).kthvalue(min(int(quantile * count) + 1, count), dim=-1).values[..., None, None]
-    return torch.minimum(torch.maximum(values, -limit), limit)
+    return xp.minimum(xp.maximum(values, -limit), limit)
 
 
 @cache

@@ -6,9 +6,7 @@ A factorisation permutes with its left factor, a kernel with its rows and column
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import cka, matrices
 from contrasim_cli.measures.alignment import Raw
 from contrasim_cli.measures.cca import Factored
@@ -100,20 +98,20 @@ def _both(matrix: Tensor | None, orders: Tensor) -> Tensor | None:
         return None
     n, values = len(matrix), matrix.flatten()
     # one gather of the flat matrix takes a third of the time of one of its rows and one of its columns
-    return torch.stack([values[(order.unsqueeze(1) * n + order).flatten()].view(n, n) for order in orders])
+    return xp.stack([values[(order.unsqueeze(1) * n + order).flatten()].reshape(n, n) for order in orders])
 
 
 def _positions(orders: Tensor) -> Tensor:
     """Where the pairs r < s of permuted rows are among the n(n - 1)/2 pairs [c, pairs]."""
     n = orders.shape[-1]
-    first, second = torch.triu_indices(n, n, 1, device=orders.device)
+    first, second = xp.triu_indices(n, n, 1, device=orders.device)
     one, other = orders[:, first], orders[:, second]
-    low, high = torch.minimum(one, other), torch.maximum(one, other)
+    low, high = xp.minimum(one, other), xp.maximum(one, other)
     return low * (2 * n - low - 1) // 2 + high - low - 1
 
 
 def _renamed(nearest: Tensor, orders: Tensor) -> Tensor:
     """Positions of neighbours [c, n, k]: row r is now what row orders[r] was, so that its neighbours have new positions."""
-    place = torch.argsort(orders, dim=-1)
+    place = xp.argsort(orders, dim=-1)
     found: Tensor = place.gather(-1, nearest[orders].flatten(1)).reshape(*orders.shape, -1)
     return found

@@ -2,9 +2,7 @@
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures.protocol import Measure, RowForm
 
 
@@ -23,8 +21,8 @@ def prepare_unit(x: Tensor) -> Rows:
     """The rows scaled to unit length; NaN for a zero row, which has no direction."""
     rows = x.double()
     largest = rows.abs().amax(dim=-1, keepdim=True)
-    rows = rows / largest.where(largest > 0, torch.nan)
-    return Rows(rows / torch.linalg.vector_norm(rows, dim=-1, keepdim=True))
+    rows = rows / largest.where(largest > 0, xp.nan)
+    return Rows(rows / xp.linalg.vector_norm(rows, dim=-1, keepdim=True))
 
 
 def dot(a: Rows, b: Rows) -> Tensor:
@@ -39,7 +37,7 @@ def cosine(a: Rows, b: Rows) -> Tensor:
 
 def norm(a: Rows, b: Rows) -> Tensor:
     """1/n Σ_r (1 - ‖x_r/‖x_r‖ - y_r/‖y_r‖‖) [...], in [-1, 1]."""
-    distance: Tensor = torch.linalg.vector_norm(a.rows - b.rows, dim=-1)
+    distance: Tensor = xp.linalg.vector_norm(a.rows - b.rows, dim=-1)
     return (1.0 - distance).mean(dim=-1)
 
 
@@ -69,7 +67,9 @@ def _closeness_values(x: Tensor, y: Tensor) -> Tensor:
 
 
 MEASURES = {
-    "dot": lambda options: Measure(prepare, dot, rowwise=RowForm(_as_is, _products, _product_values)),
-    "cosine": lambda options: Measure(prepare_unit, cosine, rowwise=RowForm(_unit, _products, _product_values)),
+    "dot": lambda options: Measure(prepare, dot, rowwise=RowForm(_as_is, _products, _product_values, bilinear=True)),
+    "cosine": lambda options: Measure(
+        prepare_unit, cosine, rowwise=RowForm(_unit, _products, _product_values, bilinear=True)
+    ),
     "norm": lambda options: Measure(prepare_unit, norm, rowwise=RowForm(_unit, _closeness, _closeness_values)),
 }

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, is_tensor, xp
 from contrasim_cli.measures.tiles import RowMap, Tile, Tiles
 
 
@@ -28,13 +26,19 @@ class Moments(NamedTuple):
 class MomentForm:
     """A measure through second moments, so that rows can be streamed: `own` once per layer, `pair` per pair.
 
-    `pair` gets both sides' `own` and the cross moment XcᵀYc [..., p, q]. Whether `own` looks at the scatter, which costs half
-    as much as a cross moment, says `scatter`.
+    `pair` gets both sides' `own` and the cross moment XcᵀYc [..., p, q], or what `of_cross`, given the same, makes of it:
+    measures whose `own` and `of_cross` are the same share one result per pair. Whether `own` looks at the scatter, which costs
+    half as much as a cross moment, says `scatter`.
     """
 
     own: Callable[[Moments], Any]
     pair: Callable[[Any, Any, Tensor], Tensor]
     scatter: bool = True
+    of_cross: Callable[[Any, Any, Tensor], Tensor] | None = None
+
+    def score(self, a: Any, b: Any, cross: Tensor) -> Tensor:
+        """The score [...] of two sides."""
+        return self.pair(a, b, cross if self.of_cross is None else self.of_cross(a, b, cross))
 
 
 @dataclass(frozen=True)
@@ -42,12 +46,14 @@ class RowForm:
     """A measure that is the mean over rows of a function of paired rows.
 
     `map` goes over rows [k, p] of one layer; `sums` takes mapped rows [l, k, p] and [m, k, p] of layers of equal width and
-    gives Σ_r f(x_r, y_r) [l, m]; `values` gives f(x_r, y_r) [k, l, m].
+    gives Σ_r f(x_r, y_r) [l, m]; `values` gives f(x_r, y_r) [k, l, m]. `bilinear`: f is so in mapped rows, whose means thus
+    give the mean over all shuffles of the rows.
     """
 
     map: Callable[[Tensor], Tensor]
     sums: Callable[[Tensor, Tensor], Tensor]
     values: Callable[[Tensor, Tensor], Tensor]
+    bilinear: bool = False
 
 
 class Energies(NamedTuple):
@@ -148,7 +154,9 @@ class Measure:
     it looks for, if it does. `grouped` is that of measures that hold rows out: from the group of every row it makes the measure
     that holds out whole groups. `square` says that `prepare` holds n × n matrices; `at_once` how many float64 values two layers
     [n, p] and their comparison hold, where that is more. `drawn` is how many rows a score is of at most, 0 for all; `grams` how
-    many Gram matrices of a layer `prepare` holds.
+    many Gram matrices of a layer `prepare` holds. `across` is that of measures that know distances across repeated measurements:
+    from the name of one it makes the measure whose `prepare_repeats` takes rows [..., n, repeats · p] and the number of repeats.
+    `shuffled_mean` is the mean over all shuffles of n rows, of measures that know it from two prepared layers.
     """
 
     prepare: Callable[[Tensor], Any]
@@ -167,6 +175,9 @@ class Measure:
     grams: int = 0
     at_once: Callable[[int, int], int] | None = None
     grouped: "Callable[[tuple[int, ...]], Measure] | None" = None
+    across: "Callable[[str], Measure] | None" = None
+    prepare_repeats: Callable[[Tensor, int], Any] | None = None
+    shuffled_mean: Callable[[Any, Any, int], Tensor] | None = None
 
 
 class MomentPrepared(NamedTuple):
@@ -186,20 +197,20 @@ def moment_measure(form: MomentForm, rotation_invariant: bool) -> Measure:
         rows, mean = centred(x), x.double().mean(dim=-2)
         if rotation_invariant and rows.shape[-2] + 1 < rows.shape[-1]:
             # coordinates of the rows and of their mean in the space that they span
-            together = torch.linalg.qr(torch.cat([rows, mean.unsqueeze(-2)], dim=-2).mT).R.mT
+            together = xp.linalg.qr(xp.cat([rows, mean.unsqueeze(-2)], dim=-2).mT).R.mT
             rows, mean = together[..., :-1, :], together[..., -1, :]
         scatter = rows.mT @ rows if form.scatter else None
         return MomentPrepared(rows, form.own(Moments(x.shape[-2], mean, rows.square().sum(dim=-2), scatter)))
 
     def compare(a: MomentPrepared, b: MomentPrepared) -> Tensor:
-        return form.pair(a.own, b.own, a.rows.mT @ b.rows)
+        return form.score(a.own, b.own, a.rows.mT @ b.rows)
 
     return Measure(prepare, compare, form)
 
 
 def expand(prepared: Any, dim: int) -> Any:
-    """The same prepared tensors (nested in named tuples) with a new leading dimension, against which another side broadcasts."""
-    if isinstance(prepared, Tensor):
+    """Prepared tensors (nested in named tuples) with a new leading dimension, against which another side broadcasts."""
+    if is_tensor(prepared):
         return prepared.unsqueeze(dim)
     if isinstance(prepared, tuple):
         return type(prepared)(*(expand(part, dim) for part in prepared))

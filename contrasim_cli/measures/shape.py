@@ -6,9 +6,7 @@ X is [..., n, p], Y is [..., n, q], both centred; scores are [...]. Everything i
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options, cka
 from contrasim_cli.measures.alignment import (
     Columns,
@@ -36,7 +34,7 @@ def angular_permutation(a: Columns, b: Columns, cross: Tensor) -> Tensor:
     The narrower side is padded with zero columns. Lower is more similar; NaN where a side has no variance.
     """
     size = a.scatter.sum(dim=-1).sqrt() * b.scatter.sum(dim=-1).sqrt()
-    size = size.where(size > 0, torch.nan)
+    size = size.where(size > 0, xp.nan)
     return angle_of_cosine(each(cross / size[..., None, None], _greatest_sum).clamp(-1.0, 1.0))
 
 
@@ -60,17 +58,17 @@ def shape_alpha(a: Factored, b: Factored, alpha: float) -> Tensor:
     # with Xc = U diag(σ) Vᵀ, X_α = U diag(w) Vᵀ
     products = left.unsqueeze(-1) * left_products(a, b) * right.unsqueeze(-2)
     cosine = nuclear_norm(products, products.new_ones(products.shape[:-2])).clamp(max=1.0)
-    return angle_of_cosine(cosine.where((a.rank > 0) & (b.rank > 0), torch.nan))
+    return angle_of_cosine(cosine.where((a.rank > 0) & (b.rank > 0), xp.nan))
 
 
 def _partly_whitened(side: Factored, alpha: float) -> Tensor:
     """w = α σ / s + (1 - α) [..., k], scaled to unit norm; 0 beyond the rank, NaN where that is 0."""
     largest = side.sigma[..., :1]
-    sigma = side.sigma / largest.where(largest > 0, torch.nan)
+    sigma = side.sigma / largest.where(largest > 0, xp.nan)
     kept = sigma > 0
     mean = (sigma.square().sum(dim=-1, keepdim=True) / kept.sum(dim=-1, keepdim=True)).sqrt()
     weights = (alpha * sigma / mean + (1 - alpha)) * kept
-    norm: Tensor = torch.linalg.vector_norm(weights, dim=-1, keepdim=True)
+    norm: Tensor = xp.linalg.vector_norm(weights, dim=-1, keepdim=True)
     return weights / norm
 
 

@@ -8,9 +8,7 @@ rows are streamed, from a triangular factor of them, never from the covariance, 
 from collections.abc import Callable, Iterable
 from functools import cache
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.alignment import singular_values
 from contrasim_cli.measures.distances import scaled, scaled_map
@@ -21,11 +19,11 @@ from contrasim_cli.measures.statistics import Statistic, difference
 def spectrum(x: Tensor) -> Tensor:
     """Singular values [..., min(n, p)] of centred X [..., n, p], largest first, up to a common factor."""
     rows = scaled(x)[0]
-    return singular_values(torch.linalg.qr(rows).R if rows.shape[-2] > rows.shape[-1] else rows)
+    return singular_values(xp.linalg.qr(rows).R if rows.shape[-2] > rows.shape[-1] else rows)
 
 
 def spectrum_of_blocks(blocks: Blocks) -> Tensor:
-    """The same of rows in blocks."""
+    """The spectrum of rows in blocks."""
     centre = scaled_map(blocks).apply
     return singular_values(triangular(centre(rows) for rows in blocks))
 
@@ -36,8 +34,8 @@ def triangular(blocks: Iterable[Tensor]) -> Tensor:
     for rows in blocks:
         held.append(rows.clone())
         if sum(map(len, held)) > 2 * rows.shape[1]:
-            held = [torch.linalg.qr(torch.cat(held)).R]
-    return torch.cat(held)
+            held = [xp.linalg.qr(xp.cat(held)).R]
+    return xp.cat(held)
 
 
 def decay(sigma: Tensor, rank_tol: float) -> Statistic:
@@ -48,13 +46,13 @@ def decay(sigma: Tensor, rank_tol: float) -> Statistic:
     fewer than two directions vary.
     """
     kept = sigma > rank_tol * sigma[..., :1]
-    place = torch.arange(1, sigma.shape[-1] + 1, dtype=sigma.dtype, device=sigma.device)
+    place = xp.arange(1, sigma.shape[-1] + 1, dtype=sigma.dtype, device=sigma.device)
     weight = kept / place
     x, y = -place.log().expand_as(sigma), 2 * sigma.where(kept, 1.0).log()
     whole = weight.sum(dim=-1, keepdim=True)
     x, y = (side - (weight * side).sum(dim=-1, keepdim=True) / whole for side in (x, y))
     spread = (weight * x.square()).sum(dim=-1)
-    return Statistic((weight * x * y).sum(dim=-1) / spread.where(kept.sum(dim=-1) > 1, torch.nan))
+    return Statistic((weight * x * y).sum(dim=-1) / spread.where(kept.sum(dim=-1) > 1, xp.nan))
 
 
 def participation_ratio(sigma: Tensor) -> Statistic:
@@ -63,7 +61,7 @@ def participation_ratio(sigma: Tensor) -> Statistic:
     The number of directions that would give the same ratio with equal variances.
     """
     largest = sigma[..., :1]
-    variances = (sigma / largest.where(largest > 0, torch.nan)).square()
+    variances = (sigma / largest.where(largest > 0, xp.nan)).square()
     return Statistic(variances.sum(dim=-1).square() / variances.square().sum(dim=-1))
 
 
@@ -79,7 +77,7 @@ def prepare_participation_ratio(x: Tensor) -> Statistic:
 
 
 def participation_ratio_of_blocks(blocks: Blocks) -> Statistic:
-    """The same of rows in blocks."""
+    """The participation ratio of rows in blocks."""
     return participation_ratio(spectrum_of_blocks(blocks))
 
 

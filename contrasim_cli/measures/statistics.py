@@ -5,9 +5,7 @@ X is [..., n, p], Y is [..., n, q]; scores are [...]. Everything is float64.
 
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures.distances import directions_map, largest_of, sum_of
 from contrasim_cli.measures.pointwise import prepare_unit
 from contrasim_cli.measures.protocol import Blocks, Measure
@@ -34,7 +32,7 @@ def magnitude(x: Tensor) -> Statistic:
 
 
 def magnitude_of_blocks(blocks: Blocks) -> Statistic:
-    """The same of rows in blocks."""
+    """The magnitude of rows in blocks."""
     return Statistic(_length(centroid_of_blocks(blocks)))
 
 
@@ -46,17 +44,17 @@ def concentricity(x: Tensor) -> Statistic:
     mean = centroid(x)
     longest = _length(x.double()).amax(dim=-1)
     length = _length(mean)
-    centre = mean / length.where(length > NO_CENTROID * longest, torch.nan).unsqueeze(-1)
+    centre = mean / length.where(length > NO_CENTROID * longest, xp.nan).unsqueeze(-1)
     apart = (prepare_unit(x).rows - centre.unsqueeze(-2)).square().sum(dim=-1)
     return Statistic(-apart.mean(dim=-1) / 2)
 
 
 def concentricity_of_blocks(blocks: Blocks) -> Statistic:
-    """The same of rows in blocks."""
+    """The concentricity of rows in blocks."""
     mean = centroid_of_blocks(blocks)
     longest = largest_of(_length(rows.double()).amax() for rows in blocks)
     length = _length(mean)
-    centre = mean / length.where(length > NO_CENTROID * longest, torch.nan)
+    centre = mean / length.where(length > NO_CENTROID * longest, xp.nan)
     apart = sum_of((prepare_unit(rows).rows - centre).square().sum() for rows in blocks)
     return Statistic(-apart / blocks.n_rows / 2)
 
@@ -72,21 +70,21 @@ def uniformity(x: Tensor) -> Statistic:
     # less their mean, which distances do not see, and summed as exp - 1: near rows keep their digits
     rows = unit - unit.mean(dim=-2, keepdim=True)
     squares = rows.square().sum(dim=-1)
-    total = torch.zeros_like(squares[..., 0])
+    total = xp.zeros_like(squares[..., 0])
     for start in range(0, n, BLOCK):
         block = rows[..., start : start + BLOCK, :]
         own = squares[..., start : start + BLOCK].unsqueeze(-1)
         squared = (own + squares.unsqueeze(-2) - 2.0 * block @ rows.mT).clamp(min=0.0)
-        total = total + torch.expm1(-2.0 * squared).sum(dim=(-2, -1))
-    return Statistic(torch.log1p(total / total.new_tensor(n * (n - 1))))
+        total = total + xp.expm1(-2.0 * squared).sum(dim=(-2, -1))
+    return Statistic(xp.log1p(total / total.new_tensor(n * (n - 1))))
 
 
 def uniformity_of_blocks(blocks: Blocks) -> Statistic:
-    """The same of rows in blocks; n² distances in tiles."""
+    """The uniformity of rows in blocks; n² distances in tiles."""
     mapping = directions_map(blocks)
     tiles = Tiles(blocks.n_rows, lambda start, stop: mapping.apply(blocks.rows(start, stop)), BLOCK, mapping.scale)
-    total = sum_of(torch.expm1(-2.0 * tile.once()).sum() for tile in tiles)
-    return Statistic(torch.log1p(total / total.new_tensor(tiles.pairs)))
+    total = sum_of(xp.expm1(-2.0 * tile.once()).sum() for tile in tiles)
+    return Statistic(xp.log1p(total / total.new_tensor(tiles.pairs)))
 
 
 def centroid(x: Tensor) -> Tensor:
@@ -96,13 +94,13 @@ def centroid(x: Tensor) -> Tensor:
 
 
 def centroid_of_blocks(blocks: Blocks) -> Tensor:
-    """The same of rows in blocks."""
+    """The centroid of rows in blocks."""
     first = blocks.rows(0, 1)[0].double()
     return first + sum_of((rows.double() - first).sum(dim=0) for rows in blocks) / blocks.n_rows
 
 
 def _length(x: Tensor) -> Tensor:
-    length: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    length: Tensor = xp.linalg.vector_norm(x, dim=-1)
     return length
 
 

@@ -9,9 +9,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.cca import RESOLVED, Factored, factor, left_products, preparer
 from contrasim_cli.measures.protocol import Measure, MomentForm, Moments
@@ -30,8 +28,8 @@ def principal(moments: Moments) -> tuple[Tensor, Tensor]:
     scatter = moments.scatter
     assert scatter is not None
     finite = scatter.isfinite().all(dim=-1).all(dim=-1)
-    values, vectors = torch.linalg.eigh(scatter.where(finite[..., None, None], 0.0))
-    return values.clamp(min=0.0), vectors.where(finite[..., None, None], torch.nan)
+    values, vectors = xp.linalg.eigh(scatter.where(finite[..., None, None], 0.0))
+    return values.clamp(min=0.0), vectors.where(finite[..., None, None], xp.nan)
 
 
 def whitening_map(values: Tensor, vectors: Tensor, rank_tol: float) -> Tensor:
@@ -66,11 +64,11 @@ def eigenspace_overlap(a: Basis, b: Basis) -> Tensor:
 
 
 def _overlap(products: Tensor, rank_a: Tensor, rank_b: Tensor) -> Tensor:
-    return (products.square().sum(dim=(-2, -1)) / torch.maximum(rank_a, rank_b)).clamp(max=1.0)
+    return (products.square().sum(dim=(-2, -1)) / xp.maximum(rank_a, rank_b)).clamp(max=1.0)
 
 
 class CentredBasis(NamedTuple):
-    """The same through moments: U = [Xc W, 1/√n] M."""
+    """An orthonormal basis through moments: U = [Xc W, 1/√n] M."""
 
     map: Tensor  # W [..., p, p], so that Xc W has orthonormal columns
     mix: Tensor  # M [..., p + 1, k], zero columns beyond the rank
@@ -87,7 +85,7 @@ def centred_basis(rank_tol: float) -> Callable[[Moments], CentredBasis]:
 
     def own(moments: Moments) -> CentredBasis:
         values, vectors = principal(moments)
-        small = torch.cat(
+        small = xp.cat(
             [values.sqrt().unsqueeze(-1) * vectors.mT, math.sqrt(moments.n) * moments.mean.unsqueeze(-2)], dim=-2
         )
         mixed = factor(small, rank_tol)
@@ -122,7 +120,7 @@ def gulp(a: Factored, b: Factored, ridge: float) -> Tensor:
 
 def _shrunk(side: Factored, ridge: float) -> Tensor:
     largest = side.sigma[..., :1]
-    values = (side.sigma / largest.where(largest > 0, torch.nan)).square()
+    values = (side.sigma / largest.where(largest > 0, xp.nan)).square()
     return _shrinkage(values, ridge, side.right.shape[-1])
 
 
@@ -130,11 +128,11 @@ def _shrinkage(values: Tensor, ridge: float, width: int) -> Tensor:
     """S / (s + λ) [..., k] with λ over the mean of all `width` variances; 0 where s is, NaN where all are."""
     penalised = values + ridge * values.sum(dim=-1, keepdim=True) / width
     varies = values.sum(dim=-1, keepdim=True) > 0
-    return (values / penalised.where(penalised > 0, 1.0)).where(varies, torch.nan)
+    return (values / penalised.where(penalised > 0, 1.0)).where(varies, xp.nan)
 
 
 class Ridge(NamedTuple):
-    """The same of one side through its moments."""
+    """One side through its moments."""
 
     map: Tensor  # V diag(s + λ)^-½ [..., p, p], of the scatter
     own: Tensor  # Σ f² [...]

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from contrasim_cli import distributed, seeds
+from contrasim_cli.arrays import Tensor, as_tensor, xp
 
 INEXACT = 1e-5  # squared distances below this part of both rows' squared norms are computed from the difference
 GATHERED = 1 << 24  # values of rows gathered at once
@@ -34,12 +34,12 @@ class Tile(NamedTuple):
 
     @property
     def rows(self) -> slice:
-        """The rows r."""
+        """The rows r of the tile."""
         return slice(self.top, self.top + self.squared.shape[0])
 
     @property
     def columns(self) -> slice:
-        """The rows s."""
+        """The rows s of the tile."""
         return slice(self.left, self.left + self.squared.shape[1])
 
     def once(self) -> Tensor:
@@ -59,7 +59,7 @@ class Tile(NamedTuple):
 
 def upper(matrix: Tensor) -> Tensor:
     """Entries above the diagonal [..., pairs] of [..., n, n], row by row."""
-    position = torch.arange(matrix.shape[-1], device=matrix.device)
+    position = xp.arange(matrix.shape[-1], device=matrix.device)
     return matrix[..., position > position[:, None]]
 
 
@@ -109,7 +109,7 @@ class Tiles:
 
     @property
     def own_positions(self) -> Sequence[tuple[int, int]]:
-        """Those of this rank's tiles."""
+        """The positions of this rank's tiles."""
         return distributed.dealt(self.positions)
 
     def __iter__(self) -> Iterator[Tile]:
@@ -121,7 +121,7 @@ class Tiles:
         return height * (height - 1) // 2 if top == left else height * width
 
     def at(self, top: int, left: int) -> Tile:
-        """One tile."""
+        """The tile at a place."""
         found = self._kept.get((top, left))
         if found is None:
             first = self._first(top)
@@ -142,16 +142,16 @@ class Tiles:
 
     def sample(self, count: int) -> Tensor:
         """Squared distances [about count] of pairs r < s, of each tile in proportion; of all pairs where there are no more."""
-        generator = torch.Generator().manual_seed(seeds.SAMPLED_PAIRS)
+        rng = np.random.default_rng(seeds.SAMPLED_PAIRS)
         found, own = [self.scale.new_empty(0)], set(self.own_positions)
         for position in self.positions:  # those of all ranks, of whose pairs the same are drawn by however many
             pairs = self.pairs_at(*position)
-            drawn = None if self.pairs <= count else _drawn(pairs, max(1, count * pairs // self.pairs), generator)
+            drawn = (
+                None
+                if self.pairs <= count
+                else rng.integers(pairs, size=max(1, count * pairs // self.pairs) if pairs else 0)
+            )
             if position in own:
                 values = self.at(*position).once()
-                found.append(values if drawn is None else values[drawn.to(values.device)])
-        return distributed.joined_values(torch.cat(found))
-
-
-def _drawn(pairs: int, count: int, generator: torch.Generator) -> Tensor:
-    return torch.randint(pairs, (count,), generator=generator) if pairs else torch.zeros(0, dtype=torch.int64)
+                found.append(values if drawn is None else values[as_tensor(drawn, values.device)])
+        return distributed.joined_values(xp.cat(found))

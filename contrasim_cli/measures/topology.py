@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from contrasim_cli import seeds
+from contrasim_cli.arrays import Tensor, as_tensor, pad, xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.barcodes import rips_loops, witness_loops
 from contrasim_cli.measures.distances import all_squared_distances, scaled
@@ -45,28 +44,28 @@ def prepare_heat(x: Tensor) -> Heat:
     """
     n = x.shape[-2]
     if n <= NEIGHBOURS:
-        return Heat(x.new_full((*x.shape[:-2], len(TEMPERATURES)), torch.nan, dtype=torch.float64))
+        return Heat(xp.full((*x.shape[:-2], len(TEMPERATURES)), xp.nan, dtype=xp.float64, device=x.device))
     rows = scaled(x)[0]
     graph = _graph(all_squared_distances(rows))
     scale = graph.sum(dim=-1).rsqrt()
-    laplacian = torch.eye(n, dtype=graph.dtype, device=graph.device) - scale.unsqueeze(-1) * graph * scale.unsqueeze(-2)
-    eigenvalues = torch.linalg.eigvalsh(laplacian)
-    traces = [torch.exp(-t * eigenvalues).mean(dim=-1) for t in TEMPERATURES.tolist()]
+    laplacian = xp.eye(n, dtype=graph.dtype, device=graph.device) - scale.unsqueeze(-1) * graph * scale.unsqueeze(-2)
+    eigenvalues = xp.linalg.eigvalsh(laplacian)
+    traces = [xp.exp(-t * eigenvalues).mean(dim=-1) for t in TEMPERATURES.tolist()]
     varied = (rows != 0).any(dim=-1).any(dim=-1)
-    return Heat(torch.stack(traces, dim=-1).where(varied.unsqueeze(-1), torch.nan))
+    return Heat(xp.stack(traces, dim=-1).where(varied.unsqueeze(-1), xp.nan))
 
 
 def _graph(squared: Tensor) -> Tensor:
     """Ones where one of two rows is among the NEIGHBOURS nearest of the other [..., n, n]; of equally near rows the first."""
     n = squared.shape[-1]
-    squared = squared + torch.diag(squared.new_full((n,), torch.inf))
+    squared = squared + xp.diag(squared.new_full((n,), xp.inf))
     finite = squared.masked_fill(squared.isinf(), 0.0)
     ordered, order = squared.sort(dim=-1)
     apart = ordered.diff(dim=-1) > TIE * finite.amax(dim=(-2, -1), keepdim=True)
-    group = torch.nn.functional.pad(apart.cumsum(dim=-1), (1, 0))
+    group = pad(apart.cumsum(dim=-1), (1, 0))
     nearest = order.gather(-1, (group * n + order).argsort(dim=-1)[..., :NEIGHBOURS])
-    joined = torch.zeros_like(squared).scatter_(-1, nearest, 1.0)
-    return torch.maximum(joined, joined.mT)
+    joined = xp.zeros_like(squared).scatter_(-1, nearest, 1.0)
+    return xp.maximum(joined, joined.mT)
 
 
 def imd(a: Heat, b: Heat) -> Tensor:
@@ -75,8 +74,8 @@ def imd(a: Heat, b: Heat) -> Tensor:
     h are the traces of the heat kernel over n, at 256 temperatures t from 0.1 to 10. This is the paper's bound. Its code gives 10⁶
     times as much, and estimates traces by stochastic Lanczos quadrature; here they come from all eigenvalues.
     """
-    t = torch.from_numpy(TEMPERATURES).to(a.traces)
-    weight = torch.exp(-2 * (t + 1 / t))
+    t = as_tensor(TEMPERATURES, a.traces.device)
+    weight = xp.exp(-2 * (t + 1 / t))
     return (weight * (a.traces - b.traces).abs()).amax(dim=-1)
 
 
@@ -103,10 +102,10 @@ def distances_preparer(rows: int, trials: int, seed: int) -> Callable[[Tensor], 
     def prepare(x: Tensor) -> Distances:
         found = []
         for drawn in draws(x.shape[-2], rows, trials, seed):
-            distances = all_squared_distances(scaled(x[..., torch.from_numpy(drawn).to(x.device), :])[0]).sqrt()
+            distances = all_squared_distances(scaled(x[..., as_tensor(drawn, x.device), :])[0]).sqrt()
             whole = _quantile(distances.flatten(-2))
-            found.append(distances / whole.where(whole > 0, torch.nan)[..., None, None])
-        return Distances(torch.stack(found, dim=-3))
+            found.append(distances / whole.where(whole > 0, xp.nan)[..., None, None])
+        return Distances(xp.stack(found, dim=-3))
 
     return prepare
 
@@ -124,7 +123,7 @@ def rtd(a: Distances, b: Distances) -> Tensor:
     A direction is the total length of the loops of 2m vertices with the distances [[0, D_X], [D_X, min(D_X, D_Y)]]: of those that
     appear in X and are not yet there in the union of both. NaN where more than QUANTILE of a draw's distances are 0. Grows with m.
     """
-    lead = torch.Size(np.broadcast_shapes(a.values.shape[:-3], b.values.shape[:-3]))
+    lead = np.broadcast_shapes(a.values.shape[:-3], b.values.shape[:-3])
     first, second = (
         side.values.expand(*lead, *side.values.shape[-3:]).flatten(end_dim=-4).cpu().numpy()
         if lead
@@ -175,7 +174,7 @@ def _living_times(rows: Tensor, trials: int, seed: int) -> npt.NDArray[np.float6
     found = []
     rows = rows[rows.square().sum(dim=-1).argsort()]  # so that the order in which rows come decides nothing
     for drawn in draws(len(rows), min(LANDMARKS, len(rows) // 2), trials, seed):
-        places = torch.from_numpy(drawn).to(rows.device)
+        places = as_tensor(drawn, rows.device)
         distances = between(rows, rows[places]).sqrt().cpu().numpy()
         most = REACH * len(rows) * distances.max(initial=0.0)
         found.append(living_times(witness_loops(distances, most), most) if most else np.full(LOOPS, np.nan))

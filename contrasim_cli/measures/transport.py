@@ -8,8 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
-
+from contrasim_cli.arrays import Tensor
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.alignment import Columns, correlations, each, matching
 from contrasim_cli.measures.protocol import Measure

@@ -15,8 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from contrasim_cli.names import distinct, shortened
 from contrasim_cli.plots import page
-from contrasim_cli.plots.grids import layer_names
-from contrasim_cli.report.look import Look
+from contrasim_cli.report.look import Look, layer_names
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow
 
 MOST_TICKS = 24
@@ -55,8 +54,8 @@ def by_layer(rows: Sequence[BenchRow], look: Look = Look()) -> Figure:
     panels = list(dict.fromkeys(map(Panel.of, summed)))
     names = labels(summed)
     measures = list(dict.fromkeys(names.values()))
-    width = page.PAGE * (0.7 if len(panels) == 1 else 1.0)
-    columns = min(len(panels), 2)
+    width = look.size[0] if look.size else page.PAGE * (0.7 if len(panels) == 1 else 1.0)
+    columns = page.columns(len(panels), width)
     lines = -(-len(panels) // columns)
     band = band_name(summed)
     legend = page.legend_height([*measures, "chance", band or "chance"], width)
@@ -167,7 +166,7 @@ def band_name(rows: Sequence[BenchRow]) -> str:
     return "one std" if any(row.std for row in rows) else ""
 
 
-def by_pair(rows: Sequence[BenchRow]) -> Figure:
+def by_pair(rows: Sequence[BenchRow], look: Look = Look()) -> Figure:
     """A panel per pair, in which measures stand side by side; whiskers are the 95 % interval, where there is one."""
     overall = [row for row in rows if row.layer == ALL and row.benchmark == rows[0].benchmark]
     shown = [row for row in overall if row.pair != ALL] or overall
@@ -176,11 +175,12 @@ def by_pair(rows: Sequence[BenchRow]) -> Figure:
     names = labels(shown)
     measures = list(dict.fromkeys(names.values()))
     wide = max(1.3, len(measures) * (len(kinds) + 0.6) * BAR) + 0.35
-    columns = max(1, min(len(panels), int(page.PAGE / wide)))
+    room = look.size[0] if look.size else page.PAGE
+    columns = max(1, min(len(panels), int(room / wide)))
     lines = -(-len(panels) // columns)
     columns = -(-len(panels) // lines)  # lines of equal length
     ticks = distinct(measures, PAIR_NAME)
-    width = max(2.8, columns * wide + 0.4)
+    width = look.size[0] if look.size else max(2.8, columns * wide + 0.4)
     legend = page.legend_height([*(f"{kind} negatives" for kind in kinds), "chance", INTERVAL, NOTHING], width)
     figure = Figure(figsize=(width, lines * (1.6 + page.inches_of(ticks)) + legend), layout="constrained")
     axes = figure.subplots(lines, columns, squeeze=False)

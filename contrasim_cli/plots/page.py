@@ -16,6 +16,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from contrasim_cli.errors import InputError, UsageError
 from contrasim_cli.input_files import said
@@ -25,8 +26,11 @@ from contrasim_cli.report.look import Look
 
 log = logging.getLogger(__name__)
 
+Paths = Path | Sequence[Path]  # a figure's file, or one per format
+
 PAGE = 7.1  # inches between the margins of a paper with two columns
 SMALL, NORMAL, LARGE = 7, 8, 9  # points
+NARROW = 5.0  # inches below which two panels of lines or points stand beneath each other
 LETTER = 0.065  # inches that a letter of NORMAL points takes, on average
 
 # Okabe and Ito (2008), told apart by colour-blind readers; in the order in which neighbours differ in grey too
@@ -59,10 +63,13 @@ ELSEWHERE = frozenset(
 _UNDATED = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {}}
 
 
-def write(make: Callable[[], Figure], path: Path, force: bool, look: Look = Look()) -> None:
-    """Draw a figure and write it, in the format of the suffix, whole or not at all; the same figure is the same bytes."""
-    form = path.suffix[1:].lower()
-    buffer = io.BytesIO()
+def write(make: Callable[[], Figure], paths: Paths, force: bool, look: Look = Look()) -> None:
+    """Draw a figure once and write it to each path, in the format of the suffix; the same figure is the same bytes.
+
+    No file is written before all formats are drawn, and each is written whole or not at all.
+    """
+    paths = [paths] if isinstance(paths, Path) else paths
+    pictures = []
     with mpl.rc_context(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         mpl.rcdefaults()  # whatever a reader's own settings are, unless they are named
@@ -70,23 +77,56 @@ def write(make: Callable[[], Figure], path: Path, force: bool, look: Look = Look
         for named in _settings(look):
             mpl.rcParams.update(named)
         figure = make()
+        if not look.legend:
+            _without_legend(figure)
         if look.title:
-            letters = max(20, int((look.size or figure.get_size_inches())[0] / LETTER))
-            figure.suptitle(textwrap.fill(quoted(look.title), letters), fontsize=mpl.rcParams["axes.titlesize"])
+            width = (look.size or figure.get_size_inches())[0]
+            title = figure.suptitle(_title(look, width), fontsize=mpl.rcParams["axes.titlesize"])
+            if figure.get_layout_engine() is None:  # which would find the place
+                title.set_y(1 - 0.05 / figure.get_figheight())
         if look.size:
-            figure.set_size_inches(look.size)
+            width, height = look.size
+            figure.set_size_inches(width, height or figure.get_figheight())
         box = None if look.size else "tight"
-        figure.savefig(buffer, format=form, dpi=look.dpi, bbox_inches=box, metadata=_UNDATED[form])
+        for path in paths:
+            form, buffer = path.suffix[1:].lower(), io.BytesIO()
+            figure.savefig(buffer, format=form, dpi=look.dpi, bbox_inches=box, metadata=_UNDATED[form])
+            pictures.append(buffer.getvalue())
     if any("missing from font" in str(warning.message) for warning in caught):
-        log.warning("%s: some letters of the names are in no font of matplotlib's; .svg keeps them", quoted(path))
+        log.warning("%s: some letters of the names are in no font of matplotlib's; .svg keeps them", quoted(paths[0]))
     if any("not applied" in str(warning.message) for warning in caught):
-        log.warning("%s: labels do not fit into the size asked for; give a larger --size", quoted(path))
-    write_atomic(path, buffer.getvalue(), force)
+        log.warning("%s: labels do not fit into the size asked for; give a larger --size", quoted(paths[0]))
+    for path, picture in zip(paths, pictures, strict=True):
+        write_atomic(path, picture, force)
+
+
+def _title(look: Look, width: float) -> str:
+    """The title in lines of a figure's width in inches."""
+    return textwrap.fill(quoted(look.title), max(20, int(width / LETTER)))
+
+
+def title_height(look: Look, width: float) -> float:
+    """Inches that the title takes above a figure that leaves room for it."""
+    if not look.title:
+        return 0.0
+    return 0.1 + points(mpl.rcParams["axes.titlesize"]) / 72 * 1.3 * (1 + _title(look, width).count("\n"))
+
+
+def _without_legend(figure: Figure) -> None:
+    """Take away the legend, and the notes beneath."""
+    for legend in list(figure.legends):
+        legend.remove()
+    figure.supxlabel("")
 
 
 def small() -> Any:
     """The size of the least letters: that of ticks, which a style may set."""
     return mpl.rcParams["xtick.labelsize"]
+
+
+def points(size: Any) -> float:
+    """A size of letters in points, which a style may give as `small`."""
+    return float(FontProperties(size=size).get_size_in_points())
 
 
 def check(look: Look) -> None:
@@ -160,6 +200,11 @@ def bar_style(measure: int, kind: int) -> dict[str, Any]:
 def inches_of(names: Sequence[str]) -> float:
     """How long the longest of some names is, as the label of a tick."""
     return 0.06 * max(map(len, names), default=0)
+
+
+def columns(panels: int, width: float) -> int:
+    """How many of these panels stand side by side in a figure of this width in inches: one or two."""
+    return min(panels, 2 if width >= NARROW else 1)
 
 
 def columns_of(names: Sequence[str], width: float) -> int:

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from contrasim_cli.names import shortened
 from contrasim_cli.plots import page
+from contrasim_cli.report.look import Look
 
 TITLE = 48
 ID = 34
@@ -23,11 +24,11 @@ class Plane:
     points: Sequence[npt.NDArray[Any]]
 
 
-def planes(panels: Sequence[Plane], views: Sequence[str], ids: Sequence[str]) -> Figure:
-    """The panels side by side; the rows of these ids are coloured, numbered, and joined from view to view."""
-    columns = min(len(panels), 2)
+def planes(panels: Sequence[Plane], views: Sequence[str], ids: Sequence[str], look: Look = Look()) -> Figure:
+    """The panels side by side, where they fit; the rows of these ids are coloured, numbered, and joined from view to view."""
+    width = look.size[0] if look.size else page.PAGE * (0.6 if len(panels) == 1 else 1.0)
+    columns = page.columns(len(panels), width)
     lines = -(-len(panels) // columns)
-    width = page.PAGE * (0.6 if columns == 1 else 1.0)
     handles = {**_views(views), **_ids(ids)}
     size = (width, 3.0 * lines + page.legend_height(list(handles), width))
     figure = Figure(figsize=size, layout="constrained")
@@ -35,7 +36,7 @@ def planes(panels: Sequence[Plane], views: Sequence[str], ids: Sequence[str]) ->
     for ax in axes[len(panels) :]:
         ax.axis("off")
     for ax, panel in zip(axes, panels, strict=False):
-        ax.set_title(shortened(panel.title, TITLE))
+        ax.set_title(shortened(panel.title, min(TITLE, int(width / columns / page.LETTER) - 2)))
         ax.set_xticks([])
         ax.set_yticks([])
         ax.spines[:].set_visible(True)

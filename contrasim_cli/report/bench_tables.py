@@ -10,12 +10,16 @@ from collections.abc import Callable, Hashable, Sequence
 
 from rich.table import Table
 
+from contrasim_cli.report.conclusions import of_sanity
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, CompareRow, SanityRow
 
 Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
 INTERVAL, TRIALS, MRR, MARGIN, RECALL = "95 % interval", "trials", "MRR", "margin", "recall@10"
 MARKS = {"ok": " ✓", "fails": " ✗", "": ""}
 LADDERS = ("noise", "shuffle", "width")  # a rule is drawn before each
+BEYOND_SANITY = (
+    "this is about changes of one layer; whether a measure finds the same layer in another model, bench layers shows"
+)
 OVERALL = (INTERVAL, TRIALS, MRR, MARGIN, RECALL)  # lines beneath the overall accuracy, as far as there are values
 
 
@@ -250,7 +254,8 @@ def checklists(rows: Sequence[SanityRow], width: int) -> list[Table | str]:
         )
         columns = {name: {"check": name, **_cells(checks)} for name, checks in by_measure.items()}
         parts.extend(_table(columns, names) for names in _measures_fitting(columns, width))
-    return parts
+        parts.append("\n".join(of_sanity([row for checks in by_measure.values() for row in checks])))
+    return [*parts, BEYOND_SANITY] if parts else parts
 
 
 def _cells(checks: Sequence[SanityRow]) -> dict[str, str]:

@@ -3,7 +3,7 @@
 `RULES` state them, on every page and in the guide; nothing else decides what a page says.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,8 +11,8 @@ import numpy as np
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.names import listed
 from contrasim_cli.nulls import CLEAR
-from contrasim_cli.report.heat_maps import HeatMap
-from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow
+from contrasim_cli.report.heat_maps import EVEN_ODDS, NEARLY, HeatMap
+from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, SanityRow
 
 NEAR = 10.0  # % of depth by which layers of models of unequal depth may differ and be at the same depth
 AMPLE = 4  # rows for each neuron, from which on the scores of unrelated rows are well below those of related ones
@@ -20,19 +20,29 @@ FEW_TRIALS = 30
 SHOWN = 4  # names or measures that a sentence lists
 
 RULES = (
+    "Nearly identical: the scores of a row are nearly identical if the best one leads the median of the row's other scores by "
+    f"less than {100 * NEARLY:g} % of the scale. The scale runs from the level of shuffled rows (0 where it is not known) to 1; "
+    "that of distances from 0 to this level (or to the largest distance of the heat map); where a measure has no upper end, the "
+    "largest score of the heat map is the length of the scale. Learned measures are judged by their calibrated scores, and those "
+    f"whose raw scores are log odds (universal) also by these: the best one leads the next by less than {EVEN_ODDS:g}. No best "
+    "match is framed in such a row. A measure with more than half of its rows such is left out of the sentences on best matches.",
     "Diagonal: a layer counts as found if the layer of the same position in the other store is strictly the most similar of "
-    "its row (by more than 1e-6, relative); ties count as misses. Where stores have different numbers of layers, a best match "
-    f"within {NEAR:g} % of depth counts. A choice at random picks every layer of the other store as often. The lead is the score "
-    "of the same layer minus the best other score of its row, in the measure's own units, with the sign turned where lower is "
-    "more similar; the median over rows is shown.",
-    "Contradiction: measures are named if more than half of their best matches are other layers than those of the first measure.",
+    "its row (by more than 1e-6, relative); ties and rows of nearly identical scores count as misses. Where stores have "
+    f"different numbers of layers, a best match within {NEAR:g} % of depth counts. A choice at random picks every layer of the "
+    "other store as often. The lead is the score of the same layer minus the best other score of its row, in the measure's own "
+    "units (raw scores of learned measures), with the sign turned where lower is more similar; the median over rows is shown, "
+    "over the pairs of stores that have equally many layers. Below 0 the same layer trails.",
+    "Layers alike: the layers of a store are nearly identical by a closed form if any two of them score less than "
+    f"{100 * NEARLY:g} % of the scale below a layer with itself.",
+    "Contradiction: measures are named if more than half of their best matches are other layers than those of the first measure. "
+    "Rows that are nearly identical by either measure do not count.",
     f"Shuffled rows: a score clears its null if it is more similar than the mean over shuffled rows by {CLEAR:g} or more of their "
     "standard deviations (null_z). Measures without a null are named.",
     "Too few rows: measures that give unrelated rows a high score where there are fewer rows than neurons are named if some "
     f"compared layer is wider than there are rows, and called uncertain up to {AMPLE} rows for a neuron.",
     "Benchmarks: measures are ordered by their overall accuracy. The first leads if its 95 % interval lies above that of the "
     "second; otherwise the order may be noise, which bench compare tests. A measure is not told from chance if its interval "
-    f"begins at or below chance. Fewer than {FEW_TRIALS} trials are said to be few.",
+    f"begins at or below chance, and below chance if it ends below. Fewer than {FEW_TRIALS} trials are said to be few.",
 )
 
 
@@ -88,47 +98,119 @@ def of_scores(
     `grids`: with their depths, measures in the order of the page. `unclear`: by measure, how many scores do not clear their null,
     and how many have one. `rows`: those compared. `widest`: neurons of the widest layer.
     """
+    defined = {grid.measure for grid in grids if np.isfinite(grid.values).any()}
+    if not defined:
+        return ["Nothing follows: no score is defined."]
+    undefined = [name for name in dict.fromkeys(grid.measure for grid in grids) if name not in defined]
+    kept = [k for k, grid in enumerate(grids) if grid.measure in defined]
+    grids, depths = [grids[k] for k in kept], [depths[k] for k in kept]
     sentences = [*_diagonal(grids, depths), *_shuffled(grids, unclear), *_few_rows(grids, rows, widest)]
-    return sentences or ["Nothing follows: no score is defined."]
+    return [*sentences, *([f"No score is defined by {listed(undefined, SHOWN)}."] if undefined else [])]
+
+
+def of_layers_alike(within: Sequence[HeatMap]) -> list[str]:
+    """Which measures give all layers of a store nearly the same score as a layer with itself: there no match means much."""
+    alike: dict[str, list[str]] = {}
+    for grid in within:
+        scores = grid.signed()
+        if grid.measure not in MEASURES or len(scores) < 2 or not np.isfinite(scores).all():
+            continue
+        if float((np.median(scores.diagonal()) - scores).max()) < NEARLY * grid.span:
+            alike.setdefault(grid.measure, []).append(grid.stores[0])
+    return [
+        f"All layers of {listed(stores, SHOWN)} are nearly identical by {measure}: it cannot tell which of them matches a layer "
+        "of another store."
+        for measure, stores in alike.items()
+    ]
 
 
 def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
+    chosen = [grid for grid in grids if min(grid.values.shape) > 1]
+    if not chosen:
+        return ["There is one layer on a side, so that no best match can be told from others."]
+    near = _nearly_identical(chosen)
+    unread = [name for name, (rows, of) in near.items() if 2 * rows > of]
+    read = [grid for grid in chosen if grid.measure not in unread]
     by_measure: dict[str, list[Found]] = {}
     for grid, places in zip(grids, depths, strict=True):
-        if (found := matches(grid, places)) is not None:
+        if grid.measure not in unread and (found := matches(grid, places)) is not None:
             by_measure.setdefault(grid.measure, []).append(found)
-    if not by_measure:
-        return ["There is one layer on a side, so that no best match can be told from others."] if grids else []
-    equal = all(len(grid.down) == len(grid.across) for grid in grids)
+    sentences = [*_found(read, by_measure), *_disagreement(read)] if by_measure else []
+    calibrated = {grid.measure for grid in grids if grid.is_calibrated}
+    if told := [
+        f"{name} ({rows} of {of} rows{', calibrated scores' * (name in calibrated)})"
+        for name, (rows, of) in near.items()
+        if rows
+    ]:
+        sentences.append(
+            f"Scores of a row are nearly identical for {listed(told, SHOWN)}: which layer "
+            "matches best is not to be read from them."
+        )
+    return [*sentences, *_leads(read, by_measure, calibrated)]
+
+
+def _nearly_identical(grids: Sequence[HeatMap]) -> dict[str, tuple[int, int]]:
+    """By measure, how many rows are nearly identical, and how many there are."""
+    counts: dict[str, tuple[int, int]] = {}
+    for grid in grids:
+        rows, of = counts.get(grid.measure, (0, 0))
+        counts[grid.measure] = rows + int(grid.nearly_identical().sum()), of + len(grid.down)
+    return counts
+
+
+def _found(grids: Sequence[HeatMap], by_measure: Mapping[str, Sequence[Found]]) -> list[str]:
+    """How many layers have their counterpart as their best match, by measure."""
+    equal = {len(grid.down) == len(grid.across) for grid in grids}
     pairs = len({grid.stores for grid in grids})
     parts = [_counted(name, found) for name, found in by_measure.items()]
-    kind = (
-        "the same layer of the other store" if equal else f"a layer within {NEAR:g} % of its depth in the other store"
-    )
+    near = f"within {NEAR:g} % of its depth"
+    kind = {
+        frozenset([True]): "the same layer of the other store",
+        frozenset([False]): f"a layer {near} in the other store",
+    }.get(frozenset(equal), f"the same layer of the other store ({near} where stores differ in their number of layers)")
     over = f" (over {pairs} pairs of stores)" if pairs > 1 else ""
     chance = sum(found.chance for found in next(iter(by_measure.values())))
-    sentences = [
-        f"The best match of a layer is {kind}: {listed(parts, SHOWN)}{over}; a choice at random would find {chance:.1f}.",
-        *_disagreement(grids),
+    return [
+        f"The best match of a layer is {kind}: {listed(parts, SHOWN)}{over}; a choice at random would find {chance:.1f}."
     ]
+
+
+def _leads(
+    grids: Sequence[HeatMap], by_measure: Mapping[str, Sequence[Found]], calibrated: Collection[str]
+) -> list[str]:
+    """By how much the diagonal leads or trails, over the pairs of stores that have one.
+
+    `calibrated` are the measures of which a page shows calibrated scores, but leads are raw.
+    """
     leads = {name: [f.lead for f in found if f.lead is not None] for name, found in by_measure.items()}
-    told = [f"{_signed(float(np.median(values)))} by {name}" for name, values in leads.items() if values]
-    if told:
-        sentences.append(
-            f"The diagonal leads the best other layer of its row by {listed(told, SHOWN)} in the median; below 0 it is behind."
-        )
-    return sentences
+    told: dict[str, list[str]] = {"leads": [], "trails": [], "ties with": []}
+    for name, values in leads.items():
+        if values:
+            lead = float(np.median(values))
+            verb = "leads" if lead > 0 else "trails" if lead < 0 else "ties with"
+            number = f"by {_amount(lead)} " if lead else ""
+            told[verb].append(f"{number}by {name}{' (raw scores)' * (name in calibrated)}")
+    parts = [f"{verb} the best other layer of its row {listed(names, SHOWN)}" for verb, names in told.items() if names]
+    if not parts:
+        return []
+    pairs = {grid.stores: len(grid.down) == len(grid.across) for grid in grids}
+    square = [" – ".join(stores) for stores, is_square in pairs.items() if is_square]
+    over = ""
+    if len(square) < len(pairs):
+        over = f" over the {len(square)} of {len(pairs)} pairs of stores that have equally many layers ({listed(square, SHOWN)})"
+    return [f"In the median{over}, the same layer of the other store {', and '.join(parts)}."]
 
 
 def _disagreement(grids: Sequence[HeatMap]) -> list[str]:
-    """Which measures choose other layers than the first one for more than half of the layers."""
+    """Which measures choose other layers than the first one for more than half of the layers of which both choose one."""
     first = {grid.stores: grid.best() for grid in grids if grid.measure == grids[0].measure}
     same: dict[str, list[int]] = {}
     for grid in grids:
         if grid.measure != grids[0].measure and grid.stores in first:
+            best, other = grid.best(), first[grid.stores]
             count = same.setdefault(grid.measure, [0, 0])
-            count[0] += int(np.sum((grid.best() & first[grid.stores]).any(axis=1)))
-            count[1] += len(grid.down)
+            count[0] += int(np.sum((best & other).any(axis=1)))
+            count[1] += int(np.sum(best.any(axis=1) & other.any(axis=1)))
     told = [f"{name} (the same layer for {agreed} of {of})" for name, (agreed, of) in same.items() if 2 * agreed < of]
     if not told:
         return []
@@ -141,9 +223,10 @@ def _counted(name: str, found: Sequence[Found]) -> str:
     return f"for {sum(f.found for f in found)} of {sum(f.layers for f in found)} layers by {name}"
 
 
-def _signed(value: float) -> str:
-    text = f"{value:+.3f}" if abs(value) < 100 else f"{value:+.3g}"
-    return text.replace("-", "−")
+def _amount(value: float) -> str:
+    """The size of a number that is not 0, which it does not become."""
+    size = abs(value)
+    return f"{size:.1g}" if size < 0.0005 else f"{size:.3f}" if size < 100 else f"{size:.3g}"
 
 
 def _shuffled(grids: Sequence[HeatMap], unclear: dict[str, tuple[int, int]]) -> list[str]:
@@ -158,8 +241,8 @@ def _shuffled(grids: Sequence[HeatMap], unclear: dict[str, tuple[int, int]]) -> 
     unknown = [name for name in measures if not unclear.get(name, (0, 0))[1]]
     if unknown:
         sentences.append(
-            f"What shuffled rows score is not known for {listed(unknown, SHOWN)}: from a high score alone it does not follow that "
-            "rows correspond (--null 99 counts it)."
+            f"What shuffled rows score is not known well enough for {listed(unknown, SHOWN)}: that rows correspond does not follow "
+            "from a high score alone (--null 99 tells)."
         )
     return sentences
 
@@ -209,15 +292,21 @@ def _ranked(key: Sequence[str], members: Sequence[BenchRow]) -> list[str]:
     )
     if first.benchmark == MONOTONICITY:
         best = _value(first, first.accuracy)
-        sentence = f"{where}: {named(first)} falls with the distance of layers most, by a rank correlation of {best}"
+        sentence = f"{where}: {named(first)} orders layers by their distance with a rank correlation of {best}"
     sentences = [f"{sentence}; chance is {_value(first, first.chance)}."]
     if others:
         sentences.append(_lead(first, others[0]))
-    dim = [named(row) for row in order if row.ci_low is not None and row.ci_low <= row.chance]
+    below = [named(row) for row in order if row.ci_high is not None and row.ci_high < row.chance]
+    dim = [
+        named(row) for row in order if row.ci_low is not None and row.ci_low <= row.chance and named(row) not in below
+    ]
     if dim:
         sentences.append(f"Not told from chance: {listed(dim, SHOWN)}.")
+    if below:
+        sentences.append(f"Below chance: {listed(below, SHOWN)}.")
     if 0 < first.trials < FEW_TRIALS:
-        sentences.append(f"{first.trials} trials are few: differences of a few points do not mean anything.")
+        trials = f"{first.trials} trials are" if first.trials > 1 else "1 trial is"
+        sentences.append(f"{trials} few: differences of a few points do not mean anything.")
     return sentences
 
 
@@ -228,11 +317,14 @@ def named(row: BenchRow) -> str:
 
 def _lead(first: BenchRow, second: BenchRow) -> str:
     lead = (first.accuracy or 0.0) - (second.accuracy or 0.0)
-    points = f"{lead:.3f}" if first.benchmark == MONOTONICITY else f"{100 * lead:.1f} points"
+    if lead == 0:
+        return f"{named(second)} does as well."
+    is_correlation = first.benchmark == MONOTONICITY
+    points = (
+        _amount(lead) if is_correlation else f"{100 * lead:.1f} points" if lead >= 0.0005 else "less than 0.1 points"
+    )
     if first.ci_low is not None and second.ci_high is not None and first.ci_low > second.ci_high:
         return f"It leads the next, {named(second)}, by {points}; their 95 % intervals are apart."
-    if lead == 0:
-        return f"{named(second)} has as many right."
     return (
         f"It is ahead of the next, {named(second)}, by {points}, which may be noise: that it is better does not follow "
         "(bench compare tests it)."
@@ -249,3 +341,34 @@ def _interval(row: BenchRow) -> str:
     if row.ci_low is None or row.ci_high is None:
         return ""
     return f" (95 % interval {_value(row, row.ci_low).removesuffix(' %')} to {_value(row, row.ci_high)})"
+
+
+# --- checks on one's own rows -------------------------------------------------------------------------------------------
+
+DECISIVE = ("noise", "shuffle")  # checks that every measure of similarity has to pass
+
+
+def of_sanity(checks: Sequence[SanityRow]) -> list[str]:
+    """Which measures to take on the rows of a layer.
+
+    A measure that fails `noise` or `shuffle` at any level does not tell these rows from others: do not use it. One that fails
+    another check is to be used with care, one that passes all that were judged can be used. Where shuffling was not judged,
+    nothing follows.
+    """
+    failed: dict[str, list[str]] = {}
+    judged: dict[str, set[str]] = {}
+    for row in checks:
+        judged.setdefault(row.measure, set()).update([row.check] if row.verdict else [])
+        failed.setdefault(row.measure, []).extend([row.check] if row.verdict == "fails" else [])
+    fails = {name: list(dict.fromkeys(kinds)) for name, kinds in failed.items()}
+    unknown = [name for name in fails if "shuffle" not in judged[name]]
+    bad = [name for name in fails if set(fails[name]) & set(DECISIVE)]
+    doubtful = [name for name in fails if fails[name] and name not in (*bad, *unknown)]
+    good = [name for name in fails if name not in (*bad, *doubtful, *unknown)]
+    told = {
+        "passes every judged check, use": good,
+        "use with care, fails in brackets": [f"{name} ({', '.join(fails[name])})" for name in doubtful],
+        "do not use on these rows, fails in brackets": [f"{name} ({', '.join(fails[name])})" for name in bad],
+        "nothing follows, shuffled rows were not judged": [name for name in unknown if name not in bad],
+    }
+    return [f"{verdict}: {', '.join(names)}" for verdict, names in told.items() if names]

@@ -10,13 +10,17 @@ from contrasim_cli.measures import MEASURES, STRICTLY, higher_is_more_similar
 from contrasim_cli.report.results import ScoreRow
 
 Values = npt.NDArray[np.float64]
+NEARLY = 0.02  # of a scale: the lead below which the best match of a row is not told from half of the other layers
+EVEN_ODDS = 0.2  # the lead in log odds below which the best match of a row is not told from the next best one
 
 
 @dataclass(frozen=True)
 class HeatMap:
     """One grid: layers of the first store from below, layers of the second from the left.
 
-    `null` [L, L'] is what shuffled rows score, where that is known; NaN in cells where it is not.
+    `null` [L, L'] is what shuffled rows score, where that is known; NaN in cells where it is not. `calibrated` [L, L'] are the
+    calibrated scores of a learned measure, likewise. `ceiling`: lower and upper noise ceiling, the medians over the second
+    store's layers.
     """
 
     measure: str
@@ -26,6 +30,8 @@ class HeatMap:
     values: Values
     higher: bool = True  # is more similar
     null: Values | None = None
+    calibrated: Values | None = None
+    ceiling: tuple[float, float] | None = None
 
     @classmethod
     def of(cls, key: tuple[str, str, str], cells: Sequence[ScoreRow]) -> "HeatMap":
@@ -34,14 +40,23 @@ class HeatMap:
             list(dict.fromkeys(names)) for names in zip(*((c.layer_a, c.layer_b) for c in cells), strict=True)
         )
         values = matrix(down, across, cells, "score")
-        null = matrix(down, across, cells, "null")
-        known = null if np.isfinite(null).any() else None
-        return cls(key[0], key[1:], down, across, values, higher_is_more_similar(key[0]), known)
+        null, calibrated = (_known(matrix(down, across, cells, name)) for name in ("null", "calibrated"))
+        ends = [(c.ceiling_low, c.ceiling_high) for c in cells if None not in (c.ceiling_low, c.ceiling_high)]
+        low, high = np.median(np.array(ends, dtype=float), axis=0).tolist() if ends else (None, None)
+        ceiling = None if low is None or high is None else (low, high)
+        return cls(key[0], key[1:], down, across, values, higher_is_more_similar(key[0]), null, calibrated, ceiling)
 
     @property
     def within(self) -> bool:
         """Whether the layers of one store are compared with each other."""
         return self.stores[0] == self.stores[1]
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether this is a learned measure, and every score has a calibrated one."""
+        if self.calibrated is None or self.measure in MEASURES:
+            return False
+        return bool(np.isfinite(self.calibrated[np.isfinite(self.values)]).all())
 
     @property
     def level(self) -> float | None:
@@ -52,15 +67,67 @@ class HeatMap:
         """The values with their sign turned where lower is more similar; -inf where there is none."""
         return np.where(np.isfinite(self.values), self.values if self.higher else -self.values, -np.inf)
 
+    @property
+    def span(self) -> float:
+        """The length of the scale of scores: from shuffled rows to identical ones.
+
+        Of measures that end at 1 it begins at the level of shuffled rows, or at 0 where that is not known. Of distances it begins
+        at 0 and ends at that level, or at the largest distance of the map. Of others it is the largest absolute score of the map.
+        """
+        largest = float(np.max(np.abs(self.values), initial=0.0, where=np.isfinite(self.values)))
+        entry = MEASURES.get(self.measure)
+        if self.higher and entry is not None and entry.range.endswith(" 1]"):
+            return 1.0 - (self.level or 0.0)
+        return largest if self.higher or self.level is None else self.level
+
+    def nearly_identical(self) -> npt.NDArray[np.bool_]:
+        """The rows [L] whose best score leads the median of the row's other scores by less than NEARLY of the scale.
+
+        Half of the other layers match as well there, so that which one matches best cannot be read from the scores. Learned
+        measures are judged by their calibrated scores, where these are known: 0 for shuffled rows, 1 for a layer with itself.
+        Where raw scores are log odds, rows also count whose best raw score leads the next one by less than EVEN_ODDS.
+        """
+        near = self._leads_little()
+        if self.is_log_odds and len(self.across) > 1:
+            best = np.sort(self.signed(), axis=1)[:, -2:]
+            near |= np.isfinite(best).all(axis=1) & (best[:, 1] - best[:, 0] < EVEN_ODDS)
+        return near
+
+    @property
+    def is_log_odds(self) -> bool:
+        """Whether raw scores are those of a network over measures; those of other learned measures end at 1."""
+        return (
+            self.is_calibrated and float(np.max(np.abs(self.values), initial=0.0, where=np.isfinite(self.values))) > 1
+        )
+
+    def _leads_little(self) -> npt.NDArray[np.bool_]:
+        scores, span = (self.signed(), self.span) if self.calibrated is None else (self.calibrated, 1.0)
+        ordered = np.sort(np.where(np.isfinite(scores), scores, np.nan), axis=1)  # NaN last
+        known = np.isfinite(ordered).sum(axis=1)
+        near = np.zeros(len(ordered), dtype=bool)
+        for i in np.flatnonzero(known > 1):
+            *others, best = ordered[i, : known[i]]
+            with np.errstate(over="ignore"):  # an infinite lead is a lead
+                near[i] = best - np.median(others) < NEARLY * span
+        return near
+
     def best(self) -> npt.NDArray[np.bool_]:
-        """The cells that are most similar in their row; several where they tie, none where there is nothing to choose."""
+        """The cells that are most similar in their row; several where they tie.
+
+        None in rows that hold one score, or whose scores are nearly identical.
+        """
         signed = self.signed()
         most = signed.max(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
             near: npt.NDArray[np.bool_] = most - signed <= STRICTLY * np.maximum(np.abs(most), np.abs(signed))
         near &= np.isfinite(signed)
         near &= np.isfinite(signed).sum(axis=1, keepdims=True) > 1
-        return near
+        return near & ~self.nearly_identical()[:, np.newaxis]
+
+
+def _known(values: Values) -> Values | None:
+    """Values of which some are finite; None otherwise."""
+    return values if np.isfinite(values).any() else None
 
 
 def matrix(down: Sequence[str], across: Sequence[str], cells: Sequence[ScoreRow], name: str) -> Values:
@@ -103,3 +170,10 @@ def limits(maps: Sequence[HeatMap]) -> tuple[float, float]:
     if zero is not None and 0 <= least <= most and most > 0:
         return 0.0, most
     return least, most
+
+
+def calibrated_limits(maps: Sequence[HeatMap]) -> tuple[float, float]:
+    """Where a scale of calibrated scores begins and ends that some maps share: from unrelated rows, unless a score is below."""
+    known = [m.calibrated[np.isfinite(m.calibrated)] for m in maps if m.calibrated is not None]
+    values = np.concatenate([np.zeros(1), *known])
+    return float(values.min()), float(values.max()) or 1.0

@@ -4,11 +4,15 @@ Names are shown as they are: whatever would be markup in them is escaped.
 """
 
 import re
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from rich.table import Table
 
+from contrasim_cli.report.score_tables import BestMatch
+
+BOLD = "; bold: the best match of its row"
 WIDE = 100_000  # letters: no table is cut or laid out anew for want of room
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
@@ -24,12 +28,13 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Plain:
-    """A table as text: the cells of its head and lines, and the lines beneath which a rule is drawn."""
+    """A table as text: the cells of its head and lines, the lines beneath which a rule is drawn, and cells in bold."""
 
     head: Sequence[str]
     right: Sequence[bool]
     lines: Sequence[Sequence[str]]
     ruled: frozenset[int] = field(default_factory=frozenset)
+    bold: frozenset[tuple[int, int]] = field(default_factory=frozenset)  # line and column
 
     @classmethod
     def of(cls, table: Table) -> "Plain":
@@ -37,13 +42,32 @@ class Plain:
         columns = [list(map(str, column.cells)) for column in table.columns]
         heads = [str(column.header) for column in table.columns]
         ruled = frozenset(k for k, row in enumerate(table.rows) if row.end_section and k + 1 < len(table.rows))
-        return cls(
-            heads, [column.justify == "right" for column in table.columns], list(zip(*columns, strict=True)), ruled
+        bold = frozenset(
+            (line, k)
+            for k, column in enumerate(table.columns)
+            for line, cell in enumerate(column.cells)
+            if isinstance(cell, BestMatch)
         )
+        right = [column.justify == "right" for column in table.columns]
+        return cls(heads, right, list(zip(*columns, strict=True)), ruled, bold)
 
 
-def markdown(parts: Sequence[Table | str]) -> str:
-    """Tables and the lines that say what they show, as Markdown."""
+def titled(parts: Sequence[Table | str], title: str) -> list[Table | str]:
+    """The parts with a title at the beginning of the caption of each table: the line before it, if there is one."""
+    if not title:
+        return list(parts)
+    head = title if title.rstrip()[-1:] in (".", "!", "?", ":") else f"{title}."
+    shown: list[Table | str] = []
+    for part in parts:
+        if isinstance(part, Table):
+            caption = shown.pop() if shown and isinstance(shown[-1], str) else ""
+            shown.append(f"{head} {caption}" if caption else title)
+        shown.append(part)
+    return shown
+
+
+def markdown(parts: Sequence[Table | str], name: str = "") -> str:
+    """Tables and the lines that say what they show, as Markdown; it has no use for their name."""
     blocks = [_markdown_table(Plain.of(part)) if isinstance(part, Table) else _markdown_text(part) for part in parts]
     return "\n\n".join(blocks) + "\n"
 
@@ -69,29 +93,46 @@ def _markdown_line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(shown)} |"
 
 
-def latex(parts: Sequence[Table | str]) -> str:
-    """The same as LaTeX, a `table` each; what it shows is its caption. Needs the package booktabs."""
+def latex(parts: Sequence[Table | str], name: str = "") -> str:
+    """Tables and lines as LaTeX, a `table` each, with what it shows as its caption; other lines are comments. Needs booktabs.
+
+    Labels are `tab:` and the name in lower-case letters, digits and hyphens; from the second table on they end in its number.
+    """
+    label, tables = _label(name), 0
     blocks = ["% needs \\usepackage{booktabs}, and \\usepackage{amssymb} where there are check marks\n"]
     for k, part in enumerate(parts):
         before = parts[k - 1] if k else None
         if isinstance(part, Table):
-            blocks.append(_latex_table(Plain.of(part), before if isinstance(before, str) else ""))
+            tables += 1
+            number = f"-{tables}" if tables > 1 else ""
+            blocks.append(_latex_table(Plain.of(part), before if isinstance(before, str) else "", label + number))
         elif k + 1 == len(parts) or isinstance(parts[k + 1], str):  # no caption
-            blocks.append(_escaped(part) + "\n")
+            blocks.append("".join(f"% {line}\n" for line in part.splitlines()))
     return "".join(blocks)
 
 
-def _latex_table(table: Plain, caption: str) -> str:
-    lines = [r"\begin{table}", r"\centering", *([rf"\caption{{{_escaped(caption)}}}"] if caption else [])]
+def _label(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
+    return "tab:" + (re.sub("[^a-z0-9]+", "-", letters).strip("-") or "contrasim")
+
+
+def _latex_table(table: Plain, caption: str, label: str) -> str:
+    caption += BOLD if table.bold and caption else ""
+    lines = [r"\begin{table}", r"\centering"]
+    lines += (
+        [rf"\caption{{{_escaped(caption)}}}", rf"\label{{{label}}}"] if caption else []
+    )  # no number without a caption
     lines += [rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in table.right)}}}", r"\toprule"]
     lines += [_latex_line(table.head), r"\midrule"]
     for k, cells in enumerate(table.lines):
-        lines += [_latex_line(cells), *([r"\midrule"] if k in table.ruled else [])]
+        bold = {column for line, column in table.bold if line == k}
+        lines += [_latex_line(cells, bold), *([r"\midrule"] if k in table.ruled else [])]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
-def _latex_line(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex_cell, cells)) + r" \\"
+def _latex_line(cells: Sequence[str], bold: Collection[int] = ()) -> str:
+    shown = map(_latex_cell, cells)
+    return " & ".join(rf"\textbf{{{cell}}}" if k in bold else cell for k, cell in enumerate(shown)) + r" \\"
 
 
 def _latex_cell(cell: str) -> str:
@@ -105,4 +146,4 @@ def _escaped(text: str) -> str:
     return re.sub("-(?=-)", "-{}", "".join(_LATEX.get(letter, letter) for letter in text))  # no dash of two hyphens
 
 
-WRITERS: dict[str, Callable[[Sequence[Table | str]], str]] = {"md": markdown, "tex": latex}
+WRITERS: dict[str, Callable[[Sequence[Table | str], str], str]] = {"md": markdown, "tex": latex}

@@ -15,7 +15,7 @@ METADATA = b"contrasim"  # the key of the JSON text
 
 
 def to_bytes(results: Results, schema_version: int) -> bytes:
-    """The file; numbers that are missing or not finite are null."""
+    """Results as a Parquet file; numbers that are missing or not finite are null."""
     hints = get_type_hints(results.kind)
     values = [results.values(row) for row in results.rows]
     fields = [pa.field(name, _type(hints[name])) for name in results.columns]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from contrasim_cli.names import quoted
+from contrasim_cli.report.look import LayerLabels
 
 ALL = "all"
 MONOTONICITY = "layers-monotonicity"  # the benchmark whose values are rank correlations, not accuracies
@@ -171,7 +172,8 @@ class Results:
     """Rows of one kind, and under which circumstances they were found.
 
     Figures and pages show more where it is there: `within`, the scores of layers of one store against each other; `beside`, the
-    scores of measures that were not asked for; and `layers`, the names of all layers of every store, by which depths are told.
+    scores of measures that were not asked for; `layers`, the names of all layers of every store, by which depths are told;
+    `title`, and `layer_labels`, how tables for papers call layers.
     """
 
     command: str
@@ -182,6 +184,8 @@ class Results:
     within: Sequence[ScoreRow] = ()
     beside: Sequence[ScoreRow] = ()
     layers: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    title: str = ""  # of pages, and of tables for papers
+    layer_labels: LayerLabels = "name"  # of tables for papers
 
     @property
     def columns(self) -> list[str]:
@@ -190,13 +194,14 @@ class Results:
         return [f.name for f in fields if f.default is dataclasses.MISSING or f.name in self.optional]
 
     def printable(self) -> "Results":
-        """The same with control characters and other letters that are not printable escaped in every name."""
+        """The results with control characters and other letters that are not printable escaped in every name."""
         return dataclasses.replace(
             self,
             rows=[_printable(row) for row in self.rows],
             within=[_printable(row) for row in self.within],
             beside=[_printable(row) for row in self.beside],
             layers={quoted(store): [quoted(name) for name in names] for store, names in self.layers.items()},
+            title=quoted(self.title),
         )
 
     def values(self, row: Row) -> list[Any]:

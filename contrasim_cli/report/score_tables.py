@@ -1,7 +1,7 @@
 """Grids of scores as tables: shaded where there is colour, and short enough to be read at the width of a terminal."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nlargest
@@ -19,6 +19,7 @@ SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5e
 DARK = 4  # as many of them want white letters
 HEAD = 5  # letters of a column's head where columns are narrow
 UNCLEAR, TIED = "~", "="  # behind scores that do not clear their null, and that share the first place of their row
+NEAR = "?"  # behind the first score of a row of nearly identical ones
 
 Pair = tuple[str, str]
 
@@ -27,7 +28,7 @@ Pair = tuple[str, str]
 class ScoreGrid:
     """One measure and pair of stores: what is shown of every pair of layers, and the scores by which it is shaded.
 
-    `unclear`: the pairs whose scores do not clear their null.
+    `unclear`: the pairs whose scores do not clear their null. `best`: the best match of each row, where a paper shows it in bold.
     """
 
     down: Sequence[str]
@@ -36,6 +37,7 @@ class ScoreGrid:
     shown: Mapping[Pair, str]
     higher: bool  # is more similar
     unclear: frozenset[Pair] = frozenset()
+    best: frozenset[Pair] = frozenset()
 
     @cached_property
     def tied(self) -> frozenset[Pair]:
@@ -99,29 +101,53 @@ def full_table(grid: ScoreGrid, width: int) -> Table | None:
     return _filled(table, grid, shown)
 
 
-def narrow_table(grid: ScoreGrid, width: int) -> Table | None:
-    """Two decimals under what tells the layers apart; None where even that is too wide or does not tell them apart."""
-    heads = [name if len(name) <= HEAD else "…" + name[1 - HEAD :] for name in short_names(grid.across)]
-    if len(set(heads)) < len(heads) or (HEAD + 1) * len(heads) + max(map(len, grid.down)) + 1 > width:
+def narrow_table(grid: ScoreGrid, width: int, cells: Mapping[Pair, str] | None = None) -> Table | None:
+    """Scores with two decimals, or the cells, under what tells the layers apart; None where even that is too wide or does not."""
+    cells = {pair: grid.narrow(pair) for pair in grid.scores} if cells is None else cells
+    letters = max(HEAD, *map(len, cells.values()))
+    heads = [name if len(name) <= letters else "…" + name[1 - letters :] for name in short_names(grid.across)]
+    if len(set(heads)) < len(heads) or (letters + 1) * len(heads) + max(map(len, grid.down)) + 1 > width:
         return None
     table = Table("", box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True, width=HEAD)
+        table.add_column(head, justify="right", no_wrap=True, width=letters)
     table.columns[0].no_wrap = True
-    return _filled(table, grid, {pair: grid.narrow(pair) for pair in grid.scores})
+    return _filled(table, grid, cells)
+
+
+def with_calibrated(grid: ScoreGrid, calibrated: Mapping[Pair, float | None], width: int) -> Table | None:
+    """A narrow table whose cells are a score and the calibrated one behind an arrow; None where it is too wide."""
+    cells = {}
+    for pair, score in grid.scores.items():
+        number = two_decimals(calibrated.get(pair))
+        cells[pair] = two_decimals(score) + (f"→{number}" if number else "") + grid.marks(pair)
+    return narrow_table(grid, width, cells)
+
+
+class BestMatch(Text):
+    """A cell that holds the best match of its row, or one of several that tie."""
+
+
+def _kind(best: bool) -> type[Text]:
+    return BestMatch if best else Text
 
 
 def _filled(table: Table, grid: ScoreGrid, shown: Mapping[Pair, str]) -> Table:
     styles = grid.styles()
     for name in grid.down:
         pairs = [(name, layer) for layer in grid.across]
-        cells = [Text(shown.get(pair, ""), style=styles.get(pair, ""), justify="right") for pair in pairs]
+        cells = [
+            _kind(pair in grid.best)(shown.get(pair, ""), style=styles.get(pair, ""), justify="right") for pair in pairs
+        ]
         table.add_row(name, *cells)
     return table
 
 
-def best_matches(grid: ScoreGrid) -> Table:
-    """The most similar layer of the second store for each of the first, and the runner-up."""
+def best_matches(grid: ScoreGrid, near: Collection[str]) -> Table:
+    """The most similar layer of the second store for each of the first, and the runner-up.
+
+    NEAR marks the first of layers whose scores are nearly identical, `near`.
+    """
     heads = ("layer", "best match", "score", "runner-up", "score")
     table = Table(*heads, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in (2, 4):
@@ -130,6 +156,8 @@ def best_matches(grid: ScoreGrid) -> Table:
         similarities = {layer: value for layer in grid.across if (value := grid.similar((name, layer))) is not None}
         best = nlargest(2, similarities, key=lambda layer: similarities[layer])
         cells = [cell for layer in best for cell in (layer, grid.marked((name, layer)))]
+        if name in near:
+            cells[1] += NEAR
         table.add_row(name, *cells, *[""] * (4 - len(cells)))
     return table
 
@@ -153,5 +181,6 @@ def two_decimals(score: float | None) -> str:
     if score is None or not math.isfinite(score):
         return ""
     if abs(score) < 9.995:
-        return f"{score:.2f}"
+        text = f"{score:.2f}"
+        return text.removeprefix("-") if text == "-0.00" else text
     return f"{score:.0f}" if abs(score) < 9999.5 else f"{score:.0e}".replace("e+0", "e").replace("e+", "e")

@@ -10,13 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from contrasim_cli import distributed
+from contrasim_cli.arrays import NUMPY, Device, Tensor, as_tensor, xp
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
 from contrasim_cli.nearest import SIDE, Nearest, all_beyond, nearest_rows, nearest_within
-from contrasim_cli.rows.rows import CPU, read_ahead
+from contrasim_cli.rows.rows import read_ahead
+from contrasim_cli.rows.same_ids import SameIds
 from contrasim_cli.store import View
 from contrasim_cli.store.blocks import RowIndex, row_blocks, spans
 
@@ -72,14 +73,6 @@ class Pool:
             start += len(block)
             del block  # before the next but one is read
 
-    @property
-    def id_hashes(self) -> npt.NDArray[np.void] | None:
-        """Hashes of the rows' ids."""
-        ids = self.view.store.ids
-        if ids is None:
-            return None
-        return ids.hashes if self.view.rows is None else ids.hashes[self.view.rows]
-
 
 @dataclass(frozen=True)
 class Shares:
@@ -89,7 +82,7 @@ class Shares:
     """
 
     budget: int
-    device: torch.device = CPU
+    device: Device = NUMPY
     shared: bool = False
 
     @property
@@ -121,7 +114,7 @@ def nearest_candidates(
     budget: int = BUDGET,
     tell: Tell = _tell_nobody,
     siblings: Sequence[tuple[RowIndex, RowIndex]] = (),
-    device: torch.device = CPU,
+    device: Device = NUMPY,
     shared: bool = False,
 ) -> RowIndex:
     """[queries, count] positions in the pool: the nearest rows in L2, nearest first, equally near by position.
@@ -199,29 +192,29 @@ def _search(
 
     Rows are centred: large norms would drown the differences.
     """
-    dtype, type_ = (np.dtype(np.float64), torch.float64) if precise else (np.dtype(np.float32), torch.float32)
+    dtype: np.dtype[Any] = np.dtype(np.float64 if precise else np.float32)
     scale = scale_of(rows, centre)
-    scaled = torch.from_numpy(centred(rows, centre, scale, dtype)).to(shares.device)
+    scaled = as_tensor(centred(rows, centre, scale, dtype), shares.device)
     most = max(1, shares.table // dtype.itemsize)
     if pool.held is not None and len(rows) == pool.n_rows and SIDE[shares.device.type] ** 2 <= most:
         found, largest = nearest_within(scaled, count, shares.shared), _largest(scaled)
     else:
         found, largest = Nearest.none(scaled, 0), 0.0
         for start, block in pool.blocks(shares.block, shares.shared):
-            there = torch.from_numpy(centred(block, centre, scale, dtype)).to(shares.device)
+            there = as_tensor(centred(block, centre, scale, dtype), shares.device)
             found = found.merged(nearest_rows(scaled, there, count, start, most), count)
             largest = max(largest, _largest(there))
             tell(f"searching {quoted(pool.layer)}: {100 * (start + len(block)) // pool.n_rows} %")
         if shares.shared:
             found, largest = found.of_all_ranks(count), max(distributed.gathered(largest))
     norms = scaled.double().square().sum(dim=1)
-    beyond = all_beyond(found.squared[:, -1].double(), norms, largest, rows.shape[1], type_)
+    beyond = all_beyond(found.squared[:, -1].double(), norms, largest, rows.shape[1], dtype)
     return found.positions.cpu().numpy(), scale**2 * beyond.cpu().numpy()
 
 
-def _largest(rows: torch.Tensor) -> float:
+def _largest(rows: Tensor) -> float:
     """The largest squared norm of rows, if anything rounded up."""
-    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    norms = xp.linalg.vector_norm(rows, dim=1, dtype=xp.float64)
     return float(norms.amax()) ** 2 * (1 + 1e-6)
 
 
@@ -246,8 +239,8 @@ class SameRow:
         most = [int(np.bincount(of_pool[of_pool >= 0]).max(initial=0)) for _, of_pool in siblings]
         self.spare = SPARE + min(MOST_SPARE, sum(most))  # neighbours asked for beyond those needed
         self.one_layer = queries.view is pool.view and queries.layer == pool.layer
-        a, b = queries.id_hashes, pool.id_hashes
-        self.ids = None if self.one_layer or a is None or b is None or unrelated(queries, pool) else (a, b)
+        apart = self.one_layer or unrelated(queries.view, pool.view)
+        self.ids = None if apart else SameIds.between(queries.view, pool.view)
 
     def mask(self, queries: RowIndex, near: RowIndex) -> npt.NDArray[np.bool_]:
         """[queries, near] whether each candidate is the query or a sibling; positions below 0 are nobody."""
@@ -261,12 +254,12 @@ class SameRow:
             return np.asarray(queries[:, None] == near)
         if self.ids is None:
             return np.zeros(near.shape, dtype=bool)
-        return np.asarray(self.ids[0][queries][:, None] == self.ids[1][near])
+        return np.asarray(self.ids.labels[queries][:, None] == self.ids.of(near))
 
 
-def unrelated(queries: Pool, pool: Pool) -> bool:
+def unrelated(queries: View, pool: View) -> bool:
     """Whether equal ids mean nothing: they are positions in different sources."""
-    a, b = queries.view.store.ids, pool.view.store.ids
+    a, b = queries.store.ids, pool.store.ids
     return bool(a and b and (a.automatic or b.automatic) and a.source != b.source)
 
 

@@ -11,16 +11,15 @@ from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from contrasim_cli.anchors import Anchored
+from contrasim_cli.arrays import Device, DType, Tensor, as_tensor, host, is_tensor, native
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex, block_rows, spans
 from contrasim_cli.transforms import Transform
 
-CPU = torch.device("cpu")
+Places = RowIndex | Tensor
 Key = TypeVar("Key")
 Block = TypeVar("Block")
 FILLED_ROWS = 8192  # read, standardised or encoded at once
@@ -65,7 +64,7 @@ class Kept:
 
 def size(prepared: Any) -> int:
     """Bytes of the tensors of a prepared layer."""
-    if isinstance(prepared, Tensor):
+    if is_tensor(prepared):
         return prepared.numel() * prepared.element_size()
     return sum(map(size, prepared)) if isinstance(prepared, tuple) else 0
 
@@ -82,8 +81,8 @@ class Rows:
         read: Callable[[RowIndex], Tensor],
         n_rows: int,
         width: int,
-        dtype: torch.dtype,
-        held_as: torch.dtype | None = None,
+        dtype: DType,
+        held_as: DType | None = None,
         step: int = FILLED_ROWS,
     ) -> None:
         self.read, self.n_rows, self.width, self.dtype = read, n_rows, width, dtype
@@ -113,7 +112,7 @@ class Rows:
             if len(rows) == self.n_rows:
                 return rows.to(self.held_as)
             if everything is None:
-                everything = rows.new_empty(self.n_rows, self.width, dtype=self.held_as)
+                everything = rows.to(self.held_as).new_empty(self.n_rows, self.width)
             everything[start:stop] = rows
         return self.read(np.arange(0)).to(self.held_as) if everything is None else everything
 
@@ -123,19 +122,19 @@ class Rows:
             return self._held[start:stop].to(self.dtype)
         return self.read(np.arange(start, stop))
 
-    def take(self, where: Tensor) -> Tensor:
+    def take(self, where: "Places") -> Tensor:
         """The rows [..., width] at positions [...]."""
         if self._held is not None:
-            taken = self._held.index_select(0, where.flatten().to(self._held.device)).to(self.dtype)
+            taken = self._held.index_select(0, as_tensor(where, self._held.device).flatten()).to(self.dtype)
         else:
-            distinct, places = np.unique(where.numpy(), return_inverse=True)
+            distinct, places = np.unique(np.asarray(where), return_inverse=True)
             rows = self.read(distinct)
-            taken = rows.index_select(0, torch.from_numpy(places.ravel()).to(rows.device))
-        return taken.view(*where.shape, self.width)
+            taken = rows.index_select(0, as_tensor(places.ravel(), rows.device))
+        return taken.reshape(*where.shape, self.width)
 
-    def mapped(self, function: Callable[[Tensor], Tensor], width: int, dtype: torch.dtype) -> "Rows":
+    def mapped(self, function: Callable[[Tensor], Tensor], width: int, dtype: DType) -> "Rows":
         """What a function makes of the rows [k, width], row by row."""
-        return Rows(lambda where: function(self.take(torch.from_numpy(where))), self.n_rows, width, dtype)
+        return Rows(lambda where: function(self.take(where)), self.n_rows, width, dtype)
 
     @property
     def is_near(self) -> bool:
@@ -144,21 +143,21 @@ class Rows:
 
     def near(self) -> "Rows":
         """The rows less a common row, which is about their mean, so that rounding costs fewer digits where it is large."""
-        sample = np.unique(np.linspace(0, self.n_rows - 1, min(self.n_rows, SAMPLED_ROWS)).astype(np.int64))
-        common = self.take(torch.from_numpy(sample)).mean(dim=0)
+        sample = np.linspace(0, self.n_rows - 1, min(self.n_rows, SAMPLED_ROWS)).astype(np.int64)
+        common = self.take(sample).mean(dim=0)
         rows = self.mapped(lambda x: x - common, self.width, self.dtype)
         rows._as_they_were = self
         return rows
 
-    def taken(self, where: Tensor, device: torch.device) -> Taken:
+    def taken(self, where: RowIndex, device: Device) -> Taken:
         """The rows at positions [..., n] on a device."""
         before = self._as_they_were or self
-        return self.take(where).to(device), lambda marked: before.take(where[marked.cpu()]).to(device)
+        return self.take(where).to(device), lambda marked: before.take(where[marked.cpu().numpy()]).to(device)
 
     def within(self, positions: RowIndex) -> "Rows":
         """Some of the rows, numbered anew."""
         return Rows(
-            lambda where: self.take(torch.from_numpy(positions[where])),
+            lambda where: self.take(positions[where]),
             len(positions),
             self.width,
             self.dtype,
@@ -167,37 +166,32 @@ class Rows:
         )
 
 
-def stored_rows(view: View, name: str, device: torch.device = CPU, widened: bool = False) -> Rows:
+def stored_rows(view: View, name: str, device: Device, widened: bool = False) -> Rows:
     """The rows of a layer as the view has them, on a device; held as they are stored, or `widened` as they are taken."""
     layer = view.store.layer(name)
-    read_as = _torch_type(layer.read_dtype)
+    read_as = native(layer.read_dtype, device)
     as_stored = not widened and layer.dtype in HELD_AS_STORED
-    held_as = _torch_type(layer.dtype) if as_stored else read_as
+    held_as = native(layer.dtype, device) if as_stored else read_as
     # few rows at once keep memory small; rows in an order of their own lie in chunks that each read would read again
     step = block_rows(layer, READ_BYTES) if view.rows is None else FILLED_ROWS
 
     def read(where: RowIndex) -> Tensor:
-        return torch.from_numpy(view.read(name, where)).to(device)
+        return as_tensor(view.read(name, where), device)
 
     return Rows(read, view.n_rows, layer.width, read_as, held_as, step)
 
 
 def scored_rows(
-    raw: Rows, transform: Transform | Anchored | None, scorer: Scorer, store: Store, layer: str, device: torch.device
+    raw: Rows, transform: Transform | Anchored | None, scorer: Scorer, store: Store, layer: str, device: Device
 ) -> Rows:
     """The rows of a store's layer as a scorer's measure takes them: standardised or described by anchors, then encoded."""
-    rows = raw
+    rows, on = raw, host(device)
     if transform is not None:
-        made = (transform.width, torch.float32) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
-        rows = raw.mapped(lambda x: torch.from_numpy(transform(x.numpy())), *made)
+        made = (transform.width, native("float32", on)) if isinstance(transform, Anchored) else (raw.width, raw.dtype)
+        rows = raw.mapped(lambda x: as_tensor(transform(x.numpy()), x.device), *made)
     if scorer.encoder is not None:
-        return rows.mapped(lambda x: scorer.rows(x, store, layer, device), scorer.encoded, torch.float32)
+        return rows.mapped(lambda x: scorer.rows(x, store, layer, device), scorer.encoded, native("float32", device))
     return rows.mapped(lambda x: x.to(device), rows.width, rows.dtype) if device.type == "cuda" else rows
-
-
-def _torch_type(dtype: np.dtype[np.generic]) -> torch.dtype:
-    found: torch.dtype = torch.from_numpy(np.empty(0, dtype=dtype.newbyteorder("="))).dtype
-    return found
 
 
 def read_ahead(read: Callable[[Key], Block], keys: Iterable[Key], ahead: bool = True) -> Generator[Block, None, None]:

@@ -25,7 +25,7 @@ SCALED = (*SCALE_FREE, "procrustes_size_shape")  # with the lengths of rows, whi
 
 
 def blind(names: Sequence[str]) -> tuple[str, ...]:
-    """Those that half of an encoder's members do not see, as they mind the lengths of rows; none where all do."""
+    """The measures that half of an encoder's members do not see, as they mind the lengths of rows; none where all do."""
     of_scale = tuple(name for name in names if name not in SCALE_FREE and "scale" not in MEASURES[name].invariances)
     return of_scale if len(of_scale) < len(names) else ()
 

@@ -59,7 +59,7 @@ class GridNetwork(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The type of the weights."""
         return next(self.parameters()).dtype
 
     def forward(self, advantages: Tensor) -> Tensor:

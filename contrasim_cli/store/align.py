@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, raise_all
-from contrasim_cli.names import look_alike, quoted, told_apart
+from contrasim_cli.names import counted, look_alike, quoted, told_apart
 from contrasim_cli.store.blocks import Floats, RowIndex, all_finite, bad_rows, bad_value, iter_blocks, read_rows
 from contrasim_cli.store.store import Ids, Store
 from contrasim_cli.store.zero_rows import zero_rows
@@ -87,8 +87,10 @@ def align(stores: Sequence[Store], how: str = "order") -> list[View]:
     if how != "position":
         raise_all([problem for store in stores for problem in _duplicates(store)])
     named = [store for store in stores if store.ids is not None]
-    if how == "position" or len(named) < len(stores) or _sources_differ(named):
+    if why := position_reason(stores, how):
         _match_positions(stores, how, named)
+        if len(stores) > 1:
+            log.info("rows are matched by position: %s", why)
         return [View(store) for store in stores]
     if how == "ids":
         return _intersect(stores)
@@ -127,23 +129,42 @@ def _match_positions(stores: Sequence[Store], how: str, named: Sequence[Store]) 
         [
             MismatchError(
                 f"{quoted(store.path)}: has {store.n_rows} rows where {quoted(first.path)} has {first.n_rows}; "
-                "rows without common ids can only be matched by position"
+                f"rows without common ids can only be matched by position{_transposed(first, store)}"
             )
             for store in stores[1:]
             if store.n_rows != first.n_rows
         ]
     )
-    if len(stores) > 1:
-        log.info("rows are matched by position: %s", _reason(how, stores, named))
 
 
-def _reason(how: str, stores: Sequence[Store], named: Sequence[Store]) -> str:
+def _transposed(first: Store, second: Store) -> str:
+    """The remedy where one store has as many neurons as the other has rows, as the end of a message; empty elsewhere.
+
+    Where either may be the one, a store with an id per row is not.
+    """
+    pairs = ((second, first), (first, second))
+    fit = [pair for pair in pairs if any(layer.width == pair[1].n_rows for layer in pair[0].layers.values())]
+    fit = [pair for pair in fit if pair[0].ids is None] or fit
+    if not fit:
+        return ""
+    turn = "contrasim extract --from {} --axes width,rows -o FILE turns it round"
+    store, other = fit[0]
+    if len(fit) == 1:
+        name = quoted(store.path)
+        return f"; {name} has {other.n_rows} columns and may be transposed: {turn.format(name)}"
+    return f"; one of the two may be transposed, and shapes do not tell which: {turn.format('the wrong one')}"
+
+
+def position_reason(stores: Sequence[Store], how: str) -> str:
+    """Why rows are matched by position; empty where ids match them."""
     if how == "position":
         return "--align position"
     without = [store for store in stores if store.ids is None]
     if without:
         return f"{quoted(without[0].path)} has no ids, so that nothing shows whether its rows line up"
-    return "the ids are line numbers of different sources, so that nothing shows whether they line up"
+    if _sources_differ(stores):
+        return "the ids are line numbers of different sources, so that nothing shows whether they line up"
+    return ""
 
 
 def _difference(first: Store, second: Store) -> list[ContraSimError]:
@@ -159,7 +180,7 @@ def _difference(first: Store, second: Store) -> list[ContraSimError]:
     advice = (
         "give --align ids to compare the common rows"
         if common
-        else "they are not the same examples, or give --align position if the rows line up all the same"
+        else "they are not the same examples, or give --align position if the rows nevertheless line up"
     )
     if look_alike(*names):
         advice = "they differ in spaces, Unicode form or unseen characters alone: write them alike in both files"
@@ -174,7 +195,7 @@ def _difference(first: Store, second: Store) -> list[ContraSimError]:
 def _intersect(stores: Sequence[Store]) -> list[View]:
     first = _ids(stores[0])
     if all(_ids(store).digest == first.digest for store in stores):
-        log.info("--align ids keeps %d rows", first.count)
+        log.info("--align ids keeps %s", counted(first.count, "row"))
         return [View(store) for store in stores]
     common = first.hashes
     for store in stores[1:]:
@@ -184,7 +205,9 @@ def _intersect(stores: Sequence[Store]) -> list[View]:
     shared = first.hashes[np.isin(first.hashes, common)]
     views = [_pick(store, shared) for store in stores]
     dropped = [f"{quoted(s.path)} {s.n_rows - len(shared)} of {s.n_rows}" for s in stores if s.n_rows > len(shared)]
-    log.info("--align ids keeps %d rows%s", len(shared), f"; dropped: {', '.join(dropped)}" if dropped else "")
+    log.info(
+        "--align ids keeps %s%s", counted(len(shared), "row"), f"; dropped: {', '.join(dropped)}" if dropped else ""
+    )
     return views
 
 

@@ -22,7 +22,7 @@ class Turned:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the array, backwards."""
+        """The shape of the array, backwards."""
         return tuple(self.whole.shape[::-1])
 
     @property

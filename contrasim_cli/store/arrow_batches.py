@@ -143,7 +143,7 @@ class Arrow:
                 yield start, batch
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing: nothing is open."""
 
 
 def index_column(schema: pa.Schema) -> str | None:
@@ -158,7 +158,7 @@ def index_column(schema: pa.Schema) -> str | None:
 
 
 def open_batches(file: Snapshot, budget: int | None) -> Parquet | Arrow:
-    """The file by its first bytes."""
+    """Open the file by its first bytes."""
     start = file.start()
     if start.startswith(PARQUET):
         return Parquet(file, budget)

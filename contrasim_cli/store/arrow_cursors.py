@@ -51,7 +51,7 @@ class Table:
 
     @property
     def path(self) -> Path:
-        """Of the file."""
+        """The path of the file."""
         return self.file.path
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from contrasim_cli.errors import ContraSimError, InputError, raise_all
-from contrasim_cli.names import quoted
+from contrasim_cli.names import listed, quoted
 from contrasim_cli.store.axes import MATRIX, ROWS
 from contrasim_cli.store.content import Content, refuse_weights
 from contrasim_cli.store.hints import PLAIN, Hints
@@ -50,8 +50,8 @@ def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     raise_all(_problems(path, layout, [layers[name] for name in names], how))
     key, ids = row_names(path, content, layout, names[0], how.ids_key)
     _note_passed(path, content, layout, key)
-    if how.axes is not None:
-        _warn_of_padding(path, content)
+    if how.axes is not None and how.mask is None:
+        _warn_of_padding(path, content, how)
     facts = {} if key is None else {"ids_key": key}
     if len(layers) > 1:
         facts["order_of_layers"] = WRITTEN if content.ordered else SORTED
@@ -60,7 +60,7 @@ def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     return Store(path, content.kind, layers, ids, files=content.files, facts=facts, rows=rows, close=content.close)
 
 
-def _warn_of_padding(path: Path, content: Content) -> None:
+def _warn_of_padding(path: Path, content: Content, how: Hints) -> None:
     """Say so where a mask of (items, tokens) beside the layers has zeros: what they stand for becomes rows, or parts of means."""
     for name, array in content.arrays.items():
         if "mask" not in name.lower() or len(array.shape) != 2 or array.dtype.kind not in "biuf":
@@ -70,11 +70,13 @@ def _warn_of_padding(path: Path, content: Content) -> None:
         mask = np.asarray(array[:])
         zeros = int((mask == 0).sum())
         if 0 < zeros < mask.size and np.isin(mask, (0, 1)).all():
-            text = (
-                "%s: %s is 0 for %d of %d tokens: this padding is read too, as rows or as parts of means; leave it out before "
-                "(contrasim guide hooks)"
-            )
-            log.warning(text, quoted(path), quoted(name), zeros, mask.size)
+            remedy = f"leave it out with --mask {quoted(path)}:{quoted(name)}"
+            if how.keys is not None:
+                remedy = "pad batches to one length, join them with torch.cat and give --mask (contrasim guide hooks)"
+            text = "%s: %s is 0 for %d of %d tokens: this padding is read too, as rows or as parts of means; %s"
+            log.warning(text, quoted(path), quoted(name), zeros, mask.size, remedy)
+            if how.keys is not None:
+                return
 
 
 def _prepared(path: Path, content: Content, how: Hints) -> Content:
@@ -128,6 +130,8 @@ def _plain(path: Path, content: Content, how: Hints) -> Layout:
 
 def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
     """The message for arrays whose shapes do not say what they are."""
+    if (lists := _ragged_lists(unclear)) is not None:
+        return f"{quoted(path)}: {lists}"
     ((dimensions, _),) = Counter(len(array.shape) for array in unclear.values()).most_common(1)
     alike = {name: array for name, array in unclear.items() if len(array.shape) == dimensions}
     names = content.texts.get("ids") or (content.names and content.texts.get(content.names)) or None
@@ -138,6 +142,23 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
     return (
         f"{quoted(path)}: {which} {dimensions} dimensions, and shapes alone do not say which are layers, rows and neurons: "
         f"{listing(content.arrays)}; {others}{remedy(alike, names.count if names else None)}"
+    )
+
+
+def _ragged_lists(arrays: Mapping[str, Array]) -> str | None:
+    """The message for several lists of arrays of different shapes, which are the batches of a layer each; None for others."""
+    lists: dict[str, set[tuple[int, ...]]] = {}
+    for name, array in arrays.items():
+        parent, _, last = name.rpartition(".")
+        if not parent or not last.isdecimal():
+            return None
+        lists.setdefault(parent, set()).add(tuple(array.shape))
+    if len(lists) < 2 or any(len(shapes) < 2 for shapes in lists.values()):
+        return None
+    first, second, *_ = sorted(next(iter(lists.values())), reverse=True)
+    return (
+        f"{listed([quoted(name) for name in lists], SHOWN)} are lists of arrays of different shapes, such as {first} and "
+        f"{second}, as batches are: pad the arrays of each list to one length and join them with torch.cat (contrasim guide hooks)"
     )
 
 
@@ -178,7 +199,9 @@ def _problems(path: Path, layout: Layout, layers: Sequence[Layer], how: Hints) -
     unequal = next((layer for layer in layers if layer.n_rows != first.n_rows), None)
     if unequal is not None:
         arrays = {layer.name: layer.array for layer in layers}
-        advice = f", or {remedy(arrays)}" if how.axes is None and how.keys is None else ""
+        advice = f", or {_remedy_of_unequal(arrays)}" if how.axes is None and how.keys is None else ""
+        if how.axes is not None and how.keys is None and all(name.isdecimal() for name in arrays):
+            advice = ", or add --keys rows where these are batches of one layer"
         problems.append(
             InputError(
                 f"{quoted(path)}: layer {quoted(unequal.name)} has {unequal.n_rows} rows where {quoted(first.name)} has "
@@ -188,6 +211,18 @@ def _problems(path: Path, layout: Layout, layers: Sequence[Layer], how: Hints) -
     problems += layout.differences(path, [layer.name for layer in layers])
     refusals = (refusal(path, layer.name, layer.array, how.read_as) for layer in layers)
     return problems + [problem for problem in refusals if problem is not None]
+
+
+def _remedy_of_unequal(arrays: Mapping[str, Array]) -> str:
+    """What to do with matrices of different numbers of rows: batches in a dict of layers are joined by whoever wrote them."""
+    widths: dict[str, set[int]] = {}
+    for name, array in arrays.items():
+        parent, _, last = name.rpartition(".")
+        widths.setdefault(parent if last.isdecimal() else "", set()).add(array.shape[1])
+    if "" in widths or any(len(own) > 1 for own in widths.values()):
+        return remedy(arrays)
+    first = next(iter(widths))
+    return f"save the batches of a layer as one tensor: torch.cat for each list, such as {quoted(first)} (contrasim guide hooks)"
 
 
 def _note_passed(path: Path, content: Content, layout: Layout, key: str | None) -> None:

@@ -1,12 +1,13 @@
 """What the axes of an array are, a word for each, and the matrices [rows, width] that come of it.
 
 Axes that are `rows` are flattened in their order, the last one fastest, and so are those that are `width`; `pool` axes are
-averaged; each index of the axis `layers` is a matrix of its own. Nothing is read before rows are asked for, a block at a time.
+averaged, with a mask over what it keeps; each index of the axis `layers` is a matrix of its own. Nothing is read before rows are
+asked for, a block at a time.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,15 @@ def parse_axes(axes: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Arranged:
-    """One layer of an array of any shape, as a matrix; `layer` is its index where `words` have an axis of layers."""
+    """One layer of an array of any shape, as a matrix; `layer` is its index where `words` have an axis of layers.
+
+    `mask` [rows…, pool…] is true for what means are taken over.
+    """
 
     whole: Array
     words: tuple[str, ...]
     layer: int = 0
+    mask: npt.NDArray[np.bool_] | None = field(default=None, compare=False)
 
     def sizes(self, word: str) -> tuple[int, ...]:
         """The lengths of the axes that are this."""
@@ -102,9 +107,17 @@ class Arranged:
         order = [axis for kind in (ROWS, WIDTH, POOL) for axis, word in enumerate(left) if word == kind]
         block = block.transpose(order)
         if POOL in left:
-            means = block.mean(axis=tuple(range(len(left) - left.count(POOL), len(left))), dtype=np.float64)
+            pooled = tuple(range(len(left) - left.count(POOL), len(left)))
+            means = block.mean(axis=pooled, dtype=np.float64, where=self._kept(box, left))
             block = means.astype(self.dtype)
         return block.reshape(-1, self.shape[1])
+
+    def _kept(self, box: Sequence[slice], left: Sequence[str]) -> npt.NDArray[np.bool_] | bool:
+        """What means are taken over, broadcastable to a block [rows…, width…, pool…]."""
+        if self.mask is None:
+            return True
+        first = left.count(ROWS)
+        return np.expand_dims(self.mask[tuple(box)], tuple(range(first, first + left.count(WIDTH))))
 
 
 def sizes(shape: Sequence[int], words: Sequence[str], word: str) -> tuple[int, ...]:

@@ -148,7 +148,7 @@ class _Table:
         check_held(self.path, self.name, self.held, self.budget)
 
     def content(self) -> Content:
-        """All of it."""
+        """All of the content."""
         arrays: dict[str, Array] = {layer: Joined(blocks) for layer, blocks in self.blocks.items()}
         texts: dict[str, Ids] = {}
         for column, name in self.layout.beside.items():

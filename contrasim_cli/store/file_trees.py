@@ -88,7 +88,7 @@ class Folder(Tree):
         return content
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Close nothing: nothing is open."""
 
 
 class Archive(Tree):

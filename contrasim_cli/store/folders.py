@@ -28,7 +28,7 @@ def state(path: Path) -> State:
 
 
 def state_of(status: os.stat_result) -> State:
-    """The same, of what the system says of a file."""
+    """The state of a file, of what the system says of it."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
 

@@ -158,7 +158,7 @@ def read_ids(path: Path, dataset: h5py.Dataset, n_rows: int) -> Ids:
 
 
 def text_ids(path: Path, dataset: h5py.Dataset) -> Ids:
-    """The same, however many they are."""
+    """Ids as texts, however many they are."""
     check_dataset(path, dataset.name.lstrip("/"), dataset)
     source = text_attrs(path, dataset).get("source") or None
     automatic = bool(dataset.attrs.get("automatic", False))

@@ -16,6 +16,7 @@ from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store.align import align
 from contrasim_cli.store.blocks import Floats, iter_blocks
 from contrasim_cli.store.store import Store
+from contrasim_cli.store.unknown_tokens import unknown_share
 from contrasim_cli.store.zeros import ZeroRows
 
 SAMPLED_ROWS = 2048
@@ -137,4 +138,6 @@ def facts(store: Store, zeros: ZeroRows | None = None) -> dict[str, Any]:
     table = {"kind": store.kind, "rows": store.n_rows, **store.facts, **ids, **store.attrs}
     if zeros is not None:
         table |= {"zero_rows": len(zeros.places), "first_zero_row": int(zeros.places[0]) if len(zeros.places) else None}
+    if (share := unknown_share(store.provenance)) is not None:
+        table["unknown_token_share"] = round(share, 4)
     return {**table, "provenance": dict(store.provenance)}

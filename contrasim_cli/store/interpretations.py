@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from contrasim_cli.store.axes import LAYERS, POOL, ROWS, WIDTH, WORDS, sizes
 from contrasim_cli.store.store import Array
 
-MOST = 20  # that a message lists; of more, it lists those in the usual orders
+MOST = 10  # that a message lists
 MOST_AXES, MOST_SHAPES = 5, 1000  # for which readings are looked for
 
 
@@ -30,6 +30,15 @@ class Possible:
         first = [word for word in groups if word in (LAYERS, ROWS)]
         return len(groups) == len(set(groups)) and groups[: len(first)] == first
 
+    @property
+    def is_likely(self) -> bool:
+        """Whether frameworks write such axes: neurons last, or channels behind rows and before places."""
+        if not self.is_usual or (self.words[0] == POOL and len(self.words) > 2):
+            return False
+        places = set(self.words[2:])
+        maps = len(self.words) > 3 and self.words[:2] == (ROWS, WIDTH) and places in ({WIDTH}, {POOL})
+        return maps or (self.words[-1] == WIDTH and self.words.count(WIDTH) == 1)
+
     def __str__(self) -> str:
         """The axes and what they make."""
         width = f"{self.widths[0]}" if len(set(self.widths)) == 1 else f"{self.widths[0]}-{self.widths[1]}"
@@ -46,13 +55,15 @@ def remedy(arrays: Mapping[str, Array], n_names: int | None = None) -> str:
         return (
             "convert it with contrasim extract --from FILE --axes WORDS, a word per axis: layers, rows, width or pool"
         )
-    listed = [r for r in readings if r.is_usual] if len(readings) > MOST else readings
+    listed = ([r for r in readings if r.is_likely] or [r for r in readings if r.is_usual] or readings)[:MOST]
     by_keys = {keys: [r for r in listed if r.keys == keys] for keys in dict.fromkeys(r.keys for r in listed)}
     shown = "; ".join(
         f"{f'--keys {keys} ' if keys else ''}--axes {' or '.join(map(str, ways))}" for keys, ways in by_keys.items()
     )
-    more = "; any other order of the words works as well" if len(listed) < len(readings) else ""
-    return f"convert it with contrasim extract --from FILE, and say which they are: {shown}{more}"
+    pooled = any(r.keys is None and r.words == ("rows", "pool", "width") for r in listed)
+    masked = "; if the axes are items, tokens and neurons, --mask leaves padding out" if pooled else ""
+    more = "; other orders of the words work too (contrasim guide hooks)" if len(listed) < len(readings) else ""
+    return f"convert it with contrasim extract --from FILE, and say which they are: {shown}{masked}{more}"
 
 
 def possible(shapes: Sequence[tuple[int, ...]]) -> list[Possible]:

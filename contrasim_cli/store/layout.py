@@ -10,14 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from contrasim_cli.errors import ContraSimError, InputError, UsageError
+from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
 from contrasim_cli.store.content import Content
 from contrasim_cli.store.hints import Hints
 from contrasim_cli.store.store import Array, Ids
+
+Mask = npt.NDArray[np.bool_]
 
 MAX_LAYERS = 1 << 16
 SHOWN = 20
@@ -81,6 +84,7 @@ def lay_out(path: Path, content: Content, how: Hints) -> Layout:
     Raises:
         UsageError: several arrays have an axis of layers, and nothing says whether keys are layers too.
         InputError: the words fit no array, or arrays disagree on layers, rows or width.
+        MismatchError: the mask has another shape than an array.
     """
     parts = _parts(path, content, how)
     if LAYERS in how.words and how.keys is None and len(parts) > 1:
@@ -88,13 +92,14 @@ def lay_out(path: Path, content: Content, how: Hints) -> Layout:
             f"--axes {quoted(how.axes)}: {quoted(path)} holds {len(parts)} arrays; add --keys rows, where they are rows of the "
             "same layers, or --keys layers, where each has layers of its own"
         )
-    return _layout(path, content, parts, f"and --axes has {len(how.words)} words")
+    return _layout(path, content, parts, f"and --axes has {len(how.words)} words", how.mask)
 
 
-def _layout(path: Path, content: Content, parts: Sequence[Part], why: str) -> Layout:
+def _layout(path: Path, content: Content, parts: Sequence[Part], why: str, mask: Mask | None = None) -> Layout:
     cells: dict[str, list[tuple[Part, Array]]] = {}
     for part in parts:
-        for name, matrix in _layers(path, part, len(parts) == 1).items():
+        _check_mask(path, part, mask)
+        for name, matrix in _layers(path, part, len(parts) == 1, mask).items():
             cells.setdefault(name, []).append((part, matrix))
     used = {part.name for part in parts}
     passed = {
@@ -140,7 +145,17 @@ def _keys(paths: Sequence[tuple[str, ...]], names: Sequence[str], extra: int, ar
     return [(*path[:extra], "/".join(path[extra:])) for path in paths]
 
 
-def _layers(path: Path, part: Part, alone: bool) -> dict[str, Array]:
+def _check_mask(path: Path, part: Part, mask: Mask | None) -> None:
+    """Refuse a mask of other items or tokens than an array has."""
+    shape = (*part.row_axes, *sizes(part.array.shape, part.words, POOL))
+    if mask is not None and mask.shape != shape:
+        raise MismatchError(
+            f"{quoted(path)}: {quoted(part.name)} has {' x '.join(map(str, shape))} items and tokens, --mask has "
+            f"{' x '.join(map(str, mask.shape))}; give the mask of these items, or other --axes"
+        )
+
+
+def _layers(path: Path, part: Part, alone: bool, mask: Mask | None) -> dict[str, Array]:
     """The layers that one array has a part in."""
     depths, pooled = (sizes(part.array.shape, part.words, word) for word in (LAYERS, POOL))
     if 0 in (*depths, *pooled) or math.prod(depths) > MAX_LAYERS:
@@ -149,10 +164,10 @@ def _layers(path: Path, part: Part, alone: bool) -> dict[str, Array]:
             f"{quoted(path)}: {shown} makes no layers by --axes {','.join(part.words)}; is another axis meant?"
         )
     if not depths:
-        matrix = part.array if part.words == MATRIX else Arranged(part.array, part.words)
+        matrix = part.array if part.words == MATRIX else Arranged(part.array, part.words, mask=mask)
         return {".".join(part.layers) or path.stem: matrix}
     before = () if alone else part.layers
-    return {".".join((*before, f"layer_{k}")): Arranged(part.array, part.words, k) for k in range(depths[0])}
+    return {".".join((*before, f"layer_{k}")): Arranged(part.array, part.words, k, mask) for k in range(depths[0])}
 
 
 def _layer(path: Path, name: str, cell: Sequence[tuple[Part, Array]]) -> Array:

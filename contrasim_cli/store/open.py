@@ -78,7 +78,7 @@ def open_store(path: Path, how: Hints = PLAIN) -> Store:
     if os.path.isdir(folder) and sharded.is_sharded(folder):
         return _as_it_is(sharded.read_sharded(folder, open_part), how)
     if os.path.isdir(path) and thingsvision.feature_files(path):
-        return _as_it_is(thingsvision.read_thingsvision(path, _arrays), how)
+        return _as_it_is(thingsvision.read_thingsvision(path, arrays_of), how)
     if os.path.isdir(path) and (content := folder_content(path, how.budget)) is not None:
         return as_store.store_of(path, content, how)
     return one_version(path, lambda file: _store(file, how), lambda store: store.close())
@@ -126,7 +126,7 @@ def _store(file: Snapshot, how: Hints) -> Store:
     return as_store.store_of(file.path, content_of(file, how.budget), how)
 
 
-def _arrays(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
+def arrays_of(path: Path) -> tuple[Mapping[str, Array], Callable[[], None]]:
     """The arrays of a file, and how to close it."""
     content = one_version(path, _any_content, lambda content: content.close())
     return content.arrays, content.close

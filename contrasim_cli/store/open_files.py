@@ -8,7 +8,7 @@ import logging
 import os
 import resource
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import ATTEMPTS, identity_of
 from contrasim_cli.store.child_process import trusted
-from contrasim_cli.store.store import Ids, Store
+from contrasim_cli.store.format import CONTENT
+from contrasim_cli.store.store import Ids, Layer, Store
 
 USED = 0.6  # of the descriptors that a process may have; others need some too
 Identities = dict[Path, tuple[int, ...]]
@@ -80,7 +81,9 @@ class Shelf:
                 return store
             self.stores.append(entry)
         layers = {
-            name: replace(layer, array=_Shelved(self, entry, name, tuple(layer.array.shape), layer.dtype))
+            name: replace(
+                layer, array=_Shelved(self, entry, name, tuple(layer.array.shape), layer.dtype, _attrs(layer))
+            )
             for name, layer in store.layers.items()
         }
         return replace(store, layers=layers, ids=self._ids(entry, store.ids), close=lambda: self.remove(entry))
@@ -126,6 +129,7 @@ class _Shelved:
     name: str
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    attrs: Mapping[str, str]
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:
         """Some of it, which needs no file any more."""
@@ -134,6 +138,12 @@ class _Shelved:
 
 
 SHELF = Shelf()
+
+
+def _attrs(layer: Layer) -> dict[str, str]:
+    """The digest of a layer's values, where a store of our own has it: what is asked for while its file is closed."""
+    digest = getattr(layer.array, "attrs", {}).get(CONTENT)
+    return {CONTENT: digest} if isinstance(digest, str) else {}
 
 
 def has_room() -> bool:

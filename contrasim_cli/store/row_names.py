@@ -80,7 +80,7 @@ def _declared_names(
             f"{quoted(path)}: {quoted(key)} cannot name the rows: it is {description}; expected a text or an integer per row{known}"
         )
     if ids.count not in counts:
-        raise InputError(f"{quoted(path)}: {quoted(key)} has {ids.count} ids for {counts[0]} rows; mend one of them")
+        raise InputError(f"{quoted(path)}: {quoted(key)} has {ids.count} ids for {counts[0]} rows; correct one of them")
     return _along(ids, counts[0], places)
 
 

@@ -67,6 +67,14 @@ def _numbered(names: Sequence[str], *numbers: int) -> dict[int, str]:
 
 
 def _hint(names: Sequence[str], pattern: str) -> str:
+    if bounds := re.fullmatch(r"(\d{1,9})?(?::|\.\.)(\d{1,9})?", pattern):
+        first, end = int(bounds[1] or 0), int(bounds[2] or len(names))
+        last = max(first, end - 1 if ":" in pattern else end)
+        return f"a range names both ends with a hyphen: --layers {first}-{last}"
+    if len(parts := [part for part in map(str.strip, pattern.split(",")) if part]) > 1:
+        return f"repeat the option: {' '.join(f'--layers {quoted(part)}' for part in parts)}"
+    if (bounds := re.fullmatch(r"(\d{1,9})-(\d{1,9})", pattern)) and int(bounds[1]) > int(bounds[2]):
+        return f"a range begins with the smaller number: --layers {bounds[2]}-{bounds[1]}"
     near = difflib.get_close_matches(pattern, names, n=3, cutoff=0.5)
     if near:
         return f"did you mean {', '.join(map(quoted, near))}?"

@@ -25,6 +25,7 @@ from contrasim_cli.snapshot import ATTEMPTS, PAUSE, identity_of
 from contrasim_cli.store.folders import member
 from contrasim_cli.store.sharded import INDEX, NAME, Index, Part, Read, contents, part_name, read_index
 from contrasim_cli.store.store import IdHashes, KnownIds, id_hashes
+from contrasim_cli.store.unknown_tokens import TOKENS, UNKNOWN
 
 SORTED_IDS = 16 << 20  # of which eight bytes each are sorted at once, to find those that occur twice
 OURS = re.compile(rf"{re.escape(INDEX)}|{NAME.pattern}(\.parts)?")
@@ -213,6 +214,9 @@ def _provenance(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
     if "truncated_rows" in found[0]:
         shared["truncated_rows"] = sum(one.get("truncated_rows", 0) for one in found)
+    for name in (TOKENS, UNKNOWN):
+        if all(name in one for one in found):
+            shared[name] = sum(one[name] for one in found)
     if "left_out" in found[0]:
         shared["left_out"] = list(dict.fromkeys(name for one in found for name in one.get("left_out", ())))
     return shared

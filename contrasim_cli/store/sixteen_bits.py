@@ -30,7 +30,7 @@ class Floats:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the integers."""
+        """The shape of the integers."""
         return tuple(self.bits.shape)
 
     @property
@@ -40,7 +40,7 @@ class Floats:
 
     @property
     def chunks(self) -> tuple[int, ...] | None:
-        """Those of the integers."""
+        """The chunks of the integers."""
         return getattr(self.bits, "chunks", None)
 
     def __getitem__(self, key: Any) -> npt.NDArray[Any]:

@@ -32,20 +32,24 @@ class Array(Protocol):
 
 @dataclass(frozen=True)
 class Layer:
-    """One matrix [n_rows, width] of a store; rows are best read in multiples of `chunk_rows`."""
+    """One matrix [n_rows, width] of a store; rows are best read in multiples of `chunk_rows`.
+
+    Rows of a layer that was measured `repeats` times hold its measurements side by side.
+    """
 
     name: str
     array: Array
     chunk_rows: int = 1
+    repeats: int = 1
 
     @property
     def n_rows(self) -> int:
-        """How many examples."""
+        """The number of examples."""
         return int(self.array.shape[0])
 
     @property
     def width(self) -> int:
-        """How many neurons."""
+        """The number of neurons."""
         return int(self.array.shape[1])
 
     @property
@@ -59,6 +63,17 @@ class Layer:
         exact = self.dtype.kind == "f" and self.dtype.itemsize <= 4
         small = self.dtype.kind in "biu" and self.dtype.itemsize <= 2
         return np.dtype(np.float32 if exact or small else np.float64)
+
+
+@dataclass(frozen=True)
+class Promised:
+    """What is known of a layer's rows before a view computes them."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype[Any]
+
+    def __getitem__(self, rows: slice) -> npt.NDArray[Any]:
+        raise TypeError("rows that are computed are read through their view")
 
 
 @dataclass(frozen=True)

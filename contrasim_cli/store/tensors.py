@@ -92,7 +92,9 @@ def read_torch(file: Snapshot) -> Content:
             f"{quoted(path)}: holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles are refused"
         ) from error
     if isinstance(content, Mapping) and str(content.get("format", "")).startswith("contrasim-"):
-        raise InputError(f"{quoted(path)}: is an encoder, not a store of activations; give it as --encoder")
+        raise InputError(
+            f"{quoted(path)}: is an encoder, not a store of activations; give it to contrasim score or bench as --encoder"
+        )
     members: dict[str, Any] = {}
     passed: dict[str, str] = {}
     levels: dict[str, tuple[str, ...]] = {}

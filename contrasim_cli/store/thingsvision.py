@@ -86,7 +86,7 @@ def _of_variables(folder: Path, arrays: Mapping[str, Array], names: Sequence[str
     lost = sorted(set(rows).symmetric_difference(arrays)) or [name for name in rows if rows.count(name) > 1]
     if lost:
         raise InputError(
-            f"{quoted(folder)}: {quoted(lost[0])} is no variable of its own in the .mat files and in {NAMES}; mend one of them"
+            f"{quoted(folder)}: {quoted(lost[0])} is no variable of its own in the .mat files and in {NAMES}; correct one of them"
         )
     vectors = [np.asarray(arrays[name][:]) for name in rows]
     if len({vector.shape for vector in vectors}) > 1 or vectors[0].ndim != 1:
@@ -115,7 +115,7 @@ def _layers(folder: Path, arrays: Mapping[str, Array], n_rows: int) -> list[Laye
         return [Layer("features", Joined(list(parts.values())))]
     shown = ", ".join(f"{name} {tuple(array.shape)}" for name, array in list(parts.items())[:20])
     raise InputError(
-        f"{quoted(folder)}: {NAMES} has {n_rows} lines, which are not the rows of {shown}; mend one of them"
+        f"{quoted(folder)}: {NAMES} has {n_rows} lines, which are not the rows of {shown}; correct one of them"
     )
 
 

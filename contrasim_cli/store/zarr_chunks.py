@@ -93,7 +93,7 @@ class Chunked:
         return np.dtype(object) if self.layout.stored is None else self.layout.stored
 
     def __getitem__(self, index: Any) -> Values:
-        """Some of it."""
+        """Some of the array."""
         keys = index if isinstance(index, tuple) else (index,)
         keys = (*keys, *(slice(None),) * (len(self.shape) - len(keys)))
         box = [

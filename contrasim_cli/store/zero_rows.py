@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from contrasim_cli import distributed
 from contrasim_cli.errors import InputError, raise_all
 from contrasim_cli.names import quoted
 from contrasim_cli.store.blocks import row_blocks
@@ -39,7 +40,7 @@ def probe_zero_rows(store: Store, layers: Sequence[str]) -> None:
     """
     if store.zero_rows is None or store.zero_rows.settled or not store.n_rows:
         return
-    left = np.unique(np.linspace(0, store.n_rows - 1, PROBED).astype(np.int64))
+    left = np.linspace(0, store.n_rows - 1, min(store.n_rows, PROBED)).astype(np.int64)
     for name in layers:
         left = _zero_among(store, name, left)
     if len(left):
@@ -48,7 +49,7 @@ def probe_zero_rows(store: Store, layers: Sequence[str]) -> None:
 
 
 def _zero_among(store: Store, name: str, rows: Places) -> Places:
-    """Those of the given rows that are zero in a layer; every chunk is read once."""
+    """The given rows that are zero in a layer; every chunk is read once."""
     chunks = rows // store.layer(name).chunk_rows
     places = []
     for run in np.split(rows, np.flatnonzero(np.diff(chunks)) + 1):
@@ -84,6 +85,20 @@ def check_zero_rows(stores: Iterable[Store], among: Places | None = None) -> Non
         else:
             log.warning("%s; --zero-rows drop leaves them out", problem)
     raise_all(problems)
+
+
+def warn_zero_rows(stores: Iterable[Store]) -> None:
+    """Warn of the rows that were read and are zero in every layer that was read, however many they are."""
+    for store in stores:
+        if store.zero_rows is not None and len(store.zero_rows.places):
+            log.warning("%s", zero_rows_told(store, store.zero_rows.places, len(store.zero_rows.seen)))
+
+
+def share_zero_rows(stores: Iterable[Store]) -> None:
+    """Take note of the rows that all ranks have read."""
+    for store in stores:
+        if distributed.world() > 1 and store.zero_rows is not None and not store.zero_rows.settled:
+            store.zero_rows.merge()
 
 
 def zero_rows_told(store: Store, places: Places, of: int) -> str:

@@ -14,13 +14,14 @@ import numpy as np
 
 from contrasim_cli import seeds
 from contrasim_cli.anchors import Anchored, Anchors
-from contrasim_cli.anchors.views import side_by_side
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.progress import Progress, silent
-from contrasim_cli.store import Layer, View
+from contrasim_cli.store import Layer, Store, View
+from contrasim_cli.store.beside import side_by_side
 from contrasim_cli.store.blocks import Floats
+from contrasim_cli.store.select_layers import EMBEDDINGS, matching
 from contrasim_cli.transforms import Transform
 
 LEAST_SHARE = 0.2  # of a model's variance in a copy
@@ -124,9 +125,14 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
     first = data.views[0].store
     for view, names in zip(data.views, data.layers, strict=True):
         if len(names) != data.n_layers:
+            remedy = (
+                _same_depth(first, data.layers[0], view.store, names)
+                if task == "pairs"
+                else "of every store with --layers"
+            )
             raise MismatchError(
-                f"{quoted(view.store.path)}: {len(names)} layers are selected where {quoted(first.path)} has {data.n_layers}; "
-                "select as many on both sides with --layers-a and --layers-b"
+                f"{quoted(view.store.path)}: {len(names)} layers are selected where {quoted(first.path)} has {data.n_layers}"
+                f"{_left_out((first, data.layers[0]), (view.store, names))}; select as many {remedy}"
             )
     if task == "layers" and data.n_layers < 2:
         raise UsageError("--task layers needs two or more layers: other layers are the negatives")
@@ -137,6 +143,26 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
         )
     if data.n_rows < 2:
         raise MismatchError(f"{quoted(first.path)}: training needs at least 2 rows, found {data.n_rows}")
+
+
+def _left_out(*sides: tuple[Store, Sequence[str]]) -> str:
+    """That of some store all layers but the embeddings are selected."""
+    without = any(set(store.layers) - set(names) == {EMBEDDINGS} for store, names in sides)
+    return f" ({EMBEDDINGS}, the embeddings, is left out)" if without else ""
+
+
+def _same_depth(a: Store, layers_a: Sequence[str], b: Store, layers_b: Sequence[str]) -> str:
+    """How to select as many layers on both sides, with the last ones as an example where ranges select them."""
+    count = min(len(layers_a), len(layers_b))
+    options = []
+    for option, store, names in (("--layers-a", a, layers_a), ("--layers-b", b, layers_b)):
+        known, last = list(store.layers), list(names[len(names) - count :])
+        begin, end = known.index(last[0]), known.index(last[-1])
+        pattern = f"{begin}-{end}" if begin < end else str(end)
+        if matching(known, [pattern]) == last:
+            options.append(f"{option} {pattern}")
+    example = f", such as {' '.join(options)}" if len(options) == 2 else ""
+    return f"on both sides with --layers-a and --layers-b{example}"
 
 
 def _twice(data: Data) -> str:
@@ -165,10 +191,10 @@ def anchored(data: Data, config: Config, progress: Progress = silent) -> Data:
         for copy in range(1, 1 + config.copies):
             for v, names in enumerate(data.layers):
                 u, share = _partner(v, count, (config.seed, copy, seeds.COPIES, v))
-                beside = dict(zip(names, data.layers[u], strict=True))
-                views.append(side_by_side(data.views[v], data.views[u], beside))
+                beside = {name: (name, there) for name, there in zip(names, data.layers[u], strict=True)}
+                views.append(side_by_side([data.views[v], data.views[u]], beside))
                 for name in names:
-                    blend = anchors.blended((v, name), (u, beside[name]), share, anchoring)
+                    blend = anchors.blended((v, name), (u, beside[name][1]), share, anchoring)
                     transforms[copy * count + v, name] = blend
                     advance(1)
     layers = [*data.layers] * (1 + config.copies)

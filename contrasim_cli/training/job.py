@@ -19,7 +19,7 @@ from contrasim_cli import encoder as encoders
 from contrasim_cli.anchors import FEATURES, draw, width_of
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import OutputExistsError
-from contrasim_cli.names import quoted
+from contrasim_cli.names import counted, quoted
 from contrasim_cli.output_files import check_output, discard, sweep
 from contrasim_cli.progress import Progress, silent
 from contrasim_cli.store import View
@@ -144,7 +144,7 @@ class Files:
         found = encoders.load(self.partial)
         check_resumable(found, about)
         if (before := found.provenance.get("ranks", 1)) != (now := distributed.world()):
-            log.info("the run was begun by %d processes and goes on with %d: losses differ by rounding", before, now)
+            log.info("the run started with %d processes and continues with %d: losses differ by rounding", before, now)
         return resumed_state(found, config, device)
 
     def complete(self, config: Config, about: dict[str, Any]) -> dict[str, list[float]] | None:
@@ -196,8 +196,7 @@ def train_encoder(
     """
     job, choice = _decided(job, files, device, budget, progress)
     config = job.config
-    with distributed.alone():
-        data, maps = _prepared(job, budget, progress)
+    data, maps = _prepared(job, budget, progress)
     distributed.by_first(lambda: check_output(files.partial, force=True))
     source = Source(data, Order.of(data, config), budget, progress, device)
     about = provenance(source, job.standardized_by, choice)
@@ -214,7 +213,11 @@ def train_encoder(
         discard(files.partial)
     losses = state.curves["loss"]
     log.info(
-        "wrote %s: %s, %d epochs, last loss %.4g", quoted(files.encoder), config.objective, len(losses), losses[-1]
+        "wrote %s: %s, %s, last loss %.4g",
+        quoted(files.encoder),
+        config.objective,
+        counted(len(losses), "epoch"),
+        losses[-1],
     )
     return state.curves
 
@@ -247,14 +250,14 @@ def _decided(
 
 
 def _chosen(job: Job, device: torch.device, budget: int, progress: Progress) -> Choice:
+    choice = choose(job.data, job.standardizer, job.config, budget, progress)
+    config = replace(job.config, lr=choice.lr) if job.picks_lr else job.config
     with distributed.alone():
-        choice = choose(job.data, job.standardizer, job.config, budget, progress)
-        config = replace(job.config, lr=choice.lr) if job.picks_lr else job.config
         return with_steps(choice, job.data, job.standardizer, config, device, budget, progress)
 
 
 def _agreed(choice: Choice) -> Choice:
-    """That of the first rank, where rounding might decide."""
+    """The choice of the first rank, where rounding might decide."""
     return choice if distributed.world() == 1 else Choice.read(distributed.gathered(choice.record)[0])
 
 
@@ -276,7 +279,8 @@ def _named(config: Config, data: Data) -> Config:
 def _state(files: Files, data: Data, config: Config, about: dict[str, Any], device: torch.device) -> State:
     """A fresh state, or that of the run to be resumed."""
     if earlier := files.earlier_state(config, about, device):
-        log.info("going on in epoch %d of %d after %d steps", earlier.epoch + 1, config.epochs, earlier.step)
+        steps = counted(earlier.step, "step")
+        log.info("continuing in epoch %d of %d after %s", earlier.epoch + 1, config.epochs, steps)
         return earlier
     check_room(config, device)
     state = new_state(config, device)
@@ -308,7 +312,7 @@ def step_seconds(data: Data, config: Config, device: torch.device, budget: int) 
     if config.anchoring:
         few = anchored(few, config)
     once = replace(config, epochs=2, standardize="none", validation=0.0, patience=0, schedule="constant", warmup=0.0)
-    run = _Timed(Source(few, Order.of(few, once), budget, device=device), once, new_state(once, device), device)
     with distributed.alone():
+        run = _Timed(Source(few, Order.of(few, once), budget, device=device), once, new_state(once, device), device)
         run.train()
     return run.seconds[-1]

@@ -18,7 +18,7 @@ from contrasim_cli.training.objective import Objective, layer_accuracy, mean_row
 from contrasim_cli.training.rows import Held, Source, encode_parts
 from contrasim_cli.training.shuffle import Step
 from contrasim_cli.training.state import Journal, State, Stop, learning_rate
-from contrasim_cli.training.whole_batch import sum_gradients
+from contrasim_cli.training.whole_batch import rows_of_all, sum_gradients
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +102,9 @@ class Run:
         state.epoch, state.step, state.loss_sum = state.epoch + 1, 0, 0.0
         self._check_same()
         if last is not None:
+            with torch.no_grad():
+                z = rows_of_all(self._encode(state.result, last[1], last[0]))
             with distributed.alone():
-                z = self._encode(state.result, last[1], last[0])
                 self._check_outputs(z)
                 if state.epoch == self.config.epochs:
                     self._check_learned(float(self.objective(z)))
@@ -132,10 +133,9 @@ class Run:
 
     def _encode(self, encoder: Encoder, held: Held, step: Step, train: bool = False) -> Tensor:
         """The encoded items of a step: this rank's rows of them."""
-        layer, rows = step.layer if self.config.task == "pairs" else None, step.rows
-        start, stop = distributed.part(len(rows))
+        layer = step.layer if self.config.task == "pairs" else None
         with torch.set_grad_enabled(train):
-            return encode_parts(encoder, held.take(rows[start:stop], layer), self.device, self.config)
+            return encode_parts(encoder, held.take(held.own(step.rows), layer), self.device, self.config)
 
     # --- what comes of it ---------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Run:
     def _save(self, finished: bool) -> None:
         """Save a state that is sound."""
         if not all(bool(torch.isfinite(p).all()) for p in self.state.encoder.parameters()):
-            raise self._failure(f"the weights are not finite after {self._place}; lower --lr")
+            raise self._failure(f"the weights are not finite after {self._place}; {self._lower_lr}")
         self.save(self.state, finished)
         self._kept = f"; the state after {self._place} is kept"
 
@@ -197,6 +197,11 @@ class Run:
         if not self.state.step:
             return f"epoch {self.state.epoch}"
         return f"epoch {self.state.epoch + 1}, step {self.state.step}"
+
+    @property
+    def _lower_lr(self) -> str:
+        """What is advised where steps are too large."""
+        return f"give --lr below {self.config.lr:g}"
 
     # --- what must stop a run -----------------------------------------------------------------------------------------
 
@@ -213,9 +218,13 @@ class Run:
 
     def _check_loss(self, loss: float) -> None:
         if not abs(loss) < float("inf"):
+            softer = (
+                ""
+                if self.config.objective in WITHOUT_NEGATIVES
+                else f" or --temperature above {self.config.temperature:g}"
+            )
             raise self._failure(
-                f"the loss is {loss} in epoch {self.state.epoch + 1}, step {self.state.step + 1}; "
-                "lower --lr or raise --temperature"
+                f"the loss is {loss} in epoch {self.state.epoch + 1}, step {self.state.step + 1}; {self._lower_lr}{softer}"
             )
 
     def _check_outputs(self, z: Tensor) -> None:
@@ -225,14 +234,16 @@ class Run:
         """
         flat, epoch = z.flatten(0, -2), self.state.epoch
         if not bool(torch.isfinite(flat).all()):
-            raise self._failure(f"after epoch {epoch} the encoder's outputs are not finite; lower --lr")
+            raise self._failure(f"after epoch {epoch} the encoder's outputs are not finite; {self._lower_lr}")
         apart = by_member(flat - flat[0], self.config.members)
         spread = float(apart.norm(dim=-1).amax(dim=1).min())  # of the member that has collapsed most
         if spread > COLLAPSED:
             return
         text = f"the encoder has collapsed: after epoch {epoch} all outputs lie within {spread:.1e} of each other"
         if self.config.objective not in WITHOUT_NEGATIVES:
-            raise self._failure(f"{text}; lower --lr or standardise the rows")
+            is_raw = self.config.inputs == "raw" and self.config.standardize == "none"
+            standardised = " or --standardize zscore" if is_raw else ""
+            raise self._failure(f"{text}; {self._lower_lr}{standardised}")
         if epoch == self.config.epochs:
             log.warning("%s, which objectives without negatives allow", text)
 
@@ -245,4 +256,7 @@ class Run:
         if self.config.recipe == "paper":
             log.warning("%s, which recipe paper allows; recipe default learns faster", text)
             return
-        raise self._failure(f"{text}; give more --epochs, --similarity norm or --standardize none")
+        config = self.config
+        of_raw = {"--similarity norm": config.similarity != "norm", "--standardize none": config.standardize != "none"}
+        remedies = [option for option, differs in of_raw.items() if differs and config.inputs == "raw"]
+        raise self._failure(f"{text}; give {' or '.join([f'--epochs above {config.epochs}', *remedies])}")

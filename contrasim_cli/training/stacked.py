@@ -182,7 +182,7 @@ class Run:
             u, shuffled, positives = self.batches.draw(number)
             value = loss(config.objective, network(u), network(shuffled), positives)
         if not bool(torch.isfinite(value)):
-            raise TrainingError(f"the loss is {float(value)} in step {number + 1}; lower --lr")
+            raise TrainingError(f"the loss is {float(value)} in step {number + 1}; give --lr below {config.lr:g}")
         state.optimizer.zero_grad()
         value.backward()  # type: ignore[no-untyped-call]
         state.optimizer.step()
@@ -233,7 +233,7 @@ def _state(files: Files, config: Config, start: Checkpoint | None, about: dict[s
     """A fresh state, or that of the run to be resumed."""
     cpu = torch.device("cpu")
     if earlier := files.earlier_state(config, about, cpu):
-        log.info("going on in epoch %d of %d", earlier.epoch + 1, config.epochs)
+        log.info("continuing in epoch %d of %d", earlier.epoch + 1, config.epochs)
         return earlier
     state = new_state(config, cpu)
     if start is not None:

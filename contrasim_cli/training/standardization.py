@@ -31,7 +31,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from contrasim_cli import seeds
+from contrasim_cli import distributed, seeds
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
@@ -83,7 +83,7 @@ class LayerChoice:
 
     @property
     def text(self) -> str:
-        """The same in words."""
+        """The standardisation in words."""
         way = Standardization(self.kind, self.shrinkage).text
         return f"{self.names[0]}: {way}" + (f", step {self.step:g}" if self.steps else "")
 
@@ -113,12 +113,12 @@ class Choice:
 
     @property
     def record(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """The record for the checkpoint."""
         return asdict(self)
 
     @property
     def text(self) -> str:
-        """The same in a line."""
+        """The statistics in a line."""
         if self.layers:
             ways = "; ".join(layer.text for layer in self.layers)
             return f"standardising rows layer by layer, by how clearly they find their own in the other view: {ways}"
@@ -201,7 +201,7 @@ class _Layer:
         if softly:
             self.ladder = [margins(unit, near, softly=True) for unit in units]
         scores = {way.text: clearness(found) for way, found in zip(LADDER, self.ladder, strict=True)}
-        how = LADDER[weakest(self.ladder)]
+        how = LADDER[distributed.gathered(weakest(self.ladder))[0]]  # ranks go on together, and rounding might decide
         unit = _units([transform(how, of) for of in statistics], read)
         pairs = [row_accuracy(a, b) for a, b in itertools.combinations(unit, 2)]
         self.found = sum(pairs) / len(pairs)
@@ -270,11 +270,16 @@ def centred_rows(data: Data, standardizer: Standardizer, k: int, rows: Rows) -> 
 
 
 def trained_scatter(data: Data, standardizer: Standardizer, k: int, config: Config) -> tuple[Doubles, int]:
-    """The scatter of all rows that are not held out, streamed, and their number."""
-    rows = np.setdiff1d(np.arange(data.n_rows), held_out_rows(data.n_rows, config))
+    """The scatter of all rows that are not held out, streamed, in blocks that ranks share, and their number."""
+    held_out = held_out_rows(data.n_rows, config)
     layer = data.views[0].store.layer(data.layers[0][k])
-    blocks = (rows[slice(*block)] for block in row_blocks(layer, len(rows)))
-    return sum(scatter(centred_rows(data, standardizer, k, block)) for block in blocks), len(rows)  # type: ignore[return-value]
+    for v, names in enumerate(data.layers):
+        standardizer.statistics(v, names[k])  # of which ranks make a part each, before they go their own ways
+    total = np.zeros((layer.width, layer.width))
+    for block in distributed.share(list(row_blocks(layer, data.n_rows))):
+        rows = np.setdiff1d(np.arange(*block), held_out, assume_unique=True)
+        total += scatter(centred_rows(data, standardizer, k, rows))
+    return distributed.total_of(total), data.n_rows - len(held_out)
 
 
 def level(data: Data, standardizer: Standardizer, k: int) -> Doubles:

@@ -59,6 +59,9 @@ def _root(covariance: Doubles, level: float) -> Doubles:
 
 def _sample(n_rows: int, count: int, config: Config) -> Rows:
     """Some of the rows that are trained on, sorted."""
-    rows = np.setdiff1d(np.arange(n_rows), held_out_rows(n_rows, config))
+    held_out = held_out_rows(n_rows, config)
+    trained = n_rows - len(held_out)
     rng = seeds.stream(config.seed, 0, seeds.FIRST_LAYERS)
-    return np.sort(rng.choice(rows, min(len(rows), max(LEAST_ROWS, count)), replace=False))
+    places = np.sort(rng.choice(trained, min(trained, max(LEAST_ROWS, count)), replace=False))
+    before = held_out - np.arange(len(held_out))  # trained rows that lie before each row that is held out
+    return places + np.searchsorted(before, places, side="right")

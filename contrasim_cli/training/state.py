@@ -24,7 +24,7 @@ from contrasim_cli.device import free_on
 from contrasim_cli.encoder import BYTES_PER_WEIGHT, Checkpoint, Config, Encoder, training_bytes
 from contrasim_cli.errors import OutputError, Terminated, UsageError
 from contrasim_cli.memory import memory_budget
-from contrasim_cli.names import quoted
+from contrasim_cli.names import counted, quoted
 from contrasim_cli.output_files import write_atomic, writing
 from contrasim_cli.store import View
 from contrasim_cli.training.adam import Adam
@@ -214,7 +214,7 @@ class Journal(AbstractContextManager["Journal"]):
             self._stream = path.open("a", encoding="utf-8")
 
     def write(self, **values: Any) -> None:
-        """Add a line."""
+        """Add a line to the log."""
         if self.path is not None:
             with writing(self.path):
                 self._stream.write(json.dumps(values) + "\n")
@@ -262,7 +262,7 @@ class Stop:
         if not self.came:
             return
         save(False)
-        text = f"stopped in epoch {state.epoch + 1} after {state.step} steps; the state is saved, --resume goes on"
+        text = f"stopped in epoch {state.epoch + 1} after {counted(state.step, 'step')}; the state is saved, --resume goes on"
         if self.came[-1] == signal.SIGINT:
             raise KeyboardInterrupt(text)
         raise Terminated(text)

@@ -14,10 +14,10 @@ from stores import values
 
 from contrasim_cli.anchors import FEATURES, Anchored, Anchoring, Anchors, draw, locate, width_of
 from contrasim_cli.anchors.features import NEAR, NEAREST, OF_LAYERS, QUANTILES, RIDGES, SHARP, UNIT, Geometry
-from contrasim_cli.anchors.views import side_by_side
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import InputError, MismatchError, UsageError
 from contrasim_cli.store import Ids, Layer, Store, View
+from contrasim_cli.store.beside import side_by_side
 from contrasim_cli.training.data import Data, anchored
 
 Matrix = npt.NDArray[Any]
@@ -328,7 +328,7 @@ def test_a_blend_has_the_mixed_kernel(feature: str, scales: tuple[float, float],
     drawn, places = draw(views, 12, 0, (feature,))
     share = 0.3
     found = Anchors(views).blended((0, "one"), (1, "first"), share, drawn)
-    blend = side_by_side(views[0], views[1], {"one": "first", "two": "second"})
+    blend = side_by_side(views, {"one": ("one", "first"), "two": ("two", "second")})
     kernel = np.zeros((30, 30))
     for one, part in zip(rows, (share, 1 - share), strict=True):
         unit = one / np.abs(one).max()
@@ -344,7 +344,7 @@ def test_a_blend_has_the_mixed_kernel(feature: str, scales: tuple[float, float],
 
 def test_layers_lie_beside_layers_of_their_depth(tmp_path: Path) -> None:
     views, rows = two_models(tmp_path, (1.0, 1.0))
-    blend = side_by_side(views[0], views[1], {"one": "first", "two": "second"})
+    blend = side_by_side(views, {"one": ("one", "first"), "two": ("two", "second")})
     some = np.array([2, 3, 7])
     assert (blend.n_rows, blend.store.layer("two").width) == (30, 15)
     np.testing.assert_allclose(blend.read("two", some), np.tanh(np.concatenate(rows, axis=1))[some])

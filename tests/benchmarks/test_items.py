@@ -92,6 +92,7 @@ def oracle_neighbours(rows: Any, items: list[int], only: int | None = None) -> l
 # --- against loops ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize("images", [16, 18])  # 18: a last block of two items, of three batches
 @pytest.mark.parametrize("index", ["exact", "ivf"])
 def test_accuracies_equal_a_loop_over_items_batches_and_candidates(tmp_path: Path, images: int, index: str) -> None:

@@ -66,6 +66,7 @@ def bench(folder: Path, scorers: list[Scorer], count: int = 4, **options: Any) -
     return stores, layer_prediction(views, names, layers, scorers, **options)
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize("every_pair", [False, True])
 def test_the_benchmark_equals_a_loop_over_models_and_layers(tmp_path: Path, every_pair: bool) -> None:
     stores, found = bench(tmp_path, closed_form(["cka", "pwcca", "dot"]), every_pair=every_pair)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from contrasim_cli.benchmarks.outcomes import Trials, cluster_interval, judge, tabulate
+from contrasim_cli.benchmarks.outcomes import Trials, cluster_interval, judge, models_interval, tabulate
 from contrasim_cli.report.results import BenchRow
 from contrasim_cli.scoring import Scorer, closed_form
 
@@ -153,9 +153,38 @@ def test_the_interval_resamples_batches_whole() -> None:
 def test_the_interval_resamples_model_pairs_where_there_are_no_batches() -> None:
     by_pair = np.array([0.0, 1.0, 1.0, 1.0])
     outcomes = np.broadcast_to(by_pair[:, None, None], (4, 6, 1)).copy()
-    row = rows(trials(outcomes, clusters_are_pairs=True))["cka", "all", "all"]
+    apart = [(0, 1), (2, 3), (4, 5), (6, 7)]
+    row = rows(trials(outcomes, models=apart))["cka", "all", "all"]
     assert (row.ci_low, row.ci_high) == (0.25, 1.0)
-    assert rows(trials(outcomes, clusters_are_pairs=True))["cka", "p0", "all"].ci_low is None
+    assert rows(trials(outcomes, models=apart))["cka", "p0", "all"].ci_low is None
+
+
+def test_both_orders_of_two_models_are_one_cluster() -> None:
+    outcomes = np.array([0.0, 0.0, 1.0, 1.0])[:, None, None]
+    row = rows(trials(outcomes, models=[(0, 1), (1, 0), (2, 3), (3, 2)]))["cka", "all", "all"]
+    assert (row.accuracy, row.ci_low, row.ci_high) == (0.5, 0.0, 1.0)
+    assert rows(trials(outcomes[2:], models=[(2, 3), (3, 2)]))["cka", "all", "all"].ci_low is None
+
+
+def test_models_that_pairs_share_are_resampled() -> None:
+    """Where one odd model fails in all of its pairs, its luck is that of a model and not of five pairs."""
+    pairs = [(a, b) for a in range(6) for b in range(6) if a != b]
+    outcomes = np.array([float(0 not in pair) for pair in pairs])[:, None, None]
+    row = rows(trials(outcomes, models=pairs))["cka", "all", "all"]
+    as_pairs = cluster_interval(np.array([float(0 not in pair) for pair in pairs if pair[0] < pair[1]]), 0)
+    assert row.ci_low < as_pairs[0]  # type: ignore[operator]
+    assert row.ci_high == 1.0
+    rng, hits, too_narrow = np.random.default_rng(0), 0, 0
+    pairs = [(a, b) for a in range(10) for b in range(a)]
+    for seed in range(200):  # what a pair scores is the mean of two models' own luck
+        luck = rng.random(10)
+        values = np.array([(luck[a] + luck[b]) / 2 for a, b in pairs])
+        low, high = models_interval(values, np.array(pairs), seed)
+        hits += low <= 0.5 <= high  # type: ignore[operator]
+        low, high = cluster_interval(values, seed)
+        too_narrow += low <= 0.5 <= high  # type: ignore[operator]
+    assert 170 <= hits <= 198
+    assert too_narrow < 150
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:

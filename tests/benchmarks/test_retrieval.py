@@ -11,6 +11,7 @@ import oracles
 import pytest
 import torch
 
+from contrasim_cli.arrays import NUMPY
 from contrasim_cli.benchmarks import retrieval as run
 from contrasim_cli.benchmarks.batch_scores import Compared
 from contrasim_cli.benchmarks.outcomes import judge as judged
@@ -81,7 +82,7 @@ def test_outcomes_equal_a_loop_over_views_batches_and_candidates(
     stores = views_of(3, rows)
     paths = [made.encoder_file(tmp_path / "e.pt", widths=(7,), output=6),
              made.encoder_file(tmp_path / "d.pt", widths=(7,), objective="deepcka")]  # fmt: skip
-    scorers = [*closed_form(["cka", "dot", "norm"]), *learned(paths)]
+    scorers = [*closed_form(["cka", "dot", "norm"]), *(learned(paths) if CPU is not NUMPY else [])]
     given = task(tmp_path, stores, seed=3)
     found = judge(given, scorers)
     cut = batches(rows, 4)
@@ -124,6 +125,7 @@ def oracle(scorer: Scorer, x: Any, y: Any) -> float:
     return oracles.MEASURES[name](x, y)
 
 
+@pytest.mark.torch_only
 def test_every_scorer_faces_the_same_candidates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where rows are encoded: neighbours are those of the raw rows, and are searched once per view and layer."""
     calls = []
@@ -147,6 +149,7 @@ def test_trials_are_the_papers(tmp_path: Path, rows: int, size: int, count: int)
     assert trials.outcomes.size == count
 
 
+@pytest.mark.torch_only
 def test_a_constant_encoder_is_never_right(tmp_path: Path) -> None:
     """It ties with everything: under `arg max` it would be right always."""
     for objective, similarity_ in (("contrasim", "dot"), ("contrasim", "norm"), ("deepcka", "dot")):
@@ -187,6 +190,7 @@ def test_lower_is_more_similar_where_the_registry_says_so(tmp_path: Path) -> Non
 # --- the trained pair -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize("trained", [("en", "ar"), ("ar", "en")])
 def test_the_trained_views_is_left_out_in_both_orders(tmp_path: Path, trained: tuple[str, str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=trained)
@@ -199,6 +203,7 @@ def test_the_trained_views_is_left_out_in_both_orders(tmp_path: Path, trained: t
     np.testing.assert_array_equal(encoder.outcomes, all_of_it.outcomes[[1, 3, 4, 5]])
 
 
+@pytest.mark.torch_only
 def test_an_encoder_of_other_views_is_judged_on_all_pairs_and_that_is_said(tmp_path: Path, messages: list[str]) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(7,), stores=("en", "de"))
     (trials,) = judge(task(tmp_path, views_of(3, 30), negatives=["random"]), learned([path]))
@@ -214,6 +219,7 @@ def test_an_encoder_of_another_task_has_no_trained_views(tmp_path: Path, message
     assert messages == []
 
 
+@pytest.mark.torch_only
 def test_the_trained_views_is_known_by_file_name_where_results_show_paths(tmp_path: Path) -> None:
     """Two of the views share a file name, so that results name views by path; each of them counts as trained."""
     layers = made.related(3, 1, 30, (7,))
@@ -268,6 +274,7 @@ def test_the_cca_family_is_compared_where_batches_are_large_enough(tmp_path: Pat
     assert messages == []
 
 
+@pytest.mark.torch_only
 def test_unequal_widths_leave_dot_and_norm_empty(tmp_path: Path, messages: list[str]) -> None:
     layers = made.related(2, 1, 32, (7, 9))
     given = task(tmp_path, dict(zip(["image", "caption"], layers, strict=True)), pairs=[(0, 1)], negatives=["random"])
@@ -312,6 +319,7 @@ def test_data_beyond_the_memory_are_refused(tmp_path: Path) -> None:
 # --- candidates from a larger store -----------------------------------------------------------------------------------
 
 
+@pytest.mark.torch_only
 def test_candidates_come_from_the_larger_store(tmp_path: Path) -> None:
     stores = dict(zip(["image", "caption"], made.related(2, 1, 32, (7,)), strict=True))
     rng = np.random.default_rng(5)
@@ -418,6 +426,7 @@ def test_candidates_that_tie_but_for_rounding_are_wrong() -> None:
     assert not torch.equal(scores, unsettled)
 
 
+@pytest.mark.torch_only
 def test_rows_that_do_not_fit_are_read_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same outcomes whether rows are held or not, for every form in which rows are taken."""
     from dataclasses import replace

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import run
+from libraries import tensor
 from test_cli import imported
 
+from contrasim_cli.arrays import Tensor
 from contrasim_cli.benchmarks import sanity
 from contrasim_cli.measures import INVARIANCES, MEASURES, Options
 from contrasim_cli.measures.load import similarity
@@ -22,6 +24,13 @@ from contrasim_cli.store import Store, open_store
 from contrasim_cli.transforms import Standardization
 
 CPU = torch.device("cpu")
+
+
+def norm(matrix: Tensor) -> Tensor:
+    """‖M‖_F."""
+    return matrix.square().sum().sqrt()
+
+
 COLUMNS = ["measure", "layer", "check", "level", "expected", "before", "score", "verdict"]
 
 
@@ -137,10 +146,10 @@ def test_claims_are_those_that_survive_standardisation(store: Store, kind: str) 
 @pytest.mark.parametrize(("size", "offset"), [(1.0, 0.0), (1e8, 0.0), (1e-4, 0.0), (1.0, 1e4)])
 def test_broken_measures_are_caught(store: Store, size: float, offset: float) -> None:
     scorers = [
-        broken("constant", lambda a, b: torch.tensor(0.7, dtype=torch.float64)),
+        broken("constant", lambda a, b: tensor(0.7)),
         broken("of the axes", lambda a, b: (a[:, 0] - a[:, 0].mean()) @ (b[:, 0] - b[:, 0].mean())),
-        broken("not centred", lambda a, b: ((a.T @ b) ** 2).sum() / (a.T @ a).norm() / (b.T @ b).norm()),
-        broken("turned", lambda a, b: (a @ a.T - b @ b.T).norm()),
+        broken("not centred", lambda a, b: ((a.T @ b) ** 2).sum() / norm(a.T @ a) / norm(b.T @ b)),
+        broken("turned", lambda a, b: norm(a @ a.T - b @ b.T)),
         broken("blind to rows", lambda a, b: -(a.var(0).sum() - b.var(0).sum()).abs()),
         broken("one-sided", lambda a, b: (a * a).sum() + 0 * b.sum()),
     ]
@@ -166,7 +175,7 @@ def test_values_whose_squares_leave_float64_are_examined_where_measures_take_the
 
 
 def test_an_undefined_score_has_no_verdict(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    nothing = broken("nothing", lambda a, b: torch.tensor(torch.nan, dtype=torch.float64))
+    nothing = broken("nothing", lambda a, b: tensor(np.nan))
     assert {(row.score, row.verdict) for row in examined(store, [nothing])["nothing"].values()} == {(None, "")}
     assert "nothing is undefined (a side has no variance) in layer l under scale, " in caplog.text
     constant = examined(store, closed_form(["cka"]), np.ones((20, 3)))["cka"]
@@ -217,6 +226,7 @@ def test_the_paper_s_measures_on_the_last_layer_by_default(tmp_path: Path) -> No
     assert " ✗ " in shown
 
 
+@pytest.mark.torch_only
 def test_an_encoder_is_examined_with_all_that_comes_before_it(tmp_path: Path) -> None:
     path = made.store(tmp_path / "a.h5", {"l": rows_of()})
     encoder = made.encoder_file(tmp_path / "enc.pt", widths=(9,), standardize="zscore")
@@ -241,7 +251,7 @@ def test_many_rows_are_a_subset_that_is_told(tmp_path: Path) -> None:
     path = made.store(tmp_path / "a.h5", {"l": rows_of()})
     done = run("bench", "sanity", path, "--max-rows", "50", "--measure", "cka", "--format", "json")
     assert done.code == 0
-    assert done.stderr == "contrasim: note: a random subset of 50 of 120 rows (--max-rows, --seed 0)\n"
+    assert done.stderr == "contrasim: note: --max-rows: 50 of 120 rows, in blocks chosen at random (--seed 0)\n"
     assert '"sampled_rows": 50' in done.stdout
     assert '"level": null' in done.stdout
 
@@ -261,12 +271,16 @@ def test_what_cannot_be_examined(tmp_path: Path) -> None:
         ([few], 3, "has 3 rows; bench sanity takes 4 or more"),
         ([path, "--memory", "64K"], 3, "bench sanity on 120 rows takes 0.1 MiB, --memory allows 0.1; raise it"),
         ([tmp_path / "none.h5"], 3, "cannot be read"),
-        ([path, "-o", path], 2, "the format follows the suffix"),
+        ([path, "-o", path], 2, "is an input of this run"),
     ]:
         done = run("bench", "sanity", *args)
         assert (done.code, done.stdout, done.stderr.count("\n")) == (code, "", 1), args
         assert words in done.stderr
     assert run("bench", "sanity", hurt, "--nan", "drop", "--measure", "cka").code == 0
+
+
+def test_the_pairs_that_are_compared_are_counted() -> None:
+    assert len(list(sanity.Changes(rows_of(), 0).probes())) == sanity.COMPARED
 
 
 def test_help_and_usage_errors_are_light() -> None:

@@ -185,9 +185,9 @@ def test_what_cannot_be_is_refused(
 def test_what_goes_with_other_encoders_is_refused(stores: list[Path], tmp_path: Path) -> None:
     raw, anchored = tmp_path / "raw.pt", tmp_path / "anchored.pt"
     done = run("train", *stores[:2], "--task", "layers", *SMALL[2:-1], "-o", raw)
-    assert "the encoder will be valid for them alone; --inputs measures or anchors makes one for others" in done.stderr
+    assert "the encoder will be valid only for them; for other models give --inputs measures or anchors" in done.stderr
     done = run("train", *stores[:2], "--task", "layers", *TRAIN[:-1], "-o", anchored)
-    assert "valid for them alone" not in done.stderr
+    assert "valid only for them" not in done.stderr
     for arguments, message in (
         (["score", *stores[:2], "--encoder", raw, "--anchor-store", stores[0]], "--anchor-store goes with an encoder"),
         (

@@ -8,6 +8,7 @@ from typing import Any
 
 import made
 import numpy as np
+import oracles
 import pytest
 import torch
 from helpers import run
@@ -237,3 +238,13 @@ def test_the_list_of_measures_is_the_registry() -> None:
     rows = table(done.stdout)
     assert [row["name"] for row in rows] == list(MEASURES)
     assert {row["more_similar"] for row in rows} <= {"higher", "lower"}
+
+
+def test_little_work_has_the_digits_of_float64(tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 40, 6))
+    stores = [made.store(tmp_path / f"{name}.h5", {"l": side + 3}) for name, side in (("a", x), ("b", x + y))]
+    exact = float(oracles.cka(x, x + y))
+    asked = ((), ("--precision", "float32"))
+    auto, single = (float(run("baseline", *stores, "--format", "value", *more).stdout) for more in asked)
+    assert abs(auto - exact) < 1e-13
+    assert 1e-10 < abs(single - exact) < 1e-6

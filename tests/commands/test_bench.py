@@ -95,6 +95,16 @@ def test_layers(models: list[Path]) -> None:
     assert float(overall["ci_high"]) == pytest.approx(max(by_pair))
 
 
+def test_one_layer_tells_nothing(models: list[Path]) -> None:
+    asked = ["bench", "layers", *models, "--measure", "cka", "--layers"]
+    alone, two = run(*asked, "0"), run(*asked, "0-1")
+    assert (
+        alone.stderr
+        == "contrasim: warning: each model has one layer, so that every measure is right; give more layers\n"
+    )
+    assert "one layer" not in two.stderr
+
+
 def test_every_ordered_pair_of_models(models: list[Path]) -> None:
     rows = table(run("bench", "layers", *models[:3], "--pairs", "all", "--measure", "cka").stdout)
     assert [r["pair"] for r in rows if r["layer"] == "all"] == [
@@ -348,13 +358,17 @@ def test_monotonicity_is_a_benchmark_of_its_own(models: list[Path]) -> None:
 def test_figures_of_the_layers_benchmark(models: list[Path], tmp_path: Path) -> None:
     files = [tmp_path / f"{name}.svg" for name in ("layers", "pairs", "grids")]
     options = ["--plot", files[0], "--plot-pairs", files[1], "--plot-grids", files[2]]
+    others = [file.with_suffix(".pdf") for file in files]
+    options += ["--plot", others[0], "--plot-pairs", others[1], "--plot-grids", others[2]]
     measures = ["--measure", "cka", "--measure", "procrustes"]
     done = run("bench", "layers", *models, *measures, *options, "--criterion", "monotonicity", "--criterion", "argmax")
     assert (done.code, said(done.stderr)) == (0, "")
     layers, pairs, grids = (file.read_text() for file in files)
+    assert all(file.read_bytes().startswith(b"%PDF") for file in others)
     assert all(f">{word}<" in layers for word in ("rank correlation", "accuracy in %", "cka", "procrustes", "layer_3"))
     assert all(f">{word}<" in pairs for word in ("m0-m1", "m2-m3", "rank correlation"))
-    assert all(f">{word}<" in grids for word in ("cka", "procrustes", "(mean of 2 pairs)", "lower is more similar"))
+    assert all(f">{word}<" in grids for word in ("CKA", "Procrustes", "(mean of 2 pairs)"))
+    assert "lower is more similar<" in grids
     stores = made.related(4, 4, 40, (7,), noise=2.0)
     scores = [oracles.cka(list(a.values())[1], list(b.values())[2]) for a, b in (stores[:2], stores[2:])]
     assert f">{np.mean(scores):.2f}<" in grids
@@ -413,3 +427,21 @@ def test_two_outputs_have_two_names(models: list[Path], tmp_path: Path) -> None:
     one = tmp_path / "x.png"
     done = run("bench", "layers", *models, "--plot", one, "--plot-pairs", one)
     assert done == (2, "", f"contrasim: error: {one}: two outputs cannot have one name\n")
+    twice = run("bench", "layers", *models, "--plot", one, "--plot", one)
+    assert twice == done
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "end"),
+    [
+        (2, [], "as one pair of models says nothing of others; give three stores or more"),
+        (2, ["--pairs", "all"], "as one pair of models says nothing of others; give three stores or more"),
+        (4, [], "compare intervals; give --pairs all, or more stores"),
+    ],
+)  # fmt: skip
+def test_few_trials_are_told_with_what_makes_them_more(
+    tmp_path: Path, count: int, options: list[str], end: str
+) -> None:
+    stores = [made.store(tmp_path / f"{k}.h5", layers) for k, layers in enumerate(made.related(count, 2, 30, (5,)))]
+    done = run("bench", "layers", *stores, "--measure", "cka", *options)
+    assert done.stderr.splitlines()[-1].endswith(end)

@@ -14,7 +14,7 @@ from contrasim_cli.commands.examples import EXAMPLES, PAGES
 
 
 def commands() -> dict[str, Any]:
-    top = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    top = dict(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
     bench = top.pop("bench").commands
     return {**top, **{f"bench {name}": one for name, one in bench.items()}}
 

@@ -190,7 +190,7 @@ def test_stores_of_two_columns_score_without_align(tmp_path: Path) -> None:
         "contrasim: warning: cka: 3 rows are fewer than the 16 neurons of layer hidden_2 of "
     )
     assert len(scored.stderr.splitlines()) == 2
-    assert "3 rows: too few for any score" in scored.stderr
+    assert "3 rows: too few to distinguish any score" in scored.stderr
     store = open_store(stores[0])
     assert store.ids is not None
     assert store.ids.read(0, 3) == ["1", "3", "4"]
@@ -220,7 +220,7 @@ def test_an_image_that_is_cut_short_is_left_out_by_name(tmp_path: Path) -> None:
     start = f"contrasim: error: {folder}: row b.png: {folder}/b.png: cannot be read as an image ("
     assert (stopped.code, stopped.stdout, stopped.stderr.count("\n")) == (3, "", 1)
     assert stopped.stderr.startswith(start)
-    assert stopped.stderr.endswith("; mend it, or leave it out with --skip-bad\n")
+    assert stopped.stderr.endswith("; correct it, or leave it out with --skip-bad\n")
     done = run(*given, "--skip-bad", "--resume")
     assert done.code == 0
     assert done.stderr.startswith(f"contrasim: warning: row b.png is left out: {folder}/b.png: cannot be read as")
@@ -481,9 +481,7 @@ def test_a_run_that_fails_before_a_shard_is_done_leaves_nothing(tmp_path: Path) 
 def test_a_model_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = run("extract", "--model", "no-such/model", *TEXT, *OUT)
-    start = (
-        "contrasim: note: no-such/model is no folder here: it is taken from the Hugging Face hub, or from its cache\n"
-    )
+    start = "contrasim: note: no-such/model is not a local folder: it is taken from the Hugging Face hub or its cache\n"
     start += "contrasim: error: no-such/model: is no folder here, and cannot be fetched from the Hugging Face hub ("
     assert (result.code, result.stderr.count("\n")) == (3, 2)
     assert result.stderr.startswith(start)

@@ -134,10 +134,12 @@ def test_bad_rows_are_named_and_can_be_left_out(tmp_path: Path) -> None:
     given = ("extract", "--model", "llama", "--text", tmp_path / "s.jsonl", "--field", "en", "--id-column", "id")
     refused = run(*given, "--span", "span", "-o", tmp_path / "o.h5")
     said = f"{tmp_path}/s.jsonl: line 2 holds [0, 9] in field span, which is outside of the text of 3 characters"
-    assert refused == (3, "", f"contrasim: error: {said}; mend it, or leave it out with --skip-bad\n")
+    assert refused == (3, "", f"contrasim: error: {said}; correct it, or leave it out with --skip-bad\n")
     assert run(*given, "--span", "span", "--skip-bad", "-o", tmp_path / "o.h5", "-q").code == 0
     refused = run(*given, "--position", "2", "-o", tmp_path / "p.h5")
-    said = f"{tmp_path}/s.jsonl: row b: has no token at position 2: it has 2; mend it, or leave it out with --skip-bad"
+    said = (
+        f"{tmp_path}/s.jsonl: row b: has no token at position 2: it has 2; correct it, or leave it out with --skip-bad"
+    )
     assert (refused.code, refused.stderr) == (3, f"contrasim: error: {said}\n")
     assert run(*given, "--position", "2", "--skip-bad", "-o", tmp_path / "p.h5", "-q").code == 0
     nowhere = run(*given, "--position", "9", "-o", tmp_path / "n.h5")

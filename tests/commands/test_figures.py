@@ -69,7 +69,7 @@ def test_layers_are_called_by_depth_or_index_in_their_store(stores: list[Path], 
 def test_each_store_is_drawn_against_itself(stores: list[Path], tmp_path: Path) -> None:
     plain = drawn(tmp_path, "baseline", *stores)
     figure = drawn(tmp_path, "baseline", *stores, "--self")
-    assert (plain.count(">cka, within<"), figure.count(">cka, within<")) == (0, 2)
+    assert (plain.count(">CKA, within<"), figure.count(">CKA, within<")) == (0, 2)
     assert figure.count(">1.00<") >= plain.count(">1.00<") + 6
     assert run("baseline", *stores, "--self", "--plot", tmp_path / "q.svg").stdout == run("baseline", *stores).stdout
 
@@ -82,6 +82,34 @@ def test_the_size_is_that_asked_for(stores: list[Path], tmp_path: Path) -> None:
         assert (done.code, done.stderr) == (0, "")
         with Image.open(tmp_path / "p.png") as image:
             assert image.size == (300, 225)
+
+
+def test_heat_maps_stand_beside_each_other_as_asked(stores: list[Path], tmp_path: Path) -> None:
+    from PIL import Image
+
+    asked = [
+        "baseline",
+        *stores,
+        "--measure",
+        "cka",
+        "--measure",
+        "rsa",
+        "--size",
+        "3.4",
+        "--plot",
+        tmp_path / "p.png",
+        "--force",
+    ]
+    shapes = []
+    for columns in (1, 2):
+        assert run(*asked, "--columns", columns).code == 0
+        with Image.open(tmp_path / "p.png") as image:
+            shapes.append(image.size)
+    (one, tall), (two, flat) = shapes
+    assert one == two
+    assert tall > 1.5 * flat
+    small = run(*asked, "--columns", 2, "--size", "2.4")
+    assert "--layer-labels index, a larger --size, or fewer --columns leave them more\n" in small.stderr
 
 
 def test_styles_of_the_reader_are_honoured_where_they_are_named(
@@ -109,7 +137,10 @@ def test_styles_of_the_reader_are_honoured_where_they_are_named(
         (["--scale", "0;1"], 2, "--scale 0;1: expected LOW,HIGH as 0,1, shared or own"),
         (["--scale", "1,0"], 2, "--scale 1,0: the first value is the lower one"),
         (["--scale", "nan,1"], 2, "--scale nan,1: expected LOW,HIGH"),
-        (["--size", "7"], 2, "--size 7: expected WIDTH,HEIGHT in inches as 7,4.5"),
+        (["--size", "7,"], 2, "--size 7,: expected WIDTH or WIDTH,HEIGHT in inches as 3.3 or 7,4.5"),
+        (["--size", "7,4,1"], 2, "--size 7,4,1: expected WIDTH or WIDTH,HEIGHT in inches as 3.3 or 7,4.5"),
+        (["--size", "0.4"], 2, "--size 0.4: inches are from 0.5 to 100"),
+        (["--scale", "1"], 2, "--scale 1: expected LOW,HIGH as 0,1, shared or own"),
         (["--size", "7,1e9"], 2, "--size 7,1e9: inches are from 0.5 to 100"),
         (["--style", "none.mplstyle"], 3, "--style none.mplstyle: cannot be read: No such file or directory"),
         (["--style", "bad.mplstyle"], 3, "--style bad.mplstyle: is no style sheet of matplotlib's"),
@@ -139,7 +170,15 @@ def test_what_means_nothing_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "options", [["--cmap", "magma"], ["--dpi", "90"], ["--self"], ["--layer-labels", "index"], ["--scale", "own"]]
+    "options",
+    [
+        ["--cmap", "magma"],
+        ["--dpi", "90"],
+        ["--self"],
+        ["--layer-labels", "index"],
+        ["--scale", "own"],
+        ["--no-legend"],
+    ],
 )
 def test_options_of_figures_go_with_a_figure(stores: list[Path], options: list[str]) -> None:
     done = run("baseline", *stores, *options)
@@ -147,5 +186,13 @@ def test_options_of_figures_go_with_a_figure(stores: list[Path], options: list[s
     assert done.stderr == f"contrasim: error: {options[0]} is about figures; give --plot FILE with it\n"
 
 
-def test_a_title_goes_with_a_figure_or_a_page(stores: list[Path]) -> None:
-    assert run("baseline", *stores, "--title", "x").code == 2
+def test_a_title_goes_with_what_has_one(stores: list[Path], tmp_path: Path) -> None:
+    done = run("baseline", *stores, "--title", "x", "-o", tmp_path / "x.tsv")
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr == (
+        "contrasim: error: --title is that of a figure, a page, or a table for papers; give --plot FILE, --report FILE, or "
+        "-o FILE.tex or .md with it\n"
+    )
+    assert run("baseline", *stores, "--title", "x", "-o", tmp_path / "x.tex").code == 0
+    assert "\\caption{x. CKA: a (rows)" in (tmp_path / "x.tex").read_text()
+    assert run("baseline", *stores, "--title", "x", "--format", "md").stdout.startswith("x. CKA: a (rows)")

@@ -55,7 +55,16 @@ def test_a_page_is_rendered_on_a_terminal() -> None:
     assert "\x1b[3" not in on_a_terminal("guide", "files", "--no-color")  # no colour code, from 30 to 39
 
 
+def test_a_measure_is_a_topic_with_what_the_list_tells_of_it() -> None:
+    for name in ("cka", "mutual_knn", "rv"):
+        told = run("guide", name)
+        assert told == run("baseline", "--list", "--long", name)
+        assert told.code == 0
+        assert name in told.stdout
+
+
 def test_an_unknown_topic_is_one_line_with_the_topics() -> None:
-    line = f"contrasim: error: guide: no page fils; the topics are {', '.join(PAGES)}\n"
+    topics = f"{', '.join(PAGES)}, and every measure (contrasim baseline --list)"
+    line = f"contrasim: error: guide: no page fils; the topics are {topics}\n"
     assert run("guide", "fils") == (2, "", line)
     assert run("guide", "../cli")[0] == 2

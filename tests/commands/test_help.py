@@ -40,6 +40,16 @@ def test_files_numbers_and_texts_have_words_of_their_own(monkeypatch: pytest.Mon
         assert re.search(rf"{option}\s+(-o\s+)?{word}\b", shown), option
 
 
+@pytest.mark.parametrize(("command", "rare"), [("baseline", "Parameters of measures"), ("score", "Picture of rows")])
+def test_what_most_need_is_on_one_screen(command: str, rare: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run(command, "--help").stdout.splitlines()
+    panels = {line.split("─ ")[1].split(" ─")[0]: k for k, line in enumerate(lines) if line.startswith("╭─ ")}
+    assert panels["Layers and rows"] < panels["Output"] < panels["Intervals and p-values"] <= 50
+    assert panels["Compute"] < panels[rare]
+    assert list(panels)[-1] == "General" or list(panels)[-2] == "General"  # the examples
+
+
 def completed(line: str) -> list[str]:
     """What bash is offered for the last word of a line."""
     words = line.split(" ")
@@ -69,3 +79,11 @@ def test_the_manual_names_every_command_and_exit_code() -> None:
     codes = {int(line.partition("\t")[0]) for line in manual.splitlines() if re.match(r"\d+\t", line)}
     kinds = [ContraSimError, *ContraSimError.__subclasses__(), *Stopped.__subclasses__()]
     assert codes >= {kind.exit_code for kind in kinds} | {0}
+
+
+@pytest.mark.parametrize("columns", [80, 200])
+def test_paragraphs_of_help_are_wrapped_to_the_terminal_only(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = run("train", "--help").stdout.partition("Options that")[2].partition("╭─")[0].rstrip().splitlines()
+    assert all(len(line.rstrip()) > columns - 25 for line in lines[1:-1])
+    assert len(lines) == {80: 3, 200: 2}[columns]

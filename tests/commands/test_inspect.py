@@ -132,7 +132,8 @@ def test_an_encoder(tmp_path: Path) -> None:
     assert f"{path}\tobjective\tcontrasim\n" in out
     code, _, err = run("inspect", path, path)
     assert code == 3
-    assert err == f"contrasim: error: {path}: is an encoder, not a store of activations; give it as --encoder\n"
+    remedy = "give it to contrasim score or bench as --encoder"
+    assert err == f"contrasim: error: {path}: is an encoder, not a store of activations; {remedy}\n"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -8,12 +8,19 @@ import pytest
 from helpers import run
 
 from contrasim_cli.measures import INVARIANCES, MEASURES
-from contrasim_cli.measures.described import FORMULAS, described
+from contrasim_cli.measures.described import FORMULAS, PEERS, described
 
 
 def test_every_measure_has_a_formula() -> None:
     assert FORMULAS.keys() == MEASURES.keys()
     assert all(len(formula) > 10 for formula in FORMULAS.values())
+
+
+def test_what_other_packages_compute_is_said_of_measures_that_there_are() -> None:
+    assert PEERS.keys() <= MEASURES.keys()
+    said = run("baseline", "--list", "--long", "gulp").stdout
+    assert f"peers         {PEERS['gulp']}\n" in said
+    assert "peers" not in run("baseline", "--list", "--long", "cosine").stdout
 
 
 @pytest.mark.parametrize("name", MEASURES)

@@ -97,6 +97,12 @@ def test_ranks_and_other_measures_beside(stores: list[Path]) -> None:
     assert {row["ceiling_low"] is None for row in content["results"] if row["measure"] == "rsa"} == {False}
 
 
+def test_layers_of_the_first_side_are_none_of_a_repeat(stores: list[Path]) -> None:
+    done = run("baseline", *repeated(stores), "--layers-a", "two", "--layers-b", "v1")
+    assert done.code == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
 def test_tables_show_it(stores: list[Path]) -> None:
     low, high = oracles.noise_ceiling(measurements(), "pearson", "spearman")
     shown = run("baseline", *repeated(stores), "--format", "table").stdout

@@ -49,7 +49,7 @@ def test_the_problems_of_all_encoders_are_told_at_once(tmp_path: Path) -> None:
     assert (done.code, done.stdout) == (3, "")
     assert done.stderr.splitlines() == [
         f"contrasim: error: {tmp_path}/none.pt: cannot be read: No such file or directory",
-        f"contrasim: error: {tmp_path}/bad.pt: is no contrasim encoder, or is damaged; contrasim train writes one",
+        f"contrasim: error: {tmp_path}/bad.pt: is not a contrasim encoder, or is damaged; create one with contrasim train",
     ]
 
 

@@ -142,8 +142,11 @@ def test_an_existing_output_is_refused_before_any_work(stores: list[Path], tmp_p
         (["--temperature", "-1"], 2, "--temperature -1: must be greater than 0"),
         (["--task", "layers", "--layers-a", "0"], 2, "--encoder-per-view, --layers-a and --layers-b go with --task pairs"),
         (["--layers-a", "0"], 4, "{b}: 3 layers are selected where {a} has 1; "
+                                 "select as many on both sides with --layers-a and --layers-b, "
+                                 "such as --layers-a 0 --layers-b 2"),
+        (["--layers-a", "0", "--layers-a", "2"], 4, "{b}: 3 layers are selected where {a} has 2; "
                                  "select as many on both sides with --layers-a and --layers-b"),
-        (["--lr", "1e30"], 8, "the loss is nan in epoch 1, step 2; lower --lr or raise --temperature"),
+        (["--lr", "1e30"], 8, "the loss is nan in epoch 1, step 2; give --lr below 1e+30 or --temperature above 0.07"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused(
@@ -153,6 +156,23 @@ def test_what_cannot_be_trained_is_refused(
     assert (done.code, done.stdout) == (code, "")
     assert done.stderr == f"contrasim: error: {message.format(a=stores[0], b=stores[1])}\n"
     assert not list(tmp_path.glob("*.pt*"))
+
+
+def test_stores_of_unequal_depth_are_told_what_is_left_out_and_how_to_select(tmp_path: Path) -> None:
+    (rows,) = made.related(1, 5, 20, (6,))
+    layers = [{f"hidden_{k}": rows[f"layer_{k}"] for k in range(depth)} for depth in (4, 5)]
+    stores = [made.store(tmp_path / f"{name}.h5", x) for name, x in zip(("bert", "gpt"), layers, strict=True)]
+    small = [*SMALL, "--epochs", "1", "-o", tmp_path / "e.pt"]
+    done = run("train", *stores, *small)
+    ranges = ["--layers-a", "1-3", "--layers-b", "2-4"]
+    assert (done.code, done.stderr) == (
+        4,
+        f"contrasim: error: {stores[1]}: 4 layers are selected where {stores[0]} has 3 (hidden_0, the embeddings, is left out); "
+        f"select as many on both sides with --layers-a and --layers-b, such as {' '.join(ranges)}\n",
+    )
+    assert run("train", *stores, *small, *ranges).code == 0
+    found = [store["layers"] for store in encoders.load(tmp_path / "e.pt").provenance["stores"]]
+    assert found == [["hidden_1", "hidden_2", "hidden_3"], ["hidden_2", "hidden_3", "hidden_4"]]
 
 
 def test_a_collapse_is_an_error_with_negatives_and_a_warning_without(tmp_path: Path) -> None:
@@ -197,7 +217,7 @@ def test_a_stopped_run_says_how_to_go_on_and_goes_on_to_the_same_bits(
     assert (partial.training["finished"], partial.training["epochs_done"], partial.training["step"]) == (False, 1, 5)
     done = run(*arguments, "-o", output, "--resume")
     assert done.code == 0
-    assert "contrasim: note: going on in epoch 2 of 3 after 5 steps" in done.stderr
+    assert "contrasim: note: continuing in epoch 2 of 3 after 5 steps" in done.stderr
     assert digest(output) == digest(whole)
     assert encoders.load(output).training == encoders.load(whole).training
     assert not (tmp_path / "e.pt.partial").exists()
@@ -367,7 +387,9 @@ def test_recipes_name_what_a_configuration_has() -> None:
 def test_a_log_and_curves_come_out(stores: list[Path], tmp_path: Path) -> None:
     log, plot = tmp_path / "log.jsonl", tmp_path / "curves.svg"
     arguments = ["train", *stores, *SMALL, "--epochs", "3", "--validation", "0.2", "-o", tmp_path / "e.pt"]
-    assert run(*arguments, "--log", log, "--plot", plot).code == 0
+    again = plot.with_suffix(".png")
+    assert run(*arguments, "--log", log, "--plot", plot, "--plot", again).code == 0
+    assert again.read_bytes().startswith(b"\x89PNG")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in lines] == list(range(1, 28))
     curves = encoders.load(tmp_path / "e.pt").training
@@ -378,7 +400,7 @@ def test_a_log_and_curves_come_out(stores: list[Path], tmp_path: Path) -> None:
     )
     text = plot.read_text()
     assert all(word in text for word in ("loss", "epoch", "accuracy in % on held-out rows"))
-    for option, path in (("--log", log), ("--plot", plot)):
+    for option, path in (("--log", log), ("--plot", plot), ("--plot", again)):
         done = run(*arguments[:-1], tmp_path / "f.pt", option, path)
         assert done == (5, "", f"contrasim: error: {path}: already exists; give --force to replace it\n")
 
@@ -407,7 +429,7 @@ def test_the_last_good_state_is_kept_where_training_fails(stores: list[Path], tm
         done = run(*arguments)
     assert (done.code, done.stdout) == (8, "")
     assert done.stderr == (
-        "contrasim: error: the loss is nan in epoch 1, step 8; lower --lr or raise --temperature; "
+        "contrasim: error: the loss is nan in epoch 1, step 8; give --lr below 0.001 or --temperature above 0.07; "
         "the state after epoch 1, step 5 is kept\n"
     )
     assert encoders.load(tmp_path / "e.pt.partial").training["step"] == 5

@@ -11,8 +11,9 @@ import pytest
 import torch
 from helpers import run
 
-from contrasim_cli import confidence, seeds
+from contrasim_cli import seeds
 from contrasim_cli.confidence import Asked, Confidence, Resampling, interval, significance
+from contrasim_cli.confidence.compute import compute as confidences
 from contrasim_cli.errors import InputError
 from contrasim_cli.grid import Grid, compute
 from contrasim_cli.grid.grid import Plan
@@ -28,18 +29,19 @@ ROWWISE = ("dot", "cosine", "norm")
 BLIND = tuple(name for name, entry in MEASURES.items() if entry.family == "statistics")  # to which rows are paired
 OPTIONS = Options(k=3, minibatch=8, topology_trials=2)
 LARGE = 1 << 40
+CPU = torch.device("cpu")
 
 
 def grid(folder: Path, stores: list[dict[str, Matrix]], scorers: list[Scorer], budget: int = LARGE) -> Grid:
     views = [made.view(folder / f"{'abc'[k]}.h5", layers) for k, layers in enumerate(stores)]
     names = [list(layers) for layers in stores]
     plan = Plan(views, [(a, b) for b in range(len(stores)) for a in range(b)], names, names)
-    return Grid(plan, scorers, torch.device("cpu"), budget)
+    return Grid(plan, scorers, CPU, budget)
 
 
 def resampled(computed: Grid, **asked: int) -> dict[str, list[Confidence]]:
     """What is found, by measure, in the order of the cells."""
-    found = confidence.compute(Resampling(computed, Asked(**asked)))
+    found = confidences(Resampling(computed, Asked(**asked)))
     return {
         scorer.name: [found[s, one, other] for one, other in computed.plan.cells()]
         for s, scorer in enumerate(computed.scorers)

@@ -144,7 +144,7 @@ def test_training_that_is_preempted_goes_on(bench: Bench) -> None:
     assert done.returncode == 0, done.stderr
     assert (bench.folder / "preempted").exists()
     assert done.stderr.count("the state is saved, --resume goes on") == 1
-    assert done.stderr.count("going on in epoch") == 1
+    assert done.stderr.count("continuing in epoch") == 1
     training = encoder.load(bench.folder / "enc.pt").training
     assert training["finished"]
     assert len(training["loss_curve"]) == 30

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ranks import Done, finish, start
+from ranks import Done, finish, start, start_anew
 
 from contrasim_cli import distributed, peers
 
@@ -108,8 +108,20 @@ def test_launchers_are_told_of_a_rank_that_is_killed(
     assert time.time() - float((tmp_path / "at").read_text()) < SECONDS
     assert (done.returncode, done.stdout) == (1, "")
     if launcher == "--ranks":
-        line = f"contrasim: error: rank {killed} was killed by signal 9 (out of memory?)"
+        again = "; nothing is kept, the same command starts again"
+        line = f"contrasim: error: rank {killed} was killed by signal 9 (out of memory?){again}"
         assert errors([Done(1, "", done.stderr)]) == [line]
+    assert unchanged(tmp_path / "out")
+
+
+@pytest.mark.slow
+def test_a_bug_is_shown_by_the_rank_that_has_it(stores: list[Path], tmp_path: Path) -> None:
+    arguments = [*command(stores, tmp_path / "out", "products"), "--debug"]
+    first, second = finish(start(2, *arguments, env=fault(1, "bug", "products", tmp_path / "at")))
+    assert (first.code, second.code) == (1, 1)
+    assert "internal error: ZeroDivisionError: nobody expects this" in first.stderr
+    assert second.stderr.startswith("Traceback")
+    assert "sitecustomize.py" in second.stderr
     assert unchanged(tmp_path / "out")
 
 
@@ -174,7 +186,7 @@ def test_a_rank_that_never_comes_is_told(stores: list[Path], here: int, line: st
 def test_a_signal_to_all_ends_all(stores: list[Path], tmp_path: Path, launcher: str) -> None:
     arguments, env = command(stores, tmp_path / "out", "products"), fault(1, "late:60", "products", tmp_path / "at")
     if launcher == "srun":
-        processes = start(2, *arguments, env=env)
+        processes = start_anew(2, *arguments, env=env)
     else:
         asked = [sys.executable, "-m", "contrasim_cli", *map(str, arguments), "--ranks", "2"]
         processes = [subprocess.Popen(asked, stdout=-1, stderr=-1, text=True, env=os.environ | env)]
@@ -185,7 +197,7 @@ def test_a_signal_to_all_ends_all(stores: list[Path], tmp_path: Path, launcher: 
         process.send_signal(signal.SIGTERM)
     done = finish(processes)
     assert [one.code for one in done] == [143] * len(processes), done
-    assert errors(done) == ["contrasim: error: terminated"]
+    assert errors(done) == ["contrasim: error: terminated; nothing is kept, the same command starts again"]
     assert unchanged(tmp_path / "out")
 
 

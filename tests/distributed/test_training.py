@@ -17,6 +17,7 @@ from stores import write
 from contrasim_cli import encoder
 
 TESTS = Path(__file__).parents[1]
+ROWS = 33
 STEPS = 2  # whose losses have to agree to 1e-6; Adam then divides small gradients by themselves
 
 Found = dict[str, Any]
@@ -26,7 +27,7 @@ Found = dict[str, Any]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three models of two layers."""
     folder = tmp_path_factory.mktemp("training")
-    for name, layers in zip("xyz", made.related(3, 2, 33, (6,)), strict=True):
+    for name, layers in zip("xyz", made.related(3, 2, ROWS, (6,)), strict=True):
         write(folder / f"{name}.h5", layers)
     return folder
 
@@ -34,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def alone(folder: Path) -> Found:
     """What one rank comes to."""
-    return {name: script.trained(folder, parts) for name, parts in script.CASES.items()}
+    return {name: script.trained(folder, name) for name in script.CASES}
 
 
 def of_ranks(world: int, *arguments: object) -> list[Found]:
@@ -70,7 +71,20 @@ def test_gradients_and_losses_are_those_of_one_rank(case: str, alone: Found, tog
 
 
 def test_all_ranks_end_with_the_same_weights(together: list[Found]) -> None:
-    assert all(rank == together[0] for rank in together)
+    for case, first in together[0].items():
+        for rank in together:
+            assert {**rank[case], "read": 0} == {**first, "read": 0}, case
+
+
+def test_every_rank_reads_its_part_of_the_rows(alone: Found, together: list[Found]) -> None:
+    """Of rows that are held once; of rows that are streamed, in the first pass and in every epoch, of every group."""
+    passes, groups = 1 + script.EPOCHS, -(-ROWS // script.GROUP)
+    for case in script.CASES:
+        for rank in together:
+            assert rank[case]["digests"] == alone[case]["digests"]
+            most = alone[case]["read"] / len(together)
+            assert rank[case]["read"] <= most + script.BLOCK * (passes * groups if case in script.STREAMED else 1), case
+    assert alone["pairs, streamed"]["read"] > passes * ROWS > ROWS == alone["pairs, supcon"]["read"]
 
 
 @pytest.mark.slow
@@ -78,6 +92,27 @@ def test_gradients_that_are_not_summed_are_noticed(folder: Path, alone: Found) -
     first = of_ranks(2, folder, "no-sums")[0]
     for case in script.CASES:
         assert gap(alone[case]["gradient"], first[case]["gradient"]) > 1e-2, case
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asked", [["--task", "pairs"], ["--task", "layers", "--inputs", "anchors", "--anchors", 64]])
+def test_what_is_chosen_and_made_of_rows_is_what_one_rank_comes_to(asked: list[object], tmp_path: Path) -> None:
+    """Rows of which `auto` makes the covariance within rows, in blocks of which some ranks have none."""
+    draw = np.random.default_rng(0)
+    own, wide = draw.normal(size=(1500, 12)), 6 * draw.normal(size=(2, 12))
+    stores = []
+    for name in "xy":
+        layers = {f"l{k}": own + draw.normal(size=(1500, 2)) @ wide + draw.normal(size=(1500, 12)) / 10 for k in (1, 2)}
+        stores.append(write(tmp_path / f"{name}.h5", {key: rows.astype(np.float32) for key, rows in layers.items()}))
+    command = ["train", *stores, *asked, "--epochs", 2, "-o"]
+    one, many = program(*command, tmp_path / "one.pt"), run(3, *command, tmp_path / "many.pt")
+    assert (one.code, [done.code for done in many]) == (0, [0, 0, 0]), (one, many)
+    expected, found = (encoder.load(tmp_path / f"{name}.pt") for name in ("one", "many"))
+    assert found.config == expected.config
+    assert found.provenance["stores"] == expected.provenance["stores"]
+    if "pairs" in asked:
+        assert "within" in one.stderr
+    np.testing.assert_allclose(found.training["loss_curve"], expected.training["loss_curve"], rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -114,7 +149,7 @@ def test_a_run_that_is_stopped_goes_on_with_other_ranks(folder: Path, tmp_path: 
     assert not (tmp_path / "enc.pt").exists()
     done = run(3, *asked, "--resume")
     assert [one.code for one in done] == [0] * 3, done
-    assert "the run was begun by 2 processes and goes on with 3" in done[0].stderr
+    assert "the run started with 2 processes and continues with 3" in done[0].stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["enc.pt", "log.jsonl", "whole.pt"]
     found, expected = (encoder.load(tmp_path / name).training["loss_curve"] for name in ("enc.pt", "whole.pt"))
     np.testing.assert_allclose(found[:3], expected[:3], rtol=1e-5)
@@ -130,7 +165,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_outputs_as_they_were(folder: Pat
     asked = ["train", *stores, "--task", "pairs", "--epochs", 1, "-o"]
     for arguments, code, words in (
         ([*asked, there], 5, "exists"),
-        ([*asked, there, "--force", "--lr", 1e30, "--standardize", "none"], 8, "lower --lr"),
+        ([*asked, there, "--force", "--lr", 1e30, "--standardize", "none"], 8, "--lr below 1e+30"),
     ):
         done = run(2, *arguments)
         assert [one.code for one in done] == [code, code], done

@@ -74,6 +74,7 @@ class Plain:
     """A network whose items have as many rows as their first number."""
 
     grouping = "any"
+    unknown = None
 
     def prepare(self, items: np.ndarray, first: int) -> "Plain":
         self.items = items

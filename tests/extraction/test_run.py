@@ -28,6 +28,7 @@ from contrasim_cli.extraction.networks.network import ModelOptions
 from contrasim_cli.extraction.run import RunOptions, extract, plan
 from contrasim_cli.extraction.sources.open import BadItem, Choice, Source, array_source
 from contrasim_cli.store import open_store
+from contrasim_cli.store.inspection import facts
 
 ROWS, WIDTH = 23, 3
 LONG = 7  # rows of an item that was cut
@@ -43,6 +44,11 @@ class Block:
     items: Any
     cut: Sequence[int] = (0,)
     units: Any = None
+
+    @property
+    def unknown(self) -> list[tuple[int, int]]:
+        """Every item has forty tokens, one of them unknown."""
+        return [(1, 40)] * len(self.items)
 
     @property
     def truncated(self) -> int:
@@ -83,7 +89,7 @@ class Fake:
         return Block(items)
 
     def about(self) -> dict[str, Any]:
-        return {"token_limit": 9}
+        return {"token_limit": 9, "unknown_token": "[UNK]"}
 
 
 @pytest.fixture
@@ -272,6 +278,36 @@ def test_cut_texts_are_counted_over_all_shards(
     store.close()
 
 
+def test_unknown_tokens_are_counted_over_all_shards_and_told_once(
+    source: Source, run: RunOptions, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Block, "unknown", property(lambda block: [(1, 4)] * len(block.items)))
+    stopped(source, run, Fake(8))
+    extract(Fake(), source, MODEL, replace(run, resume=True))
+    said = (
+        "o.h5: 25 % of the tokens are unknown ([UNK]) to this tokenizer; does it fit the model and the texts' language?"
+    )
+    assert [message for message in caplog.messages if "unknown" in message] == [f"{run.output.parent}/{said}"]
+    store = open_store(run.output)
+    assert (store.provenance["unknown_tokens"], store.provenance["tokens"]) == (ROWS, 4 * ROWS)
+    assert facts(store)["unknown_token_share"] == 0.25
+    store.close()
+
+
+def test_unknown_tokens_are_not_told_where_some_shards_lack_their_count(
+    source: Source, run: RunOptions, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Block, "unknown", None)
+    stopped(source, run, Fake(8))
+    monkeypatch.undo()
+    extract(Fake(), source, MODEL, replace(run, resume=True))
+    store = open_store(run.output)
+    assert not {"unknown_tokens", "tokens"} & set(store.provenance)
+    assert "unknown_token_share" not in facts(store)
+    assert not [message for message in caplog.messages if "unknown" in message]
+    store.close()
+
+
 def test_the_store_says_how_it_was_made_and_no_path_of_this_machine(source: Source, run: RunOptions) -> None:
     extract(Fake(), source, MODEL, run)
     store = open_store(run.output)
@@ -426,7 +462,7 @@ def test_a_bad_item_stops_the_run_after_the_shards_before_it(
     block = wrong[0] // 5
     named = [k for k in wrong if k // 5 == block and (not early or items[k, 1] == items[wrong[0], 1])]
     assert error.lines == [  # type: ignore[attr-defined]
-        f"{source.path}: row {k}: is bad; mend it, or leave it out with --skip-bad" for k in named
+        f"{source.path}: row {k}: is bad; correct it, or leave it out with --skip-bad" for k in named
     ]
     assert not run.output.exists()
     extract(Picky(early=early), source, MODEL, replace(run, resume=True, skip_bad=True))
@@ -483,7 +519,7 @@ def test_batches_shrink_until_they_fit(
     assert network.tried[:5] == [23, 11, 5, 2, 2]
     assert max(network.tried[3:]) == 2
     assert [message for message in caplog.messages if "memory" in message] == [
-        f"memory ran out with {a} rows at a time: going on with {b}" for a, b in ((23, 11), (11, 5), (5, 2))
+        f"memory ran out with {a} rows at a time: continuing with {b}" for a, b in ((23, 11), (11, 5), (5, 2))
     ]
     store = open_store(run.output)
     assert store.provenance["batch_size"] == 2

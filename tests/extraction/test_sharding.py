@@ -39,6 +39,11 @@ class Block:
     truncated = 1
 
     @property
+    def unknown(self) -> list[tuple[int, int]]:
+        """Longer items have more tokens, one of them unknown."""
+        return [(1, 40 + length) for length in self.lengths]
+
+    @property
     def lengths(self) -> list[int]:
         return [int(row[0]) for row in self.items]
 
@@ -101,6 +106,8 @@ def test_all_parts_are_the_rows_of_one_run_bit_for_bit(source: Source, run: RunO
     assert (found.ids.digest, found.ids.source, found.ids.automatic) == (whole.ids.digest, whole.ids.source, True)
     assert found.provenance["config"] == whole.provenance["config"]
     assert found.provenance["truncated_rows"] == whole.provenance["truncated_rows"] == 5
+    for name in ("unknown_tokens", "tokens"):
+        assert found.provenance[name] == whole.provenance[name] >= ROWS
     assert found.attrs["model"] == "fake"
     assert {position % BLOCK for position in network.positions} == {0}
     assert sorted(path.name for path in run.output.iterdir()) == [*(part_name(k, 3) for k in range(3)), INDEX]
@@ -299,6 +306,8 @@ def test_an_output_that_is_there_is_known_before_anything_is_read(big: Path, tmp
     assert contrasim("extract", "--from", big, "--parts", 3, "-o", tmp_path / "file").code == 7
     again = contrasim("extract", "--from", big, "--parts", 3, "-o", output, "--resume")
     assert (again.code, again.stderr.count("is complete already")) == (0, 3), again
+    assert f"{output} is complete: " in again.stderr
+    assert "wrote" not in again.stderr  # as nothing was written
 
 
 def test_a_dry_run_lists_every_part_and_writes_none(big: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def check_stop(command: Command, number: int, ended: Ended, folder: Path) -> Non
     if states and not (folder / command.outputs[0]).exists():
         assert "--resume goes on" in ended.stderr, ended
     elif not command.resumes:
-        assert line == f"contrasim: error: {WORDS[number]}"
+        assert line == f"contrasim: error: {WORDS[number]}; nothing is kept, the same command starts again"
     assert not list(folder.glob("**/.*.tmp"))
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from contrasim_cli import scoring
+from contrasim_cli.arrays import NUMPY, Device
 from contrasim_cli.errors import ContraSimError, InputError
 from contrasim_cli.grid import Grid, layer_grids
 from contrasim_cli.grid import gram_products as energies
@@ -107,6 +108,7 @@ def test_three_stores_are_compared_two_by_two(tmp_path: Path) -> None:
             np.testing.assert_allclose(values, pair_by_pair(names[s], stores[a], stores[b]), rtol=1e-6)
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize(("objective", "how", "measure"), [
     ("contrasim", "dot", "dot"), ("supcon", "norm", "norm"), ("deepdot", "dot", "dot"), ("deepcka", "dot", "cka")
 ])  # fmt: skip
@@ -136,6 +138,7 @@ def test_integers_are_compared_like_their_values(tmp_path: Path) -> None:
             np.testing.assert_allclose(found, [[similarity(name, a, b)]], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
+@pytest.mark.torch_only
 def test_rows_that_an_encoder_narrows_need_not_fit_raw(tmp_path: Path) -> None:
     a, b = made.related(2, 1, 2000, (100,))
     path = made.encoder_file(tmp_path / "e.pt", widths=(100,), objective="deepcka")
@@ -145,6 +148,7 @@ def test_rows_that_an_encoder_narrows_need_not_fit_raw(tmp_path: Path) -> None:
     np.testing.assert_allclose(small, whole, rtol=1e-5)
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize("budget", [8_000, 50_000])
 def test_little_memory_gives_the_same_numbers(tmp_path: Path, budget: int) -> None:
     """Room for none, or some, of the layers."""
@@ -220,7 +224,7 @@ def test_cka_through_features_equals_cka_through_gram_matrices(
     for gram in (True, False):
         monkeypatch.setattr(energies, "gram_is_cheaper", lambda grid, gram=gram: gram)
         found.append(scores(both, [name])[name])
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6, atol=1e-7)
     assert not np.array_equal(found[0], found[1])  # which would be one way taken twice
 
 
@@ -352,6 +356,19 @@ def test_rows_whose_mean_drifts_lose_nothing(
     a, b = drifting(1000, 5), made.related(1, 2, 1000, (5,))[0]
     for name, found in scores(views(tmp_path, a, b), STREAMED, budget).items():
         np.testing.assert_allclose(found, pair_by_pair(name, a, b), rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_products_are_float64_where_numpy_has_little_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = views(tmp_path, *made.related(2, 2, 30, (7, 9)))
+    layers = [list(view.store.layers) for view in both]
+    plan = Plan(both, [(0, 1)], layers, layers)
+
+    def precision(device: Device, most: float) -> str:
+        monkeypatch.setattr("contrasim_cli.device.LITTLE", most)
+        return Grid(plan, closed_form(["cka"]), device, LARGE).precision
+
+    assert [precision(NUMPY, most) for most in (1e300, 0.0)] == ["float64", "float32"]
+    assert precision(torch.device("cpu"), 1e300) == "float32"
 
 
 def test_the_cut_of_rows_does_not_follow_from_memory(tmp_path: Path) -> None:
@@ -519,21 +536,21 @@ def test_memory_does_not_depend_on_the_number_of_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "budget", "times"),
+    ("names", "rows", "budget", "times"),
     [
-        (EVERY, LARGE, 1),
-        (["cka"], 100_000, 1),
-        (["procrustes", "gulp"], 100_000, 1),
-        (["cca"], 100_000, 2),
-        (["dot"], 1, 1),
+        (EVERY, 200, LARGE, 1),
+        (["cka"], 2000, 100_000, 1),
+        (["procrustes", "gulp"], 2000, 100_000, 1),
+        (["cca"], 2000, 100_000, 2),
+        (["dot"], 2000, 1, 1),
     ],
 )
 def test_rows_are_read_no_more_often_than_needed(
-    tmp_path: Path, names: list[str], budget: int, times: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, names: list[str], rows: int, budget: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once where they or the moments fit, twice for whitening; besides them the first row, from which others are counted."""
     read: list[int] = []
-    both = views(tmp_path, *made.related(2, 2, 2000, (7,)))
+    both = views(tmp_path, *made.related(2, 2, rows, (7,)))
     original = View.read
 
     def counted(view: View, layer: str, rows: Any = None) -> Any:
@@ -542,5 +559,5 @@ def test_rows_are_read_no_more_often_than_needed(
         return found
 
     monkeypatch.setattr(View, "read", counted)
-    grids(both, closed_form(names), budget, max_rows=200)
-    assert sum(rows for rows in read if rows > 1) == times * 4 * 2000
+    grids(both, closed_form(names), budget)
+    assert sum(count for count in read if count > 1) == times * 4 * rows

@@ -10,6 +10,7 @@ import torch
 
 from contrasim_cli.grid import Grid, layer_grids, moments
 from contrasim_cli.grid.grid import Plan
+from contrasim_cli.measures import alignment
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.measures.protocol import Moments
 from contrasim_cli.scoring import closed_form
@@ -42,6 +43,7 @@ def conditioned(n: int, width: int, ratio: float, seed: int) -> Matrix:
     return matrix
 
 
+@pytest.mark.torch_only
 @pytest.mark.parametrize("width", [1, 3, 192, 193, 400])
 def test_a_scatter_by_halves_is_the_whole_one(width: int) -> None:
     rows = torch.randn(50, width, dtype=torch.float64)
@@ -75,6 +77,26 @@ def test_measures_that_look_at_no_scatter_are_given_none(tmp_path: Path, monkeyp
         assert given == [scatters] * 4, name
 
 
+def test_what_measures_share_of_a_pair_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = 0
+    nuclear_norm = alignment.nuclear_norm
+
+    def counted(*parts: Any) -> Any:
+        nonlocal count
+        count += 1
+        return nuclear_norm(*parts)
+
+    monkeypatch.setattr(alignment, "nuclear_norm", counted)
+    both = [made.view(tmp_path / f"{k}.h5", side) for k, side in enumerate(made.related(2, 2, 60, (7,)))]
+    names = ["procrustes", "angular_shape", "procrustes_size_shape"]
+    alone = [scores(both, [name])[name] for name in names]
+    assert count == 3 * 4
+    together = scores(both, [*names, "cca"])
+    assert count == 4 * 4
+    for name, grid in zip(names, alone, strict=True):
+        np.testing.assert_array_equal(together[name], grid)
+
+
 @pytest.mark.parametrize("ratio", [10.0, 299.0, 301.0, 1e5])
 def test_whitened_products_keep_their_digits_at_any_condition(tmp_path: Path, ratio: float) -> None:
     a = {"x": conditioned(400, 12, ratio, 0), "y": conditioned(400, 9, 10.0, 1)}
@@ -106,6 +128,7 @@ def test_passes_in_memory_use_one_room_again(tmp_path: Path, monkeypatch: pytest
         np.testing.assert_allclose(found, whole[name], rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.torch_only
 def test_rows_are_held_as_they_are_stored_unless_a_view_changes_them(tmp_path: Path) -> None:
     sides = [{"layer": side["layer_0"].astype(np.float16)} for side in made.related(2, 1, 60, (7,))]
     both = [made.view(tmp_path / f"{k}.h5", side) for k, side in enumerate(sides)]
@@ -119,6 +142,7 @@ def test_rows_are_held_as_they_are_stored_unless_a_view_changes_them(tmp_path: P
         np.testing.assert_array_equal(rows.numpy(), views[0].read("layer"))
 
 
+@pytest.mark.torch_only
 def test_rows_that_were_taken_over_are_read_again(tmp_path: Path) -> None:
     both = [made.view(tmp_path / f"{k}.h5", side) for k, side in enumerate(made.related(2, 2, 60, (7,)))]
     grid = grid_of(both, ["cka", "dot"])

@@ -16,6 +16,7 @@ from contrasim_cli.measures.load import similarity
 from contrasim_cli.scoring import closed_form
 
 N = 7
+CPU = torch.device("cpu")
 FAMILY = ["cka", "rv", "cka_debiased"]
 
 
@@ -56,7 +57,7 @@ def test_mean_and_spread_are_those_of_all_orders(
     monkeypatch.setattr(gram_products, "gram_is_cheaper", lambda grid: gram)
     views = [made.view(tmp_path / f"{k}.h5", matrices(k)) for k in (0, 1)]
     layers = [list(view.store.layers) for view in views]
-    grid = Grid(Plan(views, [(0, 1)], layers, layers), closed_form(measures), torch.device("cpu"), budget, levels=True)
+    grid = Grid(Plan(views, [(0, 1)], layers, layers), closed_form(measures), CPU, budget, levels=True)
     assert grid.reader.in_memory == (budget > 700)
     layer_grids(grid)
     for s, name in enumerate(measures):
@@ -72,7 +73,7 @@ def test_mean_and_spread_are_those_of_all_orders(
 def test_nothing_is_found_where_nobody_asks(tmp_path: Path) -> None:
     views = [made.view(tmp_path / f"{k}.h5", matrices(k)) for k in (0, 1)]
     layers = [list(view.store.layers) for view in views]
-    grid = Grid(Plan(views, [(0, 1)], layers, layers), closed_form(["cka"]), torch.device("cpu"), 1 << 40)
+    grid = Grid(Plan(views, [(0, 1)], layers, layers), closed_form(["cka"]), CPU, 1 << 40)
     layer_grids(grid)
     assert grid.shuffled_of(0, 0, 1) is None
 
@@ -81,12 +82,25 @@ def test_nothing_is_found_where_nobody_asks(tmp_path: Path) -> None:
 def test_few_rows_have_a_mean_and_no_spread(tmp_path: Path, rows: int) -> None:
     x = np.random.default_rng(2).normal(size=(2, rows, 2))
     views = [made.view(tmp_path / f"{k}.h5", {"l": x[k]}) for k in (0, 1)]
-    grid = Grid(
-        Plan(views, [(0, 1)], [["l"]] * 2, [["l"]] * 2), closed_form(["cka"]), torch.device("cpu"), 1 << 40, levels=True
-    )
+    grid = Grid(Plan(views, [(0, 1)], [["l"]] * 2, [["l"]] * 2), closed_form(["cka"]), CPU, 1 << 40, levels=True)
     layer_grids(grid)
     exact = grid.shuffled_of(0, 0, 1)
     assert exact is not None
     scores = [similarity("cka", x[0], x[1][list(order)]) for order in permutations(range(rows))]
     assert exact[0][0, 0] == pytest.approx(np.mean(scores), rel=1e-6)
     assert np.isnan(exact[1][0, 0])
+
+
+def test_many_rows_are_as_shuffles_of_them(tmp_path: Path) -> None:
+    """Where products of five numbers of rows leave the integers."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(2, 20_000, 3)) ** 3
+    views = [made.view(tmp_path / f"{k}.h5", {"l": rows}) for k, rows in enumerate((x, y))]
+    grid = Grid(Plan(views, [(0, 1)], [["l"]] * 2, [["l"]] * 2), closed_form(FAMILY), CPU, 1 << 40, levels=True)
+    layer_grids(grid)
+    for s, name in enumerate(FAMILY):
+        exact = grid.shuffled_of(s, 0, 1)
+        assert exact is not None
+        scores = np.array([similarity(name, x, rng.permutation(y)) for _ in range(200)])
+        assert exact[0][0, 0] == pytest.approx(scores.mean(), abs=4 * scores.std() / 200**0.5)
+        assert exact[1][0, 0] == pytest.approx(scores.std(), rel=0.3)

@@ -5,10 +5,11 @@ from pathlib import Path
 import made
 import numpy as np
 import pytest
-import torch
 from helpers import run
+from libraries import assert_close, tensor
 from oracles import Array
 
+from contrasim_cli.arrays import xp
 from contrasim_cli.measures import Options
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.measures.neighbours import clamped
@@ -49,16 +50,16 @@ def test_mutual_neighbours_are_those_of_the_released_code() -> None:
 )
 def test_all_neighbour_measures_are_those_of_clamped_values(name: str) -> None:
     x, y = sides()
-    wanted = similarity(name, *(clamped(torch.from_numpy(side), Q) for side in (x, y)), Options(k=K))
+    wanted = similarity(name, *(clamped(tensor(side), Q) for side in (x, y)), Options(k=K))
     assert similarity(name, x, y, Options(k=K, clamp=Q)) == wanted
 
 
 @pytest.mark.parametrize(("quantile", "limit"), [(0.5, 6.0), (0.75, 8.0), (0.95, 10.0), (0.99, 10.0), (1.0, 10.0)])
 def test_the_limit_is_a_value_of_the_layer(quantile: float, limit: float) -> None:
-    x = torch.tensor([[1.0, -2, 3, -4, 5], [-6, 7, -8, 9, -10]]).double()
+    x = tensor([[1.0, -2, 3, -4, 5], [-6, 7, -8, 9, -10]])
     np.testing.assert_array_equal(clamped(x, quantile), np.clip(x.numpy(), -limit, limit))
-    both = clamped(torch.stack([x, 10 * x]), quantile)
-    torch.testing.assert_close(both[1], 10 * both[0])
+    both = clamped(xp.stack([x, 10 * x]), quantile)
+    assert_close(both[1], 10 * both[0])
 
 
 def test_the_option_reaches_the_measure(tmp_path: Path) -> None:

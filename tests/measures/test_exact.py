@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 import oracles
 import pytest
-import torch
 from every_oracle import ORACLES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from libraries import tensor
 from oracles import Array
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import MEASURES, cca
 from contrasim_cli.measures.load import load, similarity
 
@@ -202,7 +203,7 @@ def test_pwcca_counts_the_weight_of_an_uncorrelated_direction() -> None:
 @pytest.mark.parametrize("rank_tol", [1e-10, 1e-8, 1e-6, 1e-3, 0.3])
 def test_rank_tol_decides_which_directions_count(rank_tol: float) -> None:
     x, y = PAIRS["directions around rank_tol"]
-    factored = cca.prepare(torch.from_numpy(x), rank_tol), cca.prepare(torch.from_numpy(y), rank_tol)
+    factored = cca.prepare(tensor(x), rank_tol), cca.prepare(tensor(y), rank_tol)
     assert cca.cca(*factored).item() == pytest.approx(oracles.cca(x, y, rank_tol), rel=1e-6)
     assert cca.pwcca(*factored).item() == pytest.approx(oracles.pwcca(x, y, rank_tol), rel=1e-6)
     assert factored[0].rank.item() == {1e-10: 6, 1e-8: 5, 1e-6: 4, 1e-3: 3, 0.3: 2}[rank_tol]
@@ -234,7 +235,7 @@ def test_unequal_rows_are_refused(name: str) -> None:
         similarity(name, x, y[:11])
 
 
-def batch(n: int, p: int) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(n: int, p: int) -> tuple[Tensor, Tensor]:
     """X and Y [6, n, p] of mixed ranks and scales, one constant member on each side included."""
     pairs = [related(n, p, p, seed) for seed in range(6)]
     x, y = (np.stack([pair[side] for pair in pairs]) for side in (0, 1))
@@ -243,19 +244,19 @@ def batch(n: int, p: int) -> tuple[torch.Tensor, torch.Tensor]:
     y[3] = 0.1
     x[4] = low_rank(n, 1, p, seed=4)
     x[5] = 1 / 3
-    return torch.from_numpy(x), torch.from_numpy(y)
+    return tensor(x), tensor(y)
 
 
 @pytest.mark.parametrize("name", EXACT)
 @pytest.mark.parametrize(("n", "p"), [(20, 4), (6, 9)])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
-def test_batched_equals_one_by_one(name: str, n: int, p: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+def test_batched_equals_one_by_one(name: str, n: int, p: int, dtype: str) -> None:
     measure = load(name)
-    x, y = (side.to(dtype) for side in batch(n, p))
+    x, y = (tensor(side.numpy().astype(dtype)) for side in batch(n, p))
     together = measure.compare(measure.prepare(x), measure.prepare(y))
     alone = [similarity(name, a, b) for a, b in zip(x, y, strict=True)]
     assert together.shape == (6,)
-    assert together.dtype == torch.float64
+    assert together.dtype == xp.float64
     np.testing.assert_allclose(together.numpy(), alone, rtol=1e-9)
 
 
@@ -274,7 +275,7 @@ def test_candidates_of_many_batches_in_one_call(name: str) -> None:
     """[batches, 1, n, p] against [batches, candidates, n, p], as the retrieval benchmarks compare."""
     measure = load(name)
     rng = np.random.default_rng(11)
-    x, candidates = torch.from_numpy(rng.normal(size=(3, 1, 8, 3))), torch.from_numpy(rng.normal(size=(3, 4, 8, 3)))
+    x, candidates = tensor(rng.normal(size=(3, 1, 8, 3))), tensor(rng.normal(size=(3, 4, 8, 3)))
     scores = measure.compare(measure.prepare(x), measure.prepare(candidates))
     alone = [[similarity(name, x[b, 0], candidates[b, c]) for c in range(4)] for b in range(3)]
     np.testing.assert_allclose(scores.numpy(), alone, rtol=1e-9)
@@ -286,7 +287,7 @@ def test_inputs_are_left_as_they_were(name: str) -> None:
     before = x.copy(), y.copy()
     similarity(name, x, y)
     measure = load(name)
-    measure.compare(measure.prepare(torch.from_numpy(x)), measure.prepare(torch.from_numpy(y)))
+    measure.compare(measure.prepare(tensor(x)), measure.prepare(tensor(y)))
     np.testing.assert_array_equal(x, before[0])
     np.testing.assert_array_equal(y, before[1])
 
@@ -294,7 +295,7 @@ def test_inputs_are_left_as_they_were(name: str) -> None:
 @pytest.mark.parametrize("name", EXACT)
 def test_arrays_and_tensors_are_alike(name: str) -> None:
     x, y = cast(related(12, 4, 4), np.float32, np.float16)
-    assert similarity(name, torch.from_numpy(x), torch.from_numpy(y)) == similarity(name, x, y)
+    assert similarity(name, tensor(x), tensor(y)) == similarity(name, x, y)
 
 
 def small_integers(n: int, width: int) -> st.SearchStrategy[Array]:

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-import torch
+from libraries import tensor
 from oracles import Array
 
 from contrasim_cli.measures import MEASURES, Options
@@ -77,4 +77,4 @@ def _score(name: str, rows: int, seed: int, k: int) -> float:
     rng = np.random.default_rng(seed)
     measure = load(name, Options(k=k))
     x, y = rng.normal(size=(2, rows, 3))
-    return float(measure.compare(*(measure.prepare(torch.from_numpy(side)) for side in (x, y))))
+    return float(measure.compare(*(measure.prepare(tensor(side)) for side in (x, y))))

@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import oracles_topology as oracles
 import pytest
-import torch
+from libraries import tensor
 from nasty import PAIRS, related
 
+from contrasim_cli.arrays import xp
 from contrasim_cli.measures.load import load, similarity
 
 ROWS = 6
@@ -61,7 +62,7 @@ def test_neither_order_nor_basis_nor_unit_matters() -> None:
 
 
 def test_batches_give_what_single_pairs_give() -> None:
-    x, y = (torch.stack([torch.from_numpy(related(9, 3, 3, seed)[side]) for seed in range(3)]) for side in (0, 1))
+    x, y = (xp.stack([tensor(related(9, 3, 3, seed)[side]) for seed in range(3)]) for side in (0, 1))
     y[1] = 0.1
     measure = load("gromov_wasserstein")
     grid = measure.compare(measure.prepare(x[:, None]), measure.prepare(y[None]))

@@ -1,18 +1,20 @@
 """Measures of kernels, row-similarity matrices and neighbours against their oracles: values, options, ties, batches."""
 
 import dataclasses
+from decimal import Context, Decimal, localcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import oracles_matrices as oracles
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from libraries import assert_close, tensor
 from oracles import Array
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import MEASURES, Options, cka, distances, neighbours
 from contrasim_cli.measures.kendall import inversions, tau_a
 from contrasim_cli.measures.load import load, similarity
@@ -214,7 +216,7 @@ def test_kendall_equals_counting(count: int, kinds: int) -> None:
     x, y = rng.integers(0, min(kinds, 2 * count), size=(2, 4, count))
     places = [(i, j) for i in range(count) for j in range(i + 1, count)]
     assert inversions(x).tolist() == [sum(side[i] > side[j] for i, j in places) for side in x]
-    found = tau_a(torch.from_numpy(x[:, None]).double(), torch.from_numpy(y[None]).double()).numpy()
+    found = tau_a(tensor(x[:, None]).double(), tensor(y[None]).double()).numpy()
     assert found.shape == (4, 4)
     for one, row in zip(x, found, strict=True):
         for other, score in zip(y, row, strict=True):
@@ -249,7 +251,7 @@ def test_a_last_batch_below_four_rows_is_left_out() -> None:
 
 def test_a_row_that_has_duplicates_is_not_its_own_neighbour() -> None:
     x = np.repeat(related(6, 3, 3)[0], 4, axis=0)
-    nearest = neighbours.prepare(torch.from_numpy(x), 3).nearest
+    nearest = neighbours.prepare(tensor(x), 3).nearest
     assert nearest[:4].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
     assert nearest[20:].tolist() == [[21, 22, 23], [20, 22, 23], [20, 21, 23], [20, 21, 22]]
 
@@ -259,15 +261,15 @@ def test_equally_near_rows_are_taken_by_position() -> None:
     rng = np.random.default_rng(0)
     x = np.outer(rng.uniform(0.5, 2, size=60), [1.0, 1 / 3, 0.1])
     x[50] = [1.0, -1.0, 3.0]
-    nearest = neighbours.prepare(torch.from_numpy(x), 2).nearest
+    nearest = neighbours.prepare(tensor(x), 2).nearest
     assert nearest[:3].tolist() == [[1, 2], [0, 2], [0, 1]]
     assert nearest[40].tolist() == nearest[50].tolist() == [0, 1]
 
 
 def test_orders_of_neighbours_by_hand() -> None:
     """[1, 2, 3, 4] against its last first, its reverse, and one that is new."""
-    first = torch.tensor([[1, 2, 3, 4]] * 4)
-    second = torch.tensor([[4, 1, 2, 3], [4, 3, 2, 1], [1, 9, 3, 4], [5, 6, 7, 8]])
+    first = tensor([[1, 2, 3, 4]] * 4)
+    second = tensor([[4, 1, 2, 3], [4, 3, 2, 1], [1, 9, 3, 4], [5, 6, 7, 8]])
     match = first[:, :, None] == second[:, None, :]
     assert neighbours._longest_common_subsequence(match).tolist() == [3, 1, 3, 0]
     assert neighbours._edit_distance(match).tolist() == [2, 4, 1, 4]
@@ -277,7 +279,7 @@ def test_cycles_by_hand() -> None:
     """From row 0 a step in Y leads to 1, and one in X to 2; X with itself has no cycles through 0 and 1."""
     angles = np.array([[0.0, 2.0, 2.5, 2.7], [0.0, 0.4, 3.0, 3.1]])
     x, y = (np.column_stack([np.cos(side), np.sin(side)]) for side in angles)
-    nearest = [neighbours.prepare(torch.from_numpy(side), 1).nearest.flatten().tolist() for side in (x, y)]
+    nearest = [neighbours.prepare(tensor(side), 1).nearest.flatten().tolist() for side in (x, y)]
     assert nearest == [[1, 2, 3, 2], [1, 0, 3, 2]]
     assert similarity("cycle_knn", x, y, Options(k=1)) == 3 / 4
     assert similarity("cycle_knn", x, x, Options(k=1)) == 2 / 4
@@ -296,8 +298,32 @@ def test_what_is_equally_near() -> None:
     """Squared distances of 4e-14 and 1e-14, and of 4e-10 and 1e-10, where the largest from the mean is about 1."""
     for turn, expected in ((1e-7, [1, 2]), (1e-5, [2, 1])):
         angles = np.array([0.0, 2 * turn, turn, np.pi, np.pi - 0.1])
-        x = torch.from_numpy(np.column_stack([np.cos(angles), np.sin(angles)]))
+        x = tensor(np.column_stack([np.cos(angles), np.sin(angles)]))
         assert neighbours.prepare(x, 2).nearest[0].tolist() == expected
+
+
+def cknna_of_decimals(x: Array, y: Array, k: int) -> float:
+    """The oracle's formula in 40 digits."""
+    sides = []
+    with localcontext(Context(prec=40)):
+        for side in (x, y):
+            rows = np.array([[Decimal(value) for value in row] for row in side.tolist()])
+            rows = rows / np.array([sum(row * row).sqrt() for row in rows])[:, None]
+            cosines = rows @ rows.T
+            near = np.zeros(cosines.shape, dtype=bool)
+            for r in range(len(rows)):
+                near[r, sorted(set(range(len(rows))) - {r}, key=lambda s, r=r: -cosines[r, s])[:k]] = True
+            sides.append((cosines - cosines.sum(axis=1)[:, None] / len(rows), near))
+        (a, near_a), (b, near_b) = sides
+        return float((a * b)[near_a & near_b].sum() / ((a * a)[near_a].sum() * (b * b)[near_b].sum()).sqrt())
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3, 1e6])
+def test_cknna_keeps_its_digits_whatever_the_common_offset(offset: float) -> None:
+    """Rows are rounded to eps of the offset, and directions turn by as much: 20 times that is the bound."""
+    x, y = (side + offset for side in related(N, 6, 8))
+    expected = cknna_of_decimals(x, y, K)
+    assert similarity("cknna", x, y, Options(k=K)) == pytest.approx(expected, rel=20 * 2.3e-16 * max(1.0, offset))
 
 
 def hard_to_search() -> dict[str, Array]:
@@ -318,33 +344,33 @@ def hard_to_search() -> dict[str, Array]:
 
 @pytest.mark.parametrize("case", hard_to_search())
 def test_a_search_in_float32_first_changes_no_set(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.from_numpy(hard_to_search()[case])
+    x = tensor(hard_to_search()[case])
     plain = neighbours.prepare(x, 5)
     monkeypatch.setattr(neighbours, "SINGLE_ROWS", 2)
     searched = neighbours.prepare(x, 5)
-    assert searched.nearest.equal(plain.nearest)
-    torch.testing.assert_close(searched, plain, equal_nan=True, rtol=0, atol=1e-15)
-    together = neighbours.prepare(torch.stack([x, x.flip(0)]), 5)
-    torch.testing.assert_close(together.nearest[0], plain.nearest)
+    assert (searched.nearest == plain.nearest).all()
+    assert_close(searched, plain, rtol=0, atol=1e-15)
+    together = neighbours.prepare(xp.stack([x, x.flip(0)]), 5)
+    assert_close(together.nearest[0], plain.nearest)
 
 
 @pytest.mark.parametrize("case", hard_to_search())
 def test_nearest_rows_equal_the_oracle(case: str) -> None:
     x = hard_to_search()[case]
     side = oracles.Side(x, 5)
-    prepared = neighbours.prepare(torch.from_numpy(x), 5)
+    prepared = neighbours.prepare(tensor(x), 5)
     assert side.defined == (case != "with a zero row") == bool(prepared.defined.isfinite())
     if side.defined:
         assert prepared.nearest.tolist() == side.nearest
 
 
-def batch(n: int, p: int, seed: int) -> torch.Tensor:
+def batch(n: int, p: int, seed: int) -> Tensor:
     """X [5, n, p]: generic ones, a scaled one, one with duplicates, a constant one."""
     x = np.stack([related(n, p, p, seed + i)[seed % 2] for i in range(5)])
     x[1] *= 1e3
     x[2, n // 2 :] = x[2, : n - n // 2]
     x[3] = 1 / 3
-    return torch.from_numpy(x)
+    return tensor(x)
 
 
 SMALL = Options(k=3, minibatch=5)
@@ -362,7 +388,7 @@ def test_batched_equals_one_by_one(
     monkeypatch.setattr(distances, "TILE", tile)
     measure = load(name, SMALL)
     grid = measure.compare(measure.prepare(x[:, None]), measure.prepare(y[None]))
-    assert grid.dtype == torch.float64
+    assert grid.dtype == xp.float64
     np.testing.assert_allclose(grid.numpy(), alone, rtol=1e-9, atol=1e-12)
 
 
@@ -370,7 +396,7 @@ def test_batched_equals_one_by_one(
 @pytest.mark.parametrize("case", CASES)
 def test_energies_give_the_same(name: str, case: str) -> None:
     x, y = CASES[case]
-    a, b = (torch.from_numpy(np.asarray(side, dtype=np.float64)) for side in (x, y))
+    a, b = (tensor(np.asarray(side, dtype=np.float64)) for side in (x, y))
     grams = [side @ side.T for side in (cka.centred(a), cka.centred(b))]
     first, second = (gram.diagonal() for gram in grams)
     given = cka.Energies(

@@ -216,4 +216,12 @@ def test_entry_says_everything(name: str) -> None:
     assert load(name) is not None
 
 
+@pytest.mark.parametrize("name", MEASURES)
+def test_cost_names_decompositions(name: str) -> None:
+    measure = load(name)
+    scatter = measure.moments is not None and measure.moments.scatter
+    if measure.whiten is not None or scatter:  # whose eigenvectors are taken
+        assert any(power in MEASURES[name].cost for power in ("p²", "q²", "³"))
+
+
 PLAIN = {"dot", "norm", "cosine"}  # nobody's invention

@@ -7,10 +7,9 @@ import made
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from helpers import run
-from torch import Tensor
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import MEASURES, Entry, statistics
 from contrasim_cli.measures.load import similarity
 from contrasim_cli.measures.protocol import Measure
@@ -19,11 +18,11 @@ NAME = "mean_norm_ratio"
 
 
 def prepare(x: Tensor) -> statistics.Statistic:
-    return statistics.Statistic(torch.linalg.vector_norm(x.double(), dim=-1).mean(dim=-1))
+    return statistics.Statistic(xp.linalg.vector_norm(x.double(), dim=-1).mean(dim=-1))
 
 
 def compare(a: statistics.Statistic, b: statistics.Statistic) -> Tensor:
-    return torch.minimum(a.value, b.value) / torch.maximum(a.value, b.value)
+    return xp.minimum(a.value, b.value) / xp.maximum(a.value, b.value)
 
 
 def oracle(x: npt.ArrayLike, y: npt.ArrayLike) -> float:

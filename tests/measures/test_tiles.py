@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
+from libraries import assert_close, tensor
 
+from contrasim_cli.arrays import Tensor, xp
 from contrasim_cli.measures import distances
 from contrasim_cli.measures.distances import (
     average_ranks,
@@ -15,25 +16,23 @@ from contrasim_cli.measures.distances import (
 from contrasim_cli.measures.tiles import Tiles, between
 
 ROWS = {
-    "normal": torch.randn(150, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
-    "few values": torch.randint(0, 2, (150, 3), generator=torch.Generator().manual_seed(0)).double(),
-    "half equal": torch.cat(
-        [torch.ones(110, 2), torch.rand(40, 2, generator=torch.Generator().manual_seed(1))]
-    ).double(),
-    "all equal": torch.ones(20, 2, dtype=torch.float64),
-    "two clusters": torch.cat([torch.zeros(70, 1), torch.linspace(1, 1.0001, 71)[:, None]]).double(),
-    "two rows": torch.tensor([[0.0], [3.0]], dtype=torch.float64),
-    "far apart": torch.logspace(-6, 6, 100, dtype=torch.float64)[:, None],
+    "normal": np.random.default_rng(0).normal(size=(150, 4)),
+    "few values": np.random.default_rng(0).integers(0, 2, size=(150, 3)).astype(np.float64),
+    "half equal": np.concatenate([np.ones((110, 2)), np.random.default_rng(0).uniform(size=(40, 2))]),
+    "all equal": np.ones((20, 2)),
+    "two clusters": np.concatenate([np.zeros(70), np.linspace(1, 1.0001, 71)])[:, None],
+    "two rows": np.array([[0.0], [3.0]]),
+    "far apart": np.logspace(-6, 6, 100)[:, None],
 }
 
 
-def tiles_of(rows: torch.Tensor, side: int = 32, room: int = 0) -> Tiles:
-    return Tiles(len(rows), lambda start, stop: rows[start:stop], side, torch.ones((), dtype=torch.float64), room)
+def tiles_of(rows: Tensor, side: int = 32, room: int = 0) -> Tiles:
+    return Tiles(len(rows), lambda start, stop: rows[start:stop], side, rows.new_ones(()), room)
 
 
-def once(rows: torch.Tensor) -> torch.Tensor:
+def once(rows: Tensor) -> Tensor:
     """The squared distances of all pairs r < s."""
-    first, second = torch.triu_indices(len(rows), len(rows), 1)
+    first, second = np.triu_indices(len(rows), 1)
     return (rows[first] - rows[second]).square().sum(dim=1)
 
 
@@ -43,34 +42,34 @@ def test_the_median(case: str, bins: int, collected: int, monkeypatch: pytest.Mo
     """Of all pairs at once; from a sample and one pass; and from several passes that narrow the bracket down."""
     monkeypatch.setattr(distances, "BINS", bins)
     monkeypatch.setattr(distances, "COLLECTED", collected)
-    found = median_of_tiles(tiles_of(ROWS[case]))
-    torch.testing.assert_close(found, median(once(ROWS[case]).sqrt())[0], rtol=1e-12, atol=1e-12)
+    found = median_of_tiles(tiles_of(tensor(ROWS[case])))
+    assert_close(found, median(once(tensor(ROWS[case])).sqrt())[0], rtol=1e-12, atol=1e-12)
 
 
 def test_the_median_of_no_pairs() -> None:
-    assert median_of_tiles(tiles_of(torch.ones(1, 3, dtype=torch.float64))).isnan()
+    assert median_of_tiles(tiles_of(tensor(np.ones((1, 3))))).isnan()
 
 
 @pytest.mark.parametrize("case", ROWS)
 def test_ranks_of_few_pairs_are_exact(case: str) -> None:
-    values = once(ROWS[case])
-    torch.testing.assert_close(ranks_of_tiles(tiles_of(ROWS[case])).of(values), average_ranks(values))
+    values = once(tensor(ROWS[case]))
+    assert_close(ranks_of_tiles(tiles_of(tensor(ROWS[case]))).of(values), average_ranks(values))
 
 
 @pytest.mark.parametrize("case", ROWS)
 @pytest.mark.parametrize("side", [7, 32, 1000])
 def test_sorted_ranks_are_exact(case: str, side: int) -> None:
     """Tile by tile, against a count of the smaller and of the equal values."""
-    tiles = tiles_of(ROWS[case], side)
-    values = torch.cat([tile.once() for tile in tiles])
-    expected, order, runs = torch.empty_like(values), values.argsort().tolist(), [[]]
+    tiles = tiles_of(tensor(ROWS[case]), side)
+    values = xp.cat([tile.once() for tile in tiles])
+    expected, order, runs = xp.empty_like(values), values.argsort().tolist(), [[]]
     for before, place in zip([order[0], *order], order, strict=False):
         if values[place] - values[before] > distances.TIE * values.max():
             runs.append([])
         runs[-1].append(place)
     for k, run in enumerate(runs):
         expected[run] = sum(map(len, runs[:k])) + (len(run) - 1) / 2
-    torch.testing.assert_close(sorted_ranks_of_tiles(tiles), expected, rtol=0, atol=0)
+    assert_close(sorted_ranks_of_tiles(tiles), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +85,14 @@ def test_sorted_ranks_are_exact(case: str, side: int) -> None:
     ],
 )
 def test_values_are_put_in_order(values: np.ndarray) -> None:
-    ordered, order = distances.in_order(torch.from_numpy(values))
+    ordered, order = distances.in_order(tensor(values))
     np.testing.assert_array_equal(ordered, np.sort(values))
-    np.testing.assert_array_equal(values[order], ordered)
+    np.testing.assert_array_equal(values[order.numpy()], ordered)
     assert sorted(order.tolist()) == list(range(len(values)))
 
 
 def test_ties_share_ranks_row_by_row_and_nan_has_none() -> None:
-    values = torch.tensor([[3.0, 1.0, 3.0], [2.0, 2.0, 2.0], [1.0, torch.nan, 0.0]], dtype=torch.float64)
+    values = tensor([[3.0, 1.0, 3.0], [2.0, 2.0, 2.0], [1.0, np.nan, 0.0]])
     ranks = average_ranks(values)
     assert ranks[:2].tolist() == [[1.5, 0.0, 1.5], [1.0, 1.0, 1.0]]
     assert ranks[2].isnan().tolist() == [False, True, False]
@@ -102,34 +101,34 @@ def test_ties_share_ranks_row_by_row_and_nan_has_none() -> None:
 @pytest.mark.parametrize("case", ["normal", "few values", "half equal", "two clusters"])
 def test_ranks_of_many_pairs_change_no_correlation(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distances, "BINS", 2000)
-    values = once(ROWS[case])
-    found, exact = ranks_of_tiles(tiles_of(ROWS[case])).of(values), average_ranks(values)
+    values = once(tensor(ROWS[case]))
+    found, exact = ranks_of_tiles(tiles_of(tensor(ROWS[case]))).of(values), average_ranks(values)
     assert np.corrcoef(found, exact)[0, 1] == pytest.approx(1, abs=1e-5)
     assert float((found - exact).mean().abs()) < 1e-6 * len(values)
     if case == "few values":  # ties stay together
-        torch.testing.assert_close(found, exact)
+        assert_close(found, exact)
 
 
 @pytest.mark.parametrize("side", [1, 7, 150, 1000])
 @pytest.mark.parametrize("room", [0, 40_000, 1 << 30])
 def test_tiles_are_the_upper_half(side: int, room: int) -> None:
-    rows = ROWS["normal"][:40]
+    rows = tensor(ROWS["normal"][:40])
     tiles = tiles_of(rows, side, room)
     expected = between(rows, rows)
     for _ in range(2):  # made, and kept
-        seen = torch.zeros(40, 40)
+        seen = np.zeros((40, 40))
         for tile in tiles:
-            torch.testing.assert_close(tile.squared, expected[tile.rows, tile.columns])
+            assert_close(tile.squared, expected[tile.rows, tile.columns])
             seen[tile.rows, tile.columns] += 1
-        assert (seen.triu() == torch.ones(40, 40).triu()).all()
-    assert torch.cat([tile.once() for tile in tiles]).sort().values.tolist() == pytest.approx(
+        assert (np.triu(seen) == np.triu(np.ones((40, 40)))).all()
+    assert xp.cat([tile.once() for tile in tiles]).sort().values.tolist() == pytest.approx(
         once(rows).sort().values.tolist()
     )
 
 
 def test_a_sample_is_of_all_tiles() -> None:
-    rows = ROWS["normal"]
-    found, values = tiles_of(rows).sample(3000), once(rows)
+    rows = tensor(ROWS["normal"])
+    found, values = np.asarray(tiles_of(rows).sample(3000)), np.asarray(once(rows))
     assert len(found) == pytest.approx(3000, rel=0.02)
-    assert torch.isin(found.round(decimals=9), values.round(decimals=9)).all()
-    assert float(found.median()) == pytest.approx(float(values.median()), rel=0.1)
+    assert np.isin(found.round(9), values.round(9)).all()
+    assert np.median(found) == pytest.approx(np.median(values), rel=0.1)

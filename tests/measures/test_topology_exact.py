@@ -5,10 +5,11 @@ import math
 import numpy as np
 import oracles_topology as oracles
 import pytest
-import torch
+from libraries import tensor
 from nasty import PAIRS, AnyArray, related
 from oracles import Array
 
+from contrasim_cli.arrays import xp
 from contrasim_cli.measures import Options, topology
 from contrasim_cli.measures.barcodes import rips_loops, witness_loops
 from contrasim_cli.measures.load import load, similarity
@@ -44,12 +45,12 @@ def test_score_is_undefined_only_where_it_is_said(name: str, case: str) -> None:
 @pytest.mark.parametrize(("n", "p"), [(20, 4), (7, 9)])
 def test_batches_give_what_single_pairs_give(name: str, n: int, p: int) -> None:
     """[batches, 1, n, p] against [batches, candidates, n, p], constant members included."""
-    x, y = (torch.stack([torch.from_numpy(related(n, p, p, seed)[side]) for seed in range(4)]) for side in (0, 1))
+    x, y = (xp.stack([tensor(related(n, p, p, seed)[side]) for seed in range(4)]) for side in (0, 1))
     y[2], x[3] = 0.1, 1e3 * x[3]
     measure = load(name)
     grid = measure.compare(measure.prepare(x[:, None]), measure.prepare(y[None]))
     alone = [[similarity(name, a, b) for b in y] for a in x]
-    assert grid.dtype == torch.float64
+    assert grid.dtype == xp.float64
     np.testing.assert_allclose(grid.numpy(), alone, rtol=1e-8, atol=1e-12)
 
 
@@ -131,7 +132,7 @@ def test_the_geometry_score_counts_loops() -> None:
     disc = np.sqrt(rng.uniform(size=(1500, 1))) * circle(1500)[rng.permutation(1500)]
     ring = circle(1500)
     found = similarity("geometry_score", ring, disc, Options(topology_trials=3))
-    assert topology.living_preparer(3, 0)(torch.from_numpy(ring)).times[1] == pytest.approx(1)
+    assert topology.living_preparer(3, 0)(tensor(ring)).times[1] == pytest.approx(1)
     assert 1 < found <= 2
     assert similarity("geometry_score", ring, 5 * ring[::-1] - 1, Options(topology_trials=3)) == pytest.approx(
         0, abs=1e-3

@@ -14,6 +14,7 @@ from helpers import run
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.text import Text
+from matplotlib.transforms import Affine2D
 
 from contrasim_cli import plots
 from contrasim_cli.errors import OutputExistsError, UsageError
@@ -22,6 +23,7 @@ from contrasim_cli.plots import accuracy, grids, page
 from contrasim_cli.report.heat_maps import HeatMap, limits, of_rows
 from contrasim_cli.report.look import Look
 from contrasim_cli.report.results import BenchRow, InspectRow, Results, ScoreRow
+from contrasim_cli.report.titles import titled
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("matplotlib") is None, reason="needs the extra plot")
 
@@ -78,6 +80,15 @@ def test_the_suffix_decides_the_kind(tmp_path: Path, results: Results, suffix: s
     plots.draw(results, path, force=True)
 
 
+@pytest.mark.parametrize("results", [grid(), bench()], ids=["grid", "bench"])
+def test_one_figure_is_written_in_several_formats(tmp_path: Path, results: Results) -> None:
+    together, alone = ([tmp_path / f"{name}{suffix}" for suffix in (".png", ".pdf", ".svg")] for name in "ab")
+    plots.draw(results, together, force=False)
+    for path, same in zip(alone, together, strict=True):
+        plots.draw(results, path, force=False)
+        assert same.read_bytes() == path.read_bytes()
+
+
 def svg(tmp_path: Path, results: Results) -> str:
     plots.draw(results, tmp_path / "out.svg", force=True)
     return (tmp_path / "out.svg").read_text()
@@ -85,7 +96,7 @@ def svg(tmp_path: Path, results: Results) -> str:
 
 def test_every_name_is_on_a_heat_map(tmp_path: Path) -> None:
     drawn = svg(tmp_path, grid())
-    for name in ["cka", "dot", "seed_0", "seed_1", *(f"{kind}_{k}" for kind in ("block", "hidden") for k in range(6))]:
+    for name in ["CKA", "dot", "seed_0", "seed_1", *(f"{kind}_{k}" for kind in ("block", "hidden") for k in range(6))]:
         assert f">{name}<" in drawn
     assert drawn.count(">0.17<") == 2 * 2  # 1/6, in the two far corners of both panels
     assert ">framed: the most similar layer of each row<" in drawn
@@ -99,7 +110,7 @@ def test_many_names_are_thinned_out(tmp_path: Path) -> None:
 
 
 def test_the_direction_is_said_where_lower_is_more_similar(tmp_path: Path) -> None:
-    assert svg(tmp_path, grid(("cka", "procrustes", "enc.pt"))).count(">lower is more similar<") == 1
+    assert svg(tmp_path, grid(("cka", "procrustes", "enc.pt"))).count("lower is more similar<") == 1
 
 
 def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
@@ -111,7 +122,7 @@ def test_bright_is_similar_and_panels_of_a_measure_share_their_scale() -> None:
     ]
     figure = grids.heat_maps(of_rows(rows))
     images = [ax.images[0] for ax in figure.axes if ax.images]
-    assert [ax.get_title() for ax in figure.axes if ax.images] == ["cka", "procrustes", "cka", "procrustes"]
+    assert [ax.get_title() for ax in figure.axes if ax.images] == ["CKA", "Procrustes", "CKA", "Procrustes"]
     assert [image.get_clim() for image in images] == [(0.0, 1.0)] * 4
     bright = [sum(image.cmap(image.norm(1.0))[:3]) > sum(image.cmap(image.norm(0.0))[:3]) for image in images]
     assert bright == [True, False, True, False]
@@ -325,7 +336,8 @@ def test_a_plot_is_drawn_beside_the_results(tmp_path: Path) -> None:
     assert (done.code, done.stderr) == (0, "")
     assert done.stdout == run("baseline", *stores, "--null", "0").stdout
     assert ">layer_1<" in (tmp_path / "out.svg").read_text()
-    again = run("baseline", *stores, "--plot", tmp_path / "out.svg")
+    again = run("baseline", *stores, "--plot", tmp_path / "new.png", "--plot", tmp_path / "out.svg")
+    assert not (tmp_path / "new.png").exists()
     assert (again.code, again.stdout) == (5, "")
 
 
@@ -378,9 +390,9 @@ def test_the_score_of_shuffled_rows_is_marked_on_the_scale() -> None:
     (bar,) = [ax for ax in figure.axes if not ax.images]
     (mark,) = [line for line in bar.lines if line.get_marker() == ">"]
     assert mark.get_ydata() == [pytest.approx(0.35)]
-    assert "shuffled rows" in figure.get_supxlabel()
+    assert "shuffled rows" in figure.get_supxlabel().replace("\n", " ")
     plain = grids.heat_maps(of_rows(grid(("cka",), 2).rows))
-    assert "shuffled rows" not in plain.get_supxlabel()
+    assert "shuffled rows" not in plain.get_supxlabel().replace("\n", " ")
 
 
 def test_colours_are_turned_where_lower_is_more_similar() -> None:
@@ -404,7 +416,185 @@ def test_a_store_against_itself_stands_beside_its_pair() -> None:
     within = [replace(row, store_b="seed_0") for row in rows]
     figure = grids.heat_maps(of_rows([*rows, *within]))
     titles = [ax.get_title() for ax in figure.axes if ax.images]
-    assert titles == ["cka", "dot", "cka, within", "dot, within"]
+    assert titles == ["CKA", "CKA, within", "dot", "dot, within"]
+
+
+def within(size: int, measures: tuple[str, ...] = ("cka",)) -> list[ScoreRow]:
+    """A pair of stores, and each of the two against itself."""
+    rows = grid(measures, size).rows
+    sides = [(("store_b", "seed_0"), ("layer_b", "block")), (("store_a", "seed_1"), ("layer_a", "hidden"))]
+    own = [
+        replace(
+            row,
+            **{store[0]: store[1], layer[0]: f"{layer[1]}_{k % size if layer[0] == 'layer_b' else k // size % size}"},
+        )
+        for store, layer in sides
+        for k, row in enumerate(rows)
+    ]
+    return [*rows, *own]
+
+
+def places(figure: Any) -> tuple[list[Any], list[Any]]:
+    """Where maps and bars stand, in inches."""
+    size = figure.get_size_inches()
+    boxes = {ax: ax.get_position().transformed(Affine2D().scale(*size)) for ax in figure.axes}
+    return [box for ax, box in boxes.items() if ax.images], [box for ax, box in boxes.items() if not ax.images]
+
+
+def test_a_map_stands_in_the_middle_of_a_figure_of_given_size() -> None:
+    figure = grids.heat_maps(of_rows(grid(("cka",), 6).rows), Look(size=(6.0, 3.0)))
+    (place,), (bar,) = places(figure)
+    outer = figure.axes[0].get_tightbbox(figure.canvas.get_renderer())
+    left, right = (
+        outer.x0 / figure.dpi,
+        6.0 - figure.axes[1].get_tightbbox(figure.canvas.get_renderer()).x1 / figure.dpi,
+    )
+    assert left == pytest.approx(right, abs=0.15)
+    assert (bar.y0, bar.y1) == pytest.approx((place.y0, place.y1))
+    assert place.width == pytest.approx(place.height)
+    assert place.height > 1.4
+
+
+def test_self_similarity_of_given_size_stands_in_one_line_with_one_bar() -> None:
+    figure = grids.heat_maps(of_rows(within(6)), Look(size=(6.0, 3.0)))
+    maps, bars = places(figure)
+    assert (len(maps), len(bars)) == (3, 1)
+    assert len({round(place.y0, 6) for place in maps}) == 1
+    assert maps[2].x1 < bars[0].x0 < maps[2].x1 + 0.3
+    several = grids.heat_maps(of_rows(within(6, ("cka", "dot"))))
+    assert len(places(several)[1]) == 2
+    own = grids.heat_maps(
+        of_rows([replace(r, score=r.score * (1 + (r.store_b == "seed_0"))) for r in within(3)]), Look(scale="own")
+    )
+    assert len(places(own)[1]) > 1
+
+
+def test_cells_have_one_size_and_panels_do_not_overlap() -> None:
+    rows = [row for row in within(12) if row.store_a == row.store_b or int(row.layer_a.split("_")[1]) % 2]
+    figure = grids.heat_maps(of_rows(rows))
+    maps, _ = places(figure)
+    sides = [ax.images[0].get_array().shape for ax in figure.axes if ax.images]
+    cells = {round(place.height / rows, 6) for place, (rows, _) in zip(maps, sides, strict=True)}
+    cells |= {round(place.width / columns, 6) for place, (_, columns) in zip(maps, sides, strict=True)}
+    assert len(cells) == 1
+    drawn = [ax.get_tightbbox(figure.canvas.get_renderer()) for ax in figure.axes if ax.images]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(drawn, 2))
+
+
+def test_values_are_written_where_they_fit() -> None:
+    maps = of_rows(grid(("cka",), 6).rows)
+    assert len(grids.heat_maps(maps, Look(size=(5.0, 5.0))).axes[0].texts) == 36
+    assert not grids.heat_maps(maps, Look(size=(2.0, 2.0))).axes[0].texts
+    wide = [replace(maps[0], values=maps[0].values + 1e7)]
+    assert not grids.heat_maps(wide, Look(size=(3.0, 3.0))).axes[0].texts
+
+
+def test_a_size_without_room_for_cells_is_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plots.draw(grid(), tmp_path / "out.png", force=False, look=Look(size=(0.5, 0.5)))
+    assert "labels do not fit into the size asked for; give a larger --size" in caplog.text
+
+
+@pytest.mark.parametrize("measures", [("cka",), ("cka", "permutation_procrustes")])
+@pytest.mark.parametrize("pairs", [lambda measures: grid(measures, 12).rows, lambda measures: within(8, measures)])
+@pytest.mark.parametrize("labels", ["name", "index"])
+def test_a_width_alone_has_a_height_that_suits_and_cuts_nothing_off(measures: Any, pairs: Any, labels: Any) -> None:
+    maps = of_rows(pairs(measures))
+    narrow = [*maps, replace(maps[0], across=maps[0].across[:1], values=maps[0].values[:, :1])]
+    for drawn in (maps, narrow):
+        figure = grids.heat_maps(drawn, Look(size=(3.3, None), labels=labels))
+        width, height = figure.get_size_inches()
+        assert width == 3.3
+        places_of_maps, _ = places(figure)
+        assert len(places_of_maps) == len(drawn)
+        assert max(place.y1 for place in places_of_maps) > height - 0.6  # no empty space above, below a title
+        renderer = figure.canvas.get_renderer()
+        for box in (ax.get_tightbbox(renderer) for ax in figure.axes):
+            assert -0.01 < box.x0 / figure.dpi < box.x1 / figure.dpi < 3.31
+            assert -0.01 < box.y0 / figure.dpi < box.y1 / figure.dpi < height + 0.01
+
+
+def test_long_names_stay_within_their_panel() -> None:
+    maps = of_rows(grid(("permutation_procrustes",), 2).rows)
+    long = [replace(maps[0], stores=("a network of a very long name, 1024", "another network of a very long name"))]
+    for size in ((1.7, None), (1.7, 2.0)):
+        figure = grids.heat_maps(long, Look(size=size, labels="index", legend=False))
+        renderer = figure.canvas.get_renderer()
+        ax = figure.axes[0]
+        assert "…" in ax.get_xlabel()
+        box = ax.get_tightbbox(renderer)
+        assert -0.02 < box.x0 / figure.dpi < box.x1 / figure.dpi < 1.72  # letters stand on whole dots
+
+
+@pytest.mark.parametrize("size", [(3.4, 3.0), (7.0, 3.0)])
+@pytest.mark.parametrize(
+    "measures", [("cka",), ("cka", "permutation_procrustes"), ("cka", "dot", "svcca", "universal")]
+)
+def test_notes_and_names_have_room_in_small_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, size: tuple[float, float], measures: tuple[str, ...]
+) -> None:
+    rows = [
+        replace(
+            row,
+            store_a="bert_base_uncased_seed_0",
+            store_b="roberta_large_pretrained_seed_1",
+            layer_a=f"encoder.layer.{row.layer_a[-1]}.output",
+            layer_b=f"encoder.layer.{row.layer_b[-1]}.output",
+            null=0.1,
+        )
+        for row in grid(measures).rows
+    ]
+    look, drawn = Look(size=size), []
+    page.write(
+        lambda: drawn.append(grids.heat_maps(of_rows(rows), look)) or drawn[0], tmp_path / "out.png", False, look
+    )
+    (figure,) = drawn
+    renderer = figure.canvas.get_renderer()
+    boxes = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    (note,) = [text for text in figure.texts if text.get_text() == figure.get_supxlabel()]
+    below = note.get_window_extent(renderer)
+    for box in (*boxes, below):
+        assert min(box.x0, box.y0) >= -1
+        assert box.x1 <= size[0] * figure.dpi + 1
+        assert box.y1 <= size[1] * figure.dpi + 1
+    assert not any(box.overlaps(below) for box in boxes)
+    maps = [box for ax, box in zip(figure.axes, boxes, strict=True) if ax.images]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(maps, 2))
+    for title, whole in zip((ax.get_title() for ax in figure.axes if ax.images), map(titled, measures), strict=True):
+        start, cut, end = title.partition("…")  # how wide letters are depends on the version of matplotlib
+        assert title == whole or (cut and len(whole) > 12 and len(title) > len(whole) - 5)
+        assert whole.startswith(start)
+        assert whole.endswith(end)
+    assert not caplog.text  # no size is too small for the cells
+
+
+def test_notes_shrink_where_the_figure_is_low() -> None:
+    figure = grids.heat_maps(of_rows(calibrated()), Look(size=(2.0, 2.0)))
+    (note,) = figure.texts
+    assert page.points(page.small()) > note.get_fontsize() >= grids.NOTE_POINTS
+    assert note.get_window_extent(figure.canvas.get_renderer()).width <= 2.0 * figure.dpi
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_width_alone_of_a_benchmark(several: bool) -> None:
+    rows = bench(pairs=tuple("abcdef")).rows
+    make = accuracy.by_layer if several else accuracy.by_pair
+    figure = make(rows, Look(size=(3.3, None)))
+    wide = make(rows)
+    assert figure.get_size_inches()[0] == 3.3
+    assert figure.get_size_inches()[1] > wide.get_size_inches()[1]  # panels or legend stand beneath each other
+
+
+def test_a_legend_can_be_left_out(tmp_path: Path) -> None:
+    for results, words in ((grid(), ">framed: "), (bench(), "chance")):
+        assert words in svg(tmp_path, results)
+        plots.draw(results, tmp_path / "out.svg", force=True, look=Look(legend=False))
+        assert words not in (tmp_path / "out.svg").read_text()
+
+
+def test_rows_of_nearly_identical_scores_have_no_frame() -> None:
+    figure = grids.heat_maps([replace(heat_map([[0.99, 0.985], [0.9, 0.5]]), measure="cka")])
+    assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in figure.axes[0].patches] == [(1, 0)] * 2
+    assert "no frame: scores of the row are nearly identical" in figure.get_supxlabel().replace("\n", " ")
 
 
 def test_missing_bars_are_explained() -> None:
@@ -414,3 +604,62 @@ def test_missing_bars_are_explained() -> None:
     assert [list(line.get_xdata()) for line in marks] == [[pytest.approx(2.8)], [pytest.approx(3.2)]]
     whole = accuracy.by_pair(bench(pairs=("en-ar",)).rows)
     assert accuracy.NOTHING not in [text.get_text() for text in whole.legends[0].get_texts()]
+
+
+def calibrated(share: float = 0.1, measures: tuple[str, ...] = ("universal",)) -> list[ScoreRow]:
+    """Raw scores from -5 to 3 with calibrated ones from -share to 0.7 - share."""
+    rows = grid(measures, 3, lambda i, j: 3.0 - 4 * abs(i - j)).rows
+    return [replace(row, calibrated=0.7 - 0.35 * abs(i // 3 - i % 3) - share) for i, row in enumerate(rows)]
+
+
+def test_calibrated_scores_are_drawn_where_each_pair_has_one() -> None:
+    rows = calibrated()
+    figure = grids.heat_maps(of_rows(rows))
+    (image,), (_, bar) = images(figure), figure.axes
+    assert image.get_array().ravel().tolist() == [row.calibrated for row in rows]
+    assert image.get_clim() == pytest.approx((-0.1, 0.6))  # below 0, where a score is
+    assert images(grids.heat_maps(of_rows(calibrated(0.0))))[0].get_clim() == pytest.approx((0.0, 0.7))
+    assert bar.get_ylabel() == "universal, calibrated"
+    assert len(figure.axes[0].patches) == 2 * 3
+    note = figure.get_supxlabel().replace("\n", " ")
+    assert note.startswith(
+        "calibrated: 0 for unrelated rows, 1 for a layer with itself; framed: the most similar layer"
+    )
+    assert "each row, by raw score" in note
+
+
+def test_raw_scores_are_drawn_where_they_are_asked_for_or_some_are_not_calibrated() -> None:
+    rows = calibrated()
+    for drawn, look in ((rows, Look(values="raw")), ([replace(rows[0], calibrated=None), *rows[1:]], Look())):
+        figure = grids.heat_maps(of_rows(drawn), look)
+        assert images(figure)[0].get_array().ravel().tolist() == [row.score for row in rows]
+        assert "calibrated" not in figure.get_supxlabel()
+    assert grids.heat_maps(of_rows(rows), Look(values="raw")).axes[1].get_ylabel() == "universal, raw score"
+    closed = grids.heat_maps(of_rows(calibrated(measures=("cka",))))
+    assert images(closed)[0].get_array().ravel().tolist() == [row.score for row in rows]
+    assert closed.axes[1].get_ylabel() == "CKA"
+
+
+def test_scores_of_a_store_with_itself_that_are_not_calibrated_have_a_scale_of_their_own() -> None:
+    own = [
+        replace(row, store_b="seed_0", layer_b=row.layer_a[:5] + row.layer_b[6:], calibrated=None)
+        for row in calibrated()
+    ]
+    figure = grids.heat_maps(of_rows([*calibrated(), *own]))
+    bars = [ax for ax in figure.axes if not ax.images]
+    assert [bar.get_ylabel() for bar in bars] == ["universal, calibrated", "universal, raw score"]
+    assert [image.get_clim() for image in images(figure)] == [pytest.approx((-0.1, 0.6)), (-5.0, 3.0)]
+
+
+def test_noise_ceilings_stand_along_the_scale() -> None:
+    rows = [
+        replace(r, measure="rsa", score=0.4, ceiling_low=0.5 + 0.1 * (k % 2), ceiling_high=0.9)
+        for k, r in enumerate(grid(("rsa",), 2).rows)
+    ]
+    figure = grids.heat_maps(of_rows(rows))
+    _, bar = figure.axes
+    (line,) = [line for line in bar.lines if line.get_label() == "ceiling"]
+    assert line.get_ydata() == pytest.approx([0.55, 0.9])
+    assert images(figure)[0].get_clim() == (0.0, 0.9)
+    assert "the noise ceiling, from lower to upper" in figure.get_supxlabel().replace("\n", " ")
+    assert "ceiling" not in grids.heat_maps(of_rows(grid(("rsa",), 2).rows)).get_supxlabel()

@@ -1,5 +1,6 @@
 """What follows from results: each rule on numbers for which it speaks, and on numbers for which it does not."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,17 @@ import pytest
 from pages import diagonal
 
 from contrasim_cli.report import conclusions
-from contrasim_cli.report.conclusions import Depths, learned_first, matches, of_benchmark, of_scores
-from contrasim_cli.report.heat_maps import HeatMap
-from contrasim_cli.report.results import BenchRow
+from contrasim_cli.report.conclusions import (
+    Depths,
+    learned_first,
+    matches,
+    of_benchmark,
+    of_layers_alike,
+    of_sanity,
+    of_scores,
+)
+from contrasim_cli.report.heat_maps import NEARLY, HeatMap
+from contrasim_cli.report.results import BenchRow, SanityRow
 
 
 def heat_map(values: Any, measure: str = "cka", higher: bool = True) -> HeatMap:
@@ -61,11 +70,11 @@ def test_sentences_about_scores() -> None:
     assert sentences == [
         "The best match of a layer is the same layer of the other store: for 2 of 2 layers by enc.pt and for 1 of 2 layers by cka; "
         "a choice at random would find 1.0.",
-        "The diagonal leads the best other layer of its row by +0.350 by enc.pt and +0.150 by cka in the median; below 0 it is "
-        "behind.",
+        "In the median, the same layer of the other store leads the best other layer of its row by 0.350 by enc.pt and by 0.150 "
+        "by cka.",
         "Pairs of layers that are more similar than shuffled rows by 3 standard deviations or more: 3 of 4 by enc.pt.",
-        "What shuffled rows score is not known for cka: from a high score alone it does not follow that rows correspond (--null 99 "
-        "counts it).",
+        "What shuffled rows score is not known well enough for cka: that rows correspond does not follow from a high score alone "
+        "(--null 99 tells).",
         "There are too few rows for cka: 30 are fewer than the 64 neurons of the widest layer, where unrelated rows look alike "
         "too; that layers are similar does not follow from these scores.",
     ]
@@ -108,7 +117,7 @@ def test_what_may_be_noise_is_called_so() -> None:
     assert "by 40.0 points, which may be noise: that it is better does not follow (bench compare tests it)" in told[1]
     assert told[2] == "9 trials are few: differences of a few points do not mean anything."
     assert "which may be noise" in of_benchmark([row("cka", 0.5, None, None), row("enc.pt", 0.9, None, None)])[1]
-    assert of_benchmark([row("cka", 0.5, 0.4, 0.6), row("dot", 0.5, 0.4, 0.6)])[1] == "dot has as many right."
+    assert of_benchmark([row("cka", 0.5, 0.4, 0.6), row("dot", 0.5, 0.4, 0.6)])[1] == "dot does as well."
 
 
 def test_kinds_of_negatives_and_pairs_are_told_apart() -> None:
@@ -127,7 +136,7 @@ def test_of_nothing_nothing_follows() -> None:
 
 def test_every_rule_is_stated_with_its_numbers() -> None:
     text = " ".join(conclusions.RULES)
-    for number in (conclusions.NEAR, conclusions.CLEAR, conclusions.AMPLE, conclusions.FEW_TRIALS):
+    for number in (conclusions.NEAR, conclusions.CLEAR, conclusions.AMPLE, conclusions.FEW_TRIALS, 100 * NEARLY):
         assert f" {number:g} " in text
 
 
@@ -138,3 +147,167 @@ def test_measures_that_choose_other_layers_are_said_to_contradict_each_other() -
     assert "most best matches of enc.pt are not those of cka (the same layer for 0 of 4)" in " ".join(sentences)
     half = heat_map(np.eye(4)[[0, 1, 3, 2]], "cka")
     assert "contradict" not in " ".join(of_scores([first, half], [even(first)] * 2, {}, 100, 10))
+
+
+def near(gap: float, **more: Any) -> HeatMap:
+    """Four rows of which the last layer leads the others by `gap`."""
+    values = np.full((4, 4), 0.9)
+    values[:, 3] += gap
+    return replace(heat_map(values), **more)
+
+
+@pytest.mark.parametrize(
+    ("more", "threshold"),
+    [
+        ({}, 0.02),  # of 0 to 1
+        ({"null": np.full((4, 4), 0.5)}, 0.01),  # of 0.5 to 1
+        ({"measure": "dot"}, 0.02 * 0.92),  # of the largest score
+        ({"measure": "enc.pt"}, 0.02 * 0.92),
+        ({"measure": "procrustes", "higher": False, "null": np.full((4, 4), 0.7)}, 0.02 * 0.7),  # of 0 to 0.7
+    ],
+)
+def test_rows_are_nearly_identical_within_a_part_of_the_scale(more: dict[str, Any], threshold: float) -> None:
+    sign = 1 if more.get("higher", True) else -1
+    below, above = near(sign * 0.98 * threshold, **more), near(sign * 1.02 * threshold, **more)
+    assert below.nearly_identical().tolist() == [True] * 4
+    assert not below.best().any()
+    assert not above.nearly_identical().any()
+    assert above.best().sum() == 4
+
+
+def test_learned_measures_are_judged_by_calibrated_scores() -> None:
+    raw = heat_map(10 * np.eye(3), "enc.pt")
+    assert raw.best().sum() == 3
+    alike = replace(raw, calibrated=0.9 + 0.01 * np.eye(3))
+    assert alike.nearly_identical().all()
+    assert not alike.best().any()
+
+
+def test_layers_of_one_store_that_are_alike_are_named() -> None:
+    alike = replace(heat_map(np.full((3, 3), 0.99) + 0.01 * np.eye(3)), stores=("a", "a"))
+    apart = replace(heat_map(np.full((3, 3), 0.9) + 0.1 * np.eye(3)), stores=("b", "b"))
+    (sentence,) = of_layers_alike([alike, apart])
+    assert sentence.startswith(
+        "All layers of a are nearly identical by cka: it cannot tell which of them matches a layer"
+    )
+    assert of_layers_alike([apart, replace(alike, measure="enc.pt")]) == []
+
+
+def test_log_odds_tell_the_best_match_from_the_next() -> None:
+    values = np.array([[2.16, 2.195, 1.0], [2.16, 2.4, 1.0], [0.9, 0.2, 0.1]])
+    odds = replace(heat_map(values, "universal"), calibrated=np.eye(3))
+    assert odds.nearly_identical().tolist() == [True, False, False]
+    assert odds.best().sum(axis=1).tolist() == [0, 1, 1]
+    bounded = replace(heat_map(values / 3, "enc.pt"), calibrated=np.eye(3))
+    assert not bounded.nearly_identical().any()
+
+
+def test_a_row_with_an_odd_layer_is_nearly_identical_and_one_with_a_neighbour_is_not() -> None:
+    odd, neighbour = [0.98, 0.97, 0.975, 0.1], [0.98, 0.975, 0.5, 0.1]
+    assert heat_map([odd, neighbour]).nearly_identical().tolist() == [True, False]
+    assert heat_map([[0.9, np.nan, np.nan], [0.9, 0.89, np.nan]]).nearly_identical().tolist() == [False, True]
+
+
+def test_measures_that_are_nearly_identical_find_and_contradict_nothing() -> None:
+    first, alike = heat_map(np.eye(4), "enc.pt"), near(0.001)
+    sentences = of_scores([first, alike], [even(first)] * 2, {}, 100, 10)
+    assert sentences[:3] == [
+        "The best match of a layer is the same layer of the other store: for 4 of 4 layers by enc.pt; a choice at random would "
+        "find 1.0.",
+        "Scores of a row are nearly identical for cka (4 of 4 rows): which layer matches best is not to "
+        "be read from them.",
+        "In the median, the same layer of the other store leads the best other layer of its row by 1.000 by enc.pt.",
+    ]
+    assert of_scores([alike], [even(alike)], {}, 100, 10)[0].startswith("Scores of a row are nearly identical")
+    told_apart = heat_map(np.roll(np.eye(4), 1, axis=1), "cka")
+    assert "contradict" in " ".join(of_scores([first, told_apart], [even(first)] * 2, {}, 100, 10))
+
+
+def test_rows_that_are_nearly_identical_do_not_count_as_contradictions() -> None:
+    values = np.eye(5)[[1, 0, 2, 3, 4]]  # two rows of five choose another layer
+    first, other = heat_map(np.eye(5), "enc.pt"), heat_map(values, "cka")
+    sides = [even(first)] * 2
+    assert "contradict" not in " ".join(of_scores([first, other], sides, {}, 100, 10))
+    values[3:] = 0.5
+    text = " ".join(of_scores([first, heat_map(values, "cka")], sides, {}, 100, 10))
+    assert "not those of cka (the same layer for 1 of 3)" in text
+    assert "for cka (2 of 5 rows)" in text
+
+
+def test_leads_of_learned_measures_are_called_raw_beside_calibrated_scores() -> None:
+    grid = replace(heat_map(np.eye(2), "enc.pt"), calibrated=np.eye(2))
+    assert "by 1.000 by enc.pt (raw scores)." in " ".join(of_scores([grid], [even(grid)], {}, 100, 10))
+
+
+def checks(measure: str, **verdicts: str) -> list[SanityRow]:
+    """Checks of a measure by name, with their verdicts."""
+    return [SanityRow(measure, "l", name, None, "", 0.5, 0.5, verdict) for name, verdict in verdicts.items()]
+
+
+def test_measures_are_recommended_by_the_checks_that_they_pass() -> None:
+    rows = [
+        *checks("good", rotation="ok", linear="", noise="ok", shuffle="ok"),
+        *checks("careful", rotation="fails", noise="ok", shuffle="ok", width="fails"),
+        *checks("deaf", rotation="fails", noise="fails", shuffle="ok"),
+        *checks("trivial", noise="ok", shuffle="fails"),
+        *checks("undefined", noise="", shuffle=""),
+    ]
+    assert of_sanity(rows) == [
+        "passes every judged check, use: good",
+        "use with care, fails in brackets: careful (rotation, width)",
+        "do not use on these rows, fails in brackets: deaf (rotation, noise), trivial (shuffle)",
+        "nothing follows, shuffled rows were not judged: undefined",
+    ]
+    assert of_sanity([]) == []
+
+
+def test_the_same_layer_trails_where_it_is_behind_and_ties_where_it_is_level() -> None:
+    behind, level = np.eye(4)[[1, 2, 3, 0]], np.zeros((4, 4))
+    level[:, :2] = 1.0
+    level[2:, 2:] = 1.0
+    grids = [
+        heat_map(np.eye(4), "enc.pt"),
+        heat_map(0.047 * behind),
+        heat_map(level, "dot"),
+        heat_map(np.eye(4) * 1e-5, "rv"),
+    ]
+    text = of_scores(grids, [even(grid) for grid in grids], {}, 1000, 10)
+    (told,) = [sentence for sentence in text if sentence.startswith("In the median")]
+    assert told == (
+        "In the median, the same layer of the other store leads the best other layer of its row by 1.000 by enc.pt, "
+        "and trails the best other layer of its row by 0.047 by cka, and ties with the best other layer of its row by dot."
+    )
+
+
+def test_the_pairs_that_a_lead_is_of_are_named_where_some_have_no_diagonal() -> None:
+    square = heat_map(np.eye(3), "enc.pt")
+    wide = replace(heat_map(np.eye(3, 5), "enc.pt"), stores=("a", "c"))
+    text = of_scores([square, wide], [even(square), even(wide)], {}, 100, 10)
+    assert text[0].startswith(
+        "The best match of a layer is the same layer of the other store (within 10 % of its depth where stores differ in their "
+        "number of layers): for "
+    )
+    assert (
+        "In the median over the 1 of 2 pairs of stores that have equally many layers (a – b), the same layer" in text[1]
+    )
+    alone = of_scores([wide], [even(wide)], {}, 100, 10)
+    assert alone[0].startswith("The best match of a layer is a layer within 10 % of its depth in the other store: for ")
+    assert "In the median" not in " ".join(alone)
+
+
+def test_measures_without_a_defined_score_are_named() -> None:
+    nothing, cka = heat_map(np.full((3, 3), np.nan), "rv"), heat_map(np.eye(3))
+    assert of_scores([nothing], [even(nothing)], {}, 100, 10) == ["Nothing follows: no score is defined."]
+    text = of_scores([cka, nothing], [even(cka)] * 2, {}, 100, 10)
+    assert text[-1] == "No score is defined by rv."
+    assert not any("rv" in sentence for sentence in text[:-1])
+
+
+def test_benchmarks_of_one_trial_of_correlations_and_below_chance() -> None:
+    assert of_benchmark([row("cka", 1.0, None, None, trials=1)])[-1].startswith("1 trial is few: ")
+    told = of_benchmark([row("cka", 0.4, 0.3, 0.5), row("dot", 0.1, 0.05, 0.2), row("norm", 0.3, 0.2, 0.4)])
+    assert told[-2:] == ["Not told from chance: norm.", "Below chance: dot."]
+    told = of_benchmark([replace(row("cka", 0.5, None, None, benchmark=conclusions.MONOTONICITY), chance=0.0)])
+    assert told[0].endswith("cka orders layers by their distance with a rank correlation of 0.500; chance is 0.000.")
+    told = of_benchmark([row("cka", 0.5, 0.4, 0.6), row("dot", 0.4999, 0.4, 0.6)])
+    assert "by less than 0.1 points, which may be noise" in told[1]

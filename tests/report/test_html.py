@@ -66,22 +66,37 @@ def test_a_page_says_what_was_compared() -> None:
         assert words in text
 
 
+def test_a_page_says_with_which_arguments_a_model_was_made() -> None:
+    results = grid()
+    assert "model arguments" not in visible(page(results))
+    results.about["sources"]["a.h5"]["provenance"] = {"model_arguments": {"depth": 6}}
+    shown = visible(page(results))
+    assert "model arguments" in shown
+    assert '{"depth": 6}' in shown
+
+
 def test_maps_hold_the_scores_with_best_matches_and_ties() -> None:
     rows = [
-        ScoreRow("cka", "a", f"x{i}", "b", f"y{j}", value, calibrated=0.5, null_z=z)
-        for i, line in enumerate([[(0.25, 9.0), (0.5, 2.0)], [(1.0, 4.0), (1.0, None)]])
+        ScoreRow("cka", "a", f"x{i}", "b", f"y{j}", value, calibrated=value, null_z=z)
+        for i, line in enumerate([[(0.25, 9.0), (0.5, 2.0), (0, 0.0)], [(1.0, 4.0), (1.0, None), (0, 9.0)]])
         for j, (value, z) in enumerate(line)
     ]
     shown = contents.of(Results("score", ScoreRow, rows, optional=["calibrated", "null_z", "null_p"]))
     (drawn,) = shown.data["maps"]
-    assert (drawn["values"], drawn["best"], drawn["tied"]) == ([[0.25, 0.5], [1.0, 1.0]], [[0, 1]], [[1, 0], [1, 1]])
-    assert drawn["unclear"] == [[0, 1]]
-    assert drawn["columns"] == {"calibrated": [[0.5, 0.5]] * 2, "null_z": [[9.0, 2.0], [4.0, None]]}
-    assert shown.data["sides"][drawn["down"]] == {"store": "a", "layers": ["x0", "x1"], "depths": [0.0, 100.0]}
-    assert (drawn["measure_limits"], drawn["higher"]) == ([0.0, 1.0], True)
+    values = [[0.25, 0.5, 0.0], [1.0, 1.0, 0.0]]
+    assert (drawn["values"], drawn["best"], drawn["tied"]) == (values, [[0, 1]], [[1, 0], [1, 1]])
+    assert drawn["unclear"] == [[0, 1], [0, 2]]
+    assert drawn["columns"] == {"calibrated": values, "null_z": [[9.0, 2.0, 0.0], [4.0, None, 9.0]]}
+    assert shown.data["sides"][drawn["down"]] == {
+        "store": "a",
+        "layers": ["x0", "x1"],
+        "short": ["0", "1"],
+        "depths": [0.0, 100.0],
+    }
+    assert (drawn["measure_limits"], drawn["higher"], drawn["colour"]) == ([0.0, 1.0], True, 0)
     same, best = shown.data["curves"]
-    assert same["lines"][0]["y"] == [0.25, 1.0]
-    assert best["lines"][0]["y"] == [100.0, None]  # of two that tie there is no depth
+    assert same["lines"][0]["y"] == [0.25, 0.0]
+    assert best["lines"][0]["y"] == [50.0, None]  # of two that tie there is no depth
 
 
 def test_measures_of_one_range_share_a_scale_and_encoders_come_first() -> None:
@@ -101,6 +116,33 @@ def test_depths_are_those_in_the_whole_store() -> None:
     chosen = [row for row in results.rows if isinstance(row, ScoreRow) and row.layer_a in ("layer_1", "layer_4")]
     data = contents.of(replace(results, rows=chosen, within=[])).data
     assert data["sides"][data["maps"][0]["down"]]["depths"] == [25.0, 100.0]
+
+
+def test_a_measure_without_a_best_match_has_no_line_of_their_depths() -> None:
+    results = grid(measures=("cka", "rsa"))
+    flat = [replace(row, score=0.5) for row in results.rows]
+    some = [old if old.measure == "rsa" else new for old, new in zip(results.rows, flat, strict=True)]
+    curves = contents.of(replace(results, rows=some)).data["curves"]
+    assert [line["name"] for line in curves[-1]["lines"]] == ["rsa"]
+    titles = [one["title"] for one in contents.of(replace(results, rows=flat)).data["curves"]]
+    assert titles == ["Score at the same depth: CKA", "Score at the same depth: RSA"]
+
+
+def test_a_measure_has_one_colour_on_maps_curves_and_bars() -> None:
+    data = contents.of(grid(measures=("cka", "enc.pt", "procrustes"))).data
+    colours = {one["measure"]: one["colour"] for one in data["maps"]}
+    assert colours == {"enc.pt": 0, "cka": 1, "procrustes": 2}
+    assert {line["name"]: line["colour"] for curve in data["curves"] for line in curve["lines"]} == colours
+    results = bench({"cka": (0.5, 0.4, 0.6), "enc.pt": (0.9, 0.8, 1.0)})
+    rows = [replace(row, train_data="ptb") if row.measure == "enc.pt" else row for row in results.rows]
+    names = ("cka", "enc.pt", "enc.pt, trained on ptb")
+    grids = [HeatMap(name, ("first", "second"), ["a", "b"], ["a", "b"], np.eye(2)) for name in names]
+    data = contents.of(replace(results, rows=rows), grids).data
+    assert {one["measure"]: one["colour"] for one in data["maps"]} == dict(zip(names, (1, 0, 0), strict=True))
+    assert [(line["name"], line["colour"]) for line in data["curves"][0]["lines"]] == [
+        ("enc.pt (trained on ptb)", 0),
+        ("cka", 1),
+    ]
 
 
 def test_curves_hold_intervals_where_there_are_any() -> None:
@@ -142,7 +184,7 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 def test_no_name_leaves_its_place() -> None:
     results = grid(sizes=(2, 2), stores=(HOSTILE, HOSTILE + "2"), name=HOSTILE + "{}", measures=(HOSTILE + "m",))
     plain = grid(sizes=(2, 2), measures=("enc.pt",))
-    hostile = page(replace(results, about={**results.about, HOSTILE: HOSTILE}), title=HOSTILE)
+    hostile = page(replace(results, about={**results.about, HOSTILE: HOSTILE}, title=HOSTILE))
     extra = [("tr", {}), ("th", {}), ("td", {}), ("code", {})]  # of the one more line of settings
     assert sorted(map(str, tags(hostile))) == sorted(map(str, tags(page(plain)) + extra))
     assert "\u2028" not in hostile
@@ -213,6 +255,48 @@ at("mouseup", 0.6, 0.6, document);
 await new Promise((done) => setTimeout(done, 300));
 answer.after = chart.layout.xaxis.range.slice();
 """
+NUMBERS = """
+const chart = document.querySelector("#maps .chart");
+const frame = () => chart.data[3].marker.size, template = () => chart.data[0].texttemplate, crosses = () => chart.data[1].y;
+answer.frames = [frame()]; answer.templates = [template()]; answer.crosses = [crosses()];
+answer.text = chart.data[0].text[0][1]; answer.hover = chart.data[0].hovertext[0][1];
+answer.swatch = document.querySelector("#maps .swatch").style.background;
+await Plotly.relayout(chart, { "xaxis.range": [-0.5, 2.5], "yaxis.range": [-0.5, 2.5] });
+await new Promise((done) => setTimeout(done, 300));
+answer.frames.push(frame()); answer.templates.push(template()); answer.crosses.push(crosses());
+answer.ticks = chart.layout.xaxis.ticktext.slice(0, 2);
+"""
+DOUBLE_CLICK = """
+const chart = document.querySelector("#curves .chart"), drag = chart.querySelector(".nsewdrag");
+const at = (kind, x, y, place) => {
+  const box = drag.getBoundingClientRect();
+  place.dispatchEvent(new MouseEvent(kind, { bubbles: true, clientX: box.left + x * box.width,
+    clientY: box.top + y * box.height, button: 0, buttons: kind === "mouseup" ? 0 : 1 }));
+};
+const range = () => chart.layout.yaxis.range.slice();
+const twice = async () => {
+  for (let k = 0; k < 2; k++) { at("mousedown", 0.5, 0.5, drag); at("mouseup", 0.5, 0.5, document); }
+  await new Promise((done) => setTimeout(done, 800));
+  return range();
+};
+answer.ranges = [range(), await twice(), await twice(), await twice()];
+at("mousedown", 0.2, 0.1, drag);
+for (const place of [0.3, 0.6]) at("mousemove", place, place, document);
+at("mouseup", 0.6, 0.6, document);
+await new Promise((done) => setTimeout(done, 800));
+answer.zoomed = range();
+answer.back = await twice();
+"""
+WHISKERS = """
+const charts = [...document.querySelectorAll("#curves .chart")];
+const traces = [charts[0].data[0], ...charts[1].data];
+answer.arms = traces.map((trace) => trace.error_y ? [trace.error_y.array, trace.error_y.arrayminus] : null);
+answer.places = charts[1].data.map((trace) => trace.x);
+"""
+BEST = """
+const only = document.getElementById("best");
+answer.only = only.checked; answer.rows = document.querySelectorAll("#table tbody tr").length;
+"""
 SORT = """
 const scores = () => [...document.querySelectorAll("#table tbody tr")].map((line) => line.cells[7].textContent);
 const head = [...document.querySelectorAll("#table th")].find((cell) => cell.textContent === "score");
@@ -233,6 +317,23 @@ document.getElementById("labels").value = "depth"; document.getElementById("labe
 while (!document.querySelector("#maps .chart").data) await new Promise((done) => setTimeout(done, 50));
 const trace = document.querySelector("#maps .chart").data[0], axis = document.querySelector("#maps .chart").layout.xaxis;
 answer.limits = [trace.zmin, trace.zmax]; answer.ticks = axis.ticktext;
+"""
+VALUES = """
+const trace = () => document.querySelector("#maps .chart").data[0];
+const told = async () => {
+  const charts = ["#maps .chart", "#curves .chart"].map((place) => document.querySelector(place));
+  while (charts.some((chart) => !chart.data)) await new Promise((done) => setTimeout(done, 50));
+  const heads = [...document.querySelectorAll("#maps h3, #curves h3")].map((head) => head.textContent);
+  const lines = [...document.querySelectorAll("#maps .panels")].map((line) => line.children.length);
+  return { heads, lines, z: trace().z[0][0], limits: [trace().zmin, trace().zmax], y: charts[1].data[0].y[0] };
+};
+const choose = (name, value) => {
+  document.getElementById(name).value = value;
+  document.getElementById(name).dispatchEvent(new Event("change"));
+};
+answer.first = await told();
+choose("values", "score"); choose("lines", "stores");
+answer.then = await told();
 """
 COUNT = """
 answer.titles = [...document.querySelectorAll("h3")].map((head) => head.textContent);
@@ -256,6 +357,52 @@ def test_a_browser_zooms_into_a_map(tmp_path: Path) -> None:
 
 
 @browser
+@pytest.mark.slow
+def test_a_browser_writes_numbers_into_cells_where_they_fit(tmp_path: Path) -> None:
+    results = grid(name="blocks.{}.attention.output")
+    rows = [replace(row, null=0.01, null_z=0.0 if row.score < 0.6 else 9.0) for row in results.rows]
+    few = asked(page(replace(results, rows=rows)), tmp_path, NUMBERS)
+    assert clean(few), few
+    assert few["templates"] == ["%{text}", "%{text}"]
+    assert (few["text"], few["swatch"]) == ("0.86", "rgb(0, 0, 0)")
+    assert few["hover"].startswith("<b>cka 0.8571</b>")
+    assert few["ticks"] == ["0", "1"]  # long names without what all have in common
+    assert few["crosses"][0][0] == 0.33  # above the number
+    assert 15 < few["frames"][0] < few["frames"][1]
+    many = asked(page(grid(sizes=(24, 24))), tmp_path, NUMBERS)
+    assert clean(many), many
+    assert many["templates"] == ["", "%{text}"]  # when zoomed into three cells
+    assert many["frames"][0] < 15 < many["frames"][1]
+
+
+@browser
+@pytest.mark.slow
+def test_a_double_click_toggles_between_the_whole_range_and_that_of_the_lines(tmp_path: Path) -> None:
+    results = grid(sizes=(6, 5))
+    rows = [replace(row, null=0.1, null_z=9.0) for row in results.rows]
+    answer = asked(page(replace(results, rows=rows)), tmp_path, DOUBLE_CLICK)
+    assert clean(answer), answer
+    whole, own, again, once_more = answer["ranges"]
+    assert whole[0] < 0.1
+    assert 0.7 < own[0] < 1 < own[1] < 1.1
+    assert (again, once_more) == (pytest.approx(whole), pytest.approx(own))
+    assert answer["zoomed"] != pytest.approx(own)
+    assert answer["back"] == pytest.approx(whole)
+
+
+@browser
+@pytest.mark.slow
+def test_a_browser_shows_the_whole_table_where_no_row_has_a_best_match(tmp_path: Path) -> None:
+    results = grid()
+    flat = [replace(row, score=0.9 + 1e-4 * row.score) for row in results.rows]
+    answer = asked(page(replace(results, rows=flat)), tmp_path, BEST)
+    assert clean(answer), answer
+    assert (answer["only"], answer["rows"]) == (False, 36)
+    answer = asked(page(results), tmp_path, BEST)
+    assert (answer["only"], answer["rows"]) == (True, 6)
+
+
+@browser
 def test_a_browser_sorts_and_filters_the_table(tmp_path: Path) -> None:
     answer = asked(page(grid()), tmp_path, SORT)
     assert clean(answer), answer
@@ -270,10 +417,38 @@ def test_a_browser_sorts_and_filters_the_table(tmp_path: Path) -> None:
 def test_a_browser_shows_the_pair_and_scale_that_are_chosen(tmp_path: Path) -> None:
     answer = asked(page(grid(stores=("a", "b", "c"), sizes=(3, 3))), tmp_path, CHOOSE)
     assert clean(answer), answer
-    assert answer["first"] == ["cka", "cka within a", "cka within b"]
-    assert answer["third"] == ["cka", "cka within b", "cka within c"]
+    assert answer["first"] == ["CKA", "CKA within a", "CKA within b"]
+    assert answer["third"] == ["CKA", "CKA within b", "CKA within c"]
     assert answer["limits"] == [pytest.approx(0.6), pytest.approx(1.0)]
     assert answer["ticks"] == ["0 %", "50 %", "100 %"]
+
+
+@browser
+@pytest.mark.slow
+def test_a_browser_shows_calibrated_scores_first_and_self_similarity_beside(tmp_path: Path) -> None:
+    results = grid(measures=("universal", "cka"))
+    rows = [replace(row, calibrated=0.25) if row.measure == "universal" else row for row in results.rows]
+    answer = asked(page(replace(results, rows=rows)), tmp_path, VALUES)
+    assert clean(answer), answer
+    first, then = answer["first"], answer["then"]
+    own = ["CKA", "CKA within a", "CKA within b"]
+    assert first["heads"][:6] == ["universal, calibrated", "universal within a, raw", "universal within b, raw", *own]
+    assert first["heads"][6] == "Score at the same depth: universal, calibrated"
+    assert (first["lines"], first["z"], first["limits"], first["y"]) == ([3, 3], 0.25, [0, 0.25], 0.25)
+    assert then["heads"][:2] == ["universal, raw", "CKA"]
+    assert then["heads"][6] == "Score at the same depth: universal, raw"
+    assert (then["lines"], then["z"], then["y"]) == ([2, 2, 2], 1, 1)
+
+
+def test_values_and_lines_can_be_chosen_where_there_is_a_choice() -> None:
+    assert 'id="values"' not in page(grid())
+    assert 'id="lines"' not in page(grid())
+    two, four = (page(grid(measures=measures)) for measures in (("cka", "rv"), ("cka", "rv", "dot", "norm")))
+    assert two.index("self-similarity beside</option>") < two.index("measures side by side</option>")
+    assert four.index("self-similarity beside</option>") > four.index("measures side by side</option>")
+    results = grid(measures=("enc.pt",))
+    rows = [replace(row, calibrated=0.5) for row in results.rows]
+    assert 'id="values"' in page(replace(results, rows=rows))
 
 
 @browser
@@ -293,9 +468,20 @@ def test_a_browser_draws_hostile_names_and_many_layers(tmp_path: Path, sizes: tu
 @pytest.mark.slow
 def test_a_browser_draws_a_benchmark(tmp_path: Path) -> None:
     results = bench({"cka": (0.5, 0.4, 0.6), "enc.pt": (0.9, 0.8, 1.0), "dot": (None, None, None)})  # type: ignore[dict-item]
-    answer = asked(page(results), tmp_path, COUNT)
+    answer = asked(
+        page(results),
+        tmp_path,
+        COUNT + WHISKERS + DOUBLE_CLICK.replace('("#curves .chart")', '("#curves .panel + .panel .chart")'),
+    )
     assert clean(answer), answer
     assert answer["titles"][:2] == ["Overall, layers", "By layer, layers"]
+    bars, enc, cka, dot = answer["arms"]
+    assert bars == [[10, 10, None], [10, 10, None]]
+    assert (enc, cka, dot) == ([[10] * 4] * 2, [[10] * 4] * 2, None)
+    assert [places[1] for places in answer["places"]] == pytest.approx([0.88, 1, 1.12])  # beside each other
+    whole, own, *_ = answer["ranges"]
+    assert whole == [-2, 104]
+    assert own == pytest.approx([40 - 0.06 * 60, 100 + 0.06 * 60])
 
 
 @browser
@@ -306,3 +492,13 @@ def test_a_browser_would_say_what_is_loaded_and_what_fails(tmp_path: Path) -> No
     answer = asked(broken, tmp_path, "missing()")
     assert answer["blocked"] == ["https://example.org/x.png"]
     assert any("missing is not defined" in error for error in answer["errors"])
+
+
+def test_noise_ceilings_are_lines_of_the_curves_and_columns_of_the_table() -> None:
+    results = grid(sizes=(3, 3), measures=("rsa",))
+    rows = [replace(row, ceiling_low=0.5, ceiling_high=0.75) for row in results.rows]
+    data = contents.of(replace(results, rows=rows)).data
+    assert data["curves"][0]["lines"][0]["ceilings"] == [[0.5] * 3, [0.75] * 3]
+    assert data["columns"][-2:] == ["ceiling_low", "ceiling_high"]
+    assert "noise ceiling of the second store" in page(replace(results, rows=rows))
+    assert "noise ceiling of the second store" not in page(results)

@@ -1,15 +1,18 @@
 """Tables as Markdown and LaTeX: to the letter, and with no name that acts as markup."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.table import Table
 
+from contrasim_cli.measures import MEASURES
 from contrasim_cli.report import markup
 from contrasim_cli.report import text as report
-from contrasim_cli.report.results import CompareRow, Results, SanityRow, ScoreRow
+from contrasim_cli.report.results import BenchRow, CompareRow, Results, SanityRow, ScoreRow
+from contrasim_cli.report.titles import TITLES
 
 GRID = Results(
     "baseline",
@@ -28,13 +31,13 @@ def text(results: Results, form: str) -> str:
 
 def test_markdown_of_grids() -> None:
     assert text(GRID, "md") == (
-        "cka: a\\_1 (rows) against b% (columns)\n"
+        "CKA: a\\_1 (rows) against b% (columns)\n"
         "\n"
         "|  | y | z |\n"
         "| --- | ---: | ---: |\n"
         "| x\\|y | 0.2500 |  |\n"
         "\n"
-        "procrustes: a\\_1 (rows) against b% (columns); lower is more similar\n"
+        "Procrustes: a\\_1 (rows) against b% (columns); lower is more similar\n"
         "\n"
         "|  | y |\n"
         "| --- | ---: |\n"
@@ -47,7 +50,8 @@ def test_latex_of_grids() -> None:
         "% needs \\usepackage{booktabs}, and \\usepackage{amssymb} where there are check marks\n"
         "\\begin{table}\n"
         "\\centering\n"
-        "\\caption{cka: a\\_1 (rows) against b\\% (columns)}\n"
+        "\\caption{CKA: a\\_1 (rows) against b\\% (columns)}\n"
+        "\\label{tab:contrasim-baseline}\n"
         "\\begin{tabular}{lrr}\n"
         "\\toprule\n"
         " & y & z \\\\\n"
@@ -58,7 +62,8 @@ def test_latex_of_grids() -> None:
         "\\end{table}\n"
         "\\begin{table}\n"
         "\\centering\n"
-        "\\caption{procrustes: a\\_1 (rows) against b\\% (columns); lower is more similar}\n"
+        "\\caption{Procrustes: a\\_1 (rows) against b\\% (columns); lower is more similar}\n"
+        "\\label{tab:contrasim-baseline-2}\n"
         "\\begin{tabular}{lr}\n"
         "\\toprule\n"
         " & y \\\\\n"
@@ -68,6 +73,65 @@ def test_latex_of_grids() -> None:
         "\\end{tabular}\n"
         "\\end{table}\n"
     )
+
+
+def test_a_title_begins_captions_and_names_labels() -> None:
+    titled = replace(GRID, title="Säen & ernten_1")
+    latex = text(titled, "tex")
+    assert (
+        "\\caption{Säen \\& ernten\\_1. CKA: a\\_1 (rows) against b\\% (columns)}\n\\label{tab:saen-ernten-1}\n"
+        in latex
+    )
+    assert latex.count("\\label{tab:saen-ernten-1-2}") == latex.count("\\label{tab:saen-ernten-1}") == 1
+    assert text(titled, "md").startswith("Säen & ernten\\_1. CKA: a\\_1 (rows)".replace("&", "\\&"))
+    assert "\\caption{Which? CKA: " in text(replace(GRID, title="Which?"), "tex")
+    assert "\\label{tab:contrasim}" in text(replace(GRID, title="表"), "tex")
+
+
+def test_a_title_is_the_caption_of_a_table_without_one() -> None:
+    table = Table("a")
+    table.add_row("1")
+    assert "\\caption{Two}\n\\label{tab:two}" in markup.latex(markup.titled([table], "Two"), "Two")
+    assert "\\label" not in markup.latex([table], "Two")  # which has nothing to number
+
+
+def test_the_best_match_of_each_row_is_bold() -> None:
+    scores = {("x", "y"): 0.9, ("x", "z"): 0.1, ("w", "y"): -0.5, ("w", "z"): -0.5, ("w", "v"): -0.9, ("x", "v"): 0.2}
+    rows = [ScoreRow("cka_debiased", "a", down, "b", across, score) for (down, across), score in scores.items()]
+    latex = text(Results("baseline", ScoreRow, rows), "tex")
+    assert "\\caption{CKA (debiased): a (rows) against b (columns); bold: the best match of its row}" in latex
+    assert "x & \\textbf{0.9000} & 0.1000 & 0.2000 \\\\\n" in latex
+    assert "w & \\textbf{$-$0.5000=} & \\textbf{$-$0.5000=} & $-$0.9000 \\\\\n" in latex
+    assert "\\textbf" not in text(Results("baseline", ScoreRow, rows[:1]), "tex")  # no choice, no best
+
+
+@pytest.mark.parametrize("form", ["tex", "md"])
+def test_layers_in_tables_are_labelled_as_in_figures(form: str) -> None:
+    every = {"a": [f"l{k}" for k in range(5)], "b": [f"m{k}" for k in range(301)]}
+    rows = [ScoreRow("cka", "a", a, "b", b, 0.5) for a in ("l1", "l4") for b in ("m0", "m1", "m300")]
+    results = replace(GRID, rows=rows, layers=every)
+    assert all(name in text(results, form) for name in ("l1", "m300"))
+    depth = text(replace(results, layer_labels="depth"), form).replace("\\%", "%")
+    assert all(label in depth for label in ("25 %", "100 %", "0.00 %", "0.33 %", "100.00 %"))
+    index = text(replace(results, layer_labels="index"), form)
+    assert ("& 0 & 1 & 300" if form == "tex" else "| 0 | 1 | 300 |") in index
+    assert "m1" in text(replace(results, layer_labels="index"), "tsv")
+
+
+def test_layers_of_benchmarks_are_labelled_too() -> None:
+    rows = [
+        BenchRow("layers", "cka", "", "all", layer, 0.5, None, None, None, 0.25, 9, None, None)
+        for layer in ("first", "second", "third", "all")
+    ]
+    results = Results("bench layers", BenchRow, rows, layer_labels="depth")
+    shown = text(results, "md")
+    assert "first" not in shown
+    assert all(label in shown for label in ("| 0 % |", "| 50 % |", "| 100 % |", "| all |"))
+
+
+def test_titles_are_of_measures_and_differ() -> None:
+    assert set(TITLES) <= set(MEASURES)
+    assert len(set(TITLES.values()) | set(MEASURES)) == len(TITLES) + len(MEASURES)
 
 
 def test_rules_stand_where_sections_end() -> None:
@@ -99,8 +163,8 @@ def test_lines_of_a_cell_stay_in_it() -> None:
 def test_text_is_the_caption_of_the_table_beneath_it_alone() -> None:
     tables = [Table("a"), Table("b")]
     latex = markup.latex(["one", tables[0], "note 5%", "two", tables[1], "end"])
-    found = re.findall(r"\\caption\{(.*)\}|^(a|b) |^(note.*|end)$", latex, re.M)
-    assert ["".join(words) for words in found] == ["one", "a", "note 5\\%", "two", "b", "end"]
+    found = re.findall(r"\\caption\{(.*)\}|^(a|b) |^(% (?:note|end).*)$", latex, re.M)
+    assert ["".join(words) for words in found] == ["one", "a", "% note 5%", "two", "b", "% end"]
 
 
 def test_checks_are_tables_too() -> None:

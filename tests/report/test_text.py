@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +142,9 @@ def test_the_grid_as_a_table() -> None:
 def test_a_grid_too_wide_to_read_is_listed() -> None:
     wide = [ScoreRow("cka", "a", "x", "b", f"layer_{k}", 0.5) for k in range(30)]
     lines = text(Results("baseline", ScoreRow, wide), "table", width=80).splitlines()
-    assert len(lines) == 30 + 4 + 1  # all tie
-    assert "layer_29" in lines[-3]
+    assert len(lines) == 1 + 2 + 30 + 1  # all tie
+    assert lines[0] == "cka: layers of a and of b"
+    assert lines[-2].split() == ["x", "layer_29", "0.5000="]
 
 
 def square(size: int, measure: str = "cka", sign: int = 1, **more: float) -> Results:
@@ -162,6 +164,29 @@ def test_twelve_layers_fit_a_hundred_columns() -> None:
     assert lines[1].split() == [str(k) for k in range(12)]
     assert lines[3].split()[:4] == ["hidden_0", "0.93", "0.99", "0.91"]
     assert lines[-1].split()[0] == "hidden_11"
+
+
+STANDING = {"calibrated": 0.25, "null_z": 123.4, "null_p": 0.01}
+
+
+def test_calibrated_scores_stay_at_eighty_columns() -> None:
+    five = text(square(5, "enc.pt", **STANDING), "table", width=80).splitlines()
+    assert five[0].endswith("; → calibrated")
+    assert five[3].split() == ["hidden_0", "0.82→0.25", "0.98→0.25", "0.78→0.25", "0.58→0.25", "0.38→0.25"]
+    eight = text(square(8, "enc.pt", **STANDING), "table", width=80).splitlines()
+    assert eight[0] == "enc.pt, calibrated: a (rows) against b (columns)"
+    assert eight[3].split() == ["hidden_0", *["0.25="] * 8]  # what is shown ties
+    assert eight[-1] == "0: unrelated rows, 1: a layer with itself; raw scores, by which layers match: --format tsv"
+    for lines in (five, eight):
+        assert max(map(len, lines)) <= 100
+        assert all(len(line) <= 80 for line in lines[1:-1])
+
+
+def test_intervals_stay_whole_at_eighty_columns() -> None:
+    lines = text(square(5, "enc.pt", ci_low=-0.5, ci_high=1234.0, **STANDING), "table", width=80).splitlines()
+    assert lines[1].split() == ["layer_a", "layer_b", "score", "ci_low", "ci_high", *STANDING]
+    assert lines[3].split() == ["hidden_0", "hidden_0", "0.8200", "-0.5000", "1234", "0.2500", "123.4000", "0.0100"]
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize(("measure", "sign"), [("cka", 1), ("procrustes", -1), ("enc.pt", 1)])
@@ -194,6 +219,18 @@ def test_best_matches_keep_their_intervals_and_leave_out_what_is_undefined() -> 
     ]
     lines = text(Results("baseline", ScoreRow, rows), "table").splitlines()
     assert [line.split() for line in lines[3:5]] == [["x0", "y0", "0.5000"], ["x1"]]
+
+
+def test_best_matches_in_rows_of_nearly_identical_scores_are_marked() -> None:
+    rows = [
+        ScoreRow("cka", "a", f"x{i}", "b", f"y{j}", 0.9 + (i == 0 or 0.1) * 0.1 * (i == j))
+        for i in range(48)
+        for j in range(48)
+    ]
+    *lines, legend = text(Results("baseline", ScoreRow, rows), "table").splitlines()
+    assert lines[3].split()[:3] == ["x0", "y0", "1.0000"]  # leads by 0.1
+    assert lines[4].split()[:3] == ["x1", "y1", "0.9100?"]  # by 0.01
+    assert legend == "? no best match: the scores of the row are nearly identical (contrasim guide report)"
 
 
 @pytest.mark.parametrize(
@@ -368,9 +405,12 @@ def test_checks_are_a_line_each_with_their_verdicts() -> None:
 def test_checks_of_many_measures_take_several_tables_that_can_be_read() -> None:
     names = [f"a_rather_long_measure_{k}" for k in range(7)]
     shown = report.render(sanity(names), "table", color=False, width=80)
-    assert max(map(len, shown.splitlines()[1:])) <= 80
+    *tables, last, beyond = shown.splitlines()[1:]
+    assert beyond.endswith("whether a measure finds the same layer in another model, bench layers shows")
+    assert max(map(len, tables)) <= 80
     assert shown.count("┃ check") == 4
-    assert all(shown.count(f" {name} ") == 1 for name in names)
+    assert all("\n".join(tables).count(f" {name} ") == 1 for name in names)
+    assert last.startswith("do not use on these rows, fails in brackets: a_rather_long_measure_0 (noise), a_rather")
 
 
 def test_tables_cut_long_names_in_the_middle_and_files_do_not() -> None:
@@ -390,3 +430,17 @@ def test_names_that_cutting_makes_equal_stay_whole() -> None:
     rows = [ScoreRow("cka", "x", a, "y", "z", 0.5) for a in layers]
     shown = text(Results("baseline", ScoreRow, rows), "table", width=100)
     assert all(layer in shown for layer in layers)
+
+
+def test_scores_that_do_not_clear_their_null_are_counted() -> None:
+    rows = [
+        ScoreRow("cka", "a", f"x{i}", "b", f"y{j}", 0.5, null_z=z, null_p=0.01 if z > 3 else 0.2, null=-1e-9)
+        for (i, j), z in (((0, 0), 9.0), ((0, 1), 2.5), ((1, 0), 4.0), ((1, 1), 1.25))
+    ]
+    results = Results("baseline", ScoreRow, rows, optional=("null_z", "null_p", "null"))
+    for form in ("table", "md", "tex"):
+        text = " ".join(report.render(results, form, color=False, width=100).replace("\\", "").split())
+        assert "2 of 4 scores clear their null (least null_z 1.25, largest null_p 0.2)" in text
+        assert "shuffled rows score 0.0000;" in text
+    plain = Results("baseline", ScoreRow, [replace(row, null_z=None, null_p=None) for row in rows])
+    assert "clear their null" not in report.render(plain, "table", color=False, width=100)

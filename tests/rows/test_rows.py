@@ -30,7 +30,7 @@ def test_held_rows_are_those_that_are_read(
     monkeypatch.setattr(rows_module, "FILLED_ROWS", filled)
     expected = X if order is None else X[order]
     where = torch.tensor([[3, 0], [5, 3]])
-    rows = stored_rows(view(tmp_path, order), "l", widened=widened)
+    rows = stored_rows(view(tmp_path, order), "l", CPU, widened=widened)
     for held in (False, True):
         assert rows.held == held
         for found, wanted in (
@@ -47,15 +47,15 @@ def test_held_rows_are_those_that_are_read(
 
 def test_rows_are_held_while_there_is_room(tmp_path: Path) -> None:
     room = Room(2 * X.nbytes - 1)
-    first, second = (stored_rows(view(tmp_path), "l").hold(room) for _ in range(2))
+    first, second = (stored_rows(view(tmp_path), "l", CPU).hold(room) for _ in range(2))
     assert first.held
     assert not second.held
     assert room.left == X.nbytes - 1
 
 
 def test_near_rows_are_less_a_common_row_and_know_what_they_were(tmp_path: Path) -> None:
-    rows = stored_rows(view(tmp_path), "l")
-    near, marked = rows.near().taken(torch.arange(6).view(2, 3), CPU)
+    rows = stored_rows(view(tmp_path), "l", CPU)
+    near, marked = rows.near().taken(np.arange(6).reshape(2, 3), CPU)
     np.testing.assert_allclose(near.flatten(0, 1), X[:6] - X.astype(np.float32).mean(axis=0), atol=1e-6)
     np.testing.assert_array_equal(marked(torch.tensor([False, True]))[0], X[3:6])
     assert rows.near().is_near

@@ -61,7 +61,7 @@ def test_ids_that_end_early_are_refused() -> None:
 def test_no_common_ids() -> None:
     assert mismatch(store("a", ["p"]), store("b", ["q\n"])) == (
         "b: ids differ from those of a (1 and 1 rows, 0 ids in common); the first difference is in row 0: q\\n instead of p; "
-        "they are not the same examples, or give --align position if the rows line up all the same"
+        "they are not the same examples, or give --align position if the rows nevertheless line up"
     )
     assert mismatch(store("a", ["p"]), store("b", ["q"]), how="ids") == "a, b: no id is in all of these stores"
 
@@ -150,6 +150,15 @@ def test_without_ids_row_counts_must_agree() -> None:
     assert mismatch(store("a", None), store("b", names(4))) == (
         "b: has 4 rows where a has 6; rows without common ids can only be matched by position"
     )
+
+
+def test_of_two_transposed_arrays_that_with_ids_is_not_blamed() -> None:
+    lying, upright = np.zeros((4, 6), np.float32), np.zeros((6, 4), np.float32)
+    told = "may be transposed, and shapes do not tell which: contrasim extract --from the wrong one "
+    assert told in mismatch(store("a", None, lying), store("b", None, upright))
+    told = "b has 6 columns and may be transposed: "
+    assert told in mismatch(store("a", names(6), upright), store("b", None, lying))
+    assert told in mismatch(store("b", None, lying), store("a", names(6), upright))
 
 
 def test_ids_cannot_be_matched_where_there_are_none() -> None:

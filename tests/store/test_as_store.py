@@ -217,7 +217,10 @@ def test_strings_are_no_layer(tmp_path: Path) -> None:
         ),
         (T.to("meta"), "holds no matrix [rows, width] of numbers: a (torch.float32, torch.strided, no plain array ("),
         (torch.nn.Linear(2, 2), "holds more than tensors (or is damaged); save a tensor or a dict of tensors, pickles"),
-        ({"format": "contrasim-encoder"}, "is an encoder, not a store of activations; give it as --encoder"),
+        (
+            {"format": "contrasim-encoder"},
+            "is an encoder, not a store of activations; give it to contrasim score or",
+        ),
     ],
     ids=lambda p: p[:20] if isinstance(p, str) else "",
 )

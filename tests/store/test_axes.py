@@ -399,14 +399,46 @@ def test_the_listing_comes_once_and_names_more_than_one_reading(tmp_path: Path) 
         "--axes rows,rows,width (4 layers of 80 rows x 32) or "
     )
     for offered in (
-        "rows,width,width (4 layers of 8 rows x 320)",
         "rows,pool,width (4 layers of 8 rows x 32)",
         "--keys layers --axes layers,rows,width (32 layers of 10 rows x 32)",
         "--keys rows --axes layers,rows,width (8 layers of 40 rows x 32)",
         "rows,rows,width (1 layer of 320 rows x 32)",
     ):
         assert offered in said
+    assert said.endswith("; other orders of the words work too (contrasim guide hooks)")
+    assert said.count(" layers of ") + said.count(" layer of ") <= 10
     assert said.count("layer_2 float32") == 1
+
+
+def test_a_file_of_three_axes_has_four_likely_readings(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.zeros((10, 7, 5), np.float32))
+    assert refusal(tmp_path / "x.npy").endswith(
+        "say which they are: --axes layers,rows,width (10 layers of 7 rows x 5) or rows,layers,width (7 layers of 10 rows x 5) or "
+        "rows,rows,width (1 layer of 70 rows x 5) or rows,pool,width (1 layer of 10 rows x 5); if the axes are items, tokens and "
+        "neurons, --mask leaves padding out; other orders of the words work too (contrasim guide hooks)"
+    )
+    np.save(tmp_path / "y.npy", np.zeros((10, 7, 5, 5), np.float32))  # images by channels
+    said = refusal(tmp_path / "y.npy")
+    for offered in (
+        "rows,pool,pool,width (1 layer of 10 rows x 5)",
+        "rows,width,width,width (1 layer of 10 rows x 175)",
+    ):
+        assert offered in said
+
+
+def test_lists_of_batches_say_how_to_join_them(tmp_path: Path) -> None:
+    batches = [torch.zeros(8, 5), torch.zeros(8, 5), torch.zeros(4, 5)]
+    torch.save(batches, tmp_path / "one.pt")
+    assert "--keys rows --axes rows,width (1 layer of 20 rows x 5)" in refusal(tmp_path / "one.pt")
+    assert open_store(tmp_path / "one.pt", Hints(keys="rows", axes="rows,width")).n_rows == 20
+    torch.save({"a.b": batches, "c": [torch.zeros(8, 6), torch.zeros(12, 6)]}, tmp_path / "several.pt")
+    said = refusal(tmp_path / "several.pt")
+    assert said.endswith(
+        "; choose with --layers, or save the batches of a layer as one tensor: torch.cat for each list, such as a.b "
+        "(contrasim guide hooks)"
+    )
+    torch.save([torch.zeros(8, 5), torch.zeros(4, 6)], tmp_path / "odd.pt")
+    assert "torch.cat" not in refusal(tmp_path / "odd.pt")
 
 
 def test_names_of_rows_narrow_what_is_offered(tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def test_texts_that_repeat_are_told_of(tmp_path: Path, caplog: pytest.LogCapture
 @pytest.mark.parametrize(
     ("members", "message"),
     [
-        ({"ids": FILES[:-1]}, "ids has 11 ids for 12 rows; mend one of them"),
+        ({"ids": FILES[:-1]}, "ids has 11 ids for 12 rows; correct one of them"),
         ({"ids": X[:, 0]}, "ids cannot name the rows: it is float64 (12,); expected a text or an integer per row"),
         ({"ids": X}, "ids cannot name the rows: it is float64 (12, 5); expected a text or an integer per row"),
         ({"ids": np.array(FILES, object), "n": [3]}, "ids cannot name the rows: it is an array of Python objects, which would "

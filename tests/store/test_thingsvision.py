@@ -102,7 +102,7 @@ def test_what_does_not_add_up_is_refused(tmp_path: Path) -> None:
     path = folder(tmp_path / "model")
     as_npy(path, {name: array for name, array in PARTS.items() if name != "features_02"})
     assert refusal(path) == (
-        "file_names.txt has 11 lines, which are not the rows of features_01 (5, 3), features_03 (2, 3); mend one of them"
+        "file_names.txt has 11 lines, which are not the rows of features_01 (5, 3), features_03 (2, 3); correct one of them"
     )
     as_npy(path, PARTS | {"features": A})
     assert refusal(path).startswith(
@@ -138,8 +138,8 @@ def test_parts_without_their_names_are_ambiguous_until_keys_are_said(tmp_path: P
     assert refusal(file) == (
         "are these layers, or parts of the rows of one, as thingsvision writes them? features_01 float32 (5, 3), "
         "features_02 float32 (4, 3), features_03 float32 (2, 3); give the folder with its file_names.txt, or convert it with "
-        "contrasim extract --from FILE, and say which they are: --axes width,rows (3 layers of 3 rows x 2-5); "
-        "--keys rows --axes rows,width (1 layer of 11 rows x 3) or pool,width (1 layer of 3 rows x 3)"
+        "contrasim extract --from FILE, and say which they are: --keys rows --axes rows,width (1 layer of 11 rows x 3) or "
+        "pool,width (1 layer of 3 rows x 3); other orders of the words work too (contrasim guide hooks)"
     )
     store = open_store(file, Hints(keys="rows"))
     assert list(store.layers) == ["features"]
@@ -154,11 +154,17 @@ def test_variables_that_are_not_the_rows_are_refused(tmp_path: Path) -> None:
     path = folder(tmp_path / "model")
     as_variables(path, {"features": A})
     folder(path, [f"img/{row}.jpg" for row in range(ROWS - 1)])
-    assert refusal(path) == "img/10 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    assert (
+        refusal(path) == "img/10 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+    )
     folder(path, [f"img/{row}.jpg" for row in range(ROWS + 1)])
-    assert refusal(path) == "img/11 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    assert (
+        refusal(path) == "img/11 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+    )
     folder(path, [*(f"img/{row}.jpg" for row in range(ROWS)), "img/3.png"])
-    assert refusal(path) == "img/3 is no variable of its own in the .mat files and in file_names.txt; mend one of them"
+    assert (
+        refusal(path) == "img/3 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+    )
 
 
 def test_features_that_change_are_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from contrasim_cli.grid.grid import Plan
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.scoring import closed_form
 from contrasim_cli.store import LayerSpec, StoreWriter, align, open_stores
+from contrasim_cli.store.sample import sampled
 
 NAIVE_PAIRS = 2
 QUADRATIC_ROWS = 2000
@@ -98,11 +99,10 @@ NAIVE = {
 def grid_seconds(paths: Sequence[Path], name: str) -> tuple[float, float, Plan]:
     """Seconds for reading, seconds for the rest, for all pairs of stores."""
     stores = open_stores(paths)
-    views = align(stores)
+    views = sampled(align(stores), QUADRATIC_ROWS if MEASURES[name].quadratic else None, 0)
     layers = [list(store.layers) for store in stores]
     plan = Plan(views, list(itertools.combinations(range(len(paths)), 2)), layers, layers)
-    max_rows = QUADRATIC_ROWS if MEASURES[name].quadratic else None
-    grid = Grid(plan, closed_form([name]), torch.device("cpu"), 12 << 30, max_rows=max_rows)
+    grid = Grid(plan, closed_form([name]), torch.device("cpu"), 12 << 30)
     read = seconds(lambda: grid.reader.load(grid.progress))
     grid.reader.load = lambda progress: None  # type: ignore[method-assign]
     return read, seconds(lambda: layer_grids(grid)), plan

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+COMPILED = "PYTHONDONTWRITEBYTECODE"  # left out: what is installed is compiled once, and not by every start
 NEIGHBOURS = 10
 BATCH = 8  # rows of a batch of the retrieval benchmark
 Layers = list[Any]  # arrays [n, p]
@@ -390,7 +391,7 @@ def run(command: Sequence[str], scores_of: Callable[[str], Scores]) -> Run:
         check=False,
         capture_output=True,
         text=True,
-        env=os.environ | dict.fromkeys(THREADS, "1"),
+        env={key: value for key, value in os.environ.items() if key != COMPILED} | dict.fromkeys(THREADS, "1"),
     )
     if ran.returncode:
         raise SystemExit(f"{' '.join(command)}\n{ran.stderr}")

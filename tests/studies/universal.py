@@ -71,7 +71,7 @@ def compute(
     views = [sized(taken(View(store), order)) for order in orders for store in stores]
     layers = [list(store.layers) for store in stores] * len(orders)
     every = [(a, b + k * len(stores)) for a, b in pairs for k in range(len(orders))]
-    grid = Grid(Plan(views, every, layers, layers), closed_form(names), torch.device("cpu"), 6 << 30, max_rows=1000)
+    grid = Grid(Plan(views, every, layers, layers), closed_form(names), torch.device("cpu"), 6 << 30)
     found = layer_grids(grid)
     return {
         (zoo, data, paths[a].stem, paths[b].stem): np.stack(

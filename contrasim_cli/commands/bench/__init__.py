@@ -13,7 +13,10 @@ from contrasim_cli.commands.examples import epilog
 from contrasim_cli.commands.help import Command, Group
 
 bench = typer.Typer(
-    cls=Group, help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval."
+    name="bench",
+    cls=Group,
+    no_args_is_help=True,
+    help="Tell which measure to trust: layer prediction, multilingual and image-caption retrieval.",
 )
 COMMANDS: dict[str, Callable[..., None]] = {
     "layers": layers_benchmark,

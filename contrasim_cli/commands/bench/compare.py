@@ -24,8 +24,8 @@ def compare_trials(
         list[str] | None,
         typer.Option(
             "--measure",
-            help="A measure of the first file, and again for the second (or the same) file; words after it choose among its "
-            "encoders: 'contrasim, wiki, seed 0'. Default: every measure that both files have.",
+            help="A measure of the first file; give a second one for the second (or the same) file. Words after its name choose "
+            "among its encoders: 'contrasim, wiki, seed 0'. Default: every measure that both files have.",
         ),
     ] = None,
     seed: Seed = 0,
@@ -37,8 +37,8 @@ def compare_trials(
     """
     if len(files) > 2:
         raise UsageError(f"bench compare takes one or two files, {len(files)} given")
-    output.check("bench compare has many, give --format tsv")
-    from contrasim_cli.benchmarks.differences import compare
+    output.check("bench compare has many, give --format tsv", files)
+    from contrasim_cli.benchmarks.differences import FEW, compare
     from contrasim_cli.benchmarks.trials import caveat, check_same_trials, read_trials, sides
 
     read = [read_trials(path) for path in files]
@@ -51,5 +51,8 @@ def compare_trials(
         rows.extend(compare(first, a, b, seed))
         if note := caveat(a, b):
             log.info(note)
+    few = [row.clusters for row in rows if row.verdict == FEW]
+    if few:
+        log.info("too few clusters for a verdict: %d; with fewer than 6 no p-value is 0.05 or less", min(few))
     about = {"inputs": [str(path) for path in files], "seed": seed}
     output.emit(Results("bench compare", CompareRow, rows, about))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -15,8 +16,9 @@ from contrasim_cli.commands import options as o
 from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
+from contrasim_cli.commands.emit import FIGURE_FORMATS
 from contrasim_cli.commands.figures import Figures
-from contrasim_cli.commands.inputs import Inputs, Rows
+from contrasim_cli.commands.inputs import Inputs, Rows, note_trained
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.stacking import universal
@@ -36,12 +38,13 @@ class Criterion(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class LayersOutput(BenchOutput):
-    """The same, with the grids."""
+    """The output of a benchmark, with the grids of scores."""
 
     plot_grids: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
-            "--plot-grids", help="Draw the mean similarity of layers and layers over the pairs (.png .svg .pdf)."
+            "--plot-grids",
+            help=f"Draw the layer by layer similarity, averaged over pairs of models ({FIGURE_FORMATS}); may repeat.",
         ),
     ] = None
 
@@ -60,7 +63,7 @@ def layers_benchmark(
         typer.Option(
             "--hold-out-models",
             min=2,
-            help="Train on all but the last so many models; show pairs of seen and of unseen models side by side.",
+            help="Train without the last N models; show pairs of seen and of unseen models side by side.",
         ),
     ] = None,
     pairs: Annotated[
@@ -78,8 +81,8 @@ def layers_benchmark(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    Unless --measure alone is given, the encoder of the package, universal, is shown beside all others.
-    Folders that hold stores of the same names are a data set each; every encoder is tested on each of them.
+    The package's encoder, universal, is shown too, unless only --measure is given.
+    If several folders hold stores of the same names, each folder is a data set, and every encoder is tested on each.
     """
     output = replace(output, figures=figures)
     if hold_out_models and not (training.train or judged.encoder):
@@ -93,9 +96,9 @@ def layers_benchmark(
     common = Common(stores, _with_universal(judged, training), rows, standardizing, compute, output, training, criteria)
     names, room = common.check()
     from contrasim_cli.benchmarks.evaluation import Judge, layer_trials
-    from contrasim_cli.cautions import check_familiar, compared, note_trained, note_twice, warn_few_rows
+    from contrasim_cli.cautions import check_familiar, compared, note_twice, warn_few_rows
 
-    device, budget = compute.resolve()
+    compute.check()
     several = bool(training.train or held_out or len(tests) > 1)
     with ExitStack() as stack:
         most, seed = compute.max_rows, compute.seed
@@ -105,18 +108,19 @@ def layers_benchmark(
             _Opened.of(stack, rows, room, name, _training_paths(paths, held_out)).training_set
             for name, paths in train_sets.items()
         ]
-        how = training.training("layers", compute.seed, device, budget)
+        how = training.training("layers", compute.seed, *compute.resolve()) if training else None
         inputs = {"inputs": [str(path) for path in stores]}
-        if training.dry_run:
+        if how and training.dry_run:
             output.emit(t.planned(sets, how, inputs | {"seed": compute.seed}), files=False)
             return
-        trained_judges = t.trained(sets, how, together=False)
+        trained_judges = t.trained(sets, how, together=False) if how else []
         fixed = common.scorers(names)
         judges = [*map(Judge, fixed), *trained_judges]
         test_sets = _test_sets(opened, standardizing, judges, train_sets, several, figures)
         for test in test_sets:
             note_twice([view.store for view in test.views])
             note_trained(fixed, test.views)
+        device, budget = compute.resolve(_work(test_sets, judges))
         for test in [] if held_out else test_sets:
             check_familiar(fixed, test.layers, test.standardizer, budget)
         for test in test_sets:
@@ -141,7 +145,11 @@ def layers_benchmark(
             about |= record.of_inputs([store for data in opened for store in data.inputs.stores], fixed)
         tested = [(s.name if len(opened) > 1 else "", s.inputs, s.shown(figures)) for s in opened]
         facts = common.facts("layers", tested)
-    common.report("layers", trials, facts, about, several)
+    few = max(map(len, tests.values())) < 3
+    more_trials = (
+        "three stores or more" if few else "--pairs all, or more stores" if pairs == "disjoint" else "more stores"
+    )
+    common.report("layers", trials, facts, about, several, more_trials)
 
 
 def _with_universal(judged: Judged, training: t.TrainOptions) -> Judged:
@@ -168,6 +176,20 @@ def _check_pairs(paths: Sequence[Path], held_out: frozenset[str], every: bool) -
             model_pairs(count, every)
         except UsageError as problem:
             raise UsageError(f"--hold-out-models: {count} models are {which}; {problem}") from problem
+
+
+def _work(tests: "Sequence[DataSet]", judges: "Sequence[Judge]") -> float:
+    """About how many multiplications comparing every two models of a data set takes."""
+    from contrasim_cli.grid.grid import Plan
+    from contrasim_cli.grid.work import multiplications
+
+    scorers = [judge.scorer for judge in judges]
+    return sum(
+        multiplications(
+            Plan(test.views, list(combinations(range(len(test.views)), 2)), test.layers, test.layers), scorers
+        )
+        for test in tests
+    )
 
 
 def _held_out(stores: Sequence[Path], count: int | None) -> frozenset[str]:

@@ -12,7 +12,7 @@ from contrasim_cli import distributed
 from contrasim_cli.commands import complete
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands.bench.training import TrainOptions
-from contrasim_cli.commands.emit import PlottedOutput, check_plot
+from contrasim_cli.commands.emit import FIGURE_FORMATS, PlottedOutput, check_plots
 from contrasim_cli.commands.inputs import Rows
 from contrasim_cli.errors import UsageError
 from contrasim_cli.measures import Options, check_names
@@ -48,7 +48,10 @@ class Judged:
     ] = None
     encoder: Annotated[
         list[Path] | None,
-        typer.Option("--encoder", help="Encoder made by contrasim train; repeat for several."),
+        typer.Option(
+            "--encoder",
+            help="Encoder made by contrasim train, or universal, the package's encoder; repeat for several.",
+        ),
     ] = None
     rank_tol: o.RankTol = 1e-6
     shape_alpha: o.ShapeAlpha = 0.5
@@ -66,7 +69,7 @@ class BenchStandardizing(o.EncoderStandardizing):
         o.StandardizeName | None,
         typer.Option(
             "--standardize",
-            help="Rows before --measure: none, center, zscore or whiten; default: none. Encoders bring their own.",
+            help="Standardise rows for --measure: none, center, zscore or whiten; default: none. Encoders have their own setting.",
         ),
     ] = None
 
@@ -76,30 +79,30 @@ class BenchOutput(PlottedOutput):
     """Results, their pictures, and every trial."""
 
     plot_pairs: Annotated[
-        Path | None,
-        typer.Option("--plot-pairs", help="Draw the accuracy of every pair as bars (.png .svg .pdf)."),
+        list[Path] | None,
+        typer.Option("--plot-pairs", help=f"Draw the accuracy of every pair as bars ({FIGURE_FORMATS}); may repeat."),
     ] = None
-    plot_grids: Path | None = None
+    plot_grids: list[Path] | None = None
     trials: Annotated[
         Path | None,
         typer.Option("--trials", help="Write every trial to this file (.json), for bench compare."),
     ] = None
 
     def _check_files(self) -> None:
-        """Those of the base, and the others."""
+        """Check the files of the base class, and the others."""
         super()._check_files()
         if self.trials is not None:
             check_output(self.trials, self.force)
-        check_plot(self.plot_pairs, self.force, "--plot-pairs")
-        check_plot(self.plot_grids, self.force, "--plot-grids")
+        check_plots(self.plot_pairs, self.force, "--plot-pairs")
+        check_plots(self.plot_grids, self.force, "--plot-grids")
 
     def files(self) -> list[Path | None]:
-        """Those of the base, and the others."""
+        """The files of the base class, and the others."""
         return [*super().files(), self.trials]
 
-    def pictures(self) -> list[Path | None]:
-        """Those of the base, and the others."""
-        return [*super().pictures(), self.plot_pairs, self.plot_grids]
+    def pictures(self) -> list[Path]:
+        """The pictures of the base class, and the others."""
+        return [*super().pictures(), *(self.plot_pairs or ()), *(self.plot_grids or ())]
 
 
 @dataclass(frozen=True)
@@ -114,12 +117,21 @@ class Common:
     output: BenchOutput
     train: TrainOptions
     criteria: Sequence[str] = ("argmax",)
+    also_read: Sequence[Path | None] = ()
 
     def check(self) -> tuple[list[str], int | None]:
-        """Everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
+        """Check everything that can be refused before heavy modules are imported; the measures and the memory asked for."""
         self.standardizing.check()
         names = check_names(self.judged.measure or ([] if self.judged.encoder or self.train else ["cka"]))
-        self.output.check(MANY)
+        how = self.standardizing
+        read = [
+            *self.stores,
+            *self.train.stores,
+            *(how.standardize_from or ()),
+            *(how.anchor_stores or ()),
+            *self.also_read,
+        ]
+        self.output.check(MANY, [*read, *(self.judged.encoder or ())])
         self.output.figures.check_labels(self.stores)
         if self.output.trials is not None and "argmax" not in self.criteria:
             raise UsageError("--trials holds right and wrong answers; give --criterion argmax with it")
@@ -144,11 +156,20 @@ class Common:
         return Facts(benchmark, sets, **more)
 
     def report(
-        self, benchmark: str, trials: "list[Trials]", facts: "Facts", about: dict[str, Any], several: bool = False
+        self,
+        benchmark: str,
+        trials: "list[Trials]",
+        facts: "Facts",
+        about: dict[str, Any],
+        several: bool = False,
+        more_trials: str = "more rows, layers or stores",
     ) -> None:
-        """Print and write the rows, and every trial where it is asked for; `several`: with the columns that tell sets apart."""
+        """Print and write the rows, and every trial where it is asked for.
+
+        `several`: with the columns that tell sets apart. `more_trials`: what is advised where they are few.
+        """
         rows = [row for criterion in self.criteria for row in self._rows(criterion, benchmark, trials)]
-        _note_few([row.trials for row in rows if row.trials and (row.pair, row.layer) == (ALL, ALL)])
+        _note_few([row for row in rows if row.trials and (row.pair, row.layer) == (ALL, ALL)], more_trials)
         if distributed.first():
             self._write(rows, trials, facts)
         shown = [*(SEVERAL if several else ()), *(["recall"] if any(row.recall is not None for row in rows) else ())]
@@ -180,26 +201,33 @@ class Common:
 
     def _draw(self, rows: Sequence[BenchRow], trials: "list[Trials]") -> None:
         """Draw what is asked for besides the results."""
-        if self.output.plot_pairs is None and self.output.plot_grids is None:
+        if not self.output.plot_pairs and not self.output.plot_grids:
             return
         from contrasim_cli import plots
 
-        if self.output.plot_pairs is not None:
+        if self.output.plot_pairs:
             plots.draw_pairs(rows, self.output.plot_pairs, self.output.force, self.output.figures.look())
-        if self.output.plot_grids is not None:
+        if self.output.plot_grids:
             from contrasim_cli.benchmarks.mean_grids import mean_grids
 
             plots.draw_grids(mean_grids(trials), self.output.plot_grids, self.output.force, self.output.figures.look())
 
 
-def _note_few(counts: Sequence[int]) -> None:
-    """Say where so few trials were made that one of them moves the accuracy by several points."""
-    fewest = min(counts, default=FEWEST_TRIALS)
+def _note_few(overall: Sequence[BenchRow], more_trials: str) -> None:
+    """Say where so few trials were made that one of them moves the accuracy by several points, or that there is no interval."""
+    if overall and all(row.chance == 1 for row in overall):
+        log.warning("each model has one layer, so that every measure is right; give more layers")
+        return
+    fewest = min((row.trials for row in overall), default=FEWEST_TRIALS)
     if fewest < FEWEST_TRIALS:
-        text = (
-            "%d trials: each is worth %.1f points of accuracy; compare intervals, or give more rows, layers or stores"
+        alone = any(row.ci_low is None for row in overall)
+        interval = (
+            "there is no 95 % interval, as one pair of models says nothing of others" if alone else "compare intervals"
         )
-        log.warning(text, fewest, 100 / fewest)
+        trials = f"{fewest} trial{'s' if fewest > 1 else ''}"
+        log.warning(
+            "%s: each is worth %.1f points of accuracy; %s; give %s", trials, 100 / fewest, interval, more_trials
+        )
 
 
 def hows(scorers: "Sequence[Scorer]") -> dict[str, Any]:

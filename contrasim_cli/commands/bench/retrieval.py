@@ -18,7 +18,7 @@ from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.figures import Figures
-from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows
+from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows, note_trained
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
 
@@ -59,7 +59,7 @@ class Batches:
         Literal["exact", "ivf"],
         typer.Option(
             "--index",
-            help="Search of --negatives faiss: exact, or ivf, an inverted file, which is approximate, for large pools.",
+            help="Search of --negatives faiss: exact, or ivf (inverted file): approximate, for large pools.",
         ),
     ] = "exact"
     candidates_from: Path | None = None
@@ -67,17 +67,17 @@ class Batches:
         str | None,
         typer.Option(
             "--group-by",
-            help="Rows are of one item (five captions of an image) where this regular expression finds the same in their ids: "
-            "its first group, or the whole match. Batches hold different items, and rows of one item are no wrong candidates.",
+            help="Rows belong to one item (five captions of an image) if this regular expression finds the same text in their ids: "
+            "its first group, or the whole match. Batches hold one row per item; rows of one item are never wrong candidates.",
         ),
     ] = None
     groups: Annotated[
         Path | None,
-        typer.Option("--groups", help="The same by a table: TSV or CSV of two columns, id and group."),
+        typer.Option("--groups", help="As --group-by, from a table: TSV or CSV with two columns, id and group."),
     ] = None
     holdout: Annotated[
         bool,
-        typer.Option("--holdout", help="Test on the rows that no --encoder was trained on, by their ids."),
+        typer.Option("--holdout", help="Test only on rows that no --encoder was trained on, by their ids."),
     ] = False
 
     @property
@@ -111,7 +111,7 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionBatches(Batches):
-    """The same, of images and captions."""
+    """The batches of a benchmark of images and captions."""
 
     batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Rows per batch.")] = 64
     candidates_from: Annotated[
@@ -136,6 +136,7 @@ def multilingual(
     The trained pair is known by the names of the training stores' files. With --train, one encoder is trained on every pair.
     """
     common = Common(stores, judged, rows, standardizing, compute, replace(output, figures=figures), training)
+    common = replace(common, also_read=(batches.groups,))
     if training.train and len(stores) < 3:
         raise UsageError(
             "--train: an encoder is judged on pairs of views that it was not trained on; give three views or more"
@@ -157,14 +158,15 @@ def image_caption(
         list[Path] | None,
         typer.Option(
             "--captions",
-            help="Store of captions; repeat for several: every store before it is one of images, and each is paired with each.",
+            help="Store of captions; repeat for several. All other stores then hold images, and each is paired with each.",
         ),
     ] = None,
 ) -> None:
-    """Retrieval from images into captions: of two stores, or of every store of images with every one of --captions."""
+    """Retrieval of captions for images: for two stores, or for every store of images with every store of --captions."""
     common = Common(
         [*stores, *(captions or ())], judged, rows, standardizing, compute, replace(output, figures=figures), training
     )
+    common = replace(common, also_read=(batches.groups, batches.candidates_from))
     if not captions and len(stores) != 2:
         raise UsageError(
             f"bench image-caption compares two stores, images and captions, {len(stores)} given; "
@@ -222,7 +224,7 @@ class _Retrieval:
         return self.benchmark == "image-caption"
 
     def run(self) -> None:
-        """Everything from the checks to the results."""
+        """Run the benchmark from its checks to its results."""
         common, options = self.common, self.common.train
         self.batches.check()
         names, _ = common.check()
@@ -230,20 +232,22 @@ class _Retrieval:
         from contrasim_cli.benchmarks.evaluation import Judge, retrieval_trials
         from contrasim_cli.cautions import check_familiar
 
-        device, budget = common.compute.resolve()
+        common.compute.check()
         said = self.batches.said()
         with ExitStack() as stack:
             opened = [self._opened(stack, paths) for paths in self.groups]
             sets = [train_set for paths in trainable for train_set in self._training_sets(self._opened(stack, paths))]
-            training = options.training("pairs", common.compute.seed, device, budget)
-            if options.dry_run:
+            training = options.training("pairs", common.compute.seed, *common.compute.resolve()) if options else None
+            if training and options.dry_run:
                 inputs = {"inputs": [str(path) for path in common.stores], "seed": common.compute.seed}
                 common.output.emit(t.planned(sets, training, inputs), files=False)
                 return
-            trained_judges = t.trained(sets, training, together=True)
+            trained_judges = t.trained(sets, training, together=True) if training else []
             fixed = [Judge(scorer) for scorer in common.scorers(names)]
             unseen = self._hold_out(opened, [judge.scorer for judge in fixed])
             tasks = self._tasks(stack, opened, fixed, trained_judges, trainable, said)
+            scorers = [judge.scorer for judge in (*fixed, *trained_judges)]
+            device, budget = common.compute.resolve(sum(task.multiplications(scorers) for _, task, _ in tasks))
             for _, task, _ in tasks:
                 if task.standardizer:
                     check_familiar([judge.scorer for judge in fixed], task.layers, task.standardizer, budget)
@@ -276,7 +280,7 @@ class _Retrieval:
             UsageError: there is no encoder.
             MismatchError: nobody knows which rows were trained on, or all were.
         """
-        from contrasim_cli.cautions import note_trained, note_twice
+        from contrasim_cli.cautions import note_twice
 
         for group in opened:
             note_twice(group.inputs.stores)

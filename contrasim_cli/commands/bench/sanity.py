@@ -1,6 +1,5 @@
 """`contrasim bench sanity`: do measures respond as claimed, on the user's own rows?"""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
 
     from contrasim_cli.scoring import Scorer
     from contrasim_cli.store import View
-
-log = logging.getLogger(__name__)
 
 OF_THE_PAPER = ("cka", "cca", "svcca", "pwcca", "dot", "norm")
 COPIES = 10  # of rows in float64, and of n × n matrices of measures that have them, held at a time
@@ -53,7 +50,7 @@ class OwnRows(Rows):
 
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", help="As for the other commands, but the default is the last layer."),
+        typer.Option("--layers", help="As for the other commands; default: the last layer."),
     ] = None
     align: Align = "order"
 
@@ -74,7 +71,8 @@ def sanity(
     compute: o.Compute,
     output: Output,
     max_rows: Annotated[
-        int, typer.Option("--max-rows", min=LEAST_ROWS, help="Rows: a random subset (--seed), if there are more.")
+        int,
+        typer.Option("--max-rows", min=LEAST_ROWS, help="Use at most N rows: random blocks of rows (--seed)."),
     ] = 2000,
 ) -> None:
     """Do measures respond as claimed on these rows? Invariances, noise, shuffled rows, fewer neurons.
@@ -83,21 +81,23 @@ def sanity(
     """
     standardizing.check()
     names = check_names(judged.measure or ([] if judged.encoder else OF_THE_PAPER))
-    output.check(MANY)
+    output.check(MANY, [store, *(judged.encoder or ())])
     room, seed = compute.memory_asked, compute.seed
-    from contrasim_cli.benchmarks.sanity import examine
+    from contrasim_cli.benchmarks.sanity import examine, multiplications
     from contrasim_cli.cautions import compared, warn_few_rows
     from contrasim_cli.device import device_budget
     from contrasim_cli.errors import raise_all
     from contrasim_cli.scoring import closed_form, learned
 
-    device, budget = compute.resolve()
+    compute.check()
     scorers = [*closed_form(names, judged.settings(seed), standardizing.how), *learned(judged.encoder or ())]
-    with Inputs([store], replace(rows, layers=rows.layers or ["-1"]), room) as inputs:
+    with Inputs([store], replace(rows, layers=rows.layers or ["-1"]), room, max_rows, seed) as inputs:
         (layers,) = inputs.select()
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, layers)])
-        sample = _rows(view, layers, scorers, max_rows, seed, device_budget(budget, device))
+        widths = [view.store.layer(name).width for name in layers]
+        device, budget = compute.resolve(multiplications(view.n_rows, widths, scorers))
+        sample = _rows(view, layers, scorers, device_budget(budget, device))
         warn_few_rows(scorers, compared([view], [layers]), len(sample[layers[0]]))
         results = examine(sample, view.store, scorers, device=device, seed=seed, progress=console.progress)
         about = inputs.about(
@@ -109,18 +109,16 @@ def sanity(
 
 
 def _rows(
-    view: "View", layers: Sequence[str], scorers: "Sequence[Scorer]", most: int, seed: int, budget: int
+    view: "View", layers: Sequence[str], scorers: "Sequence[Scorer]", budget: int
 ) -> "dict[str, npt.NDArray[np.float64]]":
-    """The same rows [n, p] of every layer, in float64.
+    """The rows [n, p] of every layer, in float64.
 
     Raises:
         InputError: there are too few, they hold a bad value, or the examination does not fit the budget.
     """
     import numpy as np
 
-    from contrasim_cli import seeds
-
-    count = min(most, view.n_rows)
+    count = view.n_rows
     if count < LEAST_ROWS:
         raise InputError(f"{quoted(view.store.path)}: has {count} rows; bench sanity takes {LEAST_ROWS} or more")
     width = sum(view.store.layer(name).width for name in layers)
@@ -132,9 +130,4 @@ def _rows(
             f"bench sanity on {count} rows takes {need / 2**20:.1f} MiB, --memory allows {budget / 2**20:.1f}; raise it, or "
             "give fewer rows (--max-rows) or layers"
         )
-    places = None
-    if count < view.n_rows:
-        places = np.sort(seeds.stream(seed, seeds.SANITY_ROWS).choice(view.n_rows, count, replace=False))
-        text = "a random subset of %d of %d rows (--max-rows, --seed %d)"
-        log.info(text, count, view.n_rows, seed)
-    return {name: view.read(name, places).astype(np.float64) for name in layers}
+    return {name: view.read(name).astype(np.float64) for name in layers}

@@ -39,23 +39,25 @@ class TrainOptions:
         list[Path] | None,
         typer.Option(
             "--train",
-            help="Store to train encoders on, matched to the tested ones by file name; repeat, or quote a pattern: "
+            help="Store to train encoders on, matched to tested stores by file name; repeat, or quote a pattern: "
             "'train/*.h5'.",
         ),
     ] = None
     objective: Annotated[
         list[Objective] | None,
-        typer.Option("--objective", help="What to train; repeat for several; default: the recipe's."),
+        typer.Option("--objective", help="Loss to train with; repeat for several; default: the recipe's."),
     ] = None
     recipe: Annotated[
-        r.RecipeName, typer.Option("--recipe", help="How to train: as contrasim train does, or as published.")
+        r.RecipeName,
+        typer.Option("--recipe", help="Defaults of training: those of contrasim train, or paper: as published."),
     ] = "default"
     seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=1000, help="Encoders of each kind, which differ in their seed.")
+        int,
+        typer.Option("--seeds", min=1, max=1000, help="Number of encoders of each kind; they differ in their seed."),
     ] = 1
     train_seed: Annotated[
         int | None,
-        typer.Option("--train-seed", min=0, max=2**31, help="The first of these seeds; default: --seed."),
+        typer.Option("--train-seed", min=0, max=2**31, help="Seed of the first encoder; default: --seed."),
     ] = None
     epochs: r.Epochs = None
     lr: r.LearningRate = None
@@ -67,8 +69,8 @@ class TrainOptions:
         r.RowsIn,
         typer.Option(
             "--inputs",
-            help="What encoders are trained on: rows as they are; by their likeness to anchor rows, for any model; or "
-            "closed-form measures of whole layers (bench layers), for any model.",
+            help="Inputs of encoders: raw rows; rows described by their similarity to anchor rows, for any model; or closed-form "
+            "measures of whole layers (bench layers), for any model.",
         ),
     ] = "raw"
     anchors: r.AnchorCount = None
@@ -77,12 +79,14 @@ class TrainOptions:
         Path | None,
         typer.Option(
             "--encoder-dir",
-            help="Folder that keeps what is trained, for later runs too; default: the user's cache.",
+            help="Folder for trained encoders, which later runs use again; default: the user's cache.",
         ),
     ] = None
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Say what would be trained, and for how long by one timed step; train nothing."),
+        typer.Option(
+            "--dry-run", help="List what would be trained, estimate the time from one timed step, and train nothing."
+        ),
     ] = False
 
     def __bool__(self) -> bool:
@@ -150,12 +154,12 @@ class TrainOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PairOptions(TrainOptions):
-    """The same, for pairs of views."""
+    """Options of encoders that are trained on pairs of views."""
 
     anchor_side: Annotated[
         r.AnchorSideName,
         typer.Option(
-            "--anchor-side", help="Whose rows are anchors in training; first: one encoder per order of a pair."
+            "--anchor-side", help="View whose rows are anchors in training; first: one encoder per order of a pair."
         ),
     ] = "both"
 

@@ -42,6 +42,7 @@ class Sounds:
     items: Items
     cut: Sequence[int] = ()
     truncated: int = 0
+    unknown: None = None
 
     @cached_property
     def lengths(self) -> list[int]:

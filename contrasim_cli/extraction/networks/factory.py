@@ -223,6 +223,7 @@ class Examples:
     cut: Sequence[int] = ()
     units: None = None
     truncated: int = 0
+    unknown: None = None
 
     @property
     def lengths(self) -> list[int]:

@@ -218,11 +218,11 @@ def _check_name(options: ModelOptions) -> None:
         return
     if model.startswith((".", "/", "~")) or model.count("/") > 1 or model.endswith("/"):
         raise InputError(f"{quoted(model)}: there is no such folder")
-    log.info("%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(model))
+    log.info("%s is not a local folder: it is taken from the Hugging Face hub or its cache", quoted(model))
 
 
 def _missing(model: str, error: ImportError) -> MissingError:
-    """That a library is not there, with the extra that brings it where one does."""
+    """The error that a library is not there, with the extra that brings it where one does."""
     said = " ".join(str(error).split())
     extra = next((name for name in EXTRAS if f"{name} library" in said), None)
     if extra is not None:
@@ -253,9 +253,12 @@ def _tokenizer(options: ModelOptions, transformers: Any) -> Any:
     if Path(name).is_dir() and not _has_any(name, TOKENIZER_FILES):
         raise missing
     tokenizer = _fetch(name, transformers.AutoTokenizer, None if options.tokenizer else options.revision)
-    # without its files some are made all the same, of special tokens alone
+    # without its vocabulary some are made all the same, of special tokens alone
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)) + 1:
-        raise missing
+        raise InputError(
+            f"{quoted(name)}: its tokenizer knows {len(tokenizer)} special tokens and no words: the vocabulary is missing; save it "
+            "there with save_pretrained, or give --tokenizer"
+        )
     return tokenizer
 
 

@@ -107,6 +107,10 @@ class Prepared(Protocol):
         """How many items were cut."""
 
     @property
+    def unknown(self) -> Sequence[tuple[int, int]] | None:
+        """Of each item's tokens that go into rows, how many the tokenizer does not know, and their number; None: not counted."""
+
+    @property
     def units(self) -> Sequence[Sequence[str]] | None:
         """None where every item becomes one row; else the names of each item's rows, which may be none.
 

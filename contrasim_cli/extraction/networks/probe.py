@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 Rows = Mapping[str, Tensor]
 Probe = tuple[Sequence[Inputs], Inputs]  # two different items alone, and both of them as a batch
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-4, torch.bfloat16: 2e-2, torch.float16: 2e-2}
-NOTES = {ALIKE: "go together only where they are equally long", ONE: "go through the model one by one"}
+NOTES = {ALIKE: "share a batch only if they are equally long", ONE: "run one by one"}
 
 
 def grouping(rows: Callable[[Inputs], Rows], ways: Mapping[str, Probe], dtype: torch.dtype, name: str) -> str:
@@ -51,7 +51,7 @@ def unlike(items: Tensor) -> Tensor:
 
 
 def _note(name: str, way: str) -> None:
-    log.warning("%s: a row depends on what else is in its batch, so that items %s", quoted(name), NOTES[way])
+    log.warning("%s: a row depends on the other items in its batch, so items %s", quoted(name), NOTES[way])
 
 
 def check_repeatable(rows: Callable[[], Rows], config: Any, dtype: torch.dtype, name: str, allow_random: bool) -> None:
@@ -70,8 +70,8 @@ def check_repeatable(rows: Callable[[], Rows], config: Any, dtype: torch.dtype, 
         setattr(holder, switch, rate)
     if not allow_random:
         raise InputError(
-            f"{quoted(name)}: gives other rows for the same item each time, and no rate in its config.json turns that off; "
-            "take them all the same with --allow-random"
+            f"{quoted(name)}: gives different rows for the same item each time, and no rate in its config.json turns that off; "
+            "accept them with --allow-random"
         )
 
 

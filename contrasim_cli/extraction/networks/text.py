@@ -61,6 +61,7 @@ class Tokens:
     spans: Sequence[Spans] | None = None
     fixed: int | None = None  # a length that every text is padded to
     counted: Sequence[Sequence[bool]] | None = None  # which tokens rows are pooled of; None: all
+    unknown: list[tuple[int, int]] | None = None  # of each text's tokens that rows are of: unknown ones, and all
     named: bool = True  # whether the rows of a text have names of their own; without, each text has one row
 
     @property
@@ -187,23 +188,38 @@ class TextNetwork(Pretrained):
         self._check_tokens(kept, first)
         counted = [[not mark for mark in text.special] for text in kept] if self._pools_without else None
         types = [text.types or [] for text in kept] if any(text.types for text in kept) else None
+        rows_of = self._spans(items, texts, whole, kept, first)
         return Tokens(
             [text.ids for text in kept],
             types,
             self.pad,
             long,
-            self._spans(items, texts, whole, kept, first),
+            rows_of,
             self.fixed,
             counted,
+            self._unknown(kept, rows_of),
             named=self._by_word or self.pooling == "none" or len(self.options.position or ()) > 1,
         )
+
+    def _unknown(self, texts: Sequence[Encoded], rows_of: Sequence[Spans] | None) -> list[tuple[int, int]] | None:
+        if self.tokens.unknown is None:
+            return None
+        if rows_of is None:
+            return [self.tokens.count_unknown(text.ids) for text in texts]
+        return [
+            self.tokens.count_unknown([token for begin, stop in found.values() for token in text.ids[begin:stop]])
+            for text, found in zip(texts, rows_of, strict=True)
+        ]
 
     def _kept(self, found: Spans, row: int) -> Spans:
         kept = self.kept_words.get(row)
         return found if kept is None else {word: span for word, span in found.items() if str(word) in kept}
 
     def about(self) -> dict[str, Any]:
-        return super().about() | {"token_limit": self.limit}
+        about = super().about() | {"token_limit": self.limit}
+        if self.tokens.unknown is not None:
+            about["unknown_token"] = self.tokenizer.convert_ids_to_tokens(self.tokens.unknown)
+        return about
 
     @property
     def _by_word(self) -> bool:
@@ -258,7 +274,7 @@ class TextNetwork(Pretrained):
         self.told_of_empty_words = True
         missing = next(number for number in range(len(words)) if number not in kept)
         log.warning(
-            "row %d: word %d, %a, is nothing to the tokenizer of %s: such words have no row",
+            "row %d: word %d, %a, gives no token in the tokenizer of %s: such words have no row",
             row, missing, words[missing], self.name,
         )  # fmt: skip
 

@@ -31,6 +31,11 @@ class Pairs:
         return len(self.cut)
 
     @property
+    def unknown(self) -> list[tuple[int, int]] | None:
+        """Of the tokens of the decoder, of which rows are."""
+        return self.tokens.unknown
+
+    @property
     def lengths(self) -> list[int]:
         """Equal where both texts of two pairs are equally long."""
         most = max(self.contexts.lengths, default=0) + 1

@@ -41,7 +41,7 @@ class Encoded:
         return list(self.encoding.sequence_ids[self.dropped :])
 
     def without_first(self) -> "Encoded":
-        """The same without the first token."""
+        """The tokens without the first one."""
         types = None if self.types is None else self.types[1:]
         return replace(self, ids=self.ids[1:], types=types, special=self.special[1:], dropped=self.dropped + 1)
 
@@ -107,6 +107,21 @@ class Tokenization:
         named = {number for name in FRAME if (number := getattr(self.tokenizer, name, None)) is not None}
         others = {number for number, token in self.tokenizer.added_tokens_decoder.items() if token.special}
         return frozenset((others - {getattr(self.tokenizer, name, None) for name in IN_TEXTS}) | named)
+
+    @cached_property
+    def unknown(self) -> int | None:
+        """The token for what the vocabulary lacks; None where there is none, or where texts begin or end with it (GPT-2)."""
+        number = getattr(self.tokenizer, "unk_token_id", None)
+        ends = {getattr(self.tokenizer, name, None) for name in FRAME if name != "pad_token_id"}
+        return None if number in ends else number
+
+    def count_unknown(self, ids: Sequence[int]) -> tuple[int, int]:
+        """How many tokens are unknown, and how many there are without those that begin, end or part texts."""
+        return ids.count(self.unknown), len(ids) - sum(token in self._frame for token in ids)
+
+    @cached_property
+    def _frame(self) -> frozenset[int | None]:
+        return frozenset(getattr(self.tokenizer, name, None) for name in FRAME) - {self.unknown}
 
     @cached_property
     def _begin(self) -> int | None:

@@ -37,6 +37,7 @@ class Pixels:
     cut: Sequence[int] = ()
     units: None = None
     truncated: int = 0
+    unknown: None = None
 
     @property
     def lengths(self) -> list[int]:

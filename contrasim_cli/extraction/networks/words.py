@@ -46,7 +46,7 @@ def owners_by_offset(encoding: Any, words: Sequence[str], where: str) -> Owners:
 
 
 def owners_by_word(tokenizer: Any, ids: Sequence[int], words: Sequence[str]) -> Owners:
-    """The same for a tokenizer that does not say where its tokens come from: word by word.
+    """The word of each token, for a tokenizer that does not say where its tokens come from: word by word.
 
     Raises:
         UsageError: the words' own tokens are not those of the sentence.

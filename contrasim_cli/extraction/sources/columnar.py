@@ -32,7 +32,7 @@ class Columnar:
     _tried: set[tuple[str, ...]] = field(default_factory=set)
 
     def columns(self) -> list[str]:
-        """Those of the file."""
+        """The columns of the file."""
         with self._opened() as (_, source):
             return list(source.schema.names)
 
@@ -49,11 +49,11 @@ class Columnar:
                     yield Values(f"row {number}", values)
 
     def digest(self) -> str:
-        """Of the file."""
+        """The digest of the file."""
         return file_digest(self.path)
 
     def contents(self, fields: Sequence[str]) -> str:
-        """Of the file too."""
+        """The digest of the file, which covers its contents."""
         return self.digest()
 
     @contextlib.contextmanager

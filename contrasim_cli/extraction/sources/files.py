@@ -61,7 +61,15 @@ def folder_source(path: Path, kind: Kind, choice: Choice | None = None) -> Sourc
     if not names:
         raise InputError(f"{quoted(path)}: holds no {kind.what} ({' '.join(sorted(kind.suffixes))})")
     if passed_over:
-        log.info("%s: %d files that are no %ss are passed over", quoted(path), passed_over, kind.what)
+        if passed_over == 1:
+            log.info(
+                "%s: 1 file that is not %s %s is skipped",
+                quoted(path),
+                "an" if kind.what[0] in "aeiou" else "a",
+                kind.what,
+            )
+        else:
+            log.info("%s: %d files that are not %ss are skipped", quoted(path), passed_over, kind.what)
     choice = choice or ALL
     files = Files(
         kind, path, lambda: named(path, (Row(name, [name]) for name in names), choice.ids), None, choice.memory
@@ -157,7 +165,7 @@ def _names(folder: Path, kind: Kind) -> tuple[list[str], int]:
 
 
 def unreadable(path: Path, what: str, error: Exception) -> str:
-    """That a file cannot be read, and why."""
+    """The error that a file cannot be read, and why."""
     why = (
         "there is no such file"
         if isinstance(error, FileNotFoundError)

@@ -28,7 +28,7 @@ class HubDataset:
     word: ClassVar[str] = "column"
 
     def columns(self) -> list[str]:
-        """Those of the split."""
+        """The columns of the split."""
         return list(self.dataset.column_names)
 
     def rows(self, fields: Sequence[str]) -> Iterator[Values | Bad]:
@@ -97,7 +97,7 @@ def _loaded(datasets: Any, name: str, split: str | None, subset: str | None) -> 
     if saved and subset is not None:
         raise UsageError(f"{quoted(name)}: is a saved data set, which has no subsets; leave out --subset")
     if not folder.is_dir():
-        log.info("%s is no folder here: it is taken from the Hugging Face hub, or from its cache", quoted(name))
+        log.info("%s is not a local folder: it is taken from the Hugging Face hub or its cache", quoted(name))
     try:
         found = datasets.load_from_disk(name) if saved else datasets.load_dataset(name, subset)
     except Exception as error:  # which are of many kinds

@@ -82,7 +82,7 @@ class Unzstd(io.RawIOBase):
         self._unpacked = memoryview(b"")
 
     def readable(self) -> bool:
-        """It is."""
+        """Whether it can be read: yes."""
         return True
 
     def close(self) -> None:

@@ -122,7 +122,7 @@ class Chosen:
         self._count += 1
 
     def __len__(self) -> int:
-        """How many."""
+        """The number of positions."""
         return self._count
 
     def __iter__(self) -> Iterator[int]:
@@ -144,7 +144,7 @@ class Chosen:
         return np.concatenate(found) if found else np.empty(0, np.int64)
 
     def part(self, first: int, stop: int) -> "Chosen":
-        """Those from `first` to before `stop` of the chosen ones."""
+        """The chosen positions from `first` to before `stop`."""
         left, at = Chosen(), 0
         for start, end in zip(self._starts, self._stops, strict=True):
             begin, last = start + max(0, first - at), min(end, start + stop - at)
@@ -156,7 +156,7 @@ class Chosen:
         return left
 
     def without(self, dropped: Positions) -> "Chosen":
-        """The others than these."""
+        """The positions without those dropped."""
         left = Chosen()
         gone = set(dropped.tolist())
         for position in self:
@@ -281,7 +281,7 @@ def shown(names: Sequence[str], total: int | None = None) -> str:
 
 def raise_bad(reasons: Sequence[str]) -> None:
     """Refuse the items that cannot be read, all in one error."""
-    raise_all([BadItem(f"{reason}; mend it, or leave it out with --skip-bad") for reason in reasons])
+    raise_all([BadItem(f"{reason}; correct it, or leave it out with --skip-bad") for reason in reasons])
 
 
 def note_left_out(bad: Sequence[tuple[str, str]]) -> None:

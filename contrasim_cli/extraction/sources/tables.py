@@ -36,11 +36,11 @@ class FileTable:
     word: ClassVar[str] = "column"
 
     def digest(self) -> str:
-        """Of the file."""
+        """The digest of the file."""
         return file_digest(self.path)
 
     def contents(self, fields: Sequence[str]) -> str:
-        """Of the file too."""
+        """The digest of the file, which covers its contents."""
         return self.digest()
 
 
@@ -53,7 +53,7 @@ class Lines(FileTable):
         return [LINE]
 
     def rows(self, fields: Sequence[str]) -> Iterator[Values | Bad]:
-        """Every line."""
+        """Every line of the table."""
         refuse_unknown(self.path, fields, self.columns())
         for number, line in _numbered(self.path):
             yield line if isinstance(line, Bad) else Values(f"line {number}", [line] * len(fields))
@@ -64,7 +64,7 @@ class Delimited(FileTable):
     """A TSV or CSV."""
 
     def columns(self) -> list[str]:
-        """Those of the header."""
+        """The columns of the header."""
         first = next(_cells(self.path), None)
         if first is None:
             raise InputError(f"{quoted(self.path)}: is empty; a table starts with a line that names its columns")
@@ -103,7 +103,7 @@ class Objects(FileTable):
         return list(content) if isinstance(content, dict) else []
 
     def rows(self, fields: Sequence[str]) -> Iterator[Values | Bad]:
-        """Every object."""
+        """Every object of the file."""
         for number, line in _numbered(self.path):
             yield line if isinstance(line, Bad) else _object(number, line, fields)
 

@@ -113,7 +113,7 @@ class Records:
 
     @cached_property
     def table(self) -> Table:
-        """What is read."""
+        """The table that is read."""
         return self.given or open_table(self.path)
 
     @property
@@ -133,7 +133,7 @@ class Records:
         return list(dict.fromkeys([*self.layout.columns(own), *([self.id_column] if self.id_column else [])]))
 
     def read(self) -> Iterator[Record | Bad]:
-        """All rows."""
+        """Read all rows."""
         table, fields, texts = self.table, self.fields, self.texts
         for row in table.rows(fields):
             yield row if isinstance(row, Bad) else self._record(row, texts, fields, table.word)

@@ -12,6 +12,6 @@ from contrasim_cli.report.html.page import html
 from contrasim_cli.report.results import Results
 
 
-def write(results: Results, path: Path, force: bool, title: str = "", grids: Sequence[HeatMap] = ()) -> None:
+def write(results: Results, path: Path, force: bool, grids: Sequence[HeatMap] = ()) -> None:
     """Write the page, whole or not at all; `grids` are further heat maps, of benchmarks that are about grids."""
-    write_atomic(path, html(results.printable(), title, grids).encode("utf-8", "backslashreplace"), force)
+    write_atomic(path, html(results.printable(), grids).encode("utf-8", "backslashreplace"), force)

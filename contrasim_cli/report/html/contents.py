@@ -11,10 +11,20 @@ import numpy as np
 
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.nulls import clears
-from contrasim_cli.report.conclusions import Depths, learned, learned_first, named, of_benchmark, of_scores
-from contrasim_cli.report.heat_maps import HeatMap, Values, by_map, limits, matrix
+from contrasim_cli.report.conclusions import (
+    Depths,
+    learned,
+    learned_first,
+    named,
+    of_benchmark,
+    of_layers_alike,
+    of_scores,
+)
+from contrasim_cli.report.heat_maps import HeatMap, Values, by_map, calibrated_limits, limits, matrix
 from contrasim_cli.report.look import depths
-from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, Results, ScoreRow
+from contrasim_cli.report.results import ALL, CEILING, MONOTONICITY, BenchRow, Results, ScoreRow
+from contrasim_cli.report.score_tables import short_names
+from contrasim_cli.report.titles import titled
 
 DIGITS = 6  # significant ones, of numbers on the page
 MOST_CELLS = 250_000  # of heat maps: what keeps a page under 6 MB; pairs of stores beyond are left out, and it says so
@@ -70,7 +80,14 @@ class _Sides:
         key = store, tuple(layers)
         if key not in self.found:
             self.found[key] = len(self.data)
-            self.data.append({"store": store, "layers": list(layers), "depths": [round(value, 1) for value in depths]})
+            self.data.append(
+                {
+                    "store": store,
+                    "layers": list(layers),
+                    "short": short_names(layers),
+                    "depths": [round(value, 1) for value in depths],
+                }
+            )
         return self.found[key]
 
     def of(self, grid: HeatMap, depths: Depths) -> tuple[int, int]:
@@ -90,10 +107,19 @@ class _Scales:
             groups.setdefault(grid.measure, []).append(grid)
             groups.setdefault(_scale(grid.measure), []).append(grid)
         self.limits = {key: [rounded(value) for value in limits(members)] for key, members in groups.items()}
+        calibrated = [grid for grid in grids if grid.is_calibrated]
+        self.calibrated = {
+            measure: [rounded(value) for value in calibrated_limits([g for g in calibrated if g.measure == measure])]
+            for measure in {grid.measure for grid in calibrated}
+        }
 
     def of(self, grid: HeatMap) -> Data:
-        """Both of a map."""
-        return {"measure_limits": self.limits[grid.measure], "shared_limits": self.limits[_scale(grid.measure)]}
+        """Both of a map, and that of its calibrated scores, None where some are not calibrated."""
+        return {
+            "measure_limits": self.limits[grid.measure],
+            "shared_limits": self.limits[_scale(grid.measure)],
+            "calibrated_limits": self.calibrated[grid.measure] if grid.is_calibrated else None,
+        }
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,9 @@ def _of_scores(results: Results) -> Contents:
     across = [p for p in shown if not p.grid.within]
     optional = [name for name in OPTIONAL if any(getattr(cell, name) is not None for p in across for cell in p.cells)]
     sides, scales = _Sides(), _Scales([p.grid for p in shown])
-    maps = [_map(p.grid, sides.of(p.grid, p.depths), scales, p.cells, optional) for p in shown]
+    maps = [
+        _map(p.grid, order.index(p.grid.measure), sides.of(p.grid, p.depths), scales, p.cells, optional) for p in shown
+    ]
     stores = list(dict.fromkeys(store for pair in pairs for store in pair))
     data = {
         "stores": stores,
@@ -130,7 +158,7 @@ def _of_scores(results: Results) -> Contents:
             "other store",
             "its layer",
             "its depth %",
-            "score",
+            "score (raw where there is a calibrated one)" if any(one["calibrated_limits"] for one in maps) else "score",
             *optional,
         ],
         "optional": optional,
@@ -141,6 +169,7 @@ def _of_scores(results: Results) -> Contents:
     counts = _counts([p for p in panels if not p.grid.within])
     every = [p for p in panels if not p.grid.within]
     sentences = of_scores([p.grid for p in every], [p.depths for p in every], counts, int(about.get("rows", 0)), widest)
+    sentences += of_layers_alike([p.grid for p in panels if p.grid.within])
     note = f"{left_out} pairs of stores are left out to keep the page small; -o FILE.tsv holds all." if left_out else ""
     return Contents(data, sentences, note)
 
@@ -184,7 +213,12 @@ def _scale(measure: str) -> tuple[str, bool]:
 
 
 def _map(
-    grid: HeatMap, sides: tuple[int, int], scales: _Scales, cells: Sequence[ScoreRow] = (), optional: Sequence[str] = ()
+    grid: HeatMap,
+    colour: int,
+    sides: tuple[int, int],
+    scales: _Scales,
+    cells: Sequence[ScoreRow] = (),
+    optional: Sequence[str] = (),
 ) -> Data:
     best = grid.best()
     tied = best & (best.sum(axis=1, keepdims=True) > 1)
@@ -193,6 +227,8 @@ def _map(
     pairs = itertools.product(enumerate(grid.down), enumerate(grid.across))
     return {
         "measure": grid.measure,
+        "title": titled(grid.measure),
+        "colour": colour,
         "down": sides[0],
         "across": sides[1],
         "higher": grid.higher,
@@ -210,7 +246,11 @@ def _counts(panels: Sequence[_Panel]) -> dict[str, tuple[int, int]]:
     """By measure, how many scores do not clear their null, and how many have one."""
     counts: dict[str, tuple[int, int]] = {}
     for panel in panels:
-        held = [cell for cell in panel.cells if cell.score is not None and (cell.null_z, cell.null) != (None, None)]
+        held = [
+            cell
+            for cell in panel.cells
+            if cell.score is not None and (cell.null_z is not None or not clears(cell.score, cell.null, None))
+        ]
         below, known = counts.get(panel.grid.measure, (0, 0))
         unclear = sum(not clears(cell.score, cell.null, cell.null_z) for cell in held)
         counts[panel.grid.measure] = below + unclear, known + len(held)
@@ -225,7 +265,7 @@ def _curves(panels: Sequence[_Panel], order: Sequence[str], sides: _Sides) -> It
             charts.setdefault((panel.grid.stores, _scale(panel.grid.measure)), []).append(panel)
     for (_, (_, higher)), members in charts.items():
         yield {
-            "title": f"Score at the same depth: {', '.join(p.grid.measure for p in members)}",
+            "title": f"Score at the same depth: {', '.join(titled(p.grid.measure) for p in members)}",
             **_of_pair(members[0], sides),
             "y": "score" if higher else "score (lower is more similar)",
             "lines": [{**_at_same_depth(panel), "colour": order.index(panel.grid.measure)} for panel in members],
@@ -246,13 +286,17 @@ def _at_same_depth(panel: _Panel) -> Data:
         partners = np.arange(len(grid.down))
     rows = range(len(grid.down))
     low, high = (matrix(grid.down, grid.across, panel.cells, name)[rows, partners] for name in INTERVAL)
+    calibrated = matrix(grid.down, grid.across, panel.cells, "calibrated")
+    ceilings = [matrix(grid.down, grid.across, panel.cells, name)[rows, partners] for name in CEILING]
     return {
         "name": grid.measure,
         "x": [round(value, 1) for value in panel.depths.down],
         "y": [rounded(value) for value in grid.values[rows, partners].tolist()],
+        "calibrated": [rounded(value) for value in calibrated[rows, partners].tolist()] if grid.is_calibrated else None,
         "low": [rounded(value) for value in low.tolist()],
         "high": [rounded(value) for value in high.tolist()],
         "level": rounded(grid.level),
+        "ceilings": None if grid.ceiling is None else [[rounded(value) for value in one.tolist()] for one in ceilings],
         "partners": partners.tolist(),
     }
 
@@ -264,11 +308,15 @@ def _best_depths(panels: Sequence[_Panel], order: Sequence[str], sides: _Sides) 
         if min(panel.grid.values.shape) > 1:
             by_pair.setdefault(panel.grid.stores, []).append(panel)
     for members in by_pair.values():
+        lines = [{**_best_depth(panel), "colour": order.index(panel.grid.measure)} for panel in members]
+        lines = [line for line in lines if any(depth is not None for depth in line["y"])]
+        if not lines:
+            continue
         yield {
             "title": "Depth of the best match",
             **_of_pair(members[0], sides),
             "y": "depth of its best match in %",
-            "lines": [{**_best_depth(panel), "colour": order.index(panel.grid.measure)} for panel in members],
+            "lines": lines,
             "chance": None,
             "diagonal": True,
             "range": [-4, 104],
@@ -301,11 +349,12 @@ def _of_benchmark(results: Results, grids: Sequence[HeatMap]) -> Contents:
     names = list(dict.fromkeys(map(named, rows)))
     colours = {name: k for k, name in enumerate(names)}
     maps = sorted(grids, key=lambda grid: not learned(grid.measure.partition(", trained on ")[0]))
+    colours_of_maps = _colours_of_maps(rows, colours)
     sides, scales = _Sides(), _Scales(maps)
     data = {
         "stores": [],
         "pairs": [],
-        "maps": [_map(grid, sides.of(grid, _spread(grid)), scales) for grid in maps],
+        "maps": [_map(grid, colours_of_maps[grid.measure], sides.of(grid, _spread(grid)), scales) for grid in maps],
         "sides": sides.data,
         "curves": [*_bars(rows, colours), *_by_layer(rows, names)],
         "columns": results.columns,
@@ -313,6 +362,15 @@ def _of_benchmark(results: Results, grids: Sequence[HeatMap]) -> Contents:
         "rows": [[rounded(v) if isinstance(v, float) else v for v in results.values(row)] for row in rows],
     }
     return Contents(data, of_benchmark(rows))
+
+
+def _colours_of_maps(rows: Sequence[BenchRow], colours: Mapping[str, int]) -> dict[str, int]:
+    """The colours of bars by the names of mean grids, which say what a measure was trained on only where that differs."""
+    found: dict[str, int] = {}
+    for row in rows:
+        for name in (row.measure, f"{row.measure}, trained on {row.train_data}"):
+            found.setdefault(name, colours[named(row)])
+    return found
 
 
 def _spread(grid: HeatMap) -> Depths:

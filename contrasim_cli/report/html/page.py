@@ -25,25 +25,42 @@ POLICY = (
     "form-action 'none'"
 )
 READING = (
-    "A square frames the layer that is most similar to that of its row, a diamond those that tie for it; a cross marks scores "
-    "that do not clear their null (see the rules). ◂ null on a scale is what shuffled rows score, the median over the cells. "
+    "A square frames the layer that is most similar to that of its row, a diamond those that tie for it; no frame stands in rows "
+    "of nearly identical scores. A cross marks scores that do not clear their null (see the rules). "
+    "◂ null on a scale is what shuffled rows score, the median over the cells. "
     "Bright is similar; ↓ marks measures of which lower is more similar. Depth is the place among all layers of a store, in %. "
-    "Point at a cell for its numbers; drag to zoom, double-click to return."
+    "Point at a cell for its numbers, which stand in the cells where they fit; drag to zoom, double-click to return. The square "
+    "before a measure's name has the colour of its curves and bars."
 )
-CHARTS = "Whiskers and bands are 95 % intervals, the dotted line is chance; a red cross is a measure that is undefined."
+CALIBRATED = (
+    "The calibrated score of a learned measure is 0 for unrelated rows and 1 for a layer with itself: report that one. Its raw "
+    "score has no unit, but finds matching layers, so that frames are by the raw score, whichever is shown."
+)
+CHARTS = "Whiskers are 95 % intervals, the dotted line is chance; a red cross is a measure that is undefined."
+CURVES = (
+    "Double-click a chart of lines to see the range of the lines alone, without the levels of shuffled rows and chance; "
+    "double-click again for the whole range."
+)
+CEILINGS = (
+    " Dash-dotted lines are the lower and the upper noise ceiling of the second store's layers, means over it and its repeats; "
+    "scores are with the second store alone, not averaged over the repeats."
+)
 SCALES = {
     "shared": "one scale for measures of one range",
     "measure": "a scale per measure",
     "panel": "a scale per panel",
 }
+VALUES = {"calibrated": "calibrated scores", "score": "raw scores"}
+LINES = {"measure": "self-similarity beside", "stores": "measures side by side"}
+MOST_BESIDE = 3  # measures up to which each has a line of its own, unless it is chosen otherwise
 LABELS = {"name": "names", "depth": "depth in %", "index": "index"}
 
 
-def html(results: Results, title: str = "", grids: Sequence[HeatMap] = ()) -> str:
+def html(results: Results, grids: Sequence[HeatMap] = ()) -> str:
     """The page of results whose names are printable."""
     shown = contents.of(results, grids)
     about = results.about
-    title = title or _title(results)
+    title = results.title or _title(results)
     body = [
         f"<h1>{_text(title)}</h1>",
         f'<p class="soft">{_text(_subtitle(results))}</p>',
@@ -132,18 +149,35 @@ def _figures(results: Results, data: dict[str, Any]) -> str:
     parts = []
     if data["maps"]:
         pair = '<label>stores <select id="pair"></select></label>' if len(data["pairs"]) > 1 else ""
-        controls = f"{pair}{_select('colours', 'scale', SCALES)}{_select('layers as', 'labels', LABELS)}"
+        controls = f"{pair}{_choices(data['maps'])}{_select('colours', 'scale', SCALES)}{_select('layers as', 'labels', LABELS)}"
+        calibrated = f'<p class="soft">{_text(CALIBRATED)}</p>' if _has_calibrated(data["maps"]) else ""
         parts += [
             f"<h2>{'Heat maps' if of_scores else 'Mean similarity of layers over pairs of models'}</h2>",
             f'<div class="controls">{controls}</div>',
             '<div id="maps"></div>',
             f'<p class="soft">{_text(READING)}</p>',
+            calibrated,
         ]
     if data["curves"]:
         note = "" if of_scores else f'<p class="soft">{_text(CHARTS)}</p>'
         parts += [f"<h2>{'Along the depth' if of_scores else 'Accuracy'}</h2>", note]
-        parts += ['<div id="curves" class="panels curves"></div>']
+        text = CURVES + CEILINGS * any(line.get("ceilings") for one in data["curves"] for line in one["lines"])
+        zoom = f'<p class="soft">{_text(text)}</p>' if any("bars" not in one for one in data["curves"]) else ""
+        parts += ['<div id="curves" class="panels curves"></div>', zoom]
     return "\n".join(parts)
+
+
+def _has_calibrated(maps: list[dict[str, Any]]) -> bool:
+    return any(one["calibrated_limits"] for one in maps)
+
+
+def _choices(maps: list[dict[str, Any]]) -> str:
+    """What else can be chosen of maps: calibrated scores where there are any, and what stands in one line."""
+    measures = {one["measure"] for one in maps}
+    sides = {(one["down"], one["across"]) for one in maps}
+    lines = dict(sorted(LINES.items(), reverse=len(measures) > MOST_BESIDE))  # the default first
+    values = _select("values", "values", VALUES) if _has_calibrated(maps) else ""
+    return values + (_select("a line has", "lines", lines) if len(measures) > 1 and len(sides) > 1 else "")
 
 
 def _select(label: str, name: str, options: dict[str, str]) -> str:
@@ -162,7 +196,7 @@ def _table_controls(results: Results) -> str:
 
 # --- provenance -------------------------------------------------------------------------------------------------------
 
-FACTS = ("kind", "model", "data", "unit", "pooling", "created", "contrasim_version", "ids")
+FACTS = ("kind", "model", "model arguments", "data", "unit", "pooling", "created", "contrasim_version", "ids")
 KNOWN = ("argv", "date", "notes", "inputs", "rows", "widths", "versions", "digests", "sources")
 
 
@@ -195,11 +229,18 @@ def _stores(about: dict[str, Any]) -> str:
     """A line per store: where it is from, its layers and their widths."""
     sources = about.get("sources", {})
     widths = about.get("widths", [])
-    facts = [name for name in FACTS if any(sources.get(path, {}).get(name) for path in sources)]
+
+    def known_of(path: str) -> dict[str, Any]:
+        """What is known of a store, with the arguments that made its model."""
+        known = sources.get(path, {})
+        arguments = known.get("provenance", {}).get("model_arguments")
+        return {**known, "model arguments": _value(arguments)} if arguments else known
+
+    facts = [name for name in FACTS if any(known_of(path).get(name) for path in sources)]
     head = "".join(f"<th>{_text(name)}</th>" for name in ("store", "rows", "layers", "widths", *facts))
     lines = []
     for k, path in enumerate(about.get("inputs", [])):
-        known = sources.get(path, {})
+        known = known_of(path)
         own = list(widths[k].values()) if k < len(widths) else []
         span = "" if not own else str(own[0]) if len(set(own)) == 1 else f"{min(own)} to {max(own)}"
         cells = [

@@ -219,7 +219,7 @@ def test_a_sound_that_is_too_short_is_named_and_can_be_left_out(
     failed = run(*given)
     assert (failed.code, failed.stdout) == (3, "")
     assert failed.stderr == (
-        f"contrasim: error: {tmp_path}/s: row short.wav: {problem}; mend it, or leave it out with --skip-bad\n"
+        f"contrasim: error: {tmp_path}/s: row short.wav: {problem}; correct it, or leave it out with --skip-bad\n"
     )
     done = run(*given, "--skip-bad")
     assert (done.code, f"row short.wav is left out: {problem}\n" in done.stderr) == (0, True)
@@ -239,7 +239,7 @@ def test_a_damaged_sound_is_named_and_can_be_left_out(
         soundfile.write(tmp_path / "s" / f"{name}.wav", np.nan_to_num(sound) if name == "c" else sound, 16_000, "FLOAT")
     given = ("extract", "--model", folder_of("wav2vec2"), "--audio", tmp_path / "s", "--pool", pool, "-q")
     said = f"{tmp_path}/s/b.wav: holds NaN or Inf, first at sample 5"
-    refused = f"contrasim: error: {tmp_path}/s: row b.wav: {said}; mend it, or leave it out with --skip-bad\n"
+    refused = f"contrasim: error: {tmp_path}/s: row b.wav: {said}; correct it, or leave it out with --skip-bad\n"
     assert run(*given, "-o", tmp_path / "o.h5") == (3, "", refused)
     assert run(*given, "--skip-bad", "--resume", "-o", tmp_path / "o.h5") == (0, "", "")
     with h5py.File(tmp_path / "o.h5") as store:

@@ -243,7 +243,7 @@ def test_a_preprocess_function_that_fails_names_the_row(folder: Path, tmp_path: 
     why = "the preprocess function failed with KeyError: 'colour'"
     found = run(*given)
     assert found.stderr == (
-        f"contrasim: error: {tmp_path}/i.npy: row 1: {why}; mend it, or leave it out with --skip-bad\n"
+        f"contrasim: error: {tmp_path}/i.npy: row 1: {why}; correct it, or leave it out with --skip-bad\n"
     )
     assert found.code == 3
     assert run(*given, "--skip-bad") == (

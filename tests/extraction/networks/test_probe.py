@@ -67,7 +67,7 @@ def test_where_padding_reaches_the_rows_batches_are_of_one_length(
     found = rows(network, TEXTS, 1)
     assert network.grouping == "alike"
     assert caplog.messages == [
-        "m: a row depends on what else is in its batch, so that items go together only where they are equally long"
+        "m: a row depends on the other items in its batch, so items share a batch only if they are equally long"
     ]
     with torch.no_grad():
         given = [tokens(text, return_tensors="pt")["input_ids"] for text in TEXTS]
@@ -120,8 +120,8 @@ def test_a_model_without_a_switch_is_refused_unless_random_rows_are_allowed() ->
     with pytest.raises(InputError) as caught:
         check_repeatable(noisy(lambda: 1.0), None, torch.float32, "m", False)
     assert str(caught.value) == (
-        "m: gives other rows for the same item each time, and no rate in its config.json turns that off; take them all the same "
-        "with --allow-random"
+        "m: gives different rows for the same item each time, and no rate in its config.json turns that off; "
+        "accept them with --allow-random"
     )
     check_repeatable(noisy(lambda: 1.0), None, torch.float32, "m", True)
     check_repeatable(noisy(lambda: 1e-7), None, torch.float32, "m", False)
@@ -186,7 +186,7 @@ def test_a_module_that_mixes_its_batch_gets_one_item_at_a_time(tmp_path: Path) -
         "extract", "--model", f"{tmp_path / 'made.py'}:make", "--arrays", tmp_path / "x.npy", "-o", tmp_path / "a.h5"
     )
     assert done.code == 0, done.stderr
-    assert "items go through the model one by one" in done.stderr
+    assert "items run one by one" in done.stderr
     view = View(open_store(tmp_path / "a.h5"))
     assert np.ptp(view.read("0"), axis=0).max() < 1e-6  # each item less itself
     view.store.close()

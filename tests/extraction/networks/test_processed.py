@@ -192,7 +192,7 @@ def test_a_module_that_reads_padding_gets_texts_of_one_length(home: Path, tmp_pa
         "--force",
         "--model",
     )
-    warned = "a row depends on what else is in its batch, so that items go together only where they are equally long"
+    warned = "a row depends on the other items in its batch, so items share a batch only if they are equally long"
     assert warned in run(*given, f"{tmp_path}/nets.py:bag").stderr
     assert warned not in run(*given, f"{home}/nets.py:bag").stderr
 

@@ -146,7 +146,7 @@ def test_a_word_that_is_nothing_to_the_tokenizer_has_no_row_and_is_named(
     network = reading(made(tmp_path / "bert", "bert"), lines, unit="word")
     assert network.prepare(["the", "the \u200b winter", "\u200b"], 7).units == [["0"], ["0", "2"], []]
     assert [said for said in caplog.messages if "tokenizer" in said] == [
-        "row 8: word 1, '\\u200b', is nothing to the tokenizer of bert: such words have no row"
+        "row 8: word 1, '\\u200b', gives no token in the tokenizer of bert: such words have no row"
     ]
 
 

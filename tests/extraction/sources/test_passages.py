@@ -48,7 +48,7 @@ def test_a_span_that_is_none_is_a_bad_row(tmp_path: Path, span: Any, message: st
     path = objects(tmp_path / "s.jsonl", {"span": "0:1"}, {"span": span})
     with pytest.raises(InputError) as caught:
         items(path, Layout(span="span"))
-    assert str(caught.value) == f"{path}: line 2 {message}; mend it, or leave it out with --skip-bad"
+    assert str(caught.value) == f"{path}: line 2 {message}; correct it, or leave it out with --skip-bad"
     assert items(path, Layout(span="span"), skip_bad=True) == [Passage("abcd", (0, 1))]
 
 
@@ -58,7 +58,7 @@ def test_a_position_is_a_whole_number(tmp_path: Path, value: Any) -> None:
     with pytest.raises(InputError) as caught:
         items(path, Layout(positions=["at"]))
     said = f"line 2 holds {json.dumps(value)} in field at, which is no position; write a whole number"
-    assert str(caught.value) == f"{path}: {said}; mend it, or leave it out with --skip-bad"
+    assert str(caught.value) == f"{path}: {said}; correct it, or leave it out with --skip-bad"
 
 
 def test_a_column_that_is_not_there_is_one_line(tmp_path: Path) -> None:

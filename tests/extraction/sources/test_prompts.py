@@ -138,7 +138,7 @@ def test_what_is_no_chat_is_a_bad_row(tmp_path: Path, messages: Any, message: st
     path = objects(tmp_path / "s.jsonl", {"messages": MESSAGES}, {"messages": messages})
     with pytest.raises(InputError) as caught:
         items(path, Layout(chat=True))
-    assert str(caught.value) == f"{path}: line 2 {message}; mend it, or leave it out with --skip-bad"
+    assert str(caught.value) == f"{path}: line 2 {message}; correct it, or leave it out with --skip-bad"
 
 
 def test_a_list_is_no_text_without_a_template(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from contrasim_cli.extraction.sources.open import Choice, InputOptions, open_sou
 from contrasim_cli.extraction.sources.sounds import read_sound, sample_count
 from contrasim_cli.extraction.sources.source import BadItem
 
-BAD = "mend it, or leave it out with --skip-bad"
+BAD = "correct it, or leave it out with --skip-bad"
 RATE = 16_000
 SAMPLES = 7680  # of 0.48 seconds
 

@@ -94,7 +94,7 @@ def test_the_columns_asked_for_must_fit_the_file(
     assert str(caught.value) == f"{path}: {message}"
 
 
-BAD = "mend it, or leave it out with --skip-bad"
+BAD = "correct it, or leave it out with --skip-bad"
 NO_UTF8 = "is not UTF-8 (iconv -t utf-8 converts a file)"
 
 

@@ -1,0 +1,54 @@
+"""Masks of tokens: which of the tokens of an item are no padding."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from contrasim_cli.errors import InputError
+from contrasim_cli.names import quoted
+from contrasim_cli.store.layout import listing
+from contrasim_cli.store.open import arrays_of
+
+
+def read_mask(given: str) -> npt.NDArray[np.bool_]:
+    """The mask [items, tokens] of `FILE` or `FILE:NAME`, true for tokens that are no padding.
+
+    Raises:
+        InputError: the file cannot be read, has no such array, or the array is no mask: it has other axes, values other than 0
+            and 1, or an item without tokens.
+    """
+    path, name = Path(given), ""
+    if not path.exists() and ":" in given:
+        file, _, name = given.rpartition(":")
+        path = Path(file)
+    where = f"--mask {quoted(given)}"
+    arrays, close = arrays_of(path)
+    try:
+        names = [name] if name else [key for key, array in arrays.items() if len(array.shape) == 2]
+        if len(names) != 1 or names[0] not in arrays:
+            batches = sum(re.fullmatch(rf"{re.escape(name)}\.\d+", key) is not None for key in arrays)
+            if batches:
+                raise InputError(
+                    f"{where}: {quoted(name)} is a list of {batches} arrays: pad to one length and join them with torch.cat "
+                    "(contrasim guide hooks)"
+                )
+            near = dict(sorted(arrays.items(), key=lambda item: not item[0].startswith(name)))
+            raise InputError(
+                f"{where}: name the mask [items, tokens], as in --mask {quoted(path)}:NAME; it holds {listing(near)}"
+            )
+        values = np.asarray(arrays[names[0]][:])
+    finally:
+        close()
+    if values.ndim != 2:
+        raise InputError(f"{where}: is {tuple(values.shape)}; a mask is [items, tokens]")
+    if not np.isin(values, (0, 1)).all():
+        raise InputError(f"{where}: holds other values than 0 and 1; a mask is 1 for tokens and 0 for padding")
+    mask = values.astype(bool)
+    if not mask.any(axis=1).all():
+        item = int(np.flatnonzero(~mask.any(axis=1))[0])
+        raise InputError(
+            f"{where}: is 0 for all tokens of item {item}; leave such items out of the mask and the arrays"
+        )
+    return mask
