@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from contrasim_cli import console
 from contrasim_cli.errors import ContraSimError, Interrupted, Problems, Stopped, Terminated, UsageError
-from contrasim_cli.launch import how_to_go_on, leave_words
-from contrasim_cli.peers import Failure, Peers, launched
+from contrasim_cli.launch import how_to_go_on
+from contrasim_cli.peers import Failure, Peers, launched, leave_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -486,8 +486,8 @@ def _ending(failure: Failure, peers: Peers, error: BaseException | None = None) 
     if launched() and (
         failure.gone or failure.code in SIGNALLED
     ):  # the launcher says which rank was killed, or which signal came
-        if first() and not failure.gone:
-            leave_words("; ".join(failure.lines))
+        if peers.speaks():
+            leave_words(failure.lines)
         return Quiet(failure.code)
     if not peers.speaks():
         return Quiet(failure.code)

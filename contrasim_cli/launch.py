@@ -4,12 +4,15 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from signal import SIGTERM
 
 from contrasim_cli import console
 from contrasim_cli.errors import Interrupted, MissingError, Stopped, Terminated, UsageError
 from contrasim_cli.peers import LAUNCHED, launched
+
+HEEDED = 20  # seconds within which ranks have ended that the launcher stops; it kills them after 30
 
 
 def started(ranks: str | None, arguments: Sequence[str]) -> int | None:
@@ -80,14 +83,16 @@ def _launch(count: int, arguments: Sequence[str], words: Path) -> int:
     try:
         elastic_launch(config, sys.executable)("-u", "-m", "contrasim_cli", *arguments)
     except ChildFailedError as error:
-        place, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            killed = f"rank {place} was killed by signal {-failure.exitcode}{_memory(-failure.exitcode)}"
+        place, code = _first_failure({rank: (one.timestamp, one.exitcode) for rank, one in error.failures.items()})
+        if code < 0:
+            killed = f"rank {place} was killed by signal {-code}{_memory(-code)}"
             console.error_line(killed + how_to_go_on(arguments))
             return 1
-        if failure.exitcode in (Terminated.exit_code, Interrupted.exit_code):
-            raise _stopped(failure.exitcode, words) from error
-        return int(failure.exitcode)
+        if code in (Terminated.exit_code, Interrupted.exit_code):
+            raise _stopped(code, words) from error
+        if words.exists():  # of a rank that ended by itself without a word
+            console.error_line(words.read_text(encoding="utf-8") + how_to_go_on(arguments))
+        return code
     except SignalException as error:
         raise _stopped(128 + int(error.sigval), words) from error
     except KeyboardInterrupt as error:
@@ -95,15 +100,24 @@ def _launch(count: int, arguments: Sequence[str], words: Path) -> int:
     return 0
 
 
+def _first_failure(ends: Mapping[int, tuple[int, int]]) -> tuple[int, int]:
+    """The rank to blame and its exit code, of ranks with the second in which they were seen to have failed and their exit codes.
+
+    A rank that a signal killed, though another one was seen first: those that miss it may end within milliseconds of it. Signals of
+    the launcher itself do not count: SIGTERM, and what it sends to those that do not heed it.
+    """
+    first = min(second for second, _ in ends.values())
+    killed = [
+        rank for rank, (second, code) in ends.items() if code < 0 and code != -SIGTERM and second < first + HEEDED
+    ]
+    rank = killed[0] if killed else next(rank for rank, (second, _) in ends.items() if second == first)
+    return rank, ends[rank][1]
+
+
 def _stopped(code: int, words: Path) -> Stopped:
     """What the launcher raises for ranks that a signal ended, in the words that rank 0 left."""
     text = words.read_text(encoding="utf-8") if words.exists() else ""
     return Interrupted(text) if code == Interrupted.exit_code else Terminated(text)
-
-
-def leave_words(text: str) -> None:
-    """Leave the launcher what it says of a signal that ended the ranks."""
-    Path(os.environ[LAUNCHED]).write_text(text, encoding="utf-8")
 
 
 def how_to_go_on(arguments: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from contrasim_cli import console
@@ -46,6 +47,11 @@ class Failure:
 def launched() -> bool:
     """Whether `--ranks` started this process, whose launcher says which rank was killed."""
     return bool(os.environ.get(LAUNCHED))
+
+
+def leave_words(lines: Sequence[str]) -> None:
+    """Leave the launcher what it says of a signal that ended the ranks, or of a rank that is gone."""
+    Path(os.environ[LAUNCHED]).write_text("; ".join(lines), encoding="utf-8")
 
 
 class Peers:
@@ -238,7 +244,9 @@ class Peers:
         """End this process from a thread of its own: no handler runs while a collective waits."""
         if not self._first_gone.is_set():  # else the store may never answer
             self.read()
-        if self.speaks() and not (failure.gone and launched()):
+        if self.speaks() and failure.gone and launched():
+            leave_words(failure.lines)
+        elif self.speaks():
             console.speak()
             for line in failure.lines:
                 console.error_line(line)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from ranks import Done, finish, start, start_anew
 
-from contrasim_cli import distributed, peers
+from contrasim_cli import distributed, launch, peers
 
 FAULTS = Path(__file__).with_name("faults")
 SECONDS = 10  # until all ranks have ended
@@ -111,6 +111,35 @@ def test_launchers_are_told_of_a_rank_that_is_killed(
         again = "; nothing is kept, the same command starts again"
         line = f"contrasim: error: rank {killed} was killed by signal 9 (out of memory?){again}"
         assert errors([Done(1, "", done.stderr)]) == [line]
+    assert unchanged(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("ends", "blamed"),
+    [
+        ({0: (7, 1), 1: (7, -9)}, (1, -9)),  # found by one look, in the order of the ranks
+        ({0: (7, 1), 1: (8, -9)}, (1, -9)),  # the one that misses it was seen to end first
+        ({1: (7, 3), 0: (7, 143)}, (1, 3)),
+        ({1: (7, 3), 0: (7, -15), 2: (37, -9)}, (1, 3)),  # the launcher's own signals
+        ({0: (7, -15), 1: (7, -15)}, (0, -15)),
+    ],
+)
+def test_a_rank_that_was_killed_is_blamed(ends: dict[int, tuple[int, int]], blamed: tuple[int, int]) -> None:
+    assert launch._first_failure(ends) == blamed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ended", [0, 1])
+def test_a_rank_that_ends_without_a_word_is_told(stores: list[Path], tmp_path: Path, ended: int) -> None:
+    arguments = [sys.executable, "-m", "contrasim_cli", *map(str, command(stores, tmp_path / "out", "products"))]
+    env = os.environ | fault(ended, "exit", "products", tmp_path / "at")
+    done = subprocess.run(
+        [*arguments, "--ranks", "2"], capture_output=True, text=True, env=env, timeout=120, check=False
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = errors([Done(1, "", done.stderr)])
+    assert line.startswith("contrasim: error: ")
+    assert line.endswith("; nothing is kept, the same command starts again")
     assert unchanged(tmp_path / "out")
 
 

@@ -1,5 +1,6 @@
 """More stores than files may be open: they are read as if all were, and as one version each."""
 
+import gc
 import logging
 import os
 import resource
@@ -29,6 +30,7 @@ def warm() -> Iterator[Warm]:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is room for two files."""
+    gc.collect()
     before = open_files.descriptors()
     assert before is not None
     monkeypatch.setattr(open_files, "has_room", lambda: (open_files.descriptors() or 0) < before + 2)
@@ -106,6 +108,7 @@ def test_every_kind_is_opened_again(tmp_path: Path) -> None:
     for k in range(3):
         np.save(tmp_path / f"{k}.npy", values(seed=k))
     paths += [tmp_path / f"{k}.npy" for k in range(3)]
+    gc.collect()  # else what tests before this one left open may be closed meanwhile
     before = open_files.descriptors()
     assert before is not None
     opened = open_stores(paths)
@@ -201,6 +204,7 @@ def test_notes_are_said_once_and_files_tried_once(
 def test_problems_are_told_together_and_nothing_is_left_open(tmp_path: Path, few: None) -> None:
     paths = stores(tmp_path, 5)
     paths[3].write_bytes(b"no store")
+    gc.collect()
     before = open_files.descriptors()
     with pytest.raises(ContraSimError, match=r"3\.h5"):
         open_stores([*paths, tmp_path / "none.h5"])

@@ -1,8 +1,9 @@
 """Lets one rank fail at one place, so that every way to start ranks can be tried: Python imports this when it starts.
 
 `FAULT` is `RANK ACTION MODULE FUNCTION`, as in `1 SIGKILL contrasim_cli.store.store Store.read`: when that rank comes to that
-function, it gets the signal, with `late:SECONDS` sleeps, or with `bug` raises what nobody expects. It writes the time to the
-file `FAULT_AT`. `SECONDS_OF` shortens times of every rank, as in `peers.LOST_SECONDS=2`.
+function, it gets the signal, with `late:SECONDS` sleeps, with `exit` ends as it does where a library calls C's function of that
+name, or with `bug` raises what nobody expects. It writes the time to the file `FAULT_AT`. `SECONDS_OF` shortens times of every
+rank, as in `peers.LOST_SECONDS=2`.
 """
 
 import functools
@@ -20,6 +21,8 @@ def fail(action: str) -> None:
         file.write(str(time.time()))
     if action.startswith("late:"):
         time.sleep(float(action.removeprefix("late:")))
+    elif action == "exit":
+        os._exit(1)
     elif action == "bug":
         raise ZeroDivisionError("nobody expects this")
     else:
