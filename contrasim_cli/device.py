@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     import torch
 
 LITTLE = 6e10  # multiplications (`measures.work`) that NumPy has done in about the time of torch's start
-ON_PROCESSOR = 32  # times as many are NumPy's where there is no GPU, over the threads, of which torch makes more use
+ON_PROCESSOR = (
+    32  # times as many are NumPy's where there is no GPU, over the machine's cores, of which torch makes more use
+)
 GPU_FILES = ("nvidia", "nvhost", "nvmap", "kfd", "dxg")  # what Linux calls those that CUDA, ROCm and WSL go through
 
 
@@ -32,9 +34,7 @@ def pick_device(asked: str | None, in_float32: bool = False, work: float = math.
     asked = asked.lower() if asked else None
     if asked is not None and not re.fullmatch(r"cpu|mps|cuda(:\d+)?", asked):
         raise UsageError(f"--device {quoted(asked)}: write cpu, cuda, cuda:N (the Nth from 0){' or mps' * in_float32}")
-    # ranks on unlike machines go by the work alone, so that all choose the same library
-    on_processor = distributed.world() == 1 and (asked == "cpu" or (asked is None and _without_gpu()))
-    if is_little(work / max(1.0, ON_PROCESSOR / _threads()) if on_processor else work) and asked in (None, "cpu"):
+    if asked in (None, "cpu") and (is_little(work) or (work < math.inf and work <= _most(asked))):
         return NUMPY  # type: ignore[no-any-return]
     import torch
 
@@ -63,10 +63,13 @@ def is_little(work: float) -> bool:
     return work <= LITTLE
 
 
-def _threads() -> int:
-    """How many threads products take here."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else os.cpu_count() or 1
+def _most(asked: str | None) -> float:
+    """How many multiplications are NumPy's: of all ranks as many as on rank 0's machine, so that all choose the same library.
+
+    As many for one process as for several on its machine, which give the same bits for it: threads do not count, which ranks share.
+    """
+    more = ON_PROCESSOR / (os.cpu_count() or 1) if asked == "cpu" or _without_gpu() else 1.0
+    return LITTLE * max(1.0, float(distributed.gathered(more)[0]))
 
 
 def _without_gpu() -> bool:

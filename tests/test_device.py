@@ -1,5 +1,6 @@
 """Where arithmetic runs, and how much memory there is for it: without a device, by what torch would say of one."""
 
+import math
 from pathlib import Path
 
 import made
@@ -47,21 +48,25 @@ def test_a_device_is_taken_by_its_number(monkeypatch: pytest.MonkeyPatch) -> Non
         devices.pick_device("cuda:1")
 
 
-def test_numpy_does_more_where_there_is_no_gpu_and_few_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    def library(asked: str | None, times: float, threads: str, files: list[str]) -> str:
-        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+def test_numpy_does_more_where_there_is_no_gpu_and_few_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    def library(asked: str | None, times: float, cores: int, files: list[str]) -> str:
+        monkeypatch.setattr(devices.os, "cpu_count", lambda: cores)
         monkeypatch.setattr(devices.os, "listdir", lambda folder: files)
         return "numpy" if devices.pick_device(asked, work=times * devices.LITTLE) is NUMPY else "torch"
 
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu, none = ["null", "nvidia0"], ["null", "nvme0"]
-    assert library(None, 1, "1", gpu) == library("cpu", 31, "1", gpu) == library(None, 31, "1", none) == "numpy"
-    assert library(None, 2, "1", gpu) == library("cpu", 33, "1", gpu) == library(None, 33, "1", none) == "torch"
-    assert [library("cpu", 3, threads, gpu) for threads in ("8", "16", "64")] == ["numpy", "torch", "torch"]
-    assert library("cpu", 1, "64", gpu) == "numpy"
-    monkeypatch.setattr(devices.distributed, "world", lambda: 2)  # perhaps on machines that differ in both
-    assert (library("cpu", 1, "1", none), library("cpu", 2, "1", none)) == ("numpy", "torch")
+    assert library(None, 1, 1, gpu) == library("cpu", 31, 1, gpu) == library(None, 31, 1, none) == "numpy"
+    assert library(None, 2, 1, gpu) == library("cpu", 33, 1, gpu) == library(None, 33, 1, none) == "torch"
+    assert [library("cpu", 3, cores, gpu) for cores in (8, 16, 64)] == ["numpy", "torch", "torch"]
+    assert library("cpu", 1, 64, gpu) == "numpy"
+    assert library("cpu", math.inf, 1, none) == "torch"
+    # of ranks on unlike machines all go by the first one's
+    monkeypatch.setattr(devices.distributed, "gathered", lambda value: [4.0, value])
+    assert [library(None, times, 64, gpu) for times in (4, 5)] == ["numpy", "torch"]
+    monkeypatch.setattr(devices.distributed, "gathered", lambda value: [1.0, value])
+    assert [library(None, times, 1, none) for times in (1, 2)] == ["numpy", "torch"]
 
 
 def test_a_device_without_float64_is_for_models_alone(monkeypatch: pytest.MonkeyPatch) -> None:

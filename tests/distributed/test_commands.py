@@ -85,6 +85,26 @@ def test_retrieval_is_shared_by_layers(views: list[Path]) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("with_gpu", [0, 1, None])
+def test_all_ranks_work_by_the_library_of_one_process(views: list[Path], with_gpu: int | None) -> None:
+    """More than a little, of which machines without a GPU leave more to NumPy: rank 0's machine decides."""
+    told = (
+        "import os, sys; import contrasim_cli.device as d\n"
+        f"d.LITTLE, d.ON_PROCESSOR, d._without_gpu = 1.0, 1e12, lambda: os.environ.get('RANK', '0') != '{with_gpu}'\n"
+        "plain = d.pick_device\n"
+        "def pick(*asked, **work):\n    found = plain(*asked, **work)\n"
+        "    print('by', type(found).__module__, file=sys.stderr)\n    return found\n"
+        "d.pick_device = pick\nfrom contrasim_cli.cli import main\nmain()"
+    )
+    arguments = ["bench", "multilingual", *views, "--measure", "cka", "--negatives", "random", "--format", "tsv"]
+    (alone,), ranks = (run(world, *arguments, python=("-c", told)) for world in (1, 2))
+    assert (alone.code, [one.code for one in ranks]) == (0, [0, 0]), (alone, ranks)
+    assert ranks[0].stdout == alone.stdout
+    libraries = {line for one in (alone, *ranks) for line in one.stderr.splitlines() if line.startswith("by ")}
+    assert libraries == {"by torch" if with_gpu == 0 else "by contrasim_cli.arrays.array"}
+
+
+@pytest.mark.slow
 def test_one_layer_is_searched_and_compared_together(tmp_path: Path) -> None:
     """Where neighbours come from another store, of which each rank reads a part, and where from wide rows of the store itself."""
     draw = np.random.default_rng(0)

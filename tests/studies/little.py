@@ -1,7 +1,7 @@
 """Seconds of every measure by NumPy and by torch over sizes, and whether the library that a command chooses is the faster one.
 
 A command takes NumPy where its estimate (`grid.work`) is at most `device.LITTLE`, without a GPU `device.ON_PROCESSOR` times
-that over the threads; torch costs its import besides. Every measure compares one layer with one other, by one thread, in a
+that over the cores; torch costs its import besides. Every measure compares one layer with one other, by one thread, in a
 process per library. `rate` is estimated multiplications per second of NumPy: where it is the same for all measures and sizes,
 the estimates are right. `loss` is the time of the library that is chosen over that of the faster one.
 
@@ -109,7 +109,8 @@ def main() -> None:
     by_numpy, by_torch = (child(library, names) for library in ("numpy", "torch"))
     start = by_torch.pop(0)["start"][options.clock]  # type: ignore[index]
     by_numpy.pop(0)
-    print(f"torch's start: {start:.2f} s; up to {LITTLE * ON_PROCESSOR:.1e} multiplications are NumPy's")
+    most = LITTLE * max(1.0, ON_PROCESSOR / (os.cpu_count() or 1))
+    print(f"torch's start: {start:.2f} s; up to {most:.1e} multiplications are NumPy's")
     print(f"{'measure':28}{'n':>6}{'p':>6}{'work':>10}{'numpy':>9}{'torch':>9}{'rate':>10}{'loss':>7}")
     places = {(row["measure"], row["n"], row["p"]): row for row in by_torch}
     losses = []
@@ -118,7 +119,7 @@ def main() -> None:
         if other is None:
             continue
         numpy, torch, work = row[options.clock], other[options.clock], row["work"]
-        chosen = numpy if work <= LITTLE * ON_PROCESSOR else torch + start  # type: ignore[operator]
+        chosen = numpy if work <= most else torch + start  # type: ignore[operator]
         losses.append(chosen / min(numpy, torch + start))  # type: ignore[operator,call-overload]
         print(
             f"{row['measure']:28}{row['n']:6}{row['p']:6}{work:10.1e}{numpy:9.3f}{torch:9.3f}"
