@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 LITTLE = 6e10  # multiplications (`measures.work`) that NumPy has done in about the time of torch's start
-ON_PROCESSOR = (
-    32  # times as many are NumPy's where there is no GPU, over the machine's cores, of which torch makes more use
-)
+# times as many are NumPy's where there is no GPU, over the machine's cores, of which torch makes more use
+ON_PROCESSOR = 64
 GPU_FILES = ("nvidia", "nvhost", "nvmap", "kfd", "dxg")  # what Linux calls those that CUDA, ROCm and WSL go through
 
 

@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli import distributed
-from contrasim_cli.arrays import Tensor, as_tensor, xp
+from contrasim_cli.arrays import Device, Tensor, as_tensor, on_numpy, xp
 from contrasim_cli.store.blocks import spans
 
 TABLE = {"cpu": 1 << 22, "cuda": 1 << 27}  # distances held at once: what a cache holds, and what keeps a device busy
-SIDE = {"cpu": 2048, "cuda": 1 << 13}  # of a square of distances between rows of one matrix
+SIDE = {"numpy": 640, "cpu": 2048, "cuda": 1 << 13}  # of a square of distances between rows of one matrix
 WIDE = 512  # width from which products take so long that half of them are worth more selections
 WORTH_GROUPS = 3  # values per group from which a selection by groups is faster
 
@@ -35,10 +35,10 @@ class Nearest(NamedTuple):
         far = queries.new_full((len(queries), count), xp.inf)
         return cls(far, xp.full_like(far, -1, dtype=xp.int64))
 
-    def merged(self, other: "Nearest", count: int) -> "Nearest":
-        """The nearest of both, `count` at most."""
+    def merged(self, other: "Nearest", count: int, in_order: bool = True) -> "Nearest":
+        """The nearest of both, `count` at most, `in_order` or not."""
         squared = xp.cat([self.squared, other.squared], dim=1)
-        squared, kept = squared.topk(min(count, squared.shape[1]), dim=1, largest=False)
+        squared, kept = squared.topk(min(count, squared.shape[1]), dim=1, largest=False, sorted=in_order)
         return Nearest(squared, xp.cat([self.positions, other.positions], dim=1).gather(1, kept))
 
     def of_all_ranks(self, count: int) -> "Nearest":
@@ -48,6 +48,11 @@ class Nearest(NamedTuple):
         sides = (distributed.gathered_arrays(part.cpu().numpy()) for part in self)
         found = Nearest(*(as_tensor(np.concatenate(parts, axis=1), self.squared.device) for parts in sides))
         return Nearest.none(found.squared, 0).merged(found, count)
+
+
+def side_on(device: Device) -> int:
+    """The side of a square of distances on a device: torch selects from wide tables in less time, NumPy from those in a cache."""
+    return SIDE["numpy" if on_numpy(device) else device.type]
 
 
 def nearest_rows(queries: Tensor, pool: Tensor, count: int, first: int = 0, most: int | None = None) -> Nearest:
@@ -79,18 +84,18 @@ def nearest_within(rows: Tensor, count: int, shared: bool = False) -> Nearest:
         found = nearest_rows(rows, rows[start:stop], count, start)
         return found.of_all_ranks(count) if shared else found
     n, norms = len(rows), _squared_norms(rows)
-    runs = -(-n // SIDE[rows.device.type])
+    runs = -(-n // side_on(rows.device))
     cuts = [slice(n * k // runs, n * (k + 1) // runs) for k in range(runs)]
     parts = [Nearest.none(rows[cut], count) for cut in cuts]
     squares = [(i, j) for i in range(len(cuts)) for j in range(i, len(cuts))]
     for i, j in distributed.dealt(squares) if shared else squares:
         top, left = cuts[i], cuts[j]
         table = _left(rows[top], norms[top]) @ _right(rows[left], norms[left]).mT
-        parts[i] = parts[i].merged(_of_table(table, count, left.start), count)
+        parts[i] = parts[i].merged(_of_table(table, count, left.start), count, in_order=False)
         if j > i:
-            parts[j] = parts[j].merged(_of_table(table.mT, count, top.start), count)
+            parts[j] = parts[j].merged(_of_table(table.mT, count, top.start), count, in_order=False)
     found = Nearest(*(xp.cat(side) for side in zip(*parts, strict=True)))
-    return found.of_all_ranks(count) if shared else found
+    return (found.of_all_ranks(count) if shared else found).merged(Nearest.none(rows, 0), count)
 
 
 def _left(rows: Tensor, norms: Tensor) -> Tensor:
@@ -109,26 +114,26 @@ def _squared_norms(rows: Tensor) -> Tensor:
 
 
 def _of_table(table: Tensor, count: int, first: int) -> Nearest:
-    squared, at = _selected(table, min(count, table.shape[1]))
+    squared, at = _selected(table, min(count, table.shape[1]), in_order=False)
     return Nearest(squared, at + first)
 
 
-def _selected(table: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` least values of each row of a table [t, n], and their places, in ascending order.
+def _selected(table: Tensor, count: int, in_order: bool = True) -> tuple[Tensor, Tensor]:
+    """The `count` least values of each row of a table [t, n], and their places, in ascending order or in any.
 
     The least values of a row are in the `count` groups with the least minima, and these groups are a few of all.
     """
     n = table.shape[1]
     size = math.isqrt(n // max(count, 1))  # so that there are about as many minima as values to select from in the end
     if size < WORTH_GROUPS:
-        values, places = table.topk(count, dim=1, largest=False)
+        values, places = table.topk(count, dim=1, largest=False, sorted=in_order)
         return values, places
     groups = n // size
     among = _minima(table, size, groups).topk(count, dim=1, largest=False, sorted=False).indices
     member = xp.arange(size, device=table.device)[:, None] * groups
     rest = xp.arange(groups * size, n, device=table.device).expand(len(table), -1)
     places = xp.cat([(among[:, None, :] + member).flatten(1), rest], dim=1)
-    values, which = table.gather(1, places).topk(count, dim=1, largest=False)
+    values, which = table.gather(1, places).topk(count, dim=1, largest=False, sorted=in_order)
     return values, places.gather(1, which)
 
 

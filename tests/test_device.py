@@ -56,6 +56,7 @@ def test_numpy_does_more_where_there_is_no_gpu_and_few_cores(monkeypatch: pytest
 
     monkeypatch.setattr(devices.sys, "platform", "linux")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(devices, "ON_PROCESSOR", 32)
     gpu, none = ["null", "nvidia0"], ["null", "nvme0"]
     assert library(None, 1, 1, gpu) == library("cpu", 31, 1, gpu) == library(None, 31, 1, none) == "numpy"
     assert library(None, 2, 1, gpu) == library("cpu", 33, 1, gpu) == library(None, 33, 1, none) == "torch"

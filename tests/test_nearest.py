@@ -31,7 +31,7 @@ def test_rows_are_the_nearest_of_the_pool(n: int, count: int, most: int | None) 
 @pytest.mark.parametrize("n", [1, 64, 65, 300])
 def test_of_wide_rows_every_product_serves_both(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nearest, "WIDE", 6)
-    monkeypatch.setattr(nearest, "SIDE", {"cpu": 64})
+    monkeypatch.setattr(nearest, "SIDE", {"numpy": 64, "cpu": 64})
     rows, count = normal(n, 6), min(n, 9)
     found = nearest_within(rows, count)
     assert found.positions.tolist() == squares(rows, rows).sort(dim=1).indices[:, :count].tolist()

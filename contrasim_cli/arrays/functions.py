@@ -12,6 +12,7 @@ import numpy as np
 from contrasim_cli.arrays.array import NUMPY, Array, Plain, axis_of, ours, plain, shape_of
 
 inf, nan = math.inf, math.nan
+PASSED = 1 << 17  # values that pass through two operations at once: what a cache holds
 
 
 class Limits(NamedTuple):
@@ -292,16 +293,26 @@ def _solved(solve: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         raise RuntimeError(str(error)) from error
 
 
+def _squares(x: Plain, kind: Any) -> Plain:
+    return np.square(x if kind is None else x.astype(kind, copy=False))
+
+
 class linalg:
     """Norms and decompositions."""
 
     @staticmethod
     def vector_norm(x: Array, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Array:
         """Euclidean norms."""
-        wide: Plain = plain(x) if dtype is None else plain(x).astype(_type(dtype), copy=False)
+        rows, kind = plain(x), None if dtype is None else _type(dtype)
         with np.errstate(all="ignore"):
-            squares = np.square(wide).sum(axis=axis_of(dim), keepdims=keepdim)
-            return ours(np.sqrt(squares))
+            if x.ndim != 2 or dim not in (1, -1) or x.size <= PASSED:
+                return ours(np.sqrt(_squares(rows, kind).sum(axis=axis_of(dim), keepdims=keepdim)))
+            step = max(1, PASSED // max(1, x.shape[1]))
+            parts = [
+                _squares(rows[start : start + step], kind).sum(axis=1, keepdims=keepdim)
+                for start in range(0, len(x), step)
+            ]
+            return ours(np.sqrt(np.concatenate(parts)))
 
     @staticmethod
     def svd(x: Array, full_matrices: bool) -> tuple[Array, Array, Array]:

@@ -40,6 +40,7 @@ BYTES_PER_TRIAL = 24  # what it is judged to be
 LEAST_COPIES = 2  # of a batch with its candidates
 # of candidates' rows, compared at once: what a cache holds, and what keeps a device busy
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}
+WIDENED_SHARE = 8  # of the budget: rows that fit are held as they are taken, not as they are stored
 CHUNK_SHARE = 16  # of the budget that such rows may take
 Bools = npt.NDArray[np.bool_]
 
@@ -327,8 +328,11 @@ class _Layer:
         self.names = [names[k] for names in run.task.layers]
         self.room = Room(run.budget // 2)
         self.targets = sorted({j for _, j in run.task.pairs})
+        layers = [view.store.layer(name) for view, name in zip(run.task.views, self.names, strict=True)]
+        wide = run.task.n_rows * sum(layer.width * layer.read_dtype.itemsize for layer in layers)
+        # each row is taken some ten times by every other view
         self.raw = [
-            stored_rows(view, name, host(run.device)).hold(self.room)
+            stored_rows(view, name, host(run.device), widened=wide <= run.budget // WIDENED_SHARE).hold(self.room)
             for view, name in zip(run.task.views, self.names, strict=True)
         ]
         self.candidates = {(j, kind): self._draw(j, kind, advance) for kind in run.task.negatives for j in self.targets}

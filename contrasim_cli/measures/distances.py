@@ -8,13 +8,15 @@ import numpy as np
 
 from contrasim_cli import distributed
 from contrasim_cli.arrays import Tensor, as_tensor, pad, xp
-from contrasim_cli.measures.protocol import Blocks, centred
+from contrasim_cli.measures.protocol import Blocks, centred, centred_in_place
 from contrasim_cli.measures.tiles import RowMap, Tiles, between
 
 TILE = 1 << 24  # values of a tile held at once
 ONE_DIRECTION = 1e-14  # unit rows that differ by less differ by rounding
 TIE = 1e-13  # values closer than this part of the largest differ by rounding
 BINS = 1 << 18  # ranks of more values are those of bins of about equally many
+# values that pass through several operations at once: what a cache holds, and what keeps a device busy
+PASSED = {"cpu": 1 << 17, "cuda": 1 << 28}
 COLLECTED = 1 << 24  # values held at once around a median
 
 
@@ -31,8 +33,18 @@ def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def directions(x: Tensor) -> Tensor:
     """The rows of X [..., n, p] at unit length, in float64; NaN for a zero row, which has no direction."""
+    each, most = math.prod(x.shape[:-2]) * x.shape[-1], PASSED[x.device.type]
+    if each * x.shape[-2] <= most:
+        return _directions(x)
+    found = xp.empty(x.shape, dtype=xp.float64, device=x.device)
+    for at in tiles(x.shape[-2], each, most):
+        found[..., at, :] = _directions(x[..., at, :])
+    return found
+
+
+def _directions(x: Tensor) -> Tensor:
     rows = x.double()
-    largest = rows.abs().amax(dim=-1, keepdim=True)
+    largest = xp.maximum(rows.amax(dim=-1, keepdim=True), -rows.amin(dim=-1, keepdim=True))
     rows = rows / largest.where(largest > 0, xp.nan)
     return unit(rows, dim=-1)
 
@@ -42,11 +54,12 @@ def centred_directions(x: Tensor) -> Tensor:
     return centred_units(directions(x))
 
 
-def centred_units(units: Tensor) -> Tensor:
-    """Centre rows of unit length; NaN where all of them point the same way."""
-    rows = centred(units)
-    largest = rows.abs().amax(dim=(-2, -1), keepdim=True)
-    return rows * (largest > ONE_DIRECTION).where(largest.isfinite(), xp.nan)
+def centred_units(units: Tensor, in_place: bool = False) -> Tensor:
+    """Centre rows of unit length, `in_place` of them; NaN where all of them point the same way."""
+    rows = centred_in_place(units) if in_place else centred(units)
+    largest = xp.maximum(rows.amax(dim=(-2, -1), keepdim=True), -rows.amin(dim=(-2, -1), keepdim=True))
+    defined = (largest > ONE_DIRECTION).where(largest.isfinite(), xp.nan)
+    return rows if (defined == 1).all() else rows * defined
 
 
 def scaled_map(blocks: Blocks) -> RowMap:

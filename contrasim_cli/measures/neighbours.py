@@ -8,8 +8,8 @@ lower position is nearer. So no rounding decides, neither of float32 nor of the 
 Undefined where a row is zero, where all rows have one direction (nothing is nearer than anything), and where there are
 fewer than k other rows: with k cut to n - 1 the sets would agree for whatever input.
 
-Memory per layer [n, p]: n (p + 3 k). `prepare` works off n² distances in tiles, `compare` n k² matches and, of
-`second_order_cosine`, n k p gathered values.
+Memory per layer [n, p]: 3 n k, of `second_order_cosine` n (p + 3 k). `prepare` works off n² distances in tiles, `compare`
+n k² matches and, of `second_order_cosine`, n k p gathered values.
 """
 
 import math
@@ -36,25 +36,26 @@ GATHERED = {"cpu": 1 << 18, "cuda": 1 << 26}
 class Neighbours(NamedTuple):
     """The k nearest rows of every row, nearest first."""
 
-    rows: Tensor  # unit rows [..., n, p]
+    rows: Tensor | None  # unit rows [..., n, p], for the measure that takes further cosines of them
     nearest: Tensor  # their positions [..., n, k]
     cosines: Tensor  # cosines with them [..., n, k]
     kernel: Tensor  # those less the row's mean cosine with all n rows [..., n, k]
     defined: Tensor  # 1, or NaN where the measures are undefined [...]
 
 
-def prepare(x: Tensor, k: int) -> Neighbours:
-    """The k nearest rows in X [..., n, p]."""
+def prepare(x: Tensor, k: int, with_rows: bool = False) -> Neighbours:
+    """The k nearest rows in X [..., n, p], and `with_rows` what a side's cosines with other rows are taken of."""
     lead, n = x.shape[:-2], x.shape[-2]
     rows = directions(x)
     if not 1 <= k < n:
         none = rows.new_zeros(*lead, n, 1)
-        return Neighbours(rows, none.long(), none, none, none.new_full(lead, xp.nan))
-    centred = centred_units(rows)
+        return Neighbours(rows if with_rows else None, none.long(), none, none, none.new_full(lead, xp.nan))
+    first = rows[..., :1, :].clone()
+    centred = centred_units(rows, in_place=not with_rows)
     spread = xp.linalg.vector_norm(centred, dim=-1).amax(dim=-1)
     scale = spread.where(spread > 0, 1.0)
-    mean = rows[..., :1, :] - centred[..., :1, :]  # of all rows
-    rows, centred = rows.nan_to_num_(nan=0.0), centred.nan_to_num_(nan=0.0)
+    mean = first - centred[..., :1, :]  # of all rows
+    centred = _zeros_for_undefined(centred)
     centred /= scale[..., None, None]
     nearest, squared = _nearest(centred, k, TIE + ROUNDING / scale)
     norms = centred.square().sum(dim=-1)
@@ -63,7 +64,13 @@ def prepare(x: Tensor, k: int) -> Neighbours:
     along = (norms.mean(dim=-1, keepdim=True) - norms) / 2 * scale[..., None].square()
     kernel = products + _at(along, nearest)  # x_r·c_s = c_r·c_s + x̄·c_s
     cosines = kernel + (along + mean.square().sum(dim=(-2, -1))[..., None])[..., None]
-    return Neighbours(rows, nearest, cosines, kernel, xp.ones_like(spread).where(spread > 0, xp.nan))
+    kept = _zeros_for_undefined(rows) if with_rows else None
+    return Neighbours(kept, nearest, cosines, kernel, xp.ones_like(spread).where(spread > 0, xp.nan))
+
+
+def _zeros_for_undefined(rows: Tensor) -> Tensor:
+    """Rows with zeros in place of NaN, of which one makes every row's mean NaN."""
+    return rows if rows.isfinite().all() else rows.nan_to_num_(nan=0.0)
 
 
 def _at(values: Tensor, nearest: Tensor) -> Tensor:
@@ -267,6 +274,8 @@ def second_order_cosine(a: Neighbours, b: Neighbours) -> Tensor:
 
     Undefined too where such a vector is zero. The public survey implementation takes the vectors of cosine *distances*.
     """
+    assert a.rows is not None
+    assert b.rows is not None
     a_at_b, b_at_a = _products(a.rows, a.rows, b.nearest), _products(b.rows, b.rows, a.nearest)
     only_b = ~_over_rows(a, b, lambda match, at: match.any(dim=-2))
     product = (a.cosines * b_at_a).sum(dim=-1) + (a_at_b * b.cosines * only_b).sum(dim=-1)
@@ -308,9 +317,9 @@ def clamped(x: Tensor, quantile: float) -> Tensor:
 
 
 @cache
-def preparer(k: int, clamp: float = 1.0) -> Callable[[Tensor], Neighbours]:
-    """`prepare` with a k, of clamped values; the same function for the same ones, so that the family searches once."""
-    return lambda x: prepare(clamped(x, clamp), k)
+def preparer(k: int, clamp: float = 1.0, with_rows: bool = False) -> Callable[[Tensor], Neighbours]:
+    """`prepare` with a k, of clamped values; the same function for the same ones, so that those without rows search once."""
+    return lambda x: prepare(clamped(x, clamp), k, with_rows)
 
 
 MEASURES = {
@@ -321,7 +330,7 @@ MEASURES = {
     "edit_distance_knn": lambda options: Measure(preparer(options.k, options.clamp), edit_distance_knn, k=options.k),
     "cknna": lambda options: Measure(preparer(options.k, options.clamp), cknna, k=options.k),
     "second_order_cosine": lambda options: Measure(
-        preparer(options.k, options.clamp), second_order_cosine, k=options.k
+        preparer(options.k, options.clamp, with_rows=True), second_order_cosine, k=options.k
     ),
     "rank_similarity": lambda options: Measure(preparer(options.k, options.clamp), rank_similarity, k=options.k),
 }

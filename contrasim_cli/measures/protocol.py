@@ -223,5 +223,13 @@ def centred(x: Tensor) -> Tensor:
     Columns are shifted by their first row before the mean is taken: of a large common offset no digit is lost, and a
     constant column becomes exactly zero.
     """
-    shifted = x.double() - x[..., :1, :].double()
-    return shifted - shifted.mean(dim=-2, keepdim=True)
+    shifted = x - x[..., :1, :].double()
+    shifted -= shifted.mean(dim=-2, keepdim=True)
+    return shifted
+
+
+def centred_in_place(x: Tensor) -> Tensor:
+    """The same of X in float64, which it replaces."""
+    x -= x[..., :1, :].clone()
+    x -= x.mean(dim=-2, keepdim=True)
+    return x

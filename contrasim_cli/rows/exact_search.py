@@ -15,7 +15,7 @@ from contrasim_cli import distributed
 from contrasim_cli.arrays import NUMPY, Device, Tensor, as_tensor, xp
 from contrasim_cli.errors import InputError
 from contrasim_cli.names import quoted
-from contrasim_cli.nearest import SIDE, Nearest, all_beyond, nearest_rows, nearest_within
+from contrasim_cli.nearest import Nearest, all_beyond, nearest_rows, nearest_within, side_on
 from contrasim_cli.rows.rows import read_ahead
 from contrasim_cli.rows.same_ids import SameIds
 from contrasim_cli.store import View
@@ -196,7 +196,7 @@ def _search(
     scale = scale_of(rows, centre)
     scaled = as_tensor(centred(rows, centre, scale, dtype), shares.device)
     most = max(1, shares.table // dtype.itemsize)
-    if pool.held is not None and len(rows) == pool.n_rows and SIDE[shares.device.type] ** 2 <= most:
+    if pool.held is not None and len(rows) == pool.n_rows and side_on(shares.device) ** 2 <= most:
         found, largest = nearest_within(scaled, count, shares.shared), _largest(scaled)
     else:
         found, largest = Nearest.none(scaled, 0), 0.0

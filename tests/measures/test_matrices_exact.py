@@ -345,9 +345,9 @@ def hard_to_search() -> dict[str, Array]:
 @pytest.mark.parametrize("case", hard_to_search())
 def test_a_search_in_float32_first_changes_no_set(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x = tensor(hard_to_search()[case])
-    plain = neighbours.prepare(x, 5)
+    plain = neighbours.prepare(x, 5, with_rows=True)
     monkeypatch.setattr(neighbours, "SINGLE_ROWS", 2)
-    searched = neighbours.prepare(x, 5)
+    searched = neighbours.prepare(x, 5, with_rows=True)
     assert (searched.nearest == plain.nearest).all()
     assert_close(searched, plain, rtol=0, atol=1e-15)
     together = neighbours.prepare(xp.stack([x, x.flip(0)]), 5)
