@@ -214,15 +214,22 @@ def _problems(path: Path, layout: Layout, layers: Sequence[Layer], how: Hints) -
 
 
 def _remedy_of_unequal(arrays: Mapping[str, Array]) -> str:
-    """What to do with matrices of different numbers of rows: batches in a dict of layers are joined by whoever wrote them."""
-    widths: dict[str, set[int]] = {}
+    """What to do with matrices of different numbers of rows, which may be batches in a dict of lists."""
+    shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for name, array in arrays.items():
         parent, _, last = name.rpartition(".")
-        widths.setdefault(parent if last.isdecimal() else "", set()).add(array.shape[1])
-    if "" in widths or any(len(own) > 1 for own in widths.values()):
+        shapes.setdefault(parent if last.isdecimal() else "", {})[last] = tuple(array.shape)
+    widths = [{shape[1] for shape in own.values()} for own in shapes.values()]
+    if "" in shapes or any(len(own) > 1 for own in widths):
         return remedy(arrays)
-    first = next(iter(widths))
-    return f"save the batches of a layer as one tensor: torch.cat for each list, such as {quoted(first)} (contrasim guide hooks)"
+    first, *others = ({number: shape[0] for number, shape in own.items()} for own in shapes.values())
+    if others != [first] * len(others):
+        shown = quoted(next(iter(shapes)))
+        return f"save the batches of a layer as one tensor: torch.cat for each list, such as {shown} (contrasim guide hooks)"
+    outcome = Possible(
+        None, (ROWS, *MATRIX), len(shapes), sum(first.values()), (min(map(min, widths)), max(map(max, widths)))
+    )
+    return f"convert it with contrasim extract --from FILE, where the lists are the batches of a layer each: --axes {outcome}"
 
 
 def _note_passed(path: Path, content: Content, layout: Layout, key: str | None) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from contrasim_cli.errors import ContraSimError, InputError, MismatchError, UsageError
-from contrasim_cli.names import quoted
+from contrasim_cli.names import listed, quoted
 from contrasim_cli.store.array_views import Joined
 from contrasim_cli.store.axes import LAYERS, MATRIX, POOL, ROWS, Arranged, sizes
 from contrasim_cli.store.content import Content
@@ -82,7 +82,8 @@ def lay_out(path: Path, content: Content, how: Hints) -> Layout:
     """The layers of arrays as `--axes` and `--keys` say.
 
     Raises:
-        UsageError: several arrays have an axis of layers, and nothing says whether keys are layers too.
+        UsageError: several arrays have an axis of layers, and nothing says whether keys are layers too; or keys are said to be
+            rows, and they are numbered lists of as many rows each, which look like layers.
         InputError: the words fit no array, or arrays disagree on layers, rows or width.
         MismatchError: the mask has another shape than an array.
     """
@@ -92,6 +93,8 @@ def lay_out(path: Path, content: Content, how: Hints) -> Layout:
             f"--axes {quoted(how.axes)}: {quoted(path)} holds {len(parts)} arrays; add --keys rows, where they are rows of the "
             "same layers, or --keys layers, where each has layers of its own"
         )
+    if how.keys == ROWS and LAYERS not in how.words:
+        _check_lists(path, content, [part for part in parts if part.words == how.words], how.words)
     return _layout(path, content, parts, f"and --axes has {len(how.words)} words", how.mask)
 
 
@@ -125,6 +128,40 @@ def _parts(path: Path, content: Content, how: Hints) -> list[Part]:
             kind = how.keys or LAYERS
             return [_part(name, arrays[name], words, key, kind) for name, key in zip(names, keys, strict=True)]
     raise InputError(f"{quoted(path)}: --axes {','.join(words)} fits no array of it; it holds {listing(arrays)}")
+
+
+def _check_lists(path: Path, content: Content, parts: Sequence[Part], words: tuple[str, ...]) -> None:
+    """Refuse to join layers as if they were rows of one: lists in a dict, or dicts in a list, with as many rows for each key.
+
+    Raises:
+        UsageError: with the words for each of the readings.
+    """
+    paths = [content.levels[part.name] for part in parts]
+    while paths and min(map(len, paths)) > 2 and len({levels[0] for levels in paths}) == 1:
+        paths = [levels[1:] for levels in paths]
+    for number, by_list in ((-1, True), (0, False)):
+        rows: dict[tuple[str, ...], dict[str, int]] = {}
+        for part, levels in zip(parts, paths, strict=True):
+            key = levels[:-1] if by_list else levels[1:]
+            rows.setdefault(key, {})[levels[number]] = math.prod(part.row_axes)
+        numbered = all(n.isdecimal() for own in rows.values() for n in own) and not any(
+            key and key[-1].isdecimal() for key in rows
+        )
+        counts = [len(own) for own in rows.values()]
+        totals = {sum(own.values()) for own in rows.values()}
+        if () in rows or not numbered or len(rows) < 2 or max(counts) < 2 or len(totals) > 1:
+            continue
+        shown = listed([quoted(".".join(key)) for key in rows], SHOWN)
+        axes = ",".join(words)
+        layers = f"--axes {ROWS},{axes} without --keys" if by_list else f"--keys rows --axes {LAYERS},{axes}"
+        first, *others = rows.values()
+        if others != [first] * len(others):
+            layers = "each as one tensor (torch.cat)"
+        raise UsageError(
+            f"{quoted(path)}: {shown} are in {max(counts)} parts each, and --keys rows would make rows of one layer of all "
+            f"{len(parts)} arrays; where {shown} are layers, give {layers} ({len(rows)} layers of {totals.pop()} rows); where they "
+            f"are not, --keys rows --axes {ROWS},{axes}"
+        )
 
 
 def _part(name: str, array: Array, words: tuple[str, ...], keys: Sequence[str], kind: str) -> Part:

@@ -426,6 +426,29 @@ def test_a_file_of_three_axes_has_four_likely_readings(tmp_path: Path) -> None:
         assert offered in said
 
 
+def test_layers_in_lists_of_batches_are_not_rows_of_one_layer(tmp_path: Path) -> None:
+    batches = {name: [torch.full((count, 5), value) for count in (8, 4)] for name, value in (("a", 1.0), ("b", 2.0))}
+    torch.save(batches, tmp_path / "lists.pt")
+    torch.save([{name: own[k] for name, own in batches.items()} for k in range(2)], tmp_path / "dicts.pt")
+    said = (
+        "a and b are in 2 parts each, and --keys rows would make rows of one layer of all 4 arrays; where a and b are layers, "
+        "give "
+    )
+    options = {"lists.pt": "--axes rows,rows,width without --keys", "dicts.pt": "--keys rows --axes layers,rows,width"}
+    for name, option in options.items():
+        for axes in (None, "rows,width"):
+            assert refusal(tmp_path / name, Hints(keys="rows", axes=axes)) == (
+                f"{said}{option} (2 layers of 12 rows); where they are not, --keys rows --axes rows,rows,width"
+            )
+        assert open_store(tmp_path / name, Hints(keys="rows", axes="rows,rows,width")).n_rows == 24
+        keys = "rows" if name == "dicts.pt" else None
+        store = open_store(tmp_path / name, Hints(keys=keys, axes="layers,rows,width" if keys else "rows,rows,width"))
+        assert {layer: store.read(layer, 0, 12).mean() for layer in store.layers} == {"a": 1, "b": 2}
+    accessions = {"p": batches["a"], "q": batches["b"][:1]}
+    torch.save(accessions, tmp_path / "rows.pt")
+    assert open_store(tmp_path / "rows.pt", Hints(keys="rows")).n_rows == 20
+
+
 def test_lists_of_batches_say_how_to_join_them(tmp_path: Path) -> None:
     batches = [torch.zeros(8, 5), torch.zeros(8, 5), torch.zeros(4, 5)]
     torch.save(batches, tmp_path / "one.pt")
@@ -436,6 +459,11 @@ def test_lists_of_batches_say_how_to_join_them(tmp_path: Path) -> None:
     assert said.endswith(
         "; choose with --layers, or save the batches of a layer as one tensor: torch.cat for each list, such as a.b "
         "(contrasim guide hooks)"
+    )
+    torch.save({"a": batches, "c": [torch.zeros(len(batch), 6) for batch in batches]}, tmp_path / "alike.pt")
+    assert refusal(tmp_path / "alike.pt").endswith(
+        "; choose with --layers, or convert it with contrasim extract --from FILE, where the lists are the batches of a layer "
+        "each: --axes rows,rows,width (2 layers of 20 rows x 5-6)"
     )
     torch.save([torch.zeros(8, 5), torch.zeros(4, 6)], tmp_path / "odd.pt")
     assert "torch.cat" not in refusal(tmp_path / "odd.pt")
