@@ -31,8 +31,8 @@ class LearnedConfidence(o.Confidence):
             "--null",
             min=0,
             help="Calibrate each score between chance (0) and a layer with itself (1), with z and p, by N shuffles of the second "
-            "side's rows (the same shuffles as --permutations); 0: do not. Default: the encoder's own number; for encoders of "
-            "raw or anchored rows, 0.",
+            "side's rows (the same shuffles as --permutations); 0: do not. Default: for universal and other encoders of "
+            "measures, as many as make 100 shuffled scores (at most 19); for encoders of raw or anchored rows, 0.",
         ),
     ] = None
 

@@ -37,7 +37,10 @@ RULES = (
     "Contradiction: measures are named if more than half of their best matches are other layers than those of the first measure. "
     "Rows that are nearly identical by either measure do not count.",
     f"Shuffled rows: a score clears its null if it is more similar than the mean over shuffled rows by {CLEAR:g} or more of their "
-    "standard deviations (null_z). Measures without a null are named.",
+    "standard deviations (null_z). Measures without a null are named. null_p is (1 + s) / (1 + m): of m scores of shuffled rows, "
+    "s are at least as similar. m is the number of shuffles (--null N). Learned measures over measures (universal) hold a score "
+    "against all cells of the shuffled heat maps: m = N x cells, with N x cells of about 100 unless --null N is given. So the "
+    "smallest possible null_p is 1 / (1 + m): 0.0088 of 7 shuffles of 16 cells.",
     "Too few rows: measures that give unrelated rows a high score where there are fewer rows than neurons are named if some "
     f"compared layer is wider than there are rows, and called uncertain up to {AMPLE} rows for a neuron.",
     "Benchmarks: measures are ordered by their overall accuracy. The first leads if its 95 % interval lies above that of the "

@@ -82,6 +82,12 @@ def test_scores_come_with_their_null(trained, stores):
     assert "calibrated" not in scores(stores[2], stores[3], "--encoder", trained, "--null", "0")[0]
 
 
+@pytest.mark.parametrize(("options", "shuffles"), [([], 7), (["--null", "3"], 3)])
+def test_the_smallest_null_p_is_that_of_the_shuffles_of_all_cells(trained, stores, options, shuffles):
+    found = scores(stores[2], stores[3], "--encoder", trained, *options)
+    assert min(row["null_p"] for row in found) == pytest.approx(1 / (shuffles * LAYERS**2 + 1))
+
+
 def test_a_layer_with_itself_is_1_and_shuffled_rows_are_0(trained, stores, tmp_path):
     itself = scores(stores[2], stores[2], "--encoder", trained)
     assert all(row["calibrated"] == pytest.approx(1, abs=1e-4) for row in itself if row["layer_a"] == row["layer_b"])

@@ -138,6 +138,7 @@ def test_every_rule_is_stated_with_its_numbers() -> None:
     text = " ".join(conclusions.RULES)
     for number in (conclusions.NEAR, conclusions.CLEAR, conclusions.AMPLE, conclusions.FEW_TRIALS, 100 * NEARLY):
         assert f" {number:g} " in text
+    assert f"smallest possible null_p is 1 / (1 + m): {1 / (1 + 7 * 16):.2g} of 7 shuffles of 16 cells" in text
 
 
 def test_measures_that_choose_other_layers_are_said_to_contradict_each_other() -> None:
