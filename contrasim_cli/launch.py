@@ -123,11 +123,25 @@ def _stopped(code: int, words: Path) -> Stopped:
 def how_to_go_on(arguments: Sequence[str]) -> str:
     """What a command that was stopped leaves to its user, as the end of a message; empty where no command had begun."""
     command = next((word for word in arguments if not word.startswith("-")), "")
-    if command in ("extract", "train"):
+    if command == "train" and not _is_saved(arguments):
+        return "; nothing is saved yet, the same command starts again"
+    if command == "train":
+        return "; the same command with --resume goes on from the saved state"
+    if command == "extract":
         return "; the same command with --resume goes on from what is saved, if anything"
     if command == "bench" and "--train" in arguments:
         return "; the same command starts again, with the encoders that are trained"
     return "; nothing is kept, the same command starts again" if command else ""
+
+
+def _is_saved(arguments: Sequence[str]) -> bool:
+    """Whether `train` has left a state beside its output, or has written this, and --force is not to replace it."""
+    endings = [".partial"] if "--force" in arguments else [".partial", ""]
+    pairs = zip(arguments, [*arguments[1:], ""], strict=True)
+    outputs = [after for word, after in pairs if word in ("-o", "--output")]
+    outputs += [word.removeprefix("--output=") for word in arguments if word.startswith("--output=")]
+    outputs += [word[2:] for word in arguments if word.startswith("-o") and len(word) > 2]
+    return any(Path(output + ending).exists() for output in outputs if output for ending in endings)
 
 
 def _memory(number: int) -> str:

@@ -402,10 +402,7 @@ def test_what_is_meant_is_found_elsewhere(arguments: tuple[str, ...], said: str)
             ["bench", "layers", "a.h5", "--train", "b.h5"],
             "; the same command starts again, with the encoders that are trained",
         ),
-        (
-            ["train", "a.h5", "b.h5", "-o", "e.pt"],
-            "; the same command with --resume goes on from what is saved, if anything",
-        ),
+        (["train", "a.h5", "b.h5", "-o", "e.pt"], "; nothing is saved yet, the same command starts again"),
         (
             ["extract", "--from", "a.npz", "--shard", "0/2", "-o", "a"],
             "; the same command with --resume goes on from what is saved, if anything",
@@ -414,3 +411,22 @@ def test_what_is_meant_is_found_elsewhere(arguments: tuple[str, ...], said: str)
 )
 def test_a_command_that_is_stopped_says_how_to_go_on(arguments: list[str], end: str) -> None:
     assert launch.how_to_go_on(arguments) == end
+
+
+@pytest.mark.parametrize("output", [["-o", "e.pt"], ["-oe.pt"], ["--output", "e.pt"], ["--output=e.pt"]])
+@pytest.mark.parametrize(
+    ("file", "more", "end"),
+    [
+        ("e.pt.partial", [], "--resume goes on from the saved state"),
+        ("e.pt.partial", ["--force"], "--resume goes on from the saved state"),
+        ("e.pt", [], "--resume goes on from the saved state"),
+        ("e.pt", ["--force"], "nothing is saved yet, the same command starts again"),
+        ("other", [], "nothing is saved yet, the same command starts again"),
+    ],
+)
+def test_training_that_is_stopped_says_whether_a_state_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: list[str], file: str, more: list[str], end: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / file).touch()
+    assert launch.how_to_go_on(["train", "a.h5", "b.h5", *output, *more]).endswith(end)
