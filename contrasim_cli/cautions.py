@@ -215,8 +215,8 @@ def check_familiar(
 ) -> dict[int, frozenset[int]]:
     """The views, by scorer, of models that an encoder of raw rows was not trained on; warnings say so.
 
-    One more warning lists the layers whose rows lie far from all that an encoder was trained on. Rows are compared before they are
-    standardised, which would hide how they differ.
+    More warnings list the layers that an encoder was not trained on, and those whose rows lie far from all that it was trained
+    on. Rows are compared before they are standardised, which would hide how they differ.
     """
     views, strangers, far = standardizer.raw, dict[int, frozenset[int]](), dict[str, list[str]]()
     found: dict[Anchoring | None, list[dict[str, Moments]]] = {}
@@ -225,14 +225,65 @@ def check_familiar(
         how = scorer.standardize if isinstance(scorer.standardize, Anchoring) else None
         if how not in found and any(store.layers for store in trained):
             found[how] = _moments(views if how is None else standardizer.views(how, layers, budget), layers)
+        strange: dict[int, list[str]] = {}
         seen: list[dict[str, Moments]] = found.get(how, [{} for _ in views]) if trained else []
         if seen and how is None:
             strangers[s] = _strangers(trained, views, seen, scorer)
             _warn_strangers(scorer, [views[v].store for v in sorted(strangers[s])])
         for v in sorted(set(range(len(seen))) - strangers.get(s, frozenset())):
-            far.setdefault(quoted(views[v].store.path), []).extend(name for name, _ in outside(seen[v], trained))
+            there = far.setdefault(quoted(views[v].store.path), [])
+            lying = [name for name, _ in outside(seen[v], trained) if name not in scorer.unknown(layers[v])]
+            named = {name for store in trained for name in store.layers}
+            there += [name for name in lying if name in named]
+            strange[v] = [name for name in lying if name not in named]
+        warn_unknown_layers(scorer, views, layers, strange)
     _warn_far(far)
     return strangers
+
+
+def warn_unknown_layers(
+    scorer: Scorer,
+    views: Sequence[View],
+    layers: Sequence[Sequence[str]],
+    far: Mapping[int, Sequence[str]] | None = None,
+) -> None:
+    """Say which layers an encoder was not trained on, and how to leave them out.
+
+    They are those that lack a way of their own where each layer has one, and by view those of other names that lie `far`.
+    """
+    unknown = {v: (*scorer.unknown(names), *(far or {}).get(v, ())) for v, names in enumerate(layers)}
+    steps = bool(scorer.checkpoint and scorer.checkpoint.config.steps)
+    what = f"rows of such layers are centred and {'compared untrained' if steps else 'encoded'}"
+    if far and any(far.values()):
+        what = "rows of such layers lie far from those that it was trained on"
+    by_names: dict[tuple[str, ...], list[int]] = {}
+    for v, names in unknown.items():
+        by_names.setdefault(names, []).append(v)
+    of_stores = [
+        f"{listed([*map(quoted, names)])} of {listed([quoted(views[v].store.path) for v in own])}"
+        for names, own in by_names.items()
+        if names
+    ]
+    if not of_stores:
+        return
+    left = {_range(views[v].store, [name for name in layers[v] if name not in names]) for v, names in unknown.items()}
+    options = left.pop() if len(left) == 1 else ""
+    log.warning(
+        "%s: was not trained on %s; %s; %s, or train on them too",
+        scorer.name,
+        " and ".join(of_stores),
+        what,
+        f"leave them out with {options}" if options else "choose others with --layers",
+    )
+
+
+def _range(store: Store, names: Sequence[str]) -> str:
+    """The option that selects these layers of a store, which are all of a range; empty where they are none."""
+    every = list(store.layers)
+    places = [every.index(name) for name in names]
+    if not places or places != list(range(places[0], places[-1] + 1)) or any(name.isdecimal() for name in every):
+        return ""
+    return f"--layers {places[0]}-{places[-1]}" if len(places) > 1 else f"--layers {quoted(names[0])}"
 
 
 def _warn_far(far: Mapping[str, Sequence[str]]) -> None:

@@ -79,22 +79,14 @@ class Scorer:
                 self._check_within(store, name)
             except ContraSimError as problem:
                 problems.append(problem)
-        self._warn_unknown(store, layers)
         return problems
 
-    def _warn_unknown(self, store: Store, layers: Sequence[str]) -> None:
-        """Tell of layers that the encoder, which treats each layer in its own way, was not trained on."""
-        known = {name for name, *_ in self.checkpoint.config.by_layer} if self.checkpoint else set()
-        unknown = [name for name in layers if known and name not in known]
-        if unknown and isinstance(self.standardize, Standardization) and self.standardize.by_layer:
-            how = "compared untrained" if self.checkpoint and self.checkpoint.config.steps else "encoded"
-            log.warning(
-                "%s: the encoder %s was not trained on %s; rows of such layers are centred and %s",
-                quoted(store.path),
-                self.name,
-                ", ".join(map(quoted, unknown)),
-                how,
-            )
+    def unknown(self, layers: Sequence[str]) -> list[str]:
+        """The layers that the encoder, which treats each layer in its own way, was not trained on."""
+        if self.checkpoint is None or not (isinstance(self.standardize, Standardization) and self.standardize.by_layer):
+            return []
+        known = {name for name, *_ in self.checkpoint.config.by_layer}
+        return [name for name in layers if known and name not in known]
 
     def _check_within(self, store: Store, layer: str) -> None:
         how = self.standardize

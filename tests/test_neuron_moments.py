@@ -135,6 +135,18 @@ def test_rows_of_other_inputs_are_told_by_store_and_layer(folder: Path) -> None:
     assert found.distance(kept) > FAR
 
 
+def test_a_layer_of_another_name_that_lies_far_is_one_that_was_not_trained_on(folder: Path, tmp_path: Path) -> None:
+    paths = []
+    for k in (0, 1):
+        rows = network(k, inputs(1))
+        paths.append(made.store(tmp_path / f"net_{k}.h5", {"hidden_0": 5 + rows["two"], **rows}, model=f"net_{k}"))
+    (warning,) = warnings(run("score", *paths, "--encoder", folder / "raw.pt"))
+    assert warning.endswith(
+        f"was not trained on hidden_0 of {paths[0]} and {paths[1]}; rows of such layers lie far from those that it was trained on; "
+        "leave them out with --layers 1-2, or train on them too"
+    )
+
+
 def test_a_benchmark_tells_too(folder: Path) -> None:
     tests = [folder / f"test_{k}.h5" for k in (3, 4)]
     result = run("bench", "layers", *tests, "--encoder", folder / "raw.pt")

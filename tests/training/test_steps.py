@@ -125,11 +125,13 @@ def test_a_layer_that_was_not_trained_on_is_centred_and_told_of(tmp_path: Path) 
     encoder = tmp_path / "e.pt"
     assert run("train", *stores, *TRAIN, "--layers", "l", "-o", encoder, "-q").code == 0
     done = run("score", *stores, "--encoder", encoder, "--layers", "m", "--format", "value")
-    assert [line for line in done.stderr.splitlines() if "was not trained on" in line] == [
-        f"contrasim: warning: {store}: the encoder e.pt was not trained on m; rows of such layers are centred and "
-        "compared untrained"
-        for store in stores
+    assert [line for line in done.stderr.splitlines() if "warning" in line] == [
+        f"contrasim: warning: e.pt: was not trained on m of {stores[0]} and {stores[1]}; rows of such layers are centred and "
+        "compared untrained; choose others with --layers, or train on them too"
     ]
+    every = run("score", *stores, "--encoder", encoder, "--format", "tsv")
+    (warning,) = [line for line in every.stderr.splitlines() if "warning" in line]
+    assert warning.endswith("; leave them out with --layers l, or train on them too")
     first, second = (one["m"] - one["m"].mean(0) for one in layers)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     assert float(done.stdout) == pytest.approx(float(np.mean((first * second).sum(1) / norms)), rel=1e-5)

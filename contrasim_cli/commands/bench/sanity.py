@@ -84,7 +84,7 @@ def sanity(
     output.check(MANY, [store, *(judged.encoder or ())])
     room, seed = compute.memory_asked, compute.seed
     from contrasim_cli.benchmarks.sanity import examine, multiplications
-    from contrasim_cli.cautions import compared, warn_few_rows
+    from contrasim_cli.cautions import compared, warn_few_rows, warn_unknown_layers
     from contrasim_cli.device import device_budget
     from contrasim_cli.errors import raise_all
     from contrasim_cli.scoring import closed_form, learned
@@ -95,6 +95,8 @@ def sanity(
         (layers,) = inputs.select()
         view = inputs.views[0]
         raise_all([problem for scorer in scorers for problem in scorer.check(view.store, layers)])
+        for scorer in scorers:
+            warn_unknown_layers(scorer, [view], [layers])
         widths = [view.store.layer(name).width for name in layers]
         device, budget = compute.resolve(multiplications(view.n_rows, widths, scorers))
         sample = _rows(view, layers, scorers, device_budget(budget, device))
