@@ -30,6 +30,14 @@ class InputError(ContraSimError):
     exit_code = 3
 
 
+class UnclearError(InputError):
+    """The shapes of a file do not say what its axes are; `remedy` is what to do, and `briefly` what is wrong, without it."""
+
+    def __init__(self, message: str, briefly: str, remedy: str) -> None:
+        super().__init__(message)
+        self.briefly, self.remedy = briefly, remedy
+
+
 class MismatchError(ContraSimError):
     """Inputs disagree: ids, rows or widths."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from contrasim_cli.errors import ContraSimError, InputError, raise_all
+from contrasim_cli.errors import ContraSimError, InputError, UnclearError, raise_all
 from contrasim_cli.names import listed, quoted
 from contrasim_cli.store.axes import MATRIX, ROWS
 from contrasim_cli.store.content import Content, refuse_weights
@@ -116,7 +116,7 @@ def _plain(path: Path, content: Content, how: Hints) -> Layout:
     if not any(map(is_position, how.layers or ())):  # positions are those among layers, and which these are is unclear
         unclear = {name: array for name, array in unclear.items() if name in names}
     if unclear:
-        raise InputError(_unclear(path, content, unclear))
+        raise _unclear(path, content, unclear)
     if len(names) > 1 and all(map(PARTS.fullmatch, names)):
         raise InputError(
             f"{quoted(path)}: are these layers, or parts of the rows of one, as thingsvision writes them? {listing(solid)}; give "
@@ -128,10 +128,10 @@ def _plain(path: Path, content: Content, how: Hints) -> Layout:
     return plain_layout(path, content, clear)
 
 
-def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
-    """The message for arrays whose shapes do not say what they are."""
+def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> InputError:
+    """The error for arrays whose shapes do not say what they are."""
     if (lists := _ragged_lists(unclear)) is not None:
-        return f"{quoted(path)}: {lists}"
+        return InputError(f"{quoted(path)}: {lists}")
     ((dimensions, _),) = Counter(len(array.shape) for array in unclear.values()).most_common(1)
     alike = {name: array for name, array in unclear.items() if len(array.shape) == dimensions}
     names = content.texts.get("ids") or (content.names and content.texts.get(content.names)) or None
@@ -139,9 +139,13 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> str:
     others = (
         "choose others with --layers, or " if any(len(array.shape) == 2 for array in content.arrays.values()) else ""
     )
-    return (
-        f"{quoted(path)}: {which} {dimensions} dimensions, and shapes alone do not say which are layers, rows and neurons: "
-        f"{listing(content.arrays)}; {others}{remedy(alike, names.count if names else None)}"
+    begin = f"{quoted(path)}: {which} {dimensions} dimensions"
+    advice = f"{others}{remedy(alike, names.count if names else None)}"
+    listed_arrays = listing(content.arrays)
+    return UnclearError(
+        f"{begin}, and shapes alone do not say which are layers, rows and neurons: {listed_arrays}; {advice}",
+        f"{begin} too: {listed_arrays}",
+        advice,
     )
 
 

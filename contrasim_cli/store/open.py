@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import h5py
 
-from contrasim_cli.errors import ContraSimError, InputError, UsageError, raise_all, reason
+from contrasim_cli.errors import ContraSimError, InputError, UnclearError, UsageError, raise_all, reason
 from contrasim_cli.input_files import readable
 from contrasim_cli.names import quoted
 from contrasim_cli.snapshot import Snapshot, one_version
@@ -40,8 +40,20 @@ def open_stores(paths: Sequence[Path], how: Hints = PLAIN) -> list[Store]:
             problems.append(problem)
     if problems:
         close_stores(stores)
-    raise_all(problems)
+    raise_all(_remedies_once(problems))
     return stores
+
+
+def _remedies_once(problems: Sequence[ContraSimError]) -> list[ContraSimError]:
+    """The problems; a file that is unclear in the same way as an earlier one does not repeat the readings."""
+    shown: dict[str, UnclearError] = {}
+    found: list[ContraSimError] = []
+    for problem in problems:
+        if isinstance(problem, UnclearError) and problem is not shown.setdefault(problem.remedy, problem):
+            found.append(InputError(f"{problem.briefly}; convert it likewise"))
+        else:
+            found.append(problem)
+    return found
 
 
 def _has_room() -> bool:

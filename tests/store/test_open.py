@@ -143,3 +143,15 @@ def test_a_store_that_is_replaced_while_it_is_read_stays_what_it_was(tmp_path: P
     write(tmp_path / "a.h5", {"x": A + 1}, force=True)
     np.testing.assert_array_equal(store.read("x", 0, 20), A)
     store.close()
+
+
+def test_files_that_are_unclear_in_one_way_share_its_readings(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.npy" for name in "abc"]
+    for path, shape in zip(paths, ((10, 7, 5), (10, 7, 5), (4, 7, 5)), strict=True):
+        np.save(path, np.zeros(shape, np.float32))
+    with pytest.raises(Problems) as refused:
+        open_stores(paths)
+    first, second, third = refused.value.lines
+    assert "--axes layers,rows,width (10 layers of 7 rows x 5)" in first
+    assert second == f"{paths[1]}: b has 3 dimensions too: b float32 (10, 7, 5); convert it likewise"
+    assert "--axes layers,rows,width (4 layers of 7 rows x 5)" in third
