@@ -105,7 +105,7 @@ def score(inputs: list[Path], *options: object) -> Any:
 def test_rows_are_drawn_beside_the_scores(inputs: list[Path], tmp_path: Path) -> None:
     plain = score(inputs)
     done = score(inputs, "--plot-rows", tmp_path / "rows.svg", "--projection", "pca", "--plot-rows-count", "3")
-    assert (done.code, done.stdout, done.stderr) == (0, plain.stdout, "")
+    assert (done.code, done.stdout, done.stderr) == (0, plain.stdout, plain.stderr)
     drawn = (tmp_path / "rows.svg").read_text()
     assert ">layer_1 as stored (PCA of 40 rows)<" in drawn
     assert ">after enc.pt (PCA of 40 rows)<" in drawn

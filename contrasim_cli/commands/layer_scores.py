@@ -300,6 +300,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         standardizer = inputs.standardizer_of(request.standardizing, scorers, layers)
         note_twice(inputs.stores)
         note_trained(scorers, inputs.views)
+        _note_null(request.confidence, scorers)
         warn_few_rows(scorers, compared(inputs.views, layers), plan.n_rows)
         comparison = Found(request, plan, scorers, device, budget)
         comparison.strangers = check_familiar(scorers, layers, standardizer, budget)
@@ -334,6 +335,15 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         every = {name: list(store.layers) for name, store in zip(names, inputs.stores, strict=False)}
     results = Results(request.command, ScoreRow, rows, about, comparison.columns, within, beside, every)
     request.output.emit(results)
+
+
+def _note_null(how: Confidence, scorers: Sequence["Scorer"]) -> None:
+    """Say how encoders of rows are held against shuffled rows, where nothing of it was said."""
+    from contrasim_cli.names import listed
+
+    without = [scorer.name for scorer in scorers if scorer.checkpoint and not scorer.stacked]
+    if without and how.null is None and not how.permutations:
+        log.info("%s: scores have no fixed zero; --null 99 shows what shuffled rows score", listed(without))
 
 
 def _checked(request: Request) -> list[str]:

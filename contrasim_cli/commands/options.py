@@ -366,4 +366,5 @@ def at_least(paths: Sequence[Path], count: int, command: str) -> None:
         UsageError: fewer than `count`.
     """
     if len(paths) < count:
-        raise UsageError(f"{command} compares {count} or more stores, {len(paths)} given")
+        twice = "; to compare a store's layers with each other, give it twice" if len(paths) == 1 < count else ""
+        raise UsageError(f"{command} compares {count} or more stores, {len(paths)} given{twice}")

@@ -220,7 +220,11 @@ def test_layers_that_are_not_there_are_told_of_every_store_once(stores: list[Pat
 
 def test_one_store_is_not_enough(stores: list[Path]) -> None:
     done = run("baseline", stores[0])
-    assert (done.code, done.stderr) == (2, "contrasim: error: baseline compares 2 or more stores, 1 given\n")
+    assert (done.code, done.stderr) == (
+        2,
+        "contrasim: error: baseline compares 2 or more stores, 1 given"
+        "; to compare a store's layers with each other, give it twice\n",
+    )
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

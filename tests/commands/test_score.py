@@ -21,7 +21,9 @@ def test_learned_similarity_of_every_pair_of_layers(tmp_path: Path) -> None:
         made.encoder_file(tmp_path / "cka.pt", widths=(6, 9), objective="deepcka", seed=1),
     ]
     done = run("score", *stores, "--encoder", paths[0], "--encoder", paths[1])
-    assert (done.code, done.stderr) == (0, "")
+    hint = "scores have no fixed zero; --null 99 shows what shuffled rows score"
+    assert (done.code, done.stderr) == (0, f"contrasim: note: dot.pt and cka.pt: {hint}\n")
+    assert hint not in run("score", *stores, "--encoder", paths[0], "--null", 0).stderr
     rows = list(csv.DictReader(io.StringIO(done.stdout), delimiter="\t"))
     assert list(rows[0]) == ["measure", "store_a", "layer_a", "store_b", "layer_b", "score"]
     assert [(r["store_a"], r["store_b"], r["measure"]) for r in rows[::4]] == [
@@ -61,4 +63,4 @@ def test_rows_are_encoded_after_alignment(tmp_path: Path) -> None:
     path = made.encoder_file(tmp_path / "e.pt", widths=(6,))
     done = run("score", a, b, "--encoder", path, "--format", "value", "--align", "ids")
     assert float(done.stdout) == pytest.approx(1, abs=1e-6)
-    assert done.stderr == "contrasim: note: --align ids keeps 25 rows\n"
+    assert done.stderr.startswith("contrasim: note: --align ids keeps 25 rows\ncontrasim: note: e.pt: scores have no")
