@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 from rich.table import Table
 
-from contrasim_cli.report.conclusions import of_sanity
+from contrasim_cli.report.conclusions import against_chance, of_sanity
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, CompareRow, SanityRow
 
 Columns = dict[str, dict[str, str]]  # a column's cells by the labels of its lines
@@ -27,8 +27,23 @@ def bench_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:
     """Accuracy in %, benchmark by benchmark, and lines that say what the next table shows."""
     parts: list[Table | str] = []
     for benchmark in dict.fromkeys(row.benchmark for row in rows):
-        parts.extend(_benchmark_tables([row for row in rows if row.benchmark == benchmark], width))
+        own = [row for row in rows if row.benchmark == benchmark]
+        parts.extend(_benchmark_tables(own, width))
+        parts.extend(_against_chance(own))
     return parts
+
+
+def _against_chance(rows: Sequence[BenchRow]) -> list[str]:
+    """Lines that name the overall accuracies that are no better than chance, or below it."""
+    overall = [row for row in rows if row.layer == ALL]
+    overall = [row for row in overall if row.pair == ALL] or overall
+    places = [(row.train_data, row.test_data, row.models, row.negatives, row.pair) for row in overall]
+    shown = [k for k in range(5) if len({place[k] for place in places}) > 1]  # what tells rows of one measure apart
+    names = [
+        f"{row.measure} ({', '.join(parts)})" if (parts := [place[k] for k in shown if place[k]]) else row.measure
+        for row, place in zip(overall, places, strict=True)
+    ]
+    return [line.rstrip(".") for line in against_chance(dict(zip(names, overall, strict=True)))]
 
 
 def _benchmark_tables(rows: Sequence[BenchRow], width: int) -> list[Table | str]:

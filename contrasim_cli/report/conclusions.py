@@ -44,7 +44,7 @@ RULES = (
     "Too few rows: measures that give unrelated rows a high score where there are fewer rows than neurons are named if some "
     f"compared layer is wider than there are rows, and called uncertain up to {AMPLE} rows for a neuron.",
     "Benchmarks: measures are ordered by their overall accuracy. The first leads if its 95 % interval lies above that of the "
-    "second; otherwise the order may be noise, which bench compare tests. A measure is not told from chance if its interval "
+    "second; otherwise the order may be noise, which bench compare tests. A measure is no better than chance if its interval "
     f"begins at or below chance, and below chance if it ends below. Fewer than {FEW_TRIALS} trials are said to be few.",
 )
 
@@ -285,6 +285,20 @@ def of_benchmark(rows: Sequence[BenchRow]) -> list[str]:
     return sentences or ["Nothing follows: no accuracy is defined."]
 
 
+def against_chance(rows: Mapping[str, BenchRow]) -> list[str]:
+    """Which accuracies, by name, are no better than chance, and which are below."""
+    below = [name for name, row in rows.items() if row.ci_high is not None and row.ci_high < row.chance]
+    dim = [
+        name for name, row in rows.items() if row.ci_low is not None and row.ci_low <= row.chance and name not in below
+    ]
+    sentences = []
+    if dim:
+        sentences.append(f"No better than chance, which lies in the 95 % interval: {listed(dim, SHOWN)}.")
+    if below:
+        sentences.append(f"Below chance: {listed(below, SHOWN)}.")
+    return sentences
+
+
 def _ranked(key: Sequence[str], members: Sequence[BenchRow]) -> list[str]:
     order = sorted(members, key=lambda row: -(row.accuracy or 0.0))
     first, *others = order
@@ -299,14 +313,7 @@ def _ranked(key: Sequence[str], members: Sequence[BenchRow]) -> list[str]:
     sentences = [f"{sentence}; chance is {_value(first, first.chance)}."]
     if others:
         sentences.append(_lead(first, others[0]))
-    below = [named(row) for row in order if row.ci_high is not None and row.ci_high < row.chance]
-    dim = [
-        named(row) for row in order if row.ci_low is not None and row.ci_low <= row.chance and named(row) not in below
-    ]
-    if dim:
-        sentences.append(f"Not told from chance: {listed(dim, SHOWN)}.")
-    if below:
-        sentences.append(f"Below chance: {listed(below, SHOWN)}.")
+    sentences += against_chance({named(row): row for row in order})
     if 0 < first.trials < FEW_TRIALS:
         trials = f"{first.trials} trials are" if first.trials > 1 else "1 trial is"
         sentences.append(f"{trials} few: differences of a few points do not mean anything.")

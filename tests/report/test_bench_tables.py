@@ -51,6 +51,24 @@ def test_data_sets_are_rows_and_columns() -> None:
     )
 
 
+def test_measures_that_are_no_better_than_chance_are_named_beneath() -> None:
+    rows = [
+        row(measure, 0.1, negatives=kind, ci_low=low, ci_high=high, layer=layer)
+        for measure, kind, low, high in (
+            ("cka", "random", 0.08, 0.12),
+            ("cka", "faiss", 0.095, 0.2),
+            ("dot", "random", 0.01, 0.08),
+            ("dot", "faiss", 0.02, 0.2),
+        )
+        for layer in ("all", "hidden_1")
+    ]
+    assert text(rows).splitlines()[-2:] == [
+        "No better than chance, which lies in the 95 % interval: cka (random) and dot (faiss)",
+        "Below chance: dot (random)",
+    ]
+    assert "chance:" not in text([row("cka", 0.5, ci_low=0.2, ci_high=0.7)])
+
+
 def test_seen_and_unseen_models_are_side_by_side() -> None:
     rows = [
         row(measure, accuracy, "layers", test_data="ptb", models=models, ci_low=None, ci_high=None, trials=trials)

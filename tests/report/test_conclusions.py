@@ -108,7 +108,7 @@ def test_the_first_leads_where_intervals_are_apart() -> None:
     assert of_benchmark(rows) == [
         "layers: enc.pt has 90.0 % (95 % interval 80.0 to 100.0 %) of 60 trials right; chance is 25.0 %.",
         "It leads the next, cka, by 40.0 points; their 95 % intervals are apart.",
-        "Not told from chance: dot.",
+        "No better than chance, which lies in the 95 % interval: dot.",
     ]
 
 
@@ -307,7 +307,7 @@ def test_measures_without_a_defined_score_are_named() -> None:
 def test_benchmarks_of_one_trial_of_correlations_and_below_chance() -> None:
     assert of_benchmark([row("cka", 1.0, None, None, trials=1)])[-1].startswith("1 trial is few: ")
     told = of_benchmark([row("cka", 0.4, 0.3, 0.5), row("dot", 0.1, 0.05, 0.2), row("norm", 0.3, 0.2, 0.4)])
-    assert told[-2:] == ["Not told from chance: norm.", "Below chance: dot."]
+    assert told[-2:] == ["No better than chance, which lies in the 95 % interval: norm.", "Below chance: dot."]
     told = of_benchmark([replace(row("cka", 0.5, None, None, benchmark=conclusions.MONOTONICITY), chance=0.0)])
     assert told[0].endswith("cka orders layers by their distance with a rank correlation of 0.500; chance is 0.000.")
     told = of_benchmark([row("cka", 0.5, 0.4, 0.6), row("dot", 0.4999, 0.4, 0.6)])
