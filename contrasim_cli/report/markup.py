@@ -68,7 +68,13 @@ def titled(parts: Sequence[Table | str], title: str) -> list[Table | str]:
 
 def markdown(parts: Sequence[Table | str], name: str = "") -> str:
     """Tables and the lines that say what they show, as Markdown; it has no use for their name."""
-    blocks = [_markdown_table(Plain.of(part)) if isinstance(part, Table) else _markdown_text(part) for part in parts]
+    blocks = []
+    for part, after in zip(parts, [*parts[1:], None], strict=False):
+        if isinstance(part, Table):
+            blocks.append(_markdown_table(Plain.of(part)))
+        else:
+            has_bold = isinstance(after, Table) and Plain.of(after).bold
+            blocks.append(_markdown_text(part + BOLD if has_bold else part))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -84,12 +90,22 @@ def _inline(text: str) -> str:
 def _markdown_table(table: Plain) -> str:
     marks = ["---:" if right else "---" for right in table.right]
     return "\n".join(
-        [_markdown_line(table.head), f"| {' | '.join(marks)} |", *(_markdown_line(line) for line in table.lines)]
+        [
+            _markdown_line(table.head),
+            f"| {' | '.join(marks)} |",
+            *(
+                _markdown_line(cells, {k for row, k in table.bold if row == line})
+                for line, cells in enumerate(table.lines)
+            ),
+        ]
     )
 
 
-def _markdown_line(cells: Sequence[str]) -> str:
-    shown = ["<br>".join(map(_inline, cell.split("\n"))) for cell in cells]
+def _markdown_line(cells: Sequence[str], bold: Collection[int] = ()) -> str:
+    shown = [
+        "<br>".join(f"**{line}**" if k in bold and line else line for line in map(_inline, cell.split("\n")))
+        for k, cell in enumerate(cells)
+    ]
     return f"| {' | '.join(shown)} |"
 
 

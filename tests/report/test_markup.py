@@ -102,6 +102,11 @@ def test_the_best_match_of_each_row_is_bold() -> None:
     assert "\\caption{CKA (debiased): a (rows) against b (columns); bold: the best match of its row}" in latex
     assert "x & \\textbf{0.9000} & 0.1000 & 0.2000 \\\\\n" in latex
     assert "w & \\textbf{$-$0.5000=} & \\textbf{$-$0.5000=} & $-$0.9000 \\\\\n" in latex
+    markdown = text(Results("baseline", ScoreRow, rows), "md")
+    assert markdown.startswith("CKA (debiased): a (rows) against b (columns); bold: the best match of its row\n")
+    assert "| x | **0.9000** | 0.1000 | 0.2000 |\n" in markdown
+    assert "| w | **-0.5000=** | **-0.5000=** | -0.9000 |\n" in markdown
+    assert "**" not in text(Results("baseline", ScoreRow, rows[:1]), "md")
     assert "\\textbf" not in text(Results("baseline", ScoreRow, rows[:1]), "tex")  # no choice, no best
 
 
