@@ -364,6 +364,12 @@ def test_nearest_rows_equal_the_oracle(case: str) -> None:
         assert prepared.nearest.tolist() == side.nearest
 
 
+def test_rows_are_kept_by_the_measure_that_needs_them_alone() -> None:
+    x = tensor(np.random.default_rng(0).normal(size=(40, 6)))
+    kept = {name for name, make in neighbours.MEASURES.items() if make(Options(k=3)).prepare(x).rows is not None}
+    assert kept == {"second_order_cosine"}
+
+
 def batch(n: int, p: int, seed: int) -> Tensor:
     """X [5, n, p]: generic ones, a scaled one, one with duplicates, a constant one."""
     x = np.stack([related(n, p, p, seed + i)[seed % 2] for i in range(5)])

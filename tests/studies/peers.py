@@ -2,8 +2,9 @@
 
 Every contender is a process of its own with one thread, which reads the stores, scores all pairs of layers and prints the scores.
 Contenders of one job run in turn, and the best of `--runs` counts; start-up and imports are part of it. Training is measured
-within the process, from the second step on. A floor is the shortest NumPy or PyTorch code for the same numbers, in float32 as
-most people write it; packages that are not installed are left out. Exit 1 where numbers differ by more than the job allows.
+within the process, from the second step on. A floor is the shortest NumPy or PyTorch code for a measure, in float32 as most
+people write it, and for some in float64, which is what numbers that hold to 1e-9 take; packages that are not installed are left
+out. Exit 1 where numbers differ by more than the job allows.
 
 Run: python tests/studies/peers.py [--jobs NAME...] [--runs 2] [--scale 1.0] [--tolerance T] [--folder DIR]
 """
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
 COMPILED = "PYTHONDONTWRITEBYTECODE"  # left out: what is installed is compiled once, and not by every start
 NEIGHBOURS = 10
+PRECISION = "float32"  # of the floors' arithmetic
 BATCH = 8  # rows of a batch of the retrieval benchmark
 Layers = list[Any]  # arrays [n, p]
 Scores = list[float]
@@ -64,9 +66,10 @@ JOBS = {
     "cka, 500 x 64": Job(SMALL, ["cka"], ["numpy_cka"]),
     "cka, 12 x 12": Job(Sizes(2, 12, 5000, 768), ["cka"], ["numpy_cka"]),
     "cka_debiased, 12 x 12": Job(Sizes(2, 12, 5000, 768), ["cka_debiased"], ["pytorch_cka"]),
-    "procrustes": Job(GRID, ["procrustes"], ["numpy_procrustes"]),
-    "hard_match": Job(GRID, ["hard_match"], ["numpy_hard_match"]),
-    "permutation_procrustes": Job(GRID, ["permutation_procrustes"], ["numpy_permutation"]),
+    # √(2 - 2 s) doubles what float32 loses of s
+    "procrustes": Job(GRID, ["procrustes"], ["numpy_procrustes", "numpy_procrustes_64"], tolerance=1e-3),
+    "hard_match": Job(GRID, ["hard_match"], ["numpy_hard_match", "numpy_hard_match_64"]),
+    "permutation_procrustes": Job(GRID, ["permutation_procrustes"], ["numpy_permutation", "numpy_permutation_64"]),
     "cca": Job(GRID, ["cca"], ["torch_cca"]),
     "cca, 4 layers of 1000 x 128": Job(Sizes(2, 4, 1000, 128), ["cca"], ["repsim_cca", "torch_cca"]),
     "svcca": Job(GRID, ["svcca"], ["torch_svcca"]),
@@ -98,13 +101,12 @@ def make_stores(folder: Path, sizes: Sizes) -> list[Path]:
 
 
 def read(path: str) -> Layers:
-    """The layers of a store as float32, in order."""
+    """The layers of a store as float32, or as a floor in float64 takes them, in order."""
     import h5py
-    import numpy as np
 
     with h5py.File(path) as file:
         names = sorted(file["layers"], key=lambda name: int(name.rpartition("_")[2]))
-        return [file["layers"][name][()].astype(np.float32) for name in names]
+        return [file["layers"][name][()].astype(PRECISION) for name in names]
 
 
 def grid(paths: Sequence[str], own: Callable[[Any], Any], pair: Callable[[Any, Any], float]) -> Scores:
@@ -155,6 +157,28 @@ def numpy_hard_match(paths: Sequence[str]) -> Scores:
         return float(found[linear_sum_assignment(found, maximize=True)].mean())
 
     return grid(paths, own, pair)
+
+
+def numpy_procrustes_64(paths: Sequence[str]) -> Scores:
+    """`numpy_procrustes` in float64."""
+    return in_float64(numpy_procrustes, paths)
+
+
+def numpy_hard_match_64(paths: Sequence[str]) -> Scores:
+    """`numpy_hard_match` in float64."""
+    return in_float64(numpy_hard_match, paths)
+
+
+def numpy_permutation_64(paths: Sequence[str]) -> Scores:
+    """`numpy_permutation` in float64."""
+    return in_float64(numpy_permutation, paths)
+
+
+def in_float64(floor: Callable[[Sequence[str]], Scores], paths: Sequence[str]) -> Scores:
+    """A floor with arithmetic in float64, in this process from now on."""
+    global PRECISION  # noqa: PLW0603
+    PRECISION = "float64"
+    return floor(paths)
 
 
 def numpy_permutation(paths: Sequence[str]) -> Scores:
@@ -307,7 +331,9 @@ def rsatoolbox_rsa(paths: Sequence[str]) -> Scores:
 
 
 PACKAGES = {"pytorch_cka": "cka", "repsim_cca": "repsim", "rsatoolbox_rsa": "rsatoolbox"}
-NEEDED = {"numpy_hard_match": "scipy", "numpy_permutation": "scipy", "numpy_rsa": "scipy"}
+NEEDED = dict.fromkeys(
+    ("numpy_hard_match", "numpy_hard_match_64", "numpy_permutation", "numpy_permutation_64", "numpy_rsa"), "scipy"
+)
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
