@@ -132,7 +132,7 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
     if not chosen:
         return ["There is one layer on a side, so that no best match can be told from others."]
     near = _nearly_identical(chosen)
-    unread = [name for name, (rows, of) in near.items() if 2 * rows > of]
+    unread = [name for name, counts in near.items() if 2 * counts.rows > counts.of]
     read = [grid for grid in chosen if grid.measure not in unread]
     by_measure: dict[str, list[Found]] = {}
     for grid, places in zip(grids, depths, strict=True):
@@ -140,11 +140,7 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
             by_measure.setdefault(grid.measure, []).append(found)
     sentences = [*_found(read, by_measure), *_disagreement(read)] if by_measure else []
     calibrated = {grid.measure for grid in grids if grid.is_calibrated}
-    if told := [
-        f"{name} ({rows} of {of} rows{', calibrated scores' * (name in calibrated)})"
-        for name, (rows, of) in near.items()
-        if rows
-    ]:
+    if told := [_undecided(name, counts, name in calibrated) for name, counts in near.items() if counts.rows]:
         sentences.append(
             f"Scores of a row are nearly identical for {listed(told, SHOWN)}: which layer "
             "matches best is not to be read from them."
@@ -152,13 +148,30 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
     return [*sentences, *_leads(read, by_measure, calibrated)]
 
 
-def _nearly_identical(grids: Sequence[HeatMap]) -> dict[str, tuple[int, int]]:
-    """By measure, how many rows are nearly identical, and how many there are."""
-    counts: dict[str, tuple[int, int]] = {}
+class _Near(NamedTuple):
+    """How many rows of a measure are nearly identical, how many of these by raw scores alone, and how many rows there are."""
+
+    rows: int = 0
+    raw: int = 0
+    of: int = 0
+
+
+def _nearly_identical(grids: Sequence[HeatMap]) -> dict[str, _Near]:
+    """The counts by measure."""
+    counts: dict[str, _Near] = {}
     for grid in grids:
-        rows, of = counts.get(grid.measure, (0, 0))
-        counts[grid.measure] = rows + int(grid.nearly_identical().sum()), of + len(grid.down)
+        before, near = counts.get(grid.measure, _Near()), grid.nearly_identical()
+        raw = int((near & ~grid.leads_little()).sum())
+        counts[grid.measure] = _Near(before.rows + int(near.sum()), before.raw + raw, before.of + len(grid.down))
     return counts
+
+
+def _undecided(name: str, counts: _Near, calibrated: bool) -> str:
+    """A measure, how many of its rows are nearly identical, and by which rule."""
+    rules = {"calibrated scores": counts.rows - counts.raw, f"best two raw scores within {EVEN_ODDS:g}": counts.raw}
+    held = [f"{rows} by {rule}" if counts.raw not in (0, counts.rows) else rule for rule, rows in rules.items() if rows]
+    why = f": {listed(held)}" if calibrated else ""
+    return f"{name} ({counts.rows} of {counts.of} rows{why})"
 
 
 def _found(grids: Sequence[HeatMap], by_measure: Mapping[str, Sequence[Found]]) -> list[str]:

@@ -87,11 +87,14 @@ class HeatMap:
         measures are judged by their calibrated scores, where these are known: 0 for shuffled rows, 1 for a layer with itself.
         Where raw scores are log odds, rows also count whose best raw score leads the next one by less than EVEN_ODDS.
         """
-        near = self._leads_little()
-        if self.is_log_odds and len(self.across) > 1:
-            best = np.sort(self.signed(), axis=1)[:, -2:]
-            near |= np.isfinite(best).all(axis=1) & (best[:, 1] - best[:, 0] < EVEN_ODDS)
-        return near
+        return self.leads_little() | self.even_odds()
+
+    def even_odds(self) -> npt.NDArray[np.bool_]:
+        """The rows [L] whose best raw score, in log odds, leads the next one by less than EVEN_ODDS."""
+        if not self.is_log_odds or len(self.across) < 2:
+            return np.zeros(len(self.down), dtype=bool)
+        best = np.sort(self.signed(), axis=1)[:, -2:]
+        return np.asarray(np.isfinite(best).all(axis=1) & (best[:, 1] - best[:, 0] < EVEN_ODDS))
 
     @property
     def is_log_odds(self) -> bool:
@@ -100,7 +103,8 @@ class HeatMap:
             self.is_calibrated and float(np.max(np.abs(self.values), initial=0.0, where=np.isfinite(self.values))) > 1
         )
 
-    def _leads_little(self) -> npt.NDArray[np.bool_]:
+    def leads_little(self) -> npt.NDArray[np.bool_]:
+        """The rows [L] whose best score leads the median of the row's other scores by less than NEARLY of the scale."""
         scores, span = (self.signed(), self.span) if self.calibrated is None else (self.calibrated, 1.0)
         ordered = np.sort(np.where(np.isfinite(scores), scores, np.nan), axis=1)  # NaN last
         known = np.isfinite(ordered).sum(axis=1)

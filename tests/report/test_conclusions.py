@@ -203,6 +203,26 @@ def test_log_odds_tell_the_best_match_from_the_next() -> None:
     assert not bounded.nearly_identical().any()
 
 
+@pytest.mark.parametrize(
+    ("calibrated", "why"),
+    [
+        ([[0, 1, 0]], "1 of 3 rows: best two raw scores within 0.2"),
+        ([[0.5, 0.51, 0.5]], "1 of 3 rows: calibrated scores"),  # by both
+        (
+            [[0, 1, 0], [0.5, 0.51, 0.5]],
+            "2 of 3 rows: 1 by calibrated scores and 1 by best two raw scores within 0.2",
+        ),
+    ],
+)
+def test_rows_without_a_best_match_are_told_with_the_rule_that_holds(calibrated: list[list[float]], why: str) -> None:
+    values = np.array([[2.16, 2.195, 1.0], [1.0, 2.4, 1.0], [0.9, 0.2, 0.1]])
+    odds = replace(heat_map(values, "universal"), calibrated=np.vstack([calibrated, np.eye(3)[len(calibrated) :]]))
+    text = " ".join(of_scores([odds], [even(odds)], {}, 100, 10))
+    if "2 of 3" in why:  # left out of the other sentences
+        assert "The best match" not in text
+    assert f"Scores of a row are nearly identical for universal ({why}): which layer" in text
+
+
 def test_a_row_with_an_odd_layer_is_nearly_identical_and_one_with_a_neighbour_is_not() -> None:
     odd, neighbour = [0.98, 0.97, 0.975, 0.1], [0.98, 0.975, 0.5, 0.1]
     assert heat_map([odd, neighbour]).nearly_identical().tolist() == [True, False]
