@@ -306,7 +306,7 @@ class Ranks(NamedTuple):
 
 def sorted_ranks_of_tiles(tiles: Tiles) -> Tensor:
     """`average_ranks` of the squared distances of all pairs r < s [pairs]: of this rank's, tile by tile."""
-    ordered, order = in_order(xp.cat([tiles.scale.new_empty(0), *(tile.once() for tile in tiles)]))
+    ordered, order = in_order(xp.cat([tiles.scale.new_empty(0), *(tile.once() for tile in tiles.passing())]))
     every = distributed.joined_values(ordered)
     if distributed.world() == 1:
         ranks = _ranks_in_order(every)

@@ -305,9 +305,10 @@ def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
         start = stop
 
     def make(tile: Tile) -> Tensor:
-        once, whole = parts[tile.top, tile.left], xp.zeros_like(tile.squared)
+        once = parts[tile.top, tile.left]
         if not tile.on_diagonal:
-            return once.view_as(whole)
+            return once.reshape(tile.shape)
+        whole = once.new_zeros(tile.shape)
         position = xp.arange(len(whole), device=whole.device)
         whole[position > position[:, None]] = once
         return whole + whole.mT

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -20,12 +21,19 @@ class RowMap(NamedTuple):
     scale: Tensor  # a distance of raw rows over one of mapped rows
 
 
-class Tile(NamedTuple):
+@dataclass(frozen=True)
+class Tile:
     """‖x_r - x_s‖² of a run of rows r and a run of rows s, which are the same on the diagonal and else come later."""
 
     top: int
     left: int
-    squared: Tensor  # [h, w]
+    shape: tuple[int, int]  # h, w
+    find: Callable[[], Tensor]
+
+    @cached_property
+    def squared(self) -> Tensor:
+        """The squared distances [h, w], found when they are first asked for."""
+        return self.find()
 
     @property
     def on_diagonal(self) -> bool:
@@ -35,12 +43,12 @@ class Tile(NamedTuple):
     @property
     def rows(self) -> slice:
         """The rows r of the tile."""
-        return slice(self.top, self.top + self.squared.shape[0])
+        return slice(self.top, self.top + self.shape[0])
 
     @property
     def columns(self) -> slice:
         """The rows s of the tile."""
-        return slice(self.left, self.left + self.squared.shape[1])
+        return slice(self.left, self.left + self.shape[1])
 
     def once(self) -> Tensor:
         """The squared distances of its pairs r < s [pairs]."""
@@ -115,21 +123,31 @@ class Tiles:
     def __iter__(self) -> Iterator[Tile]:
         return (self.at(*position) for position in self.own_positions)
 
+    def passing(self) -> Iterator[Tile]:
+        """This rank's tiles, none of which is kept: for what needs distances once."""
+        return (self.at(*position, keep=False) for position in self.own_positions)
+
     def pairs_at(self, top: int, left: int) -> int:
         """How many pairs of rows r < s are in a tile."""
-        height, width = (min(self.side, self.n_rows - start) for start in (top, left))
+        height, width = self._shape(top, left)
         return height * (height - 1) // 2 if top == left else height * width
 
-    def at(self, top: int, left: int) -> Tile:
-        """The tile at a place."""
+    def at(self, top: int, left: int, keep: bool = True) -> Tile:
+        """The tile at a place; `keep` it, once it is found, while there is room."""
+        return Tile(top, left, self._shape(top, left), lambda: self._found(top, left, keep))
+
+    def _shape(self, top: int, left: int) -> tuple[int, int]:
+        return min(self.side, self.n_rows - top), min(self.side, self.n_rows - left)
+
+    def _found(self, top: int, left: int, keep: bool) -> Tensor:
         found = self._kept.get((top, left))
         if found is None:
             first = self._first(top)
             found = between(first, first if left == top else self._rows(left))
-            if found.nelement() * found.itemsize <= self.room:
+            if keep and found.nelement() * found.itemsize <= self.room:
                 self.room -= found.nelement() * found.itemsize
                 self._kept[top, left] = found
-        return Tile(top, left, found)
+        return found
 
     def _rows(self, start: int) -> Tensor:
         return self.mapped(start, min(start + self.side, self.n_rows))

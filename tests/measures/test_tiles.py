@@ -72,6 +72,14 @@ def test_sorted_ranks_are_exact(case: str, side: int) -> None:
     assert_close(sorted_ranks_of_tiles(tiles), expected, rtol=0, atol=0)
 
 
+def test_distances_are_kept_unless_they_are_needed_once() -> None:
+    tiles = tiles_of(tensor(ROWS["normal"]), room=1 << 20)
+    sorted_ranks_of_tiles(tiles)
+    assert tiles.room == 1 << 20
+    assert all(tile.squared is again.squared for tile, again in zip(tiles, tiles, strict=True))
+    assert tiles.room == (1 << 20) - 8 * sum(tile.squared.numel() for tile in tiles)
+
+
 @pytest.mark.parametrize(
     "values",
     [
