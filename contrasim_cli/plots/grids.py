@@ -5,7 +5,7 @@ import math
 import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -44,13 +44,15 @@ TINY = 0.02  # inches that a cell has at least
 class _Panel:
     """A map, the names of its layers down and across, and where its scale of colours begins and ends.
 
-    `kind`: which scores are drawn, `calibrated` or `raw`; empty where there is one kind.
+    `kind`: which scores are drawn, `calibrated` or `raw`; empty where there is one kind. `is_given`: whether maps of
+    several measures share a scale that was given.
     """
 
     grid: HeatMap
     names: tuple[Sequence[str], Sequence[str]]
     limits: tuple[float, float]
     kind: Literal["", "calibrated", "raw"] = ""
+    is_given: bool = False
 
     @property
     def values(self) -> Values:
@@ -59,14 +61,19 @@ class _Panel:
         return self.grid.values if calibrated is None or self.kind != "calibrated" else calibrated
 
     @property
-    def scale(self) -> tuple[str, str, tuple[float, float]]:
+    def scale(self) -> tuple[str, str, tuple[float, float], bool]:
         """What panels that share a bar have in common."""
-        return self.grid.measure, self.kind, self.limits
+        return "" if self.is_given else self.grid.measure, self.kind, self.limits, self.grid.higher
 
     @property
     def level(self) -> float | None:
-        """What shuffled rows score, where that is marked beside the bar; calibrated scores begin there."""
-        return None if self.kind == "calibrated" else self.grid.level
+        """What shuffled rows score, where that is marked beside the bar of one measure; calibrated scores begin there."""
+        return None if self.kind == "calibrated" or self.is_given else self.grid.level
+
+    @property
+    def ceiling(self) -> tuple[float, float] | None:
+        """The noise ceiling, where that is marked beside the bar of one measure."""
+        return None if self.is_given else self.grid.ceiling
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ def _notes(arrangement: _Arrangement) -> str:
         "no frame: scores of the row are nearly identical": any(p.grid.nearly_identical().any() for p in panels),
         "▸ on a scale: the score of shuffled rows (median)": any(panel.level is not None for panel in panels),
         "line along a scale: the noise ceiling, from lower to upper (median over layers)": any(
-            panel.grid.ceiling is not None for panel in panels
+            panel.ceiling is not None for panel in panels
         ),
     }
     return "; ".join(note for note, is_due in notes.items() if is_due)
@@ -304,7 +311,13 @@ def _lines(panels: Sequence[_Panel], most: int) -> list[list[_Panel]]:
 
 
 def _panel(grid: HeatMap, maps: Sequence[HeatMap], look: Look, letters: int) -> _Panel:
-    """A map as it is drawn: with calibrated scores where each has one and they are not asked for raw."""
+    """A map as it is drawn, on its measure's scale or the one that was given."""
+    panel = _measured(grid, maps, look, letters)
+    return replace(panel, is_given=isinstance(look.scale, tuple) and len({m.measure for m in maps}) > 1)
+
+
+def _measured(grid: HeatMap, maps: Sequence[HeatMap], look: Look, letters: int) -> _Panel:
+    """A map with calibrated scores where each has one and they are not asked for raw."""
     same = [m for m in maps if m.measure == grid.measure]
     if not any(m.is_calibrated for m in same):
         least, most = limits(same)
@@ -363,7 +376,7 @@ def _bar(figure: Figure, image: Any, panels: Sequence[_Panel]) -> Any:
         level = min(max(float(np.median(levels)), least), most)
         at = bar.ax.get_yaxis_transform()
         bar.ax.plot([-0.3], [level], marker=">", markersize=4, color="black", clip_on=False, transform=at)
-    ceilings = [panel.grid.ceiling for panel in panels if panel.grid.ceiling is not None]
+    ceilings = [panel.ceiling for panel in panels if panel.ceiling is not None]
     if ceilings and most > least:
         ends = [min(max(float(end), least), most) for end in np.median(np.array(ceilings), axis=0)]
         at = bar.ax.get_yaxis_transform()
@@ -386,6 +399,8 @@ def _scale_labels(panel: _Panel) -> list[str]:
     """What is written beside a scale, the longest first: the measure, which scores are drawn, and their direction."""
     name = shortened(titled(panel.grid.measure), TITLE)
     what = {"calibrated": "calibrated", "raw": "raw score"}.get(panel.kind, "")
+    if panel.is_given:
+        return [what or "score"] if panel.grid.higher else [f"score, {LOWER}", LOWER, SHORT_LOWER]
     if panel.grid.higher:
         return [f"{name}, {what}", what] if what else [name]
     return [f"{name}, {LOWER}", LOWER, SHORT_LOWER]

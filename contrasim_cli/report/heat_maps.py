@@ -177,7 +177,7 @@ def limits(maps: Sequence[HeatMap]) -> tuple[float, float]:
 
 
 def calibrated_limits(maps: Sequence[HeatMap]) -> tuple[float, float]:
-    """Where a scale of calibrated scores begins and ends that some maps share: from unrelated rows, unless a score is below."""
+    """Where a scale of calibrated scores of some maps begins and ends: at unrelated rows and a layer with itself, or beyond."""
     known = [m.calibrated[np.isfinite(m.calibrated)] for m in maps if m.calibrated is not None]
-    values = np.concatenate([np.zeros(1), *known])
-    return float(values.min()), float(values.max()) or 1.0
+    values = np.concatenate([np.array([0.0, 1.0]), *known])
+    return float(values.min()), float(values.max())

@@ -357,6 +357,13 @@ def images(figure: Any) -> list[Any]:
     return [ax.images[0] for ax in figure.axes if ax.images]
 
 
+def test_measures_of_one_given_scale_share_its_bar() -> None:
+    maps = [replace(heat_map([[0.2, 0.4]]), measure=name) for name in ("cka", "svcca")]
+    for scale, labels in (((0.0, 1.0), ["score"]), ("shared", ["CKA", "SVCCA"])):
+        figure = grids.heat_maps(maps, Look(scale=scale))  # type: ignore[arg-type]
+        assert [ax.get_ylabel() for ax in figure.axes if ax.get_label() == "scale"] == labels
+
+
 def test_scales_are_shared_own_or_between_two_values() -> None:
     maps = [replace(heat_map([[low, high]]), measure="cka") for low, high in ((0.2, 0.4), (0.6, 0.8))]
     for scale, wanted in (
@@ -617,8 +624,8 @@ def test_calibrated_scores_are_drawn_where_each_pair_has_one() -> None:
     figure = grids.heat_maps(of_rows(rows))
     (image,), (_, bar) = images(figure), figure.axes
     assert image.get_array().ravel().tolist() == [row.calibrated for row in rows]
-    assert image.get_clim() == pytest.approx((-0.1, 0.6))  # below 0, where a score is
-    assert images(grids.heat_maps(of_rows(calibrated(0.0))))[0].get_clim() == pytest.approx((0.0, 0.7))
+    assert image.get_clim() == pytest.approx((-0.1, 1.0))  # below 0, where a score is; to a layer with itself
+    assert images(grids.heat_maps(of_rows(calibrated(0.0))))[0].get_clim() == pytest.approx((0.0, 1.0))
     assert bar.get_ylabel() == "universal, calibrated"
     assert len(figure.axes[0].patches) == 2 * 3
     note = figure.get_supxlabel().replace("\n", " ")
@@ -648,7 +655,7 @@ def test_scores_of_a_store_with_itself_that_are_not_calibrated_have_a_scale_of_t
     figure = grids.heat_maps(of_rows([*calibrated(), *own]))
     bars = [ax for ax in figure.axes if not ax.images]
     assert [bar.get_ylabel() for bar in bars] == ["universal, calibrated", "universal, raw score"]
-    assert [image.get_clim() for image in images(figure)] == [pytest.approx((-0.1, 0.6)), (-5.0, 3.0)]
+    assert [image.get_clim() for image in images(figure)] == [pytest.approx((-0.1, 1.0)), (-5.0, 3.0)]
 
 
 def test_noise_ceilings_stand_along_the_scale() -> None:
