@@ -130,10 +130,11 @@ def _notes(arrangement: _Arrangement) -> str:
     panels = [panel for line in arrangement.lines for panel in line]
     calibrated = any(panel.kind == "calibrated" for panel in panels)
     by_raw = ", by raw score" * calibrated
+    undecided = dict.fromkeys(why for panel in panels for why in panel.grid.why_undecided())
     notes = {
         "calibrated: 0 for unrelated rows, 1 for a layer with itself": calibrated,
         f"framed: the most similar layer of each row{by_raw}": any(panel.grid.best().any() for panel in panels),
-        "no frame: scores of the row are nearly identical": any(p.grid.nearly_identical().any() for p in panels),
+        f"no frame: {' or '.join(undecided)}": bool(undecided),
         "▸ on a scale: the score of shuffled rows (median)": any(panel.level is not None for panel in panels),
         "line along a scale: the noise ceiling, from lower to upper (median over layers)": any(
             panel.ceiling is not None for panel in panels

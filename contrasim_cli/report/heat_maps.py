@@ -89,6 +89,13 @@ class HeatMap:
         """
         return self.leads_little() | self.even_odds()
 
+    def why_undecided(self) -> list[str]:
+        """Why rows are nearly identical, in words; empty where none is."""
+        by_scores, by_odds = self.leads_little(), self.even_odds()
+        raw = f"best two raw scores within {EVEN_ODDS:g}"
+        rules = {"nearly identical scores": by_scores, raw: by_odds & ~by_scores}
+        return [rule for rule, rows in rules.items() if rows.any()]
+
     def even_odds(self) -> npt.NDArray[np.bool_]:
         """The rows [L] whose best raw score, in log odds, leads the next one by less than EVEN_ODDS."""
         if not self.is_log_odds or len(self.across) < 2:

@@ -1,7 +1,7 @@
 """Grids of scores as tables: shaded where there is colour, and short enough to be read at the width of a terminal."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from heapq import nlargest
@@ -19,7 +19,7 @@ SHADES = ("#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5e
 DARK = 4  # as many of them want white letters
 HEAD = 5  # letters of a column's head where columns are narrow
 UNCLEAR, TIED = "~", "="  # behind scores that do not clear their null, and that share the first place of their row
-NEAR = "?"  # behind the first score of a row of nearly identical ones
+NEAR = "?"  # behind the best score of a row whose best match the scores do not decide
 
 Pair = tuple[str, str]
 
@@ -28,7 +28,8 @@ Pair = tuple[str, str]
 class ScoreGrid:
     """One measure and pair of stores: what is shown of every pair of layers, and the scores by which it is shaded.
 
-    `unclear`: the pairs whose scores do not clear their null. `best`: the best match of each row, where a paper shows it in bold.
+    `unclear`: the pairs whose scores do not clear their null. `near`: the rows whose scores do not decide which match is best.
+    `best`: the best match of each row, where a paper shows it in bold.
     """
 
     down: Sequence[str]
@@ -37,7 +38,9 @@ class ScoreGrid:
     shown: Mapping[Pair, str]
     higher: bool  # is more similar
     unclear: frozenset[Pair] = frozenset()
+    near: frozenset[str] = frozenset()
     best: frozenset[Pair] = frozenset()
+    shows_near: bool = True  # by a mark; where the best match is bold, no bold says it
 
     @cached_property
     def tied(self) -> frozenset[Pair]:
@@ -50,9 +53,24 @@ class ScoreGrid:
             found.update(first if len(first) > 1 else ())
         return frozenset(found)
 
+    @cached_property
+    def undecided(self) -> frozenset[Pair]:
+        """The pair of the best score in each row that is near, unless several tie there."""
+        firsts = (self.most_similar(name, 1) for name in self.down if name in self.near)
+        return frozenset(pair for first in firsts for pair in first) - self.tied
+
+    def most_similar(self, name: str, count: int) -> list[Pair]:
+        """The best pairs of a row, the most similar first."""
+        row = {pair: value for layer in self.across if (value := self.similar(pair := (name, layer))) is not None}
+        return nlargest(count, row, key=lambda pair: row[pair])
+
     def marks(self, pair: Pair) -> str:
         """What stands behind the score of a pair."""
-        return UNCLEAR * (pair in self.unclear) + TIED * (pair in self.tied)
+        return (
+            UNCLEAR * (pair in self.unclear)
+            + NEAR * (self.shows_near and pair in self.undecided)
+            + TIED * (pair in self.tied)
+        )
 
     def marked(self, pair: Pair) -> str:
         """What is shown of a pair, with its marks."""
@@ -143,21 +161,14 @@ def _filled(table: Table, grid: ScoreGrid, shown: Mapping[Pair, str]) -> Table:
     return table
 
 
-def best_matches(grid: ScoreGrid, near: Collection[str]) -> Table:
-    """The most similar layer of the second store for each of the first, and the runner-up.
-
-    NEAR marks the first of layers whose scores are nearly identical, `near`.
-    """
+def best_matches(grid: ScoreGrid) -> Table:
+    """The most similar layer of the second store for each of the first, and the runner-up."""
     heads = ("layer", "best match", "score", "runner-up", "score")
     table = Table(*heads, box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in (2, 4):
         table.columns[column].justify = "right"
     for name in grid.down:
-        similarities = {layer: value for layer in grid.across if (value := grid.similar((name, layer))) is not None}
-        best = nlargest(2, similarities, key=lambda layer: similarities[layer])
-        cells = [cell for layer in best for cell in (layer, grid.marked((name, layer)))]
-        if name in near:
-            cells[1] += NEAR
+        cells = [cell for pair in grid.most_similar(name, 2) for cell in (pair[1], grid.marked(pair))]
         table.add_row(name, *cells, *[""] * (4 - len(cells)))
     return table
 

@@ -187,16 +187,18 @@ def _grid(
     unclear = frozenset(
         (cell.layer_a, cell.layer_b) for cell in cells if not clears(cell.score, cell.null, cell.null_z)
     )
-    grid = ScoreGrid(down, across, scores, shown, higher, unclear)
-    measure = key[0]
+    map_, measure = HeatMap.of(key, cells), key[0]
+    near = frozenset(itertools.compress(down, map_.nearly_identical()))
+    grid = ScoreGrid(down, across, scores, shown, higher, unclear, near)
     if for_papers:
-        best = np.argwhere(HeatMap.of(key, cells).best())
-        grid, measure = replace(grid, best=frozenset((down[i], across[j]) for i, j in best)), titled(measure)
+        best = np.argwhere(map_.best())
+        grid = replace(grid, best=frozenset((down[i], across[j]) for i, j in best), shows_near=False)
+        measure = titled(measure)
     wide = set(results.optional) - set(NULL_COLUMNS)
     calibrated = {(cell.layer_a, cell.layer_b): cell.calibrated for cell in cells if cell.calibrated is not None}
     note = ("" if higher else "; lower is more similar") + ("; → calibrated" if calibrated else "")
     sides = f"{key[1]} (rows) against {key[2]} (columns)"
-    legend = _legend(grid, cells)
+    legend = [*_legend(grid, cells), *_undecided(grid, map_)]
     table = full_table(grid, width)
     if table is None and not wide:
         table = with_calibrated(grid, calibrated, width) if calibrated else narrow_table(grid, width)
@@ -206,13 +208,18 @@ def _grid(
         alone = replace(grid, scores=calibrated, higher=True)
         if (table := narrow_table(alone, width)) is not None:
             told = "0: unrelated rows, 1: a layer with itself; raw scores, by which layers match: --format tsv"
-            return [f"{measure}, calibrated: {sides}", table, *_legend(alone, cells), told]
+            return [f"{measure}, calibrated: {sides}", table, *_legend(alone, cells), *_undecided(alone, map_), told]
     if len(cells) <= LISTED:
         return [f"{measure}: layers of {key[1]} and of {key[2]}{note}", _list(results, cells, grid), *legend]
     title = f"{measure}: the layer of {key[2]} that is most similar to each of {key[1]}{note}"
-    near = set(itertools.compress(down, HeatMap.of(key, cells).nearly_identical()))
-    told = f"{NEAR} no best match: the scores of the row are nearly identical (contrasim guide report)"
-    return [title, best_matches(grid, near), *legend, *([told] if near else [])]
+    return [title, best_matches(grid), *legend]
+
+
+def _undecided(grid: ScoreGrid, scores: HeatMap) -> list[str]:
+    """In how many rows no best match is to be read, and why; nothing where there is none."""
+    rows, of, why = len(grid.undecided), len(grid.down), " or ".join(scores.why_undecided())
+    mark = NEAR if grid.shows_near else "no bold:"
+    return [f"{mark} no best match in {rows} of {of} rows ({why}; see guide report)"] if rows else []
 
 
 def _list(results: Results, cells: Sequence[ScoreRow], grid: ScoreGrid) -> Table:

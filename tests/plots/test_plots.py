@@ -601,7 +601,13 @@ def test_a_legend_can_be_left_out(tmp_path: Path) -> None:
 def test_rows_of_nearly_identical_scores_have_no_frame() -> None:
     figure = grids.heat_maps([replace(heat_map([[0.99, 0.985], [0.9, 0.5]]), measure="cka")])
     assert [(p.get_y() + 0.5, p.get_x() + 0.5) for p in figure.axes[0].patches] == [(1, 0)] * 2
-    assert "no frame: scores of the row are nearly identical" in figure.get_supxlabel().replace("\n", " ")
+    assert "no frame: nearly identical scores" in figure.get_supxlabel().replace("\n", " ")
+
+
+def test_rows_whose_raw_scores_do_not_decide_have_no_frame() -> None:
+    close = replace(heat_map([[3.0, 2.9], [0.0, 2.9]]), measure="universal", calibrated=np.eye(2))
+    note = grids.heat_maps([close]).get_supxlabel().replace("\n", " ")
+    assert "no frame: best two raw scores within 0.2" in note
 
 
 def test_missing_bars_are_explained() -> None:

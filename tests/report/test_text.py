@@ -172,7 +172,7 @@ STANDING = {"calibrated": 0.25, "null_z": 123.4, "null_p": 0.01}
 def test_calibrated_scores_stay_at_eighty_columns() -> None:
     five = text(square(5, "enc.pt", **STANDING), "table", width=80).splitlines()
     assert five[0].endswith("; → calibrated")
-    assert five[3].split() == ["hidden_0", "0.82→0.25", "0.98→0.25", "0.78→0.25", "0.58→0.25", "0.38→0.25"]
+    assert five[3].split() == ["hidden_0", "0.82→0.25", "0.98→0.25?", "0.78→0.25", "0.58→0.25", "0.38→0.25"]
     eight = text(square(8, "enc.pt", **STANDING), "table", width=80).splitlines()
     assert eight[0] == "enc.pt, calibrated: a (rows) against b (columns)"
     assert eight[3].split() == ["hidden_0", *["0.25="] * 8]  # what is shown ties
@@ -230,7 +230,35 @@ def test_best_matches_in_rows_of_nearly_identical_scores_are_marked() -> None:
     *lines, legend = text(Results("baseline", ScoreRow, rows), "table").splitlines()
     assert lines[3].split()[:3] == ["x0", "y0", "1.0000"]  # leads by 0.1
     assert lines[4].split()[:3] == ["x1", "y1", "0.9100?"]  # by 0.01
-    assert legend == "? no best match: the scores of the row are nearly identical (contrasim guide report)"
+    assert legend == "? no best match in 47 of 48 rows (nearly identical scores; see guide report)"
+
+
+@pytest.mark.parametrize("width", [200, 42])  # whole cells, and two decimals
+def test_grids_mark_rows_without_a_best_match(width: int) -> None:
+    """By closeness to the median and, of log odds, to the next score; rows that tie have a mark of their own."""
+    raw = [[2.0, 1.95, -3.0], [2.0, 2.5, -3.0], [1.0, 0.0, 3.0], [2.0, 2.0, 0.0]]
+    calibrated = [[0.9, 0.5, 0.1], [0.4, 0.9, 0.1], [0.81, 0.8, 0.82], [0.9, 0.9, 0.1]]
+    rows = [
+        ScoreRow("universal", "a", f"x{i}", "b", f"y{j}", raw[i][j], calibrated=calibrated[i][j], null_z=9.0)
+        for i in range(4)
+        for j in range(3)
+    ]
+    results = Results("score", ScoreRow, rows, optional=("calibrated",))
+    *lines, legend = text(results, "table", width=width).splitlines()
+    cells = [found for line in lines if (found := re.findall(r"-?\d\.\d+ ?→ ?\d\.\d+[?=]?", line))]
+    assert [[cell.endswith("?") for cell in row] for row in cells] == [
+        [True, False, False],
+        [False, False, False],
+        [False, False, True],
+        [False, False, False],
+    ]
+    assert (
+        legend
+        == "? no best match in 2 of 4 rows (nearly identical scores or best two raw scores within 0.2; see guide report)"
+    )
+    latex = text(results, "tex")
+    assert "?" not in latex
+    assert "no bold: no best match in 2 of 4 rows" in latex
 
 
 @pytest.mark.parametrize(
