@@ -4,6 +4,7 @@ import contextlib
 import logging
 import signal
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 
 Places = npt.NDArray[np.int64]
 
+SAVE_SECONDS = 60.0  # after which rows of a shard that is not finished are saved
 AUTOMATIC = {"cpu": 64, "cuda": 256, "mps": 64}  # rows per batch to begin with
 
 
@@ -122,9 +124,10 @@ def _refuse_cut(reader: Reader, expected: Estimate) -> None:
 
 @dataclass
 class _Progressed:
-    """How many items are safe."""
+    """How many items are safe: in shards, and of one that is not finished."""
 
     items: int = 0
+    begun: int = 0
 
 
 @contextlib.contextmanager
@@ -133,7 +136,7 @@ def _stoppable(output: Path, items: int) -> Iterator[_Progressed]:
     done = _Progressed()
 
     def said() -> str:
-        return f"{quoted(output)}: stopped after {done.items} of {counted(items, 'row')}; --resume goes on"
+        return f"{quoted(output)}: stopped after {done.items + done.begun} of {counted(items, 'row')}; --resume goes on"
 
     try:
         yield done
@@ -149,7 +152,7 @@ def _stoppable(output: Path, items: int) -> Iterator[_Progressed]:
 
 
 class _Stop:
-    """Puts SIGTERM off until a shard is written; a second one stops at once. A context manager."""
+    """Puts SIGTERM off until a batch is done and saved; a second one stops at once. A context manager."""
 
     def __init__(self) -> None:
         self.asked = False
@@ -202,23 +205,44 @@ class _Filling:
         bar = progress(f"extract {self.run.path.name}", self.expected.items, "rows")
         with bar as advance, _Stop() as stop, Ahead(steps) as ahead:
             made: _Made | None = None
+            saved = time.monotonic()
             for step in ahead:
                 if isinstance(step, Batch):
-                    if made is None:
-                        stop.here()
-                        made = _Made(step.piece, self.expected)
+                    made = made or self._begun(step.piece)
                     self._add(made, step, advance)
-                    continue
-                self._finish(made, step, advance)
-                made = None
+                    if stop.asked or time.monotonic() - saved > SAVE_SECONDS:
+                        self._keep(made)
+                        saved = time.monotonic()
+                else:
+                    self._finish(made, step, advance)
+                    made, saved = None, time.monotonic()
                 stop.here()
+
+    def _begun(self, piece: Piece) -> "_Made":
+        """A shard, with what an earlier run has left of it."""
+        made = _Made(piece, self.expected)
+        kept = self.shards.kept(piece.shard)
+        if kept is not None:
+            made.rows, made.items = kept
+            self.progressed.begun = int(made.items.sum())
+        return made
+
+    def _keep(self, made: "_Made") -> None:
+        """Save what is made of a shard."""
+        if made.items.any():
+            self.shards.keep(made.piece.shard, made.rows, made.items)
+            self.progressed.begun = int(made.items.sum())
 
     def _add(self, made: "_Made", batch: Batch, advance: Advance) -> None:
         made.bad += batch.bad
+        if batch.members and made.items[made.places_of(batch.members)].all():
+            advance(len(batch.members) + len(batch.bad), earlier=True)
+            return
         for members, layers in self._results(batch):
             where = made.rows_of(members)
             for name, tensor in layers.items():
                 made.rows[name][where] = self._checked(tensor, name, made, where)
+            made.items[made.places_of(members)] = True
             advance(len(members))
         advance(len(batch.bad))
 
@@ -227,7 +251,7 @@ class _Filling:
             advance(done.items, earlier=True)
         else:
             (made or _Made(done.piece, self.expected)).write(self.shards)
-        self.progressed.items += done.items
+        self.progressed.items, self.progressed.begun = self.progressed.items + done.items, 0
 
     def _results(self, batch: Batch) -> Iterator[tuple[Sequence[int], dict[str, Tensor]]]:
         """What the model says to a batch, in smaller ones where memory runs out."""
@@ -304,16 +328,19 @@ class _Made:
         counts = piece.shard.counts()
         self._starts: Places = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         n_rows = int(self._starts[-1])
-        self.rows = {one.name: np.empty((n_rows, one.width), one.dtype) for one in expected.layers}
+        self.rows = {one.name: np.zeros((n_rows, one.width), one.dtype) for one in expected.layers}
+        self.items = np.zeros(len(counts), dtype=bool)  # whose rows are there
 
     def rows_of(self, members: Sequence[int]) -> Places:
         """[k] where the rows of some items of the piece go."""
-        return self._rows_at([self.piece.positions[place] for place in members])
+        return self._rows_at(self.places_of(members))
 
-    def _rows_at(self, positions: Sequence[int]) -> Places:
-        places = np.asarray(positions) - self.piece.shard.first
-        rows = [np.arange(self._starts[place], self._starts[place + 1]) for place in places]
-        return np.concatenate(rows)
+    def places_of(self, members: Sequence[int]) -> Places:
+        """[k] where some items of the piece are among those of the shard."""
+        return np.asarray([self.piece.positions[place] for place in members]) - self.piece.shard.first
+
+    def _rows_at(self, places: Places) -> Places:
+        return np.concatenate([np.arange(self._starts[place], self._starts[place + 1]) for place in places])
 
     def name_of(self, row: int, source: Source) -> str:
         """The id of a row of the shard."""
@@ -325,7 +352,7 @@ class _Made:
         """Write the shard, without places for what could not be read."""
         shard = self.piece.shard
         if self.bad:
-            gone = self._rows_at([position for position, _ in self.bad])
+            gone = self._rows_at(np.asarray([position for position, _ in self.bad]) - self.piece.shard.first)
             self.rows = {name: np.delete(rows, gone, axis=0) for name, rows in self.rows.items()}
             shard = replace(shard, bad=sorted([*shard.bad, *self.bad]))
         shards.write(shard, self.rows)

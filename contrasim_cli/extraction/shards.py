@@ -1,6 +1,7 @@
 """Rows that are done, kept in `OUT.parts/` until all are: closed shard files, so that a stopped run can go on.
 
-A shard holds some rows of every layer and appears by rename; the manifest says what its rows depend on.
+A shard holds some rows of every layer and appears by rename; the manifest says what its rows depend on. What is done of a
+shard that is not finished lies in one file beside them, which appears in the same way.
 """
 
 import contextlib
@@ -24,8 +25,9 @@ from contrasim_cli.output_files import atomic_output, write_atomic, writing
 
 MANIFEST = "manifest.json"
 LOCK = "lock"
+BEGUN = "begun.npz"
 SHARD = re.compile(r"\d{12}-\d{12}\.npz")
-OURS = re.compile(rf"manifest\.json|lock|{SHARD.pattern}|\..*\.tmp")
+OURS = re.compile(rf"manifest\.json|lock|begun\.npz|{SHARD.pattern}|\..*\.tmp")
 
 Rows = npt.NDArray[np.floating]
 Config = Mapping[str, Any]
@@ -89,6 +91,10 @@ class Parts:
         names = sorted(path.stem for path in self.folder.iterdir() if SHARD.fullmatch(path.name))
         return {int(first): int(stop) for first, stop in (name.split("-") for name in names)}
 
+    def holds_rows(self) -> bool:
+        """Whether a stopped run has left rows."""
+        return bool(self.done()) or (self.folder / BEGUN).exists()
+
     def size(self) -> int:
         """Bytes of the shards that are there."""
         return sum(self._path(first, stop).stat().st_size for first, stop in self.done().items())
@@ -99,34 +105,52 @@ class Parts:
         about = np.frombuffer(json.dumps(asdict(shard)).encode(), np.uint8)
         with atomic_output(path, force=True) as temporary, writing(path), temporary.open("wb") as stream:
             np.savez(stream, *(rows[name] for name in self.layers), about)
+        (self.folder / BEGUN).unlink(missing_ok=True)
+
+    def keep(self, shard: Shard, rows: Mapping[str, Rows], made: npt.NDArray[np.bool_]) -> None:
+        """Write what there is of a shard: its rows, of which those of some items [items] are made."""
+        path = self.folder / BEGUN
+        about = np.frombuffer(json.dumps([shard.first, shard.stop]).encode(), np.uint8)
+        with atomic_output(path, force=True) as temporary, writing(path), temporary.open("wb") as stream:
+            np.savez(stream, *(rows[name] for name in self.layers), made, about)
+
+    def kept(self, shard: Shard) -> tuple[dict[str, Rows], npt.NDArray[np.bool_]] | None:
+        """The rows that were kept of a shard, and which of its items they are of; None where none were."""
+        path, count = self.folder / BEGUN, len(self.layers)
+        if not path.exists():
+            return None
+        with _opened(path) as archive:
+            if json.loads(archive[f"arr_{count + 1}"].tobytes()) != [shard.first, shard.stop]:
+                return None
+            return {name: archive[f"arr_{place}"] for place, name in enumerate(self.layers)}, archive[f"arr_{count}"]
 
     def read(self, first: int, stop: int) -> Iterator[tuple[str, Rows]]:
         """The layers of a shard and their rows, one after the other."""
-        with self._opened(first, stop) as archive:
+        with _opened(self._path(first, stop)) as archive:
             for place, name in enumerate(self.layers):
                 yield name, archive[f"arr_{place}"]
 
     def about(self, first: int, stop: int) -> Shard:
         """What a shard says of its items."""
-        with self._opened(first, stop) as archive:
+        with _opened(self._path(first, stop)) as archive:
             return Shard(**json.loads(archive[f"arr_{len(self.layers)}"].tobytes()))
 
     def remove(self) -> None:
         """Remove all of it, while it is locked."""
         _remove(self.folder)
 
-    @contextlib.contextmanager
-    def _opened(self, first: int, stop: int) -> Iterator[Any]:
-        path = self._path(first, stop)
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                yield archive
-        except ContraSimError:
-            raise
-        except Exception as error:  # zipfile, NumPy and json raise whatever they trip over
-            raise InputError(
-                f"{quoted(path)}: is damaged ({reason(error)}); delete it and give --resume to make it again"
-            ) from error
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            yield archive
+    except ContraSimError:
+        raise
+    except Exception as error:  # zipfile, NumPy and json raise whatever they trip over
+        raise InputError(
+            f"{quoted(path)}: is damaged ({reason(error)}); delete it and give --resume to make it again"
+        ) from error
 
 
 def folder_of(output: Path) -> Path:
@@ -168,13 +192,13 @@ def opened(
             yield found
         except Exception:
             with contextlib.suppress(OSError, OutputError):
-                if not found.done():
+                if not found.holds_rows():
                     found.remove()
             raise
 
 
 def _check_stopped(there: Parts, may_go: bool) -> None:
-    if there.done() and not may_go:
+    if there.holds_rows() and not may_go:
         raise OutputExistsError(
             f"{quoted(there.folder)}: holds rows of a run that was stopped; give --resume to go on with them, or --force to "
             "start over"

@@ -21,6 +21,7 @@ from contrasim_cli.errors import (
     Terminated,
     UsageError,
 )
+from contrasim_cli.extraction import run as extraction
 from contrasim_cli.extraction import shards as parts
 from contrasim_cli.extraction.batching import BatchSize, by_length
 from contrasim_cli.extraction.estimate import shard_size, size
@@ -621,14 +622,15 @@ def test_no_option_that_determines_rows_is_resumed_with_another(source: Source, 
 
 @dataclass
 class Signalled(Fake):
-    """A network that gets SIGTERM in given batches."""
+    """A network that gets SIGTERM in its fifth batch, once or several times."""
 
-    at: Sequence[int] = (5,)
+    times: int = 1
 
     def rows(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = super().rows(inputs)
-        if self.calls in self.at:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if self.calls == 5:
+            for _ in range(self.times):
+                os.kill(os.getpid(), signal.SIGTERM)
         return found
 
 
@@ -643,18 +645,56 @@ def _terminating() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_terminating")
-def test_sigterm_lets_the_shard_be_finished(source: Source, run: RunOptions) -> None:
+def test_sigterm_lets_the_batch_be_finished(source: Source, run: RunOptions, tmp_path: Path) -> None:
     network = Signalled()
-    # the fifth batch is in the second shard of three batches
-    assert str(stopped(source, run, network)) == f"{run.output}: stopped after 10 of 23 rows; --resume goes on"
-    assert network.calls == 6
+    # the second of three batches of the second shard
+    assert str(stopped(source, run, network)) == f"{run.output}: stopped after 9 of 23 rows; --resume goes on"
+    assert network.calls == 5
+    assert goes_on(source, run, tmp_path) == 9
+
+
+def goes_on(source: Source, run: RunOptions, tmp_path: Path) -> int:
+    """How many batches are left to a run that was stopped, whose rows are those of one that was not."""
     again = Fake()
-    extract(again, source, MODEL, replace(run, resume=True))
-    assert again.calls == 8
+    extract(again, source, MODEL, replace(run, resume=True, memory=None))
+    extract(Fake(), source, MODEL, replace(run, output=tmp_path / "whole.h5"))
+    whole = layers(tmp_path / "whole.h5")
+    for name, rows in layers(run.output).items():
+        np.testing.assert_array_equal(rows, whole[name])
+    assert not parts.folder_of(run.output).exists()
+    return again.calls
 
 
 @pytest.mark.usefixtures("_terminating")
 def test_a_second_sigterm_stops_at_once(source: Source, run: RunOptions) -> None:
-    network = Signalled(at=(4, 5))
+    network = Signalled(times=2)
     assert str(stopped(source, run, network)) == f"{run.output}: stopped after 5 of 23 rows; --resume goes on"
     assert network.calls == 5
+
+
+@pytest.mark.parametrize("stop_at", range(2, 15))
+@pytest.mark.parametrize("stop", [Terminated(), ValueError("nobody expects this")])
+def test_rows_of_a_shard_that_is_not_finished_are_saved_now_and_then(
+    source: Source, run: RunOptions, tmp_path: Path, stop_at: int, stop: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "SAVE_SECONDS", -1.0)
+    assert type(stopped(source, run, Fake(stop_at, stop))) is type(stop)
+    with pytest.raises(OutputExistsError, match="holds rows of a run that was stopped"):
+        extract(Fake(), source, MODEL, run)
+    monkeypatch.undo()
+    assert goes_on(source, run, tmp_path) == 15 - stop_at
+
+
+def test_damaged_rows_of_a_shard_that_is_not_finished_are_named(
+    source: Source, run: RunOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extraction, "SAVE_SECONDS", -1.0)
+    stopped(source, run, Fake(3))
+    begun = parts.folder_of(run.output) / parts.BEGUN
+    begun.write_bytes(begun.read_bytes()[:99])
+    with pytest.raises(
+        InputError, match=r"begun\.npz: is damaged \(.*\); delete it and give --resume to make it again"
+    ):
+        extract(Fake(), source, MODEL, replace(run, resume=True))
+    begun.unlink()
+    extract(Fake(), source, MODEL, replace(run, resume=True))
