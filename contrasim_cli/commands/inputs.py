@@ -1,9 +1,10 @@
 """Opening what a command was given: stores, lined up, with their layers chosen."""
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from contrasim_cli.store import Store, View
     from contrasim_cli.transforms import RowsAs, Standardizer
 
+log = logging.getLogger(__name__)
 
 Align = Literal["order", "ids", "position"]
 AlignOption = Annotated[
@@ -104,6 +106,7 @@ class Inputs(AbstractContextManager["Inputs"]):
     budget: int | None = None
     most: int | None = None
     seed: int = 0
+    no_embeddings: bool = field(default=False, init=False)  # left out of a store, where nobody chose layers
 
     def __enter__(self) -> "Inputs":
         from contrasim_cli.store import align, close_stores
@@ -178,6 +181,7 @@ class Inputs(AbstractContextManager["Inputs"]):
                 try:
                     names = select_layers(list(store.layers), patterns, where=str(store.path), embeddings=embeddings)
                     layers[side][k] = names
+                    self.no_embeddings |= not patterns and len(names) < len(store.layers)
                 except ContraSimError as problem:
                     problems[str(problem)] = problem
         raise_all(list(problems.values()))
@@ -265,6 +269,14 @@ class Inputs(AbstractContextManager["Inputs"]):
             "versions": record.versions(),
             **more,
         }
+
+
+def note_embeddings(inputs: Sequence[Inputs]) -> None:
+    """Say once that embeddings are left out, where nobody chose layers."""
+    if any(one.no_embeddings for one in inputs):
+        from contrasim_cli.store.select_layers import EMBEDDINGS
+
+        log.info("%s (the embeddings) is left out; --layers '*' includes it", EMBEDDINGS)
 
 
 def note_trained(scorers: "Sequence[Scorer]", views: "Sequence[View]") -> None:

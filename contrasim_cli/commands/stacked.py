@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from contrasim_cli import console, distributed
 from contrasim_cli.commands.emit import EncoderOutput
-from contrasim_cli.commands.inputs import Inputs, Rows
+from contrasim_cli.commands.inputs import Inputs, Rows, note_embeddings
 from contrasim_cli.commands.options import Compute
 from contrasim_cli.commands.recipe import Unseen
 from contrasim_cli.errors import UsageError
@@ -53,10 +53,9 @@ def _groups(stores: Sequence[Path], rows: Rows, stack: ExitStack) -> "list[Group
     from contrasim_cli.training.stacked import Group
 
     alike = {"all": list(stores)} if rows.align == "ids" else _paths_by_rows(stores)
-    groups = []
-    for paths in alike.values():
-        inputs = stack.enter_context(Inputs(paths, rows))
-        groups.append(Group(inputs.views, inputs.select(embeddings=False), str(paths[0].parent)))
+    opened = [stack.enter_context(Inputs(paths, rows)) for paths in alike.values()]
+    groups = [Group(one.views, one.select(embeddings=False), str(one.paths[0].parent)) for one in opened]
+    note_embeddings(opened)
     return groups
 
 

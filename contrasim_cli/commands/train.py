@@ -12,7 +12,7 @@ from contrasim_cli import console, distributed
 from contrasim_cli.commands import options as o
 from contrasim_cli.commands import recipe as r
 from contrasim_cli.commands.emit import EncoderOutput
-from contrasim_cli.commands.inputs import SidedRows
+from contrasim_cli.commands.inputs import SidedRows, note_embeddings
 from contrasim_cli.errors import UsageError
 from contrasim_cli.recipes import averages, chosen
 
@@ -112,6 +112,7 @@ def train(
     with Inputs(stores, rows, room) as opened:
         data = _data(opened, task, rows.holdout, compute.seed)
         training.check_data(data, task, recipe.encoder_per_view)
+        note_embeddings([opened])
         warn_constant(data.views, data.layers)
         config = job.configuration(data, task, recipe_name, parts)
         if task == "layers" and unseen.inputs == "raw":

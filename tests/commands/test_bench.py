@@ -124,10 +124,16 @@ def test_an_odd_number_of_models_is_refused(models: list[Path]) -> None:
 def test_embeddings_take_part_only_if_asked_for(tmp_path: Path) -> None:
     layers = [{f"hidden_{k}": x for k, x in enumerate(s.values())} for s in made.related(2, 3, 40, (7,))]
     stores = written(tmp_path, ["a", "b"], layers)
-    rows = table(run("bench", "layers", *stores, "--measure", "cka").stdout)
+    note = "contrasim: note: hidden_0 (the embeddings) is left out; --layers '*' includes it\n"
+    plain = run("bench", "layers", *stores, "--measure", "cka")
+    assert plain.stderr.count(note) == 1
+    rows = table(plain.stdout)
     assert [r["layer"] for r in rows] == ["hidden_1", "hidden_2", "all"]
     assert rows[0]["chance"] == "0.5"
-    rows = table(run("bench", "layers", *stores, "--layers", "*", "--measure", "cka").stdout)
+    assert note in run("bench", "multilingual", *stores, "--measure", "cka").stderr
+    chosen = run("bench", "layers", *stores, "--layers", "*", "--measure", "cka")
+    assert "hidden_0" not in chosen.stderr
+    rows = table(chosen.stdout)
     assert [r["layer"] for r in rows] == ["hidden_0", "hidden_1", "hidden_2", "all"]
 
 

@@ -18,7 +18,7 @@ from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.emit import FIGURE_FORMATS
 from contrasim_cli.commands.figures import Figures
-from contrasim_cli.commands.inputs import Inputs, Rows, note_trained
+from contrasim_cli.commands.inputs import Inputs, Rows, note_embeddings, note_trained
 from contrasim_cli.errors import UsageError
 from contrasim_cli.names import quoted
 from contrasim_cli.stacking import universal
@@ -81,7 +81,8 @@ def layers_benchmark(
 ) -> None:
     """Layer prediction: is the same layer of another model (same data, other seed) the most similar one?
 
-    The package's encoder, universal, is shown too, unless only --measure is given.
+    The package's encoder, universal, is shown too, unless only --measure is given. Without --layers, every layer except hidden_0
+    (the embeddings) is tested.
     If several folders hold stores of the same names, each folder is a data set, and every encoder is tested on each.
     """
     output = replace(output, figures=figures)
@@ -104,10 +105,11 @@ def layers_benchmark(
         most, seed = compute.max_rows, compute.seed
         opened = [_Opened.of(stack, rows, room, name, paths, most, seed) for name, paths in tests.items()]
         train_sets = data_sets(training.stores)
-        sets = [
-            _Opened.of(stack, rows, room, name, _training_paths(paths, held_out)).training_set
-            for name, paths in train_sets.items()
+        taught = [
+            _Opened.of(stack, rows, room, name, _training_paths(paths, held_out)) for name, paths in train_sets.items()
         ]
+        note_embeddings([data.inputs for data in (*opened, *taught)])
+        sets = [data.training_set for data in taught]
         how = training.training("layers", compute.seed, *compute.resolve()) if training else None
         inputs = {"inputs": [str(path) for path in stores]}
         if how and training.dry_run:

@@ -18,7 +18,7 @@ from contrasim_cli.commands import record
 from contrasim_cli.commands.bench import training as t
 from contrasim_cli.commands.bench.options import BenchOutput, BenchStandardizing, Common, Judged, hows
 from contrasim_cli.commands.figures import Figures
-from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows, note_trained
+from contrasim_cli.commands.inputs import Inputs, Rows, SidedRows, note_embeddings, note_trained
 from contrasim_cli.errors import MismatchError, UsageError
 from contrasim_cli.names import quoted
 
@@ -134,6 +134,7 @@ def multilingual(
     """Retrieval over every ordered pair of views (languages); an encoder is not judged on the pair it was trained on.
 
     The trained pair is known by the names of the training stores' files. With --train, one encoder is trained on every pair.
+    Without --layers, every layer except hidden_0 (the embeddings) is tested.
     """
     common = Common(stores, judged, rows, standardizing, compute, replace(output, figures=figures), training)
     common = replace(common, also_read=(batches.groups,))
@@ -162,7 +163,10 @@ def image_caption(
         ),
     ] = None,
 ) -> None:
-    """Retrieval of captions for images: for two stores, or for every store of images with every store of --captions."""
+    """Retrieval of captions for images: for two stores, or for every store of images with every store of --captions.
+
+    Without --layers, every layer except hidden_0 (the embeddings) is tested.
+    """
     common = Common(
         [*stores, *(captions or ())], judged, rows, standardizing, compute, replace(output, figures=figures), training
     )
@@ -236,7 +240,9 @@ class _Retrieval:
         said = self.batches.said()
         with ExitStack() as stack:
             opened = [self._opened(stack, paths) for paths in self.groups]
-            sets = [train_set for paths in trainable for train_set in self._training_sets(self._opened(stack, paths))]
+            taught = [self._opened(stack, paths) for paths in trainable]
+            note_embeddings([group.inputs for group in (*opened, *taught)])
+            sets = [train_set for group in taught for train_set in self._training_sets(group)]
             training = options.training("pairs", common.compute.seed, *common.compute.resolve()) if options else None
             if training and options.dry_run:
                 inputs = {"inputs": [str(path) for path in common.stores], "seed": common.compute.seed}
