@@ -1,11 +1,15 @@
 """`contrasim guide`: topics, pages as they are in a pipe, pages as a terminal shows them."""
 
+import csv
 import os
 import pty
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import made
+import numpy as np
 from helpers import run
 
 import contrasim_cli
@@ -68,3 +72,24 @@ def test_an_unknown_topic_is_one_line_with_the_topics() -> None:
     line = f"contrasim: error: guide: no page fils; the topics are {topics}\n"
     assert run("guide", "fils") == (2, "", line)
     assert run("guide", "../cli")[0] == 2
+
+
+def test_the_question_of_fine_tuning_is_answered_where_rows_share_a_direction(tmp_path: Path) -> None:
+    """Shuffled rows score low by the command, and independent runs differ more from each other than from their start."""
+    rng = np.random.default_rng(0)
+    before = rng.normal(size=(100, 16)) + 5
+    moved = {"before": before, **{run: before + 2 * rng.normal(size=before.shape) for run in ("after", "other")}}
+    for name, rows in moved.items():
+        made.store(tmp_path / f"{name}.h5", {"hidden_1": rows})
+    (command,) = re.findall(r"\| does fine-tuning change a layer\? \| `(baseline .*?)`", PAGES["trust"].read_text())
+    lines = {}
+    for stores in (("before", "after"), ("after", "other")):
+        words = command.replace("before.h5 after.h5", " ".join(f"{tmp_path}/{name}.h5" for name in stores)).split()
+        result = run(*words)
+        assert result.code == 0
+        for line in csv.DictReader(result.stdout.splitlines(), delimiter="\t"):
+            lines[stores[0], line["measure"]] = line
+    assert {measure for _, measure in lines} >= {"cka", "cosine"}
+    for measure in ("cka", "cosine"):
+        assert float(lines["before", measure]["null"]) < 0.2
+        assert float(lines["after", measure]["score"]) < float(lines["before", measure]["score"])
