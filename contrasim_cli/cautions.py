@@ -15,7 +15,7 @@ import numpy as np
 from contrasim_cli.anchors import Anchoring
 from contrasim_cli.names import listed, quoted
 from contrasim_cli.neuron_moments import Moments, Trained, is_of, moments, outside, trained_stores
-from contrasim_cli.nulls import CLEAR, Standing
+from contrasim_cli.nulls import AMPLE, CLEAR, Standing
 from contrasim_cli.scoring import Scorer
 from contrasim_cli.store import Store, View
 from contrasim_cli.store.blocks import RowIndex, row_blocks
@@ -66,6 +66,16 @@ def warn_few_rows(scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows:
     if 0 < n_rows < FEWEST_ROWS:
         text = "%d row%s: too few to distinguish any score from that of unrelated rows; give at least %d"
         log.warning(text, n_rows, "s" * (n_rows > 1), FEWEST_ROWS)
+
+
+def warn_unheld(scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows: int) -> None:
+    """Say by which of some measures without a null unrelated rows may score high, where rows are more than neurons, but few."""
+    biased = [scorer for scorer in scorers if scorer.entry.biased_by_width and not scorer.checkpoint]
+    names = [scorer.name for scorer in biased if not any(_is_wide(scorer, layer, n_rows) for layer in layers)]
+    widest = max(layers, key=lambda layer: layer.width)
+    if names and 1 < n_rows < AMPLE * widest.width:
+        text = "%s: %d rows are few for the %d neurons of %s, where unrelated rows may look alike too; --null 99 tells"
+        log.warning(text, listed(names), n_rows, widest.width, widest.where)
 
 
 def _is_wide(scorer: Scorer, layer: Compared, rows: int) -> bool:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 TIE = 1e-9  # relative; by how much one score differs that is computed again on the same rows in another order
 SINGLE_TIE = 1e-7  # the same, of rows that are encoded in float32
 CLEAR = 3.0  # standard deviations over shuffled rows from which on a score is told from theirs
+AMPLE = 4  # rows for each neuron, from which on the scores of unrelated rows are well below those of related ones
 
 Values = npt.NDArray[np.float64]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import torch
 
+    from contrasim_cli.cautions import Compared
     from contrasim_cli.confidence import Asked
     from contrasim_cli.grid import Cell
     from contrasim_cli.grid.grid import Plan
@@ -144,12 +145,15 @@ class Found:
             key = members[s], a, b
             self.standings[key] = null.standing(self.scores[key])
 
-    def warn(self) -> None:
-        """Say which pairs of stores have no closed-form score that clears its null."""
-        from contrasim_cli.cautions import warn_unclear
+    def warn(self, layers: "Sequence[Compared]") -> None:
+        """Say which pairs of stores have no closed-form score that clears its null, and what has none although rows are few."""
+        from contrasim_cli.cautions import warn_unclear, warn_unheld
 
+        closed = {s: scorer for s, scorer in enumerate(self.scorers) if not scorer.checkpoint}
+        if self.request.confidence.null is None and not self.request.confidence.permutations:
+            held = {s for s, _, _ in self.standings}
+            warn_unheld([scorer for s, scorer in closed.items() if s not in held], layers, self.plan.n_rows)
         for a, b in self.plan.pairs:
-            closed = {s: scorer for s, scorer in enumerate(self.scorers) if not scorer.checkpoint}
             standings = {closed[s].name: self.standings[s, a, b] for s in closed if (s, a, b) in self.standings}
             warn_unclear(standings, [self.plan.views[v].store for v in (a, b)])
 
@@ -306,7 +310,7 @@ def compare(request: Request, make_scorers: Callable[[], Sequence["Scorer"]]) ->
         comparison.strangers = check_familiar(scorers, layers, standardizer, budget)
         comparison.work(standardizer, layers)
         inputs.check_zero_rows()
-        comparison.warn()
+        comparison.warn(compared(inputs.views, layers))
         names = with_origin(names, inputs.stores[: len(names)])
         rows = comparison.rows(names)
         beside, within = list[ScoreRow](), list[ScoreRow]()

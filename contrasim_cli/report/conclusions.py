@@ -10,12 +10,11 @@ import numpy as np
 
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.names import listed
-from contrasim_cli.nulls import CLEAR
+from contrasim_cli.nulls import AMPLE, CLEAR
 from contrasim_cli.report.heat_maps import EVEN_ODDS, NEARLY, HeatMap
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, SanityRow
 
 NEAR = 10.0  # % of depth by which layers of models of unequal depth may differ and be at the same depth
-AMPLE = 4  # rows for each neuron, from which on the scores of unrelated rows are well below those of related ones
 FEW_TRIALS = 30
 SHOWN = 4  # names or measures that a sentence lists
 
@@ -107,7 +106,7 @@ def of_scores(
     undefined = [name for name in dict.fromkeys(grid.measure for grid in grids) if name not in defined]
     kept = [k for k, grid in enumerate(grids) if grid.measure in defined]
     grids, depths = [grids[k] for k in kept], [depths[k] for k in kept]
-    sentences = [*_diagonal(grids, depths), *_shuffled(grids, unclear), *_few_rows(grids, rows, widest)]
+    sentences = [*_diagonal(grids, depths), *_shuffled(grids, unclear), *_few_rows(grids, unclear, rows, widest)]
     return [*sentences, *([f"No score is defined by {listed(undefined, SHOWN)}."] if undefined else [])]
 
 
@@ -263,22 +262,23 @@ def _shuffled(grids: Sequence[HeatMap], unclear: dict[str, tuple[int, int]]) -> 
     return sentences
 
 
-def _few_rows(grids: Sequence[HeatMap], rows: int, widest: int) -> list[str]:
-    measures = list(dict.fromkeys(grid.measure for grid in grids))
-    biased = [name for name in measures if name in MEASURES and MEASURES[name].biased_by_width]
-    if not biased:
+def _few_rows(grids: Sequence[HeatMap], unclear: Mapping[str, tuple[int, int]], rows: int, widest: int) -> list[str]:
+    """Which measures unrelated rows score high by; where their level is known, scores are to be read from it."""
+    if rows >= AMPLE * widest:
         return []
-    names = listed(biased, SHOWN)
+    measures = dict.fromkeys(grid.measure for grid in grids)
+    biased = [name for name in measures if name in MEASURES and MEASURES[name].biased_by_width]
+    known = [name for name in biased if unclear.get(name, (0, 0))[1]]
+    unknown = [name for name in biased if name not in known]
+    few = f"Rows are few for {{}}: {rows} for up to {widest} neurons, where unrelated rows may look alike too"
     if rows < widest:
-        return [
-            f"There are too few rows for {names}: {rows} are fewer than the {widest} neurons of the widest layer, where "
-            "unrelated rows look alike too; that layers are similar does not follow from these scores."
-        ]
-    if rows < AMPLE * widest:
-        return [
-            f"Rows are few for {names}: {rows} for up to {widest} neurons; hold the scores against those of shuffled rows."
-        ]
-    return []
+        few = (
+            f"There are too few rows for {{}}: {rows} are fewer than the {widest} neurons of the widest layer, where unrelated "
+            "rows look alike too"
+        )
+    not_known = "that layers are similar does not follow from these scores" if rows < widest else "--null 99 tells"
+    ends = {"read these scores from the level of shuffled rows, not from 0": known, not_known: unknown}
+    return [f"{few.format(listed(names, SHOWN))}; {end}." for end, names in ends.items() if names]
 
 
 # --- benchmarks -------------------------------------------------------------------------------------------------------

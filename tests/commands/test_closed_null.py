@@ -107,3 +107,29 @@ def test_the_exact_mean_over_all_shuffles_is_shown_unasked(
     told = run("baseline", *paths, "--measure", measure, "--format", "table").stdout
     assert f"shuffled rows score {float(row['null']):.4f}" in told
     assert ("~" in told) == (width > rows and measure in ("cca_yanai", "linear_regression"))  # every score is 1
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "told"),
+    [
+        (65, (), False),  # another warning
+        (66, (), True),
+        (66, ("--null", "9"), False),
+        (66, ("--null", "0"), False),
+        (66, ("--permutations", "9"), False),
+        (255, (), True),
+        (256, (), False),
+    ],
+)
+def test_few_rows_are_told_where_no_null_is_shown(
+    rows: int, options: tuple[str, ...], told: bool, tmp_path: Path
+) -> None:
+    """Of pwcca, which has no null in closed form, and not of cka beside it, which has."""
+    rng = np.random.default_rng(0)
+    stores = [made.store(tmp_path / f"{name}.h5", {"one": rng.normal(size=(rows, 64))}) for name in "ab"]
+    result = run("baseline", *stores, "--measure", "cka", "--measure", "pwcca", *options)
+    text = (
+        f"pwcca: {rows} rows are few for the 64 neurons of layer one of {stores[0]}, where unrelated rows may look alike too; "
+        "--null 99 tells\n"
+    )
+    assert (text in result.stderr) == told

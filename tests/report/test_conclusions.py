@@ -91,6 +91,18 @@ def test_rows_are_few_for_measures_that_mind_it(rows: int, said: str) -> None:
         assert said in text or not minds
 
 
+@pytest.mark.parametrize("rows", [63, 64])
+def test_where_rows_are_few_scores_are_read_from_the_level_of_shuffled_rows_if_it_is_known(rows: int) -> None:
+    grids = [heat_map(diagonal([1.0, 1.0]), measure) for measure in ("cka", "pwcca")]
+    *_, known, unknown = of_scores(grids, [even(grids[0])] * 2, {"cka": (0, 4)}, rows, 64)
+    assert known.endswith("; read these scores from the level of shuffled rows, not from 0.")
+    assert " for cka: " in known
+    assert " for pwcca: " in unknown
+    assert unknown.endswith(
+        "; --null 99 tells." if rows == 64 else "; that layers are similar does not follow from these scores."
+    )
+
+
 def test_encoders_come_first_and_closed_forms_keep_their_order() -> None:
     assert learned_first(["pwcca", "cka", "enc.pt", "cka", "universal"]) == ["enc.pt", "universal", "pwcca", "cka"]
 
