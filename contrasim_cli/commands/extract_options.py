@@ -452,7 +452,8 @@ class BatchCompute(SharedCompute):
     batch_size: Annotated[
         str,
         typer.Option(
-            "--batch-size", help="Items per batch; auto: as many as fit in memory. Results do not depend on it."
+            "--batch-size",
+            help="Items per batch; auto: as many as fit in memory. Results differ by no more than rounding.",
         ),
     ] = "64"
 

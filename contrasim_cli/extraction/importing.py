@@ -112,7 +112,10 @@ class ActivationFile:
 
     @cached_property
     def _opened(self) -> tuple[Store, list[str]]:
-        return _opened(self.path, self.options)
+        opened, mask = _opened(self.path, self.options), self.options.hints.mask
+        if mask is not None:
+            log.info("--mask leaves out %d of %d tokens", int((~mask).sum()), mask.size)
+        return opened
 
     @cached_property
     def _digest(self) -> str:

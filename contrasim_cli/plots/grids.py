@@ -122,7 +122,19 @@ def heat_maps(maps: Sequence[HeatMap], look: Look = Look()) -> Figure:
             bar = _bar(figure, image, same) if (i, k) in arrangement.barred else None
             drawn[i, k] = _Drawn(panel, ax, image, bar)
     _place(figure, arrangement, drawn, cell, _notes(arrangement) if look.legend else "", look)
+    if isinstance(look.scale, tuple):
+        _note_outside([one.panel for one in drawn.values()], *look.scale)
     return figure
+
+
+def _note_outside(panels: Sequence[_Panel], least: float, most: float) -> None:
+    """Say how many scores lie outside the scale that was given."""
+    scores = np.concatenate([panel.values[np.isfinite(panel.values)] for panel in panels])
+    rounding = 1e-6 * (most - least)
+    outside = int(((scores < least - rounding) | (scores > most + rounding)).sum())
+    if outside:
+        text = "--scale %g,%g: %d of %d scores lie outside and have the colour of its nearer end"
+        log.info(text, least, most, outside, len(scores))
 
 
 def _notes(arrangement: _Arrangement) -> str:

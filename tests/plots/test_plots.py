@@ -610,6 +610,16 @@ def test_rows_whose_raw_scores_do_not_decide_have_no_frame() -> None:
     assert "no frame: best two raw scores within 0.2" in note
 
 
+@pytest.mark.parametrize(("scale", "outside"), [((0.2, 0.6), 2), ((0.1, 0.7 - 1e-9), 0)])
+def test_scores_beyond_a_given_scale_are_counted(
+    scale: tuple[float, float], outside: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO", logger="contrasim_cli"):
+        grids.heat_maps([heat_map([[0.1, 0.7], [0.3, np.nan]])], Look(scale=scale))
+    text = "--scale 0.2,0.6: 2 of 3 scores lie outside and have the colour of its nearer end"
+    assert [record.getMessage() for record in caplog.records] == [text] * (outside > 0)
+
+
 def test_missing_bars_are_explained() -> None:
     figure = accuracy.by_pair(bench(pairs=("en-ar",), missing=True).rows)
     assert accuracy.NOTHING in [text.get_text() for text in figure.legends[0].get_texts()]

@@ -35,6 +35,7 @@ def test_rows_are_the_tokens_that_are_no_padding(tmp_path: Path, filler: float) 
     done = run("extract", "--from", path, "--axes", "rows,rows,width", "--mask", f"{path}:mask", "-o", out)
     assert done.code == 0, done.stderr
     assert "padding" not in done.stderr
+    assert f"contrasim: note: --mask leaves out {(MASK == 0).sum()} of {MASK.size} tokens\n" in done.stderr
     values, ids = layer(out)
     assert (values == STATES[MASK.astype(bool)]).all()
     assert ids == [f"{item}:{token}" for item, token in np.argwhere(MASK)]
@@ -68,6 +69,7 @@ def test_layers_in_one_array_and_parts_take_the_same_mask(tmp_path: Path) -> Non
     asked = ["extract", "--from", tmp_path / "all.npz", "--axes", "layers,rows,rows,width"]
     done = run(*asked, "--mask", f"{tmp_path / 'all.npz'}:mask", "--parts", 2, "-o", tmp_path / "o.acts")
     assert done.code == 0, done.stderr
+    assert done.stderr.count("--mask leaves out") == 1
     parts = sorted((tmp_path / "o.acts").glob("*.h5"))
     assert (np.concatenate([layer(part, "layer_1")[0] for part in parts]) == 2 * STATES[MASK.astype(bool)]).all()
 
