@@ -147,15 +147,25 @@ def _fact_tables(stores: dict[str, dict[str, Any]]) -> list[Table]:
 
 
 def _plain_table(results: Results, rows: Sequence[Row]) -> Table:
-    """A line per row."""
-    table = Table(*results.columns)
-    for row in rows:
-        table.add_row(*map(_rounded, results.values(row)))
+    """A line per row, without columns in which nothing stands."""
+    cells = [[_rounded(value) for value in results.values(row)] for row in rows]
+    kept = [any(line[k] for line in cells) or not cells for k in range(len(results.columns))]
+    table = Table(*itertools.compress(results.columns, kept))
+    for line in cells:
+        table.add_row(*itertools.compress(line, kept))
     return table
 
 
 def _rounded(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else _text(value)
+
+
+def _shortened(table: Table, across: Sequence[str]) -> str:
+    """Which layers the columns of a narrow table are, where their names are shortened."""
+    heads = [str(column.header) for column in table.columns[1:]]
+    if heads == list(across):
+        return ""
+    return f"; columns {heads[0]} to {heads[-1]} are {across[0]} to {across[-1]}"
 
 
 def _text(value: object) -> str:
@@ -203,12 +213,13 @@ def _grid(
     if table is None and not wide:
         table = with_calibrated(grid, calibrated, width) if calibrated else narrow_table(grid, width)
     if table:
-        return [f"{measure}: {sides}{note}", table, *legend]
+        return [f"{measure}: {sides}{note}{_shortened(table, across)}", table, *legend]
     if calibrated and not wide and all(pair in calibrated for pair, score in scores.items() if score is not None):
         alone = replace(grid, scores=calibrated, higher=True)
         if (table := narrow_table(alone, width)) is not None:
             told = "0: unrelated rows, 1: a layer with itself; raw scores, by which layers match: --format tsv"
-            return [f"{measure}, calibrated: {sides}", table, *_legend(alone, cells), *_undecided(alone, map_), told]
+            heading = f"{measure}, calibrated: {sides}{_shortened(table, across)}"
+            return [heading, table, *_legend(alone, cells), *_undecided(alone, map_), told]
     if len(cells) <= LISTED:
         return [f"{measure}: layers of {key[1]} and of {key[2]}{note}", _list(results, cells, grid), *legend]
     title = f"{measure}: the layer of {key[2]} that is most similar to each of {key[1]}{note}"

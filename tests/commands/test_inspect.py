@@ -28,6 +28,12 @@ def bad(tmp_path: Path) -> Path:
     )
 
 
+def test_tables_leave_out_what_was_not_counted(bad: Path) -> None:
+    shown = [run("inspect", bad, *more, "--format", "table").stdout.splitlines()[1] for more in ([], ["--no-scan"])]
+    heads = [[head.strip(" ┃") for head in line.split("┃") if head.strip(" ┃")] for line in shown]
+    assert (len(heads[0]), heads[1]) == (11, ["store", "layer", "rows", "width", "dtype"])
+
+
 def test_counts_in_tsv(bad: Path) -> None:
     code, out, err = run("inspect", bad)
     assert (code, err) == (0, "")

@@ -161,6 +161,7 @@ def test_twelve_layers_fit_a_hundred_columns() -> None:
     lines = text(square(12), "table").splitlines()
     assert len(lines) == 12 + 3
     assert max(map(len, lines)) <= 100
+    assert lines[0].endswith("; columns 0 to 11 are hidden_0 to hidden_11")
     assert lines[1].split() == [str(k) for k in range(12)]
     assert lines[3].split()[:4] == ["hidden_0", "0.93", "0.99", "0.91"]
     assert lines[-1].split()[0] == "hidden_11"
@@ -171,10 +172,11 @@ STANDING = {"calibrated": 0.25, "null_z": 123.4, "null_p": 0.01}
 
 def test_calibrated_scores_stay_at_eighty_columns() -> None:
     five = text(square(5, "enc.pt", **STANDING), "table", width=80).splitlines()
-    assert five[0].endswith("; → calibrated")
+    assert five[0].endswith("; → calibrated; columns 0 to 4 are hidden_0 to hidden_4")
     assert five[3].split() == ["hidden_0", "0.82→0.25", "0.98→0.25?", "0.78→0.25", "0.58→0.25", "0.38→0.25"]
     eight = text(square(8, "enc.pt", **STANDING), "table", width=80).splitlines()
-    assert eight[0] == "enc.pt, calibrated: a (rows) against b (columns)"
+    sides = "a (rows) against b (columns); columns 0 to 7 are hidden_0 to hidden_7"
+    assert eight[0] == f"enc.pt, calibrated: {sides}"
     assert eight[3].split() == ["hidden_0", *["0.25="] * 8]  # what is shown ties
     assert eight[-1] == "0: unrelated rows, 1: a layer with itself; raw scores, by which layers match: --format tsv"
     for lines in (five, eight):
@@ -384,7 +386,7 @@ def test_many_measures_do_not_break_a_table(measures: int) -> None:
 def test_layers_of_a_store_as_a_table() -> None:
     rows = [InspectRow("a.h5", "l", 5, 3, "float16", 0, None, 1, 0.5, None, 2.0)]
     lines = text(Results("inspect", InspectRow, rows), "table").splitlines()
-    cells = ["a.h5", "l", "5", "3", "float16", "0", "", "1", "0.5000", "", "2.0000"]
+    cells = ["a.h5", "l", "5", "3", "float16", "0", "1", "0.5000", "2.0000"]  # without columns in which nothing stands
     assert [cell.strip() for cell in lines[3].split("│")[1:-1]] == cells
 
 
