@@ -73,7 +73,7 @@ def warn_unheld(scorers: Sequence[Scorer], layers: Sequence[Compared], n_rows: i
     biased = [scorer for scorer in scorers if scorer.entry.biased_by_width and not scorer.checkpoint]
     names = [scorer.name for scorer in biased if not any(_is_wide(scorer, layer, n_rows) for layer in layers)]
     widest = max(layers, key=lambda layer: layer.width)
-    if names and 1 < n_rows < AMPLE * widest.width:
+    if names and FEWEST_ROWS <= n_rows < AMPLE * widest.width:
         text = "%s: %d rows are few for the %d neurons of %s, where unrelated rows may look alike too; --null 99 tells"
         log.warning(text, listed(names), n_rows, widest.width, widest.where)
 

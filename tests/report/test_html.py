@@ -434,7 +434,7 @@ def test_a_browser_shows_calibrated_scores_first_and_self_similarity_beside(tmp_
     own = ["CKA", "CKA within a", "CKA within b"]
     assert first["heads"][:6] == ["universal, calibrated", "universal within a, raw", "universal within b, raw", *own]
     assert first["heads"][6] == "Score at the same depth: universal, calibrated"
-    assert (first["lines"], first["z"], first["limits"], first["y"]) == ([3, 3], 0.25, [0, 0.25], 0.25)
+    assert (first["lines"], first["z"], first["limits"], first["y"]) == ([3, 3], 0.25, [0, 1], 0.25)
     assert then["heads"][:2] == ["universal, raw", "CKA"]
     assert then["heads"][6] == "Score at the same depth: universal, raw"
     assert (then["lines"], then["z"], then["y"]) == ([2, 2, 2], 1, 1)
