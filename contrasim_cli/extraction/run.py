@@ -221,7 +221,7 @@ class _Filling:
     def _begun(self, piece: Piece) -> "_Made":
         """A shard, with what an earlier run has left of it."""
         made = _Made(piece, self.expected)
-        kept = self.shards.kept(piece.shard)
+        kept = self.shards.kept(piece.shard, made.rows)
         if kept is not None:
             made.rows, made.items = kept
             self.progressed.begun = int(made.items.sum())

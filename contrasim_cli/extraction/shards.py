@@ -114,15 +114,19 @@ class Parts:
         with atomic_output(path, force=True) as temporary, writing(path), temporary.open("wb") as stream:
             np.savez(stream, *(rows[name] for name in self.layers), made, about)
 
-    def kept(self, shard: Shard) -> tuple[dict[str, Rows], npt.NDArray[np.bool_]] | None:
-        """The rows that were kept of a shard, and which of its items they are of; None where none were."""
+    def kept(self, shard: Shard, like: Mapping[str, Rows]) -> tuple[dict[str, Rows], npt.NDArray[np.bool_]] | None:
+        """The rows, shaped as those of the shard are, that were kept of it, and which of its items they are of; None of none."""
         path, count = self.folder / BEGUN, len(self.layers)
         if not path.exists():
             return None
         with _opened(path) as archive:
             if json.loads(archive[f"arr_{count + 1}"].tobytes()) != [shard.first, shard.stop]:
                 return None
-            return {name: archive[f"arr_{place}"] for place, name in enumerate(self.layers)}, archive[f"arr_{count}"]
+            rows, made = {name: archive[f"arr_{k}"] for k, name in enumerate(self.layers)}, archive[f"arr_{count}"]
+            of_layers = all((x.shape, x.dtype) == (like[name].shape, like[name].dtype) for name, x in rows.items())
+            if not of_layers or (made.shape, made.dtype) != ((shard.stop - shard.first,), bool):
+                raise ValueError("it holds other rows than it says")
+            return rows, made
 
     def read(self, first: int, stop: int) -> Iterator[tuple[str, Rows]]:
         """The layers of a shard and their rows, one after the other."""

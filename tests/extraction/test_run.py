@@ -691,7 +691,18 @@ def test_damaged_rows_of_a_shard_that_is_not_finished_are_named(
     monkeypatch.setattr(extraction, "SAVE_SECONDS", -1.0)
     stopped(source, run, Fake(3))
     begun = parts.folder_of(run.output) / parts.BEGUN
-    begun.write_bytes(begun.read_bytes()[:99])
+    whole = begun.read_bytes()
+    with np.load(begun) as archive:
+        arrays = [archive[name] for name in archive.files]
+    for lie in (
+        [arrays[0][:-1], *arrays[1:]],
+        [arrays[0].astype("f2"), *arrays[1:]],
+        [*arrays[:2], arrays[2][:-1], arrays[3]],
+    ):
+        np.savez(begun, *lie)
+        with pytest.raises(InputError, match=r"begun\.npz: is damaged \(it holds other rows than it says\)"):
+            extract(Fake(), source, MODEL, replace(run, resume=True))
+    begun.write_bytes(whole[:99])
     with pytest.raises(
         InputError, match=r"begun\.npz: is damaged \(.*\); delete it and give --resume to make it again"
     ):
