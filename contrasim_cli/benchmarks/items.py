@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 Labels = npt.NDArray[np.int64]  # [rows]; rows of one label belong together, and a label below 0 is nobody's
 LONGEST = 1 << 20  # characters of a field
 OFTEN = 8  # times as many items as are drawn: from here on they are drawn one by one
+CACHED = 1 << 16  # values whose bits are summed at once, which a cache holds
 
 
 @dataclass(frozen=True)
@@ -210,8 +211,11 @@ def repeats(view: View, layers: Sequence[str]) -> Labels | None:
     """Labels of rows, of which those that are equal in all layers have the same; None where no two are, or all. -0 equals 0."""
     if not layers:
         return None
-    labels = np.zeros(view.n_rows, dtype=np.int64)
-    left = np.arange(view.n_rows)
+    left = np.flatnonzero(_perhaps_repeated(view, layers[-1]))
+    if not len(left):
+        return None
+    labels = view.n_rows + np.arange(view.n_rows)
+    labels[left] = 0
     for name in reversed(layers):  # the last is the likeliest to tell rows apart
         found = _numbered(row_hashes(view, name, left))
         labels[left] = _numbered_pairs(labels[left], found)
@@ -223,6 +227,20 @@ def repeats(view: View, layers: Sequence[str]) -> Labels | None:
             return None
     labels = _in_order(labels)
     return labels if labels.any() else None  # a constant layer says nothing of items
+
+
+def _perhaps_repeated(view: View, layer: str) -> npt.NDArray[np.bool_]:
+    """[rows] whether another row may equal the row: a sum of its bits that equal rows share, at a tenth of the time of a hash."""
+    sums = np.empty(view.n_rows, dtype=np.uint64)
+    odd = np.random.default_rng(0).integers(1 << 63, size=view.store.layer(layer).width, dtype=np.uint64) * 2 + 1
+    for start, block in _blocks(view, layer, np.arange(view.n_rows)):
+        for first, last in spans(len(block), max(1, CACHED // len(odd))):
+            bits = (block[first:last].astype(np.float64) + 0.0).view(np.uint64)
+            bits ^= bits >> np.uint64(32)  # values of short types have zeros there, which a product keeps
+            sums[start + first : start + last] = bits @ odd
+    _, places, counts = np.unique(sums, return_inverse=True, return_counts=True)
+    several: npt.NDArray[np.bool_] = counts[places] > 1
+    return several
 
 
 def row_hashes(view: View, layer: str, rows: RowIndex) -> npt.NDArray[np.void]:

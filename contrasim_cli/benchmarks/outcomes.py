@@ -18,7 +18,7 @@ from contrasim_cli.store.blocks import spans
 
 RESAMPLES = 2000
 LEVEL = 0.95
-DRAWN = 1 << 22  # clusters drawn at once
+DRAWN = 1 << 17  # clusters drawn at once, which a cache holds
 
 Outcomes = npt.NDArray[np.floating[Any]]
 

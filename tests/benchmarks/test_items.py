@@ -15,6 +15,7 @@ import torch
 from every_oracle import ORACLES
 from helpers import run
 
+from contrasim_cli.benchmarks import items
 from contrasim_cli.benchmarks.items import Siblings, by_pattern, by_table, find_siblings, labels_in_pool, repeats
 from contrasim_cli.benchmarks.outcomes import cluster_interval
 from contrasim_cli.benchmarks.retrieval import retrieval
@@ -210,6 +211,29 @@ def test_repeats_are_rows_that_are_equal_in_all_layers(tmp_path: Path) -> None:
     assert only_a.tolist() == [0, 1, 0, 1, 0, 0]
     assert repeats(made.view(tmp_path / "b.h5", {"l": rng.normal(size=(6, 2))}), ["l"]) is None
     assert repeats(view, ["constant"]) is None
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_only_rows_that_may_repeat_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    values = np.random.default_rng(0).normal(size=(3000, 40)).astype(dtype)
+    hashed: list[int] = []
+
+    def row_hashes(view: items.View, layer: str, rows: items.RowIndex) -> npt.NDArray[np.void]:
+        hashed.extend(rows)
+        return whole(view, layer, rows)
+
+    whole = items.row_hashes
+    monkeypatch.setattr(items, "row_hashes", row_hashes)
+    assert repeats(made.view(tmp_path / "a.h5", {"l": values}), ["l"]) is None
+    assert not hashed
+    values[2500] = values[7]
+    repeated = made.view(tmp_path / "b.h5", {"l": values})
+    found = repeats(repeated, ["l"])
+    assert hashed == [7, 2500]
+    monkeypatch.setattr(items, "_perhaps_repeated", lambda view, layer: np.ones(3000, dtype=bool))
+    assert found is not None
+    assert (found == repeats(repeated, ["l"])).all()
+    assert int(found[2500]) == int(found[7])
 
 
 def test_repeats_are_noted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
