@@ -194,7 +194,8 @@ def train_encoder(
         InputError, TrainingError: a bad value, too little memory, a run that cannot go on.
         Terminated, KeyboardInterrupt: a signal; the state is saved.
     """
-    job, choice = _decided(job, files, device, budget, progress)
+    before = _earlier_choice(job, files)
+    job, choice = _decided(job, before, device, budget, progress)
     config = job.config
     data, maps = _prepared(job, budget, progress)
     distributed.by_first(lambda: check_output(files.partial, force=True))
@@ -206,7 +207,10 @@ def train_encoder(
     if maps:
         state.encoder.keep(maps)
     distributed.spread(*state.encoder.state_dict().values())
-    run = Run(source, config, state, device, files.saver(about), files.save_every, progress=progress)
+    save = files.saver(about)
+    if choice is not before:  # a run that is resumed need not choose again
+        save(state, False)
+    run = Run(source, config, state, device, save, files.save_every, progress=progress)
     with Journal(files.log, run.steps_done) as run.journal:
         run.train()
     if distributed.writes():
@@ -234,13 +238,17 @@ def _prepared(job: Job, budget: int, progress: Progress) -> tuple[Data, Within |
     return replace(job.data, transforms=transforms), how.within
 
 
+def _earlier_choice(job: Job, files: Files) -> Choice | None:
+    """What the run that is resumed chose of what the data decide."""
+    return files.earlier_choice() if job.config.standardize == "auto" else None
+
+
 def _decided(
-    job: Job, files: Files, device: torch.device, budget: int, progress: Progress
+    job: Job, before: Choice | None, device: torch.device, budget: int, progress: Progress
 ) -> tuple[Job, Choice | None]:
-    """What the data decide, they decide once for a run and all that resume it."""
+    """What the data decide, they decide once for a run and all that resume it; `before`: what they did."""
     if job.config.standardize != "auto":
         return replace(job, config=_named(job.config, job.data)), None
-    before = files.earlier_choice()
     choice = before or _agreed(_chosen(job, device, budget, progress))
     config = _named(choice.of(job.config, job.picks_lr), job.data)
     job.standardizer.whitens = "whiten" in config.standardization.kinds

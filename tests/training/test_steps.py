@@ -12,7 +12,8 @@ from helpers import run
 from contrasim_cli import encoder as encoders
 from contrasim_cli.encoder import Config
 from contrasim_cli.errors import Terminated
-from contrasim_cli.training import Choice, Data, Run, choose, steps
+from contrasim_cli.training import Choice, Data, Run, choose, job, steps
+from contrasim_cli.training.state import State
 from contrasim_cli.training.steps import with_steps
 from contrasim_cli.transforms import Standardizer
 
@@ -148,3 +149,30 @@ def test_a_signal_while_steps_are_tried_keeps_nothing(tmp_path: Path, monkeypatc
     assert done.code == 143
     assert "stopped while trying steps; nothing is kept of that, --resume starts over" in done.stderr
     assert not list(tmp_path.glob("e.pt*"))
+
+
+def test_what_was_chosen_is_saved_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stores = [made.store(tmp_path / f"{k}.h5", one) for k, one in enumerate(alike(rows=40, p=8))]
+    train = ["train", *stores, *TRAIN, "-q"]
+    assert run(*train, "-o", tmp_path / "whole.pt").code == 0
+
+    whole, output = Run.train, tmp_path / "e.pt"
+
+    def stopped(one: Run) -> State:
+        if output.with_name("e.pt.partial").exists():
+            raise KeyboardInterrupt
+        return whole(one)  # of a fold
+
+    def again(*_: Any) -> None:
+        raise AssertionError("chosen again")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "train", stopped)
+        assert run(*train, "-o", output).code == 130
+    assert encoders.load(output.with_name("e.pt.partial")).training["step"] == 0
+    monkeypatch.setattr(job, "choose", again)
+    assert run(*train, "-o", output, "--resume").code == 0
+    first, second = (encoders.load(path) for path in (tmp_path / "whole.pt", output))
+    for name, weights in first.encoder.state_dict().items():
+        assert torch.equal(weights, second.encoder.state_dict()[name])
+    assert first.provenance["choice"] == second.provenance["choice"]
