@@ -148,11 +148,21 @@ def _notes(arrangement: _Arrangement) -> str:
         f"framed: the most similar layer of each row{by_raw}": any(panel.grid.best().any() for panel in panels),
         f"no frame: {' or '.join(undecided)}": bool(undecided),
         "▸ on a scale: the score of shuffled rows (median)": any(panel.level is not None for panel in panels),
+        f"score of shuffled rows (median): {_levels(panels)}": bool(_levels(panels)),
         "line along a scale: the noise ceiling, from lower to upper (median over layers)": any(
             panel.ceiling is not None for panel in panels
         ),
     }
     return "; ".join(note for note, is_due in notes.items() if is_due)
+
+
+def _levels(panels: Sequence[_Panel]) -> str:
+    """What shuffled rows score by each of several measures that share a scale; the median over their panels."""
+    levels: dict[str, list[float]] = {}
+    for panel in panels:
+        if panel.is_given and panel.kind != "calibrated" and panel.grid.level is not None:
+            levels.setdefault(panel.grid.measure, []).append(panel.grid.level)
+    return ", ".join(f"{titled(name)} {np.median(values):.3g}" for name, values in levels.items())
 
 
 @dataclass(frozen=True)

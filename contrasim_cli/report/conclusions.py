@@ -16,6 +16,8 @@ from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, SanityRow
 
 NEAR = 10.0  # % of depth by which layers of models of unequal depth may differ and be at the same depth
 FEW_TRIALS = 30
+ALL_ALIKE = 3  # layers from which on it is said that one layer is the best match of all
+LOW = 0.1  # the level of shuffled rows from which on few rows are spoken of
 SHOWN = 4  # names or measures that a sentence lists
 
 RULES = (
@@ -33,6 +35,7 @@ RULES = (
     "over the pairs of stores that have equally many layers. Below 0 the same layer trails.",
     "Layers alike: the layers of a store are nearly identical by a closed form if any two of them score less than "
     f"{100 * NEARLY:g} % of the scale below a layer with itself.",
+    f"One layer for all: said if all layers of a store that have a best match, {ALL_ALIKE} or more, have the same one.",
     "Contradiction: measures are named if more than half of their best matches are other layers than those of the first measure. "
     "Rows that are nearly identical by either measure do not count.",
     f"Shuffled rows: a score clears its null if it is more similar than the mean over shuffled rows by {CLEAR:g} or more of their "
@@ -41,7 +44,8 @@ RULES = (
     "against all cells of the shuffled heat maps: m = N x cells, with N x cells of about 100 unless --null N is given. So the "
     "smallest possible null_p is 1 / (1 + m): 0.0088 of 7 shuffles of 16 cells.",
     "Too few rows: measures that give unrelated rows a high score where there are fewer rows than neurons are named if some "
-    f"compared layer is wider than there are rows, and called uncertain up to {AMPLE} rows for a neuron.",
+    f"compared layer is wider than there are rows, and called uncertain up to {AMPLE} rows for a neuron; not if shuffled rows are "
+    f"known to score below {LOW:g}.",
     "Benchmarks: measures are ordered by their overall accuracy. The first leads if its 95 % interval lies above that of the "
     "second; otherwise the order may be noise, which bench compare tests. A measure is no better than chance if its interval "
     f"begins at or below chance, and below chance if it ends below. Fewer than {FEW_TRIALS} trials are said to be few.",
@@ -137,7 +141,7 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
     for grid, places in zip(grids, depths, strict=True):
         if grid.measure not in unread and (found := matches(grid, places)) is not None:
             by_measure.setdefault(grid.measure, []).append(found)
-    sentences = [*_found(read, by_measure), *_disagreement(read)] if by_measure else []
+    sentences = [*_found(read, by_measure), *_one_for_all(read), *_disagreement(read)] if by_measure else []
     calibrated = {grid.measure for grid in grids if grid.is_calibrated}
     if told := [_undecided(name, counts, name in calibrated) for name, counts in near.items() if counts.rows]:
         sentences.append(
@@ -178,15 +182,39 @@ def _found(grids: Sequence[HeatMap], by_measure: Mapping[str, Sequence[Found]]) 
     equal = {len(grid.down) == len(grid.across) for grid in grids}
     pairs = len({grid.stores for grid in grids})
     parts = [_counted(name, found) for name, found in by_measure.items()]
-    near = f"within {NEAR:g} % of its depth"
     kind = {
         frozenset([True]): "the same layer of the other store",
-        frozenset([False]): f"a layer {near} in the other store",
-    }.get(frozenset(equal), f"the same layer of the other store ({near} where stores differ in their number of layers)")
-    over = f" (over {pairs} pairs of stores)" if pairs > 1 else ""
-    chance = sum(found.chance for found in next(iter(by_measure.values())))
+        frozenset([False]): f"a layer of about the same depth in the other store (within {NEAR:g} %)",
+    }.get(
+        frozenset(equal),
+        "the same layer of the other store (where stores differ in their number of layers, one of about the same depth, within "
+        f"{NEAR:g} %)",
+    )
+    over = f", over {pairs} pairs of stores" if pairs > 1 else ""
+    first = next(iter(by_measure.values()))
+    chance, layers = sum(found.chance for found in first), sum(found.layers for found in first)
     return [
-        f"The best match of a layer is {kind}: {listed(parts, SHOWN)}{over}; a choice at random would find {chance:.1f}."
+        f"Layers whose best match is {kind}: {listed(parts, SHOWN)}{over}. Matches drawn at random would give {chance:.1f} of "
+        f"{layers} on average."
+    ]
+
+
+def _one_for_all(grids: Sequence[HeatMap]) -> list[str]:
+    """Which measures match every layer of a store with one and the same layer of another."""
+    told = []
+    for grid in grids:
+        best = grid.best()
+        rows = best[best.any(axis=1)]
+        if len(rows) >= ALL_ALIKE and min(best.shape) > 1 and rows.all(axis=0).any():
+            one = grid.across[int(np.flatnonzero(rows.all(axis=0))[0])]
+            told.append(
+                f"{one} of {grid.stores[1]} for {len(rows)} of {len(best)} of {grid.stores[0]} by {grid.measure}"
+            )
+    if not told:
+        return []
+    return [
+        f"One layer is the best match of every layer that has one: {listed(told, SHOWN)}. Which layers correspond does not follow "
+        "from that."
     ]
 
 
@@ -235,7 +263,7 @@ def _disagreement(grids: Sequence[HeatMap]) -> list[str]:
 
 
 def _counted(name: str, found: Sequence[Found]) -> str:
-    return f"for {sum(f.found for f in found)} of {sum(f.layers for f in found)} layers by {name}"
+    return f"{sum(f.found for f in found)} of {sum(f.layers for f in found)} by {name}"
 
 
 def _amount(value: float) -> str:
@@ -270,6 +298,9 @@ def _few_rows(grids: Sequence[HeatMap], unclear: Mapping[str, tuple[int, int]], 
     biased = [name for name in measures if name in MEASURES and MEASURES[name].biased_by_width]
     known = [name for name in biased if unclear.get(name, (0, 0))[1]]
     unknown = [name for name in biased if name not in known]
+    low = {grid.measure for grid in grids if grid.level is not None and grid.level < LOW}
+    high = {grid.measure for grid in grids if grid.level is None or grid.level >= LOW}
+    known = [name for name in known if name not in low - high]
     few = f"Rows are few for {{}}: {rows} for up to {widest} neurons, where unrelated rows may look alike too"
     if rows < widest:
         few = (

@@ -402,6 +402,15 @@ def test_the_score_of_shuffled_rows_is_marked_on_the_scale() -> None:
     assert "shuffled rows" not in plain.get_supxlabel().replace("\n", " ")
 
 
+def test_under_one_scale_for_several_measures_a_note_says_what_shuffled_rows_score() -> None:
+    rows = [replace(row, null=0.25 if row.measure == "cka" else -1.5) for row in grid(("cka", "dot"), 3).rows]
+    note = grids.heat_maps(of_rows(rows), Look(scale=(0.0, 1.0))).get_supxlabel().replace("\n", " ")
+    assert note.endswith("score of shuffled rows (median): CKA 0.25, dot -1.5")
+    for look in (Look(), Look(scale="own")):
+        note = grids.heat_maps(of_rows(rows), look).get_supxlabel().replace("\n", " ")
+        assert note.endswith("▸ on a scale: the score of shuffled rows (median)")
+
+
 def test_colours_are_turned_where_lower_is_more_similar() -> None:
     figure = grids.heat_maps([heat_map([[1, 2]]), heat_map([[1, 2]], higher=False)], Look(cmap="magma"))
     first, second = [image.cmap for image in images(figure)]

@@ -68,8 +68,8 @@ def test_sentences_about_scores() -> None:
     grids = [heat_map(diagonal([0.9, 0.8]), "enc.pt"), heat_map(diagonal([0.4, 0.9]), "cka")]
     sentences = of_scores(grids, [even(grid) for grid in grids], {"enc.pt": (1, 4), "cka": (0, 0)}, 30, 64)
     assert sentences == [
-        "The best match of a layer is the same layer of the other store: for 2 of 2 layers by enc.pt and for 1 of 2 layers by cka; "
-        "a choice at random would find 1.0.",
+        "Layers whose best match is the same layer of the other store: 2 of 2 by enc.pt and 1 of 2 by cka. Matches drawn at random "
+        "would give 1.0 of 2 on average.",
         "In the median, the same layer of the other store leads the best other layer of its row by 0.350 by enc.pt and by 0.150 "
         "by cka.",
         "Pairs of layers that are more similar than shuffled rows by 3 standard deviations or more: 3 of 4 by enc.pt.",
@@ -101,6 +101,30 @@ def test_where_rows_are_few_scores_are_read_from_the_level_of_shuffled_rows_if_i
     assert unknown.endswith(
         "; --null 99 tells." if rows == 64 else "; that layers are similar does not follow from these scores."
     )
+
+
+@pytest.mark.parametrize(("level", "said"), [(0.05, False), (0.3, True), (None, True)])
+def test_few_rows_are_not_spoken_of_where_shuffled_rows_score_low(level: float | None, said: bool) -> None:
+    for rows in (63, 64):
+        grid = heat_map(diagonal([1.0, 1.0]))
+        grid = grid if level is None else replace(grid, null=np.full((2, 2), level))
+        assert ("few" in " ".join(of_scores([grid], [even(grid)], {"cka": (0, 4)}, rows, 64))) == said
+
+
+def test_one_layer_that_matches_all_is_named() -> None:
+    same = np.full((4, 4), 0.2)
+    same[:, 2] = 0.9
+    text = " ".join(of_scores([heat_map(same)], [even(heat_map(same))], {}, 100, 10))
+    assert (
+        "One layer is the best match of every layer that has one: y2 of b for 4 of 4 of a by cka. Which layers correspond does not "
+        "follow from that."
+    ) in text
+    same[0] = 0.3  # has no best match
+    text = " ".join(of_scores([heat_map(same)], [even(heat_map(same))], {}, 100, 10))
+    assert "y2 of b for 3 of 4 of a by cka" in text
+    for other in (same[1:3], np.eye(4)):
+        text = " ".join(of_scores([heat_map(other)], [even(heat_map(other))], {}, 100, 10))
+        assert "One layer is" not in text
 
 
 def test_encoders_come_first_and_closed_forms_keep_their_order() -> None:
@@ -245,8 +269,8 @@ def test_measures_that_are_nearly_identical_find_and_contradict_nothing() -> Non
     first, alike = heat_map(np.eye(4), "enc.pt"), near(0.001)
     sentences = of_scores([first, alike], [even(first)] * 2, {}, 100, 10)
     assert sentences[:3] == [
-        "The best match of a layer is the same layer of the other store: for 4 of 4 layers by enc.pt; a choice at random would "
-        "find 1.0.",
+        "Layers whose best match is the same layer of the other store: 4 of 4 by enc.pt. Matches drawn at random would give 1.0 of "
+        "4 on average.",
         "Scores of a row are nearly identical for cka (4 of 4 rows): which layer matches best is not to "
         "be read from them.",
         "In the median, the same layer of the other store leads the best other layer of its row by 1.000 by enc.pt.",
@@ -317,14 +341,16 @@ def test_the_pairs_that_a_lead_is_of_are_named_where_some_have_no_diagonal() -> 
     wide = replace(heat_map(np.eye(3, 5), "enc.pt"), stores=("a", "c"))
     text = of_scores([square, wide], [even(square), even(wide)], {}, 100, 10)
     assert text[0].startswith(
-        "The best match of a layer is the same layer of the other store (within 10 % of its depth where stores differ in their "
-        "number of layers): for "
+        "Layers whose best match is the same layer of the other store (where stores differ in their number of layers, one of about "
+        "the same depth, within 10 %): 4 of 6 by enc.pt, over 2 pairs of stores. Matches"
     )
     assert (
         "In the median over the 1 of 2 pairs of stores that have equally many layers (a – b), the same layer" in text[1]
     )
     alone = of_scores([wide], [even(wide)], {}, 100, 10)
-    assert alone[0].startswith("The best match of a layer is a layer within 10 % of its depth in the other store: for ")
+    assert alone[0].startswith(
+        "Layers whose best match is a layer of about the same depth in the other store (within 10 %): "
+    )
     assert "In the median" not in " ".join(alone)
 
 

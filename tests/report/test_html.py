@@ -60,10 +60,15 @@ def test_a_page_says_what_was_compared() -> None:
         "0" * 64,
         "100 rows",
         "contrasim 0.0",
-        "for 6 of 6 layers by cka",
+        "6 of 6 by cka",
         *RULES,
     ):
         assert words in text
+
+
+def test_a_page_says_that_a_program_has_to_wait_for_its_charts() -> None:
+    for results in (grid(), bench({"cka": (0.5, 0.4, 0.6)})):
+        assert page(results).count("chromium: --virtual-time-budget=10000") == 1
 
 
 def test_a_page_says_with_which_arguments_a_model_was_made() -> None:

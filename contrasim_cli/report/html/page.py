@@ -34,7 +34,8 @@ READING = (
 )
 CALIBRATED = (
     "The calibrated score of a learned measure is 0 for unrelated rows and 1 for a layer with itself: report that one. Its raw "
-    "score has no unit, but finds matching layers, so that frames are by the raw score, whichever is shown."
+    "score has no unit, but finds matching layers. Frames are therefore by the raw score, whichever is shown, and a frame may "
+    "stand beside the largest calibrated score of its row."
 )
 CHARTS = "Whiskers are 95 % intervals, the dotted line is chance; a red cross is a measure that is undefined."
 CURVES = (
@@ -53,6 +54,10 @@ SCALES = {
 VALUES = {"calibrated": "calibrated scores", "score": "raw scores"}
 LINES = {"measure": "self-similarity beside", "stores": "measures side by side"}
 MOST_BESIDE = 3  # measures up to which each has a line of its own, unless it is chosen otherwise
+DRAWN_LATER = (
+    "Charts are drawn once the page is loaded. A picture of the page that is taken by a program has to wait for them (chromium: "
+    "--virtual-time-budget=10000)."
+)
 LABELS = {"name": "names", "depth": "depth in %", "index": "index"}
 
 
@@ -154,7 +159,7 @@ def _figures(results: Results, data: dict[str, Any]) -> str:
         parts += [
             f"<h2>{'Heat maps' if of_scores else 'Mean similarity of layers over pairs of models'}</h2>",
             f'<div class="controls">{controls}</div>',
-            '<div id="maps"></div>',
+            f'<div id="maps"><p class="soft">{_text(DRAWN_LATER)}</p></div>',
             f'<p class="soft">{_text(READING)}</p>',
             calibrated,
         ]
@@ -163,7 +168,8 @@ def _figures(results: Results, data: dict[str, Any]) -> str:
         parts += [f"<h2>{'Along the depth' if of_scores else 'Accuracy'}</h2>", note]
         text = CURVES + CEILINGS * any(line.get("ceilings") for one in data["curves"] for line in one["lines"])
         zoom = f'<p class="soft">{_text(text)}</p>' if any("bars" not in one for one in data["curves"]) else ""
-        parts += ['<div id="curves" class="panels curves"></div>', zoom]
+        later = "" if data["maps"] else f'<p class="soft">{_text(DRAWN_LATER)}</p>'
+        parts += [f'<div id="curves" class="panels curves">{later}</div>', zoom]
     return "\n".join(parts)
 
 
