@@ -94,7 +94,7 @@ def extract(
         typer.echo("store\tlayer\trows\twidth\tdtype\tbytes")
     choice = {**vars(selection), "ids": inputs.ids, "by_word": model.unit == "word", "memory": memory}
     if path is not None and kind == "from":
-        options = _import_options(choice, arrays, model.layers, memory, output, paths[0])
+        options = _import_options(choice, arrays, model.layers, memory, output, path, paths[0])
         _each_part(output, paths[0], _conversion(path, options, output.dry_run))
         return
     sources = _sources(kind, path, choice, inputs, texts, model.decoder_text)
@@ -151,6 +151,7 @@ def _import_options(
     layers: Sequence[str] | None,
     memory: int | None,
     output: opt.StoreOutput,
+    read: Path,
     path: Path,
 ) -> "ImportOptions":
     from contrasim_cli.extraction.importing import ImportOptions
@@ -158,7 +159,7 @@ def _import_options(
     from contrasim_cli.store import Hints
     from contrasim_cli.store.masks import read_mask
 
-    mask = None if arrays.mask is None else read_mask(arrays.mask)
+    mask = None if arrays.mask is None else read_mask(arrays.mask, read)
     return ImportOptions(
         output=path,
         layers=layers,

@@ -134,6 +134,8 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> Inpu
         return InputError(f"{quoted(path)}: {lists}")
     ((dimensions, _),) = Counter(len(array.shape) for array in unclear.values()).most_common(1)
     alike = {name: array for name, array in unclear.items() if len(array.shape) == dimensions}
+    if (masked := _with_mask(path, content, unclear)) is not None:
+        return masked
     names = content.texts.get("ids") or (content.names and content.texts.get(content.names)) or None
     which = f"{quoted(next(iter(unclear)))} has" if len(unclear) == 1 else f"{len(unclear)} arrays have"
     others = (
@@ -147,6 +149,26 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> Inpu
         f"{begin} too: {listed_arrays}",
         advice,
     )
+
+
+def _with_mask(path: Path, content: Content, unclear: Mapping[str, Array]) -> InputError | None:
+    """The error for arrays [items, tokens, width] beside a mask [items, tokens]; None for others."""
+    sides = {tuple(array.shape[:2]) for array in unclear.values() if len(array.shape) == 3}
+    if len(sides) != 1 or any(len(array.shape) != 3 for array in unclear.values()):
+        return None
+    masks = [name for name, array in content.arrays.items() if "mask" in name.lower() and {tuple(array.shape)} == sides]
+    if len(masks) != 1:
+        return None
+    layers = {name: array for name, array in content.arrays.items() if name != masks[0]}
+    shown = (
+        f"{quoted(path)}: seems to hold items x tokens x neurons, with {quoted(masks[0])} for their mask: {listing(layers)}"
+    )
+    mask = f"--mask {quoted(path)}:{quoted(masks[0])}"
+    advice = (
+        f"convert it with contrasim extract --from FILE --axes rows,rows,width {mask} (a row per token without padding) or "
+        f"--axes rows,pool,width {mask} (a row per item, the mean of its tokens); for other axes see contrasim guide hooks"
+    )
+    return UnclearError(f"{shown}; {advice}", shown, advice)
 
 
 def _ragged_lists(arrays: Mapping[str, Array]) -> str | None:

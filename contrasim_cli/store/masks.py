@@ -12,8 +12,10 @@ from contrasim_cli.store.layout import listing
 from contrasim_cli.store.open import arrays_of
 
 
-def read_mask(given: str) -> npt.NDArray[np.bool_]:
-    """The mask [items, tokens] of `FILE` or `FILE:NAME`, true for tokens that are no padding.
+def read_mask(given: str, beside: Path | None = None) -> npt.NDArray[np.bool_]:
+    """The mask [items, tokens] of `FILE`, `FILE:NAME` or `NAME`, true for tokens that are no padding.
+
+    A name alone is of an array in the file `beside`.
 
     Raises:
         InputError: the file cannot be read, has no such array, or the array is no mask: it has other axes, values other than 0
@@ -23,6 +25,8 @@ def read_mask(given: str) -> npt.NDArray[np.bool_]:
     if not path.exists() and ":" in given:
         file, _, name = given.rpartition(":")
         path = Path(file)
+    elif not path.exists() and beside is not None and path.suffix == "" and beside.is_file():
+        path, name = beside, given
     where = f"--mask {quoted(given)}"
     arrays, close = arrays_of(path)
     try:

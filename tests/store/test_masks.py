@@ -51,6 +51,38 @@ def test_means_are_over_the_tokens_that_are_no_padding(tmp_path: Path, filler: f
     assert not np.allclose(layer(out, "h1")[0], 2 * STATES.mean(axis=1), atol=1e-2)  # which is what no mask gives
 
 
+def test_a_name_alone_is_of_the_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    padded(tmp_path)
+    asked = ["extract", "--from", "acts.npz", "--axes", "rows,rows,width", "-o", "o.h5", "--mask"]
+    assert run(*asked, "mask").code == 0
+    assert (layer(Path("o.h5"))[0] == STATES[MASK.astype(bool)]).all()
+    held = "h0 float32 (4, 5, 3), h1 float32 (4, 5, 3), mask int64 (4, 5)"
+    assert run(*asked, "other", "--force").stderr == (
+        f"contrasim: error: --mask other: name the mask [items, tokens], as in --mask acts.npz:NAME; it holds {held}\n"
+    )
+    assert run(*asked, "m.npy", "--force").stderr == (
+        "contrasim: error: m.npy: cannot be read: No such file or directory\n"
+    )
+
+
+def test_items_and_tokens_beside_their_mask_are_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    padded(tmp_path)
+    refused = (
+        "contrasim: error: acts.npz: seems to hold items x tokens x neurons, with mask for their mask: h0 float32 (4, 5, 3), h1 float32 "
+        "(4, 5, 3); convert it with contrasim extract --from FILE --axes rows,rows,width --mask acts.npz:mask (a row per token "
+        "without padding) or --axes rows,pool,width --mask acts.npz:mask (a row per item, the mean of its tokens); for other axes "
+        "see contrasim guide hooks\n"
+    )
+    for asked in (["inspect", "acts.npz"], ["extract", "--from", "acts.npz", "-o", "o.h5"]):
+        done = run(*asked)
+        assert (done.code, done.stderr) == (3, refused)
+    for others in ({"mask": MASK.T}, {"mask": MASK, "mask_2": MASK}, {"kept": MASK}, {"mask": MASK, "h2": STATES[None]}):
+        np.savez("acts.npz", h0=STATES, **others)  # type: ignore[arg-type]
+        assert "seems to hold" not in run("inspect", "acts.npz").stderr
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".pt"])
 def test_a_mask_may_lie_in_a_file_of_its_own_and_of_any_kind(tmp_path: Path, suffix: str) -> None:
     path, mask = padded(tmp_path), tmp_path / f"mask{suffix}"
