@@ -269,7 +269,7 @@ def extract(
     if unknown or not names:
         known = ", ".join(map(quoted, [name for name in modules if name][:10]))
         raise UsageError(
-            f"{quoted(unknown[0]) if unknown else 'layers'}: is no module of the network; there are {known}"
+            f"{quoted(unknown[0]) if unknown else 'layers'}: is not a module of the network; there are {known}"
         )
     if _shuffles(loader):
         log.warning(
@@ -380,7 +380,7 @@ def _matrix(values: Matrix, where: str) -> npt.NDArray[Any]:
     try:
         array = np.asarray(_readable(values.detach()) if is_tensor(values) else values)
     except ValueError as error:
-        raise InputError(f"{where}: is no array of numbers") from error
+        raise InputError(f"{where}: is not an array of numbers") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{where}: holds {array.dtype}, expected real numbers")
     if array.ndim != 2 or 0 in array.shape:

@@ -51,7 +51,7 @@ def pick_device(asked: str | None, in_float32: bool = False, work: float = math.
         return torch.device("cuda")
     if count <= distributed.local_rank():
         raise MissingError(
-            f"--device cuda: this machine has {count} CUDA devices for more ranks; start one rank per device (--ranks auto), or "
+            f"--device cuda: this machine has {count} CUDA devices, fewer than ranks; start one rank per device (--ranks auto), or "
             "give --device cpu"
         )
     return torch.device("cuda", distributed.local_rank())

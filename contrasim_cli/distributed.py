@@ -363,7 +363,7 @@ def _count(name: str, default: int = 1) -> int:
         return default
     if not text.isdigit():
         raise UsageError(
-            f"the environment variable {name} is {text!r}, which is no number; unset WORLD_SIZE to run alone"
+            f"the environment variable {name} is {text!r}, which is not a number; unset WORLD_SIZE to run alone"
         )
     return int(text)
 

@@ -288,7 +288,7 @@ class Checkpoint:
         if stem not in self.config.views:
             raise MismatchError(
                 f"{quoted(where)}: the encoder {quoted(self.path)} has a first layer for each of the views "
-                f"{' and '.join(map(quoted, self.config.views))} alone, and tells views by their file names; "
+                f"{' and '.join(map(quoted, self.config.views))} alone, and recognises views by their file names; "
                 "train without --encoder-per-view to score other stores"
             )
         return self.config.views.index(stem)

@@ -20,7 +20,7 @@ def first_bytes(path: Path) -> bytes:
     """The first bytes of an input, by which its kind is known.
 
     Raises:
-        InputError: it is missing, unreadable, or no regular file (opening a FIFO would wait for ever).
+        InputError: it is missing, unreadable, or not a regular file (opening a FIFO would wait for ever).
     """
     check_regular(path)
     with readable(path), path.open("rb") as stream:
@@ -28,7 +28,7 @@ def first_bytes(path: Path) -> bytes:
 
 
 def check_regular(path: Path) -> None:
-    """Refuse an input that is missing or no regular file.
+    """Refuse an input that is missing or not a regular file.
 
     Raises:
         InputError: it is.
@@ -36,7 +36,7 @@ def check_regular(path: Path) -> None:
     with readable(path):
         mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise InputError(f"{quoted(path)}: cannot be read: it is {kind}")
 
 

@@ -20,7 +20,7 @@ def check_output(path: Path, force: bool) -> None:
 
     Raises:
         OutputExistsError: the file is there and `force` is not given.
-        OutputError: the folder is missing or not writable, or the path is no regular file.
+        OutputError: the folder is missing or not writable, or the path is not a regular file.
     """
     target = Path(os.path.realpath(path))
     try:
@@ -30,7 +30,7 @@ def check_output(path: Path, force: bool) -> None:
     except OSError as error:
         raise OutputError(f"{quoted(path)}: cannot be written: {error.strerror}") from error
     if mode is not None and not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise OutputError(f"{quoted(path)}: cannot be written: it is {kind}")
     if not target.parent.is_dir():
         raise OutputError(

@@ -50,7 +50,7 @@ def one_version(
         if file.identity() == before:
             return result
         discard(result)
-    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+    raise InputError(f"{quoted(path)}: keeps being replaced while it is opened; wait until it has been written")
 
 
 def identity_of(path: Path) -> tuple[int, ...]:
@@ -66,7 +66,7 @@ class Snapshot:
     It stays open as long as somebody holds it.
 
     Raises:
-        InputError: it is missing, unreadable, or no regular file.
+        InputError: it is missing, unreadable, or not a regular file.
     """
 
     def __init__(self, path: Path) -> None:

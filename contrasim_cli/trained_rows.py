@@ -102,7 +102,7 @@ def hold_out(views: Sequence[View], part: float, seed: int) -> list[View]:
     n_rows = views[0].n_rows
     if all(view.store.ids is None for view in views):
         raise MismatchError(
-            f"{quoted(views[0].store.path)}: --holdout needs ids, by which held-out rows are known when an encoder is tested; give "
+            f"{quoted(views[0].store.path)}: --holdout needs ids, which identify held-out rows when an encoder is tested; give "
             "them ids with contrasim extract --from FILE --ids IDS.txt"
         )
     count = round(part * n_rows)

@@ -120,7 +120,7 @@ def statistics(view: View, layer: str, covariance: bool) -> Statistics:
         found = sums.statistics(layer)
     if not np.isfinite(found.variance if found.covariance is None else found.covariance).all():
         raise InputError(
-            f"{quoted(view.store.path)}: layer {quoted(layer)}: squares of the values leave float64; scale the rows"
+            f"{quoted(view.store.path)}: layer {quoted(layer)}: squares of the values overflow float64; scale the rows"
         )
     return found
 

@@ -136,7 +136,7 @@ def test_encoders_score_arrays(tmp_path: Path) -> None:
         (lambda: contrasim.compare(X[0], Y), InputError, r"X: has the shape \(6,\)"),
         (lambda: contrasim.compare(X * np.nan, Y), InputError, "X: row 0 holds NaN"),
         (lambda: contrasim.compare([["a"]], Y), InputError, "X: holds <U1, expected real numbers"),
-        (lambda: contrasim.compare([[1], [1, 2]], Y), InputError, "X: is no array of numbers"),
+        (lambda: contrasim.compare([[1], [1, 2]], Y), InputError, "X: is not an array of numbers"),
         (
             lambda: contrasim.compare_layers({}, {"a": X}),
             MismatchError,
@@ -180,7 +180,7 @@ def test_modules_of_a_network_are_kept_row_by_row() -> None:
     assert pooled["tokens"].shape == (7, 5)
     for layers, loader, error, text in [
         (["tokens"], [rows], UsageError, r"tokens: gives \(7, 3, 5\), of which pool must make one row per example"),
-        (["nothing"], [rows], UsageError, "nothing: is no module of the network; there are first, tokens, idle"),
+        (["nothing"], [rows], UsageError, "nothing: is not a module of the network; there are first, tokens, idle"),
         ([], [rows], UsageError, "layers: is no module"),
         (["idle"], [rows], InputError, "idle: did not run"),
         (["first"], [], InputError, "the loader gave no batch"),

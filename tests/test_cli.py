@@ -162,8 +162,8 @@ SUFFIX = "the format follows the suffix, which is one of"
         (["baseline", "a", "b", "--measure", "zzz"], "--measure zzz is unknown; contrasim baseline --list shows what there is"),
         (["baseline", "a"], "baseline compares 2 or more stores, 1 given"
          "; to compare a store's layers with each other, give it twice"),
-        (["baseline", "a", "b", "--memory", "lots"], "Invalid value for --memory: 'lots' is no size; write it as 2G or 512M"),
-        (["baseline", "a", "b", "--memory", "0"], "Invalid value for --memory: '0' is no size; write it as 2G or 512M"),
+        (["baseline", "a", "b", "--memory", "lots"], "Invalid value for --memory: 'lots' is not a size; write it as 2G or 512M"),
+        (["baseline", "a", "b", "--memory", "0"], "Invalid value for --memory: '0' is not a size; write it as 2G or 512M"),
         (["baseline", "a", "b", "-o", "x.doc"], f"--output x.doc: {SUFFIX} .tsv, .csv, .json, .parquet, .md, .tex, .txt"),
         (["baseline", "a", "b", "--plot", "x.doc"], f"--plot x.doc: {SUFFIX} .png, .svg, .pdf"),
     ],

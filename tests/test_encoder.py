@@ -368,7 +368,7 @@ def test_a_store_that_is_neither_view_is_refused(tmp_path: Path) -> None:
     assert done.code == 4
     assert done.stderr == (
         f"contrasim: error: {tmp_path}/zh.h5: the encoder {tmp_path}/e.pt has a first layer for each of the views en and ar "
-        "alone, and tells views by their file names; train without --encoder-per-view to score other stores\n"
+        "alone, and recognises views by their file names; train without --encoder-per-view to score other stores\n"
     )
     same = run("score", *stores[:2], "--encoder", tmp_path / "e.pt", "--format", "value")
     assert same.code == 0

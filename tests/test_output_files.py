@@ -74,7 +74,7 @@ def test_places_where_nothing_can_be_written(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file" / "a") == "cannot be written: Not a directory"
     assert refusal(tmp_path / "loop") == "cannot be written: Too many levels of symbolic links"
     for special in (tmp_path / "fifo", Path("/dev/null"), Path("/dev/full")):
-        assert refusal(special, force=True) == "cannot be written: it is no regular file"
+        assert refusal(special, force=True) == "cannot be written: it is not a regular file"
     assert refusal(tmp_path / ("x" * 300)) == "cannot be written: File name too long"
     assert Path("/dev/null").is_char_device()
 

@@ -220,7 +220,7 @@ def test_squares_beyond_float64_are_refused() -> None:
     matrix[3, 1] = 1e200
     with pytest.raises(InputError) as refused:
         statistics(memory_view(matrix), "x", covariance=True)
-    assert str(refused.value) == "a.h5: layer x: squares of the values leave float64; scale the rows"
+    assert str(refused.value) == "a.h5: layer x: squares of the values overflow float64; scale the rows"
 
 
 def test_maps_that_do_not_fit_are_refused() -> None:

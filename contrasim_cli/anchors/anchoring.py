@@ -77,8 +77,8 @@ def draw(
     if not np.all(known):
         name = names[int(np.argmin(known))]
         raise MismatchError(
-            f"{quoted(first.store.path)}: id {quoted(name)} of an anchor row is that of other rows too, so that "
-            "nothing says which it is in other stores; give ids that are unique, or train with --inputs raw"
+            f"{quoted(first.store.path)}: id {quoted(name)} of an anchor row belongs to other rows too, so that "
+            "the row cannot be found in other stores; give ids that are unique, or train with --inputs raw"
         )
     sources = dict.fromkeys(one.source or "" for one in ids if one.automatic)
     return Anchoring(names, tuple(sources), features, components, members), chosen
@@ -86,7 +86,7 @@ def draw(
 
 def _without_ids(store: Store) -> MismatchError:
     return MismatchError(
-        f"{quoted(store.path)}: has no ids, by which anchor rows are known in other stores; extract with ids, or train with "
+        f"{quoted(store.path)}: has no ids, which identify anchor rows in other stores; extract with ids, or train with "
         "--inputs raw"
     )
 
@@ -99,12 +99,12 @@ def locate(store: Store, anchoring: Anchoring) -> RowIndex:
     """
     if store.ids is None:
         raise MismatchError(
-            f"{quoted(store.path)}: has no ids, by which its {len(anchoring.ids)} anchor rows would be known; {_REMEDY}"
+            f"{quoted(store.path)}: has no ids, which identify the encoder's {len(anchoring.ids)} anchor rows; {_REMEDY}"
         )
     if store.ids.automatic and store.ids.source not in anchoring.sources:
         found = "positions in another file" if anchoring.sources else "positions in a file, not names"
         raise MismatchError(
-            f"{quoted(store.path)}: its ids are {found}, which say nothing about the encoder's "
+            f"{quoted(store.path)}: its ids are {found}, which do not identify the encoder's "
             f"{len(anchoring.ids)} anchor rows; {_REMEDY}"
         )
     rows = _first_rows(store.ids, anchoring.ids)

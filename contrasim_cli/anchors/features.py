@@ -79,7 +79,9 @@ class Geometry:
         by = 1.0 if factors is None else factors
         centred = (anchors - mean) * by
         if not np.abs(centred).max(initial=0.0) > TINY * np.abs(mean * by).max(initial=0.0):
-            raise InputError("all anchor rows are the same, and tell no rows apart; leave the layer out with --layers")
+            raise InputError(
+                "all anchor rows are equal, so they do not distinguish rows; leave the layer out with --layers"
+            )
         scale, basis = _length(centred), None
         centred /= scale
         if 0 < components < min(centred.shape):

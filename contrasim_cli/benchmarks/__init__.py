@@ -61,7 +61,7 @@ def by_stem(paths: Sequence[Path], what: str) -> dict[str, Path]:
     for path in paths:
         if path.stem in found:
             raise UsageError(
-                f"{what} are told apart by their file names, and {quoted(found[path.stem])} and {quoted(path)} have the same"
+                f"{what} are distinguished by their file names, and {quoted(found[path.stem])} and {quoted(path)} have the same"
             )
         found[path.stem] = path
     return found

@@ -229,7 +229,7 @@ def _load(one: Wanted) -> Checkpoint:
     kept = (found.config.objective, found.config.similarity, found.config.seed)
     if kept != (one.config.objective, one.config.similarity, one.config.seed) or not found.training.get("finished"):
         raise InputError(
-            f"{quoted(one.path)}: is not the encoder that its name says; remove it, to have it trained anew"
+            f"{quoted(one.path)}: is not the encoder that its name says; remove it, and it is trained again"
         )
     return found
 

@@ -103,8 +103,8 @@ def _check_held_out(judge: Judge, tests: Sequence[DataSet], held_out: frozenset[
     missing = sorted(tested - held_out - trained)
     if missing:
         raise UsageError(
-            f"{judge.scorer.name}: was not trained on {', '.join(map(quoted, missing))}, so that their pairs are none that "
-            "it has seen; test on the models it was trained on and on those to be held out"
+            f"{judge.scorer.name}: was not trained on {', '.join(map(quoted, missing))}, so it has seen none of their "
+            "pairs; test on the models it was trained on and on those to be held out"
         )
 
 

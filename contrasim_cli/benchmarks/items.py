@@ -296,7 +296,7 @@ class Said:
         """
         ids, path = view.store.ids, quoted(view.store.path)
         if ids is None:
-            raise UsageError(f"{self.option} says what item an id belongs to, and {path} has no ids")
+            raise UsageError(f"{self.option} says which item an id belongs to, but {path} has no ids")
         numbers = np.full(ids.count, -1)
         needed = np.zeros(ids.count, dtype=bool)
         needed[slice(None) if view.rows is None else view.rows] = True
@@ -326,7 +326,7 @@ def by_pattern(pattern: str) -> Said:
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise UsageError(f"--group-by {quoted(pattern)}: is no regular expression: {error}") from error
+        raise UsageError(f"--group-by {quoted(pattern)}: is not a regular expression: {error}") from error
 
     def group_of(text: str) -> str | None:
         found = compiled.search(text)
@@ -357,7 +357,7 @@ def read_table(path: Path) -> Mapping[str, str]:
                 if row and not (rows.line_num == 1 and [cell.strip().lower() for cell in row] == ["id", "group"]):
                     _add(groups, row, f"{quoted(path)}: line {rows.line_num}")
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{quoted(path)}: is no table of ids and groups in UTF-8 ({error})") from error
+        raise InputError(f"{quoted(path)}: is not a table of ids and groups in UTF-8 ({error})") from error
     return groups
 
 

@@ -206,7 +206,7 @@ def _prepared(scorer: Scorer, rows: Doubles, store: Store, layer: str, device: D
     how = scorer.standardize
     if isinstance(how, Anchoring):
         raise UsageError(
-            f"{scorer.name}: describes rows by anchors, which would have to change with them; leave it out"
+            f"{scorer.name}: describes rows by anchors, which these checks do not change with the rows; leave it out"
         )
     return scorer.measure.prepare(scorer.rows(standardized(rows, how, layer), store, layer, device))
 

@@ -166,9 +166,9 @@ def read_trials(path: Path) -> TrialsFile:
     except OSError as error:
         raise InputError(f"{quoted(path)}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
-        raise InputError(f"{quoted(path)}: is no file of trials; contrasim bench --trials writes one") from error
+        raise InputError(f"{quoted(path)}: is not a file of trials; contrasim bench --trials writes one") from error
     if not isinstance(content, Mapping) or content.get("format") != FORMAT:
-        raise InputError(f"{quoted(path)}: is no file of trials; contrasim bench --trials writes one")
+        raise InputError(f"{quoted(path)}: is not a file of trials; contrasim bench --trials writes one")
     if content.get("format_version") != FORMAT_VERSION:
         raise InputError(
             f"{quoted(path)}: format_version is {content.get('format_version')}, this contrasim reads {FORMAT_VERSION}; "
@@ -179,7 +179,7 @@ def read_trials(path: Path) -> TrialsFile:
         facts = Facts(content["benchmark"], tested_on, content["batch_size"], content["seed"], content["candidates"])
         return TrialsFile(path, facts, list(_recorded(content["measures"], [len(one.blocks) for one in tested_on])))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{quoted(path)}: the trials are damaged; write them anew") from error
+        raise InputError(f"{quoted(path)}: the trials are damaged; write them again") from error
 
 
 def _recorded(measures: Sequence[dict[str, Any]], blocked: Sequence[int]) -> Iterator[Recorded]:

@@ -172,12 +172,12 @@ class Closed:
                 self.rsm,
             )
         if self.repeats and "rsa" not in names:
-            raise UsageError("--repeats goes with --measure rsa, whose noise ceiling repeats tell")
+            raise UsageError("--repeats goes with --measure rsa, whose noise ceiling is estimated from repeats")
         if self.groups is None:
             return
         if not self.groups:
             raise UsageError(
-                "--groups: the separator is empty; give what parts a group from its rows in ids, such as --groups :"
+                "--groups: the separator is empty; give what separates the group from the row in ids, such as --groups :"
             )
         if not any(MEASURES[name].family == "encoding" for name in names):
             raise UsageError("--groups goes with an encoding score, such as --measure encoding_ridge")

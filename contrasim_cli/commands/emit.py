@@ -233,7 +233,7 @@ def refuse_one_name(outputs: Iterable[Path | None]) -> None:
     paths = [path.resolve() for path in outputs if path is not None]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice:
-        raise UsageError(f"{quoted(twice)}: two outputs cannot have one name")
+        raise UsageError(f"{quoted(twice)}: two outputs have the same name")
 
 
 def check_plots(plots: Iterable[Path] | None, force: bool, option: str = "--plot") -> None:

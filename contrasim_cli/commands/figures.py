@@ -83,7 +83,7 @@ class Figures:
         idle = [name for name in FLAGS if getattr(self, name) != defaults[name]]
         idle = [name for name in idle if name != "layer_labels" or not for_papers]
         if idle and not drawn:
-            raise UsageError(f"{FLAGS[idle[0]]} is about figures; give --plot FILE with it")
+            raise UsageError(f"{FLAGS[idle[0]]} is an option of figures; give --plot FILE with it")
         if self.title and not drawn and not titled:
             raise UsageError(
                 "--title is that of a figure, a page, or a table for papers; give --plot FILE, --report FILE, or -o FILE.tex or "
@@ -127,7 +127,7 @@ class Figures:
         for label, store, _ in self._labels():
             if not any(store in _called(path) for path in paths):
                 known = listed([quoted(path) for path in paths])
-                raise UsageError(f"--label {quoted(label)}: {quoted(store)} is none of the stores; they are {known}")
+                raise UsageError(f"--label {quoted(label)}: {quoted(store)} is not one of the stores; they are {known}")
 
     def names(self, paths: Sequence[Path]) -> list[str]:
         """Names of stores in results: those given by --label, else by their files.

@@ -268,7 +268,7 @@ def _match_repeats(request: Request, inputs: Inputs, second: list[list[str]]) ->
     raise_all(
         [
             MismatchError(
-                f"{quoted(s.path)}: has no layer {quoted(name)}, of which it is to be a repeat in {quoted(stores[0].path)}"
+                f"{quoted(s.path)}: has no layer {quoted(name)}, which it should repeat from {quoted(stores[0].path)}"
             )
             for s, name in missing
         ]

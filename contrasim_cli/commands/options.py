@@ -355,7 +355,7 @@ def parse_memory(text: str | None) -> int | None:
     match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip(), re.IGNORECASE)
     size = int(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " ")) if match else 0
     if size < 1:
-        raise typer.BadParameter(f"{text!r} is no size; write it as 2G or 512M", param_hint="--memory")
+        raise typer.BadParameter(f"{text!r} is not a size; write it as 2G or 512M", param_hint="--memory")
     return size
 
 

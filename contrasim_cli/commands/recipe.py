@@ -195,7 +195,7 @@ def check_measured(recipe: str, objectives: Iterable[str | None]) -> None:
         UsageError: such a recipe or objective.
     """
     if recipe == "paper":
-        raise UsageError("--recipe paper is about rows; --inputs measures goes with --recipe default")
+        raise UsageError("--recipe paper compares rows; --inputs measures goes with --recipe default")
     if wrong := [name for name in objectives if name not in (None, "supcon", "contrasim")]:
         raise UsageError(
             f"--objective {wrong[0]} does not go with --inputs measures, which learns from negatives; give supcon or contrasim"

@@ -175,7 +175,9 @@ def _span(path: Path, rows: "_Rows", part: PartOf) -> tuple[int, int]:
         UsageError: there are fewer rows than parts.
     """
     if len(rows.chosen) < part.count:
-        raise UsageError(f"{quoted(path)}: {len(rows.chosen)} rows make no {part.count} parts; give fewer")
+        raise UsageError(
+            f"{quoted(path)}: {len(rows.chosen)} rows cannot be split into {part.count} parts; give fewer parts"
+        )
     return part.of(len(rows.chosen))
 
 

@@ -416,7 +416,7 @@ class _Counted:
         """Report what is not in the rows as it was in the source."""
         note_left_out(self.bad)
         if not self.rows:
-            raise InputError(f"{quoted(source.path)}: gives no rows: {items} items, none of them with one")
+            raise InputError(f"{quoted(source.path)}: has no rows: none of its {items} items makes one")
         if self.cut:
             log.warning("%d of %d texts were longer than %s tokens and were cut there", self.cut, items, limit)
 

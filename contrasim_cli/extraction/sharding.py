@@ -60,7 +60,7 @@ def part_of(whole: Estimate, part: PartOf) -> Estimate:
         UsageError: there are fewer items than parts.
     """
     if whole.items < part.count:
-        raise UsageError(f"{whole.items} items make no {part.count} parts; give fewer")
+        raise UsageError(f"{whole.items} items cannot be split into {part.count} parts; give fewer parts")
     sizes = whole.sizes
     if -(-whole.items // sizes.block_items) < part.count:
         text = "%d items are fewer than %d blocks of %d: blocks are smaller, and last digits may differ from those of a single run"

@@ -187,7 +187,7 @@ def opened(
             write_atomic(folder / MANIFEST, json.dumps(manifest, indent=1).encode(), force=True)
         elif manifest["config"] != json.loads(json.dumps(dict(config))):
             raise UsageError(
-                f"{quoted(folder)}: --resume cannot go on, the rows there were made otherwise: "
+                f"{quoted(folder)}: --resume cannot continue, as its rows were made with other options: "
                 f"{difference(manifest['config'], config)}; give the same options, or leave out --resume and give --force to "
                 "start again"
             )
@@ -239,7 +239,7 @@ def _check_ours(folder: Path) -> None:
         return
     if not ours:
         raise OutputExistsError(
-            f"{quoted(folder)}: is in the place of the finished rows, and is not from extract; move it away"
+            f"{quoted(folder)}: stands where finished rows go, and was not written by extract; move it away"
         )
 
 
@@ -292,6 +292,6 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
         ) from error
     if not isinstance(content, dict) or not {"config", "sizes"} <= content.keys():
         raise InputError(
-            f"{quoted(folder / MANIFEST)}: is no manifest; leave out --resume and give --force to start again"
+            f"{quoted(folder / MANIFEST)}: is not a manifest; leave out --resume and give --force to start again"
         )
     return content

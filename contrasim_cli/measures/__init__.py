@@ -818,7 +818,7 @@ def _expand(asked: str, option: str) -> list[str]:
         members = [entry.name for entry in _ENTRIES if entry.family == asked.removeprefix("family:")]
         if not members:
             families = ", ".join(dict.fromkeys(entry.family for entry in _ENTRIES))
-            raise UsageError(f"{option} {quoted(asked)} is no family; there are {families}")
+            raise UsageError(f"{option} {quoted(asked)} is not a family; there are {families}")
         return members
     if asked not in MEASURES:
         if "," in asked:

@@ -160,7 +160,7 @@ def _read(option: str, path: Path) -> dict[str, Any]:
         raise InputError(f"{option} {quoted(path)}: cannot be read: {said(error)}") from error
     except Exception as error:  # matplotlib's are of many kinds
         raise InputError(
-            f"{option} {quoted(path)}: is no style sheet of matplotlib's: {quoted(' '.join(str(error).split()))}"
+            f"{option} {quoted(path)}: is not a style sheet of matplotlib: {quoted(' '.join(str(error).split()))}"
         ) from error
     return {key: value for key, value in found.items() if key not in ELSEWHERE}
 

@@ -160,9 +160,7 @@ def _with_mask(path: Path, content: Content, unclear: Mapping[str, Array]) -> In
     if len(masks) != 1:
         return None
     layers = {name: array for name, array in content.arrays.items() if name != masks[0]}
-    shown = (
-        f"{quoted(path)}: seems to hold items x tokens x neurons, with {quoted(masks[0])} for their mask: {listing(layers)}"
-    )
+    shown = f"{quoted(path)}: seems to hold items x tokens x neurons, with {quoted(masks[0])} for their mask: {listing(layers)}"
     mask = f"--mask {quoted(path)}:{quoted(masks[0])}"
     advice = (
         f"convert it with contrasim extract --from FILE --axes rows,rows,width {mask} (a row per token without padding) or "

@@ -32,8 +32,8 @@ def parse_axes(axes: str) -> tuple[str, ...]:
     wrong = next((word for word in words if word not in WORDS), None)
     if wrong is not None:
         raise UsageError(
-            f"--axes {quoted(axes)}: {quoted(wrong) or 'nothing'} is no word for an axis; write one per axis of the array: "
-            "layers, rows, width or pool, as in rows,layers,width"
+            f"--axes {quoted(axes)}: {quoted(wrong) or 'an empty word'} is not a word for an axis; write one per axis of the "
+            "array: layers, rows, width or pool, as in rows,layers,width"
         )
     if words.count(LAYERS) > 1 or WIDTH not in words:
         problem = "layers are one axis at most" if WIDTH in words else "no axis is width"

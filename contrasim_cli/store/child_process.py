@@ -55,7 +55,7 @@ def rehearse(
     _in_child(file.path, work, library, limits.Start(file.size + held, most, library))
     with readable(file.path):
         if file.identity() != before:  # what was tried is not what would be read
-            raise InputError(f"{quoted(file.path)}: is written to while it is opened; wait until it has been written")
+            raise InputError(f"{quoted(file.path)}: is being written; wait until it has been written")
 
 
 def _in_child(path: Path, work: Callable[[], object], library: str, start: limits.Start) -> None:

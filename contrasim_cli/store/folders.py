@@ -51,7 +51,7 @@ def member(folder: Path, name: str, shown: Path | None = None) -> Path:
     """A file by its name in a folder, or below it; `shown` is what messages call the folder.
 
     Raises:
-        InputError: the name or a link leads out of the folder, there is no such file, or it is no regular file.
+        InputError: the name or a link leads out of the folder, there is no such file, or it is not a regular file.
     """
     path, where = folder / name, quoted(shown or folder)
     try:
@@ -59,11 +59,11 @@ def member(folder: Path, name: str, shown: Path | None = None) -> Path:
         mode = path.stat().st_mode
     except (OSError, ValueError, RuntimeError) as error:  # of names with NUL, and of links in a circle
         why = error.strerror if isinstance(error, OSError) else None
-        raise InputError(f"{where}: {quoted(name)} cannot be read: {why or 'it is no name of a file'}") from error
+        raise InputError(f"{where}: {quoted(name)} cannot be read: {why or 'it is not the name of a file'}") from error
     if not inside:
         raise InputError(f"{where}: {quoted(name)} leads out of the folder; only files inside it are read")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{where}: {quoted(name)} cannot be read: it is no regular file")
+        raise InputError(f"{where}: {quoted(name)} cannot be read: it is not a regular file")
     return path
 
 

@@ -176,7 +176,7 @@ def _read_provenance(path: Path, dataset: h5py.Dataset | None, digest: str | Non
         text = dataset.asstr()[()]
         content = json.loads(text, parse_constant=lambda name: None)
     except (ValueError, OSError, RuntimeError, RecursionError) as error:
-        raise InputError(f"{quoted(path)}: /provenance is no JSON; the file is damaged") from error
+        raise InputError(f"{quoted(path)}: /provenance is not valid JSON; the file is damaged") from error
     if digest is not None and hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() != digest:
         raise InputError(f"{quoted(path)}: /provenance does not match its digest; the file is damaged")
     return content if isinstance(content, dict) else {}

@@ -64,7 +64,7 @@ class Layout:
         first = _rows(self.parts[layers[0]])
         return [
             InputError(
-                f"{quoted(path)}: layer {quoted(name)} has other rows than {quoted(layers[0])}: they are named or cut otherwise; "
+                f"{quoted(path)}: layer {quoted(name)} has other rows than {quoted(layers[0])}: they are named or cut differently; "
                 "choose layers that agree with --layers"
             )
             for name in layers[1:]

@@ -128,7 +128,8 @@ def _targets(path: Path, name: str, cell: h5py.Dataset, start: int, stop: int) -
         target = cell.file[reference]
         if not isinstance(target, h5py.Dataset) or target.shape is None or target.dtype.kind not in "biuf":
             raise InputError(
-                f"{quoted(path)}: {quoted(name)}{{{place + 1}}} is no plain array; save texts with cellstr(), and matrices by name"
+                f"{quoted(path)}: {quoted(name)}{{{place + 1}}} is not a plain array; save texts with cellstr(), and "
+                "matrices by name"
             )
         check_dataset(path, f"{name}{{{place + 1}}}", target)
         targets.append(target)

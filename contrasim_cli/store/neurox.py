@@ -66,7 +66,7 @@ def _corpus(path: Path, index: h5py.Dataset) -> str:
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{quoted(path)}: {INDEX} is no JSON; the file is damaged") from error
+        raise InputError(f"{quoted(path)}: {INDEX} is not valid JSON; the file is damaged") from error
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

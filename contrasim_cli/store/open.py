@@ -110,7 +110,7 @@ def _part(file: Snapshot) -> Store:
         sealed = seal.holds(file.name)
     if not sealed:
         raise InputError(
-            f"{quoted(file.path)}: is no part of a sharded store, or its seal does not hold; the file is damaged, copy or extract "
+            f"{quoted(file.path)}: is not part of a sharded store, or its seal does not hold; the file is damaged, copy or extract "
             "it again"
         )
     opened = hdf5.open_file(file)
@@ -127,7 +127,7 @@ def _as_it_is(store: Store, how: Hints) -> Store:
     if how.says is not None:
         store.close()
         raise UsageError(
-            f"{how.says} is for files that do not say it themselves; {quoted(store.path)} is a {store.kind}"
+            f"{how.says} is for files that do not say so themselves; {quoted(store.path)} is a {store.kind}"
         )
     return store
 
@@ -179,7 +179,7 @@ def _checked(file: Snapshot, read: Callable[[], Opened]) -> Opened:
         sealed = seal.holds(file.name)
     if sealed is False:
         raise InputError(
-            f"{quoted(file.path)}: its seal says that its ids, names or attributes are not what was written; the file is "
+            f"{quoted(file.path)}: its ids, names or attributes do not match its seal; the file is "
             "damaged, copy or extract it again"
         )
     if sealed is None:

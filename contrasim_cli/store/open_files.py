@@ -53,7 +53,7 @@ class Kept:
         if _identities(self.identities) != self.identities:
             store.close()
             raise InputError(
-                f"{quoted(self.path)}: was replaced while it was read; run again, and leave stores alone meanwhile"
+                f"{quoted(self.path)}: was replaced while it was read; run again, and do not change stores meanwhile"
             )
         self.store = store
 
@@ -180,7 +180,7 @@ def _opened(path: Path, read: Callable[[], Store], known: bool) -> Kept:
         if _identities(files) == before:
             return Kept(path, read, store, before)
         store.close()
-    raise InputError(f"{quoted(path)}: is replaced again and again while it is opened; wait until it has been written")
+    raise InputError(f"{quoted(path)}: keeps being replaced while it is opened; wait until it has been written")
 
 
 def _identities(files: Iterable[Path]) -> Identities:

@@ -52,7 +52,7 @@ def check_folder(folder: Path, count: int) -> None:
         part = NAME.match(name)
         if not OURS.fullmatch(name):
             raise OutputExistsError(
-                f"{where}: holds {quoted(name)}, which is no part of a sharded store; give a folder of its own"
+                f"{where}: holds {quoted(name)}, which is not part of a sharded store; give a folder of its own"
             )
         if part and int(part[2]) != count:
             raise OutputExistsError(
@@ -87,7 +87,7 @@ def write_index(folder: Path, count: int, open_part: Read) -> Index:
         # another process may have replaced a part meanwhile, and have written its index before this one
         if [identity_of(path) for path in paths] == before:
             return index
-    raise InputError(f"{quoted(folder)}: its parts are replaced again and again; wait until they have been written")
+    raise InputError(f"{quoted(folder)}: its parts keep being replaced; wait until they have been written")
 
 
 def _written_index(folder: Path, paths: Sequence[Path], open_part: Read) -> Index:

@@ -102,14 +102,14 @@ class Index:
                 if found.digest == digest and not found._is_wrong():
                     return found
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise InputError(f"{quoted(path)}: is no index of a sharded store; the file is damaged") from error
+            raise InputError(f"{quoted(path)}: is not the index of a sharded store; the file is damaged") from error
         if known and version != FORMAT_VERSION:
             raise InputError(
                 f"{quoted(path)}: format_version is {version}, this contrasim reads {FORMAT_VERSION}; install a newer one"
             )
         raise InputError(
             f"{quoted(path)}: does not match its digest; the file is damaged or was changed by hand (delete it, and give "
-            "the command that made a part once more with --resume, which writes it anew)"
+            "the command that made a part once more with --resume, which writes it again)"
         )
 
     def _is_wrong(self) -> bool:

@@ -86,12 +86,13 @@ def _of_variables(folder: Path, arrays: Mapping[str, Array], names: Sequence[str
     lost = sorted(set(rows).symmetric_difference(arrays)) or [name for name in rows if rows.count(name) > 1]
     if lost:
         raise InputError(
-            f"{quoted(folder)}: {quoted(lost[0])} is no variable of its own in the .mat files and in {NAMES}; correct one of them"
+            f"{quoted(folder)}: {quoted(lost[0])} is not a variable of its own in the .mat files and in {NAMES}; correct "
+            "one of them"
         )
     vectors = [np.asarray(arrays[name][:]) for name in rows]
     if len({vector.shape for vector in vectors}) > 1 or vectors[0].ndim != 1:
         raise InputError(
-            f"{quoted(folder)}: {quoted(rows[0])} and other variables are no vectors of the same length; flatten them"
+            f"{quoted(folder)}: {quoted(rows[0])} and other variables are not vectors of the same length; flatten them"
         )
     return {"features": np.stack(vectors)}
 
@@ -122,7 +123,9 @@ def _layers(folder: Path, arrays: Mapping[str, Array], n_rows: int) -> list[Laye
 def _refusal(folder: Path, name: str, array: Array) -> InputError | None:
     where = f"{quoted(folder)}: {quoted(name)}"
     if not FEATURES.fullmatch(name):
-        return InputError(f"{where} is no name of thingsvision's; expected features or features_01, features_02, …")
+        return InputError(
+            f"{where} is not a name that thingsvision writes; expected features or features_01, features_02, …"
+        )
     if array.dtype.kind not in "fiu" or len(array.shape) != 2:
         return InputError(
             f"{where} is {array.dtype} {tuple(array.shape)}; expected numbers [rows, width]: flatten them"

@@ -168,7 +168,7 @@ class StoreWriter:
             bad = next((k for k, name in enumerate(block) if not _storable(name)), None)
             if bad is not None:
                 raise InputError(
-                    f"the id of row {done + bad} ({quoted(block[bad])}) cannot be stored: it is no UTF-8 or holds NUL"
+                    f"the id of row {done + bad} ({quoted(block[bad])}) cannot be stored: it is not UTF-8 or holds NUL"
                 )
             dataset[done : done + len(block)] = np.array(block, dtype=object)
             for name in block:
@@ -250,7 +250,7 @@ def _batches(items: Iterable[str], size: int) -> Iterator[list[str]]:
 def _check_spec(spec: LayerSpec) -> None:
     if spec.name in {"", ".", ".."} or "/" in spec.name or not _storable(spec.name):
         raise InputError(
-            f"layer name '{quoted(spec.name)}' cannot be stored: it is empty, no UTF-8, or holds a slash or NUL; rename it"
+            f"layer name '{quoted(spec.name)}' cannot be stored: it is empty, not UTF-8, or holds a slash or NUL; rename it"
         )
     if spec.width < 1:
         raise InputError(f"layer {quoted(spec.name)}: has no columns")

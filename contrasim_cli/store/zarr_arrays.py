@@ -107,7 +107,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 def _check(path: Path, array: Chunked, attributes: Mapping[str, Any], budget: int | None) -> None:
     where = f"{quoted(path)}: {quoted(array.name)}"
     if any(name in attributes for name in PACKED):
-        raise InputError(f"{where} is kept as other numbers (scale_factor, add_offset); save it as it is")
+        raise InputError(f"{where} is packed with scale_factor or add_offset; save it unpacked")
     check_held(path, array.name, array.layout.chunk_bytes, budget)
     first, missing = _unwritten(array) if array.shape else (None, 0)
     if first is not None:

@@ -139,7 +139,7 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
     if per_view and len({view.store.stem for view in data.views}) < len(data.views):
         which = "both" if len(data.views) == 2 else "two"
         raise UsageError(
-            f"--encoder-per-view tells views by their file names, and {which} are {quoted(_twice(data))}; rename one"
+            f"--encoder-per-view recognises views by their file names, and {which} are {quoted(_twice(data))}; rename one"
         )
     if data.n_rows < 2:
         raise MismatchError(f"{quoted(first.path)}: training needs at least 2 rows, found {data.n_rows}")

@@ -252,7 +252,7 @@ class Run:
         chance, loss = self.objective.chance, min(last, self.state.curves["loss"][-1])
         if self.config.task == "pairs" or chance is None or loss < (1 - AT_CHANCE) * chance:
             return
-        text = f"the loss ends at {loss:.4g}, where {chance:.4g} is that of chance: the encoder tells no layers apart"
+        text = f"the loss ends at {loss:.4g}, where {chance:.4g} is that of chance: the encoder does not distinguish layers"
         if self.config.recipe == "paper":
             log.warning("%s, which recipe paper allows; recipe default learns faster", text)
             return

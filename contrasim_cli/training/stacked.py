@@ -70,7 +70,7 @@ def starting(asked: str | None, measures: tuple[str, ...]) -> Checkpoint | None:
     found = (encoders.load(path) for path in paths)
     start = next((one for one in found if one.config.stacked and one.config.measures == measures), None)
     if start is None and asked:
-        raise UsageError(f"--start {quoted(asked)}: is no encoder of the measures {' '.join(measures)}")
+        raise UsageError(f"--start {quoted(asked)}: is not an encoder of the measures {' '.join(measures)}")
     return start
 
 

@@ -331,7 +331,7 @@ def check_within(data: Data, config: Config) -> None:
         )
     if not config.shrinkage > 0:
         raise UsageError(
-            "--standardize within takes a --shrinkage greater than 0: views may not differ in some direction"
+            "--standardize within takes a --shrinkage greater than 0: in some directions views may not differ at all"
         )
 
 

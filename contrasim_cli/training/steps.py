@@ -86,7 +86,7 @@ def _fold(
     try:
         encoder = run.train().result.eval()
     except (Terminated, KeyboardInterrupt) as stop:
-        raise type(stop)("stopped while trying steps; nothing is kept of that, --resume starts over") from stop
+        raise type(stop)("stopped while trying steps; nothing of this is kept, --resume starts over") from stop
     whole = replace(part, views=[_some(view, rows) for view in data.views])
     which = np.searchsorted(rows, fold).astype(np.int64)
     return [_layer(whole, encoder, k, which, device, softly[k]) for k in range(data.n_layers)]

@@ -210,7 +210,7 @@ def test_nasty_anchors() -> None:
     found = Anchored(Geometry.of(anchors), FEATURES)(np.concatenate([rows, anchors, anchors.mean(axis=0)[None]]))
     assert np.isfinite(found).all()
     for same in (np.full((5, 3), 1e4), np.zeros((5, 3))):
-        with pytest.raises(InputError, match="all anchor rows are the same"):
+        with pytest.raises(InputError, match="all anchor rows are equal"):
             Geometry.of(same)
 
 
@@ -240,8 +240,8 @@ def test_anchors_are_drawn_by_the_seed_and_found_wherever_they_lie() -> None:
     ("names", "source", "message"),
     [
         (["x", "r1", "y"], None, "b.h5: 2 of the encoder's 3 anchor rows are missing: r0, r2; extract"),
-        (None, None, "b.h5: has no ids, by which its 3 anchor rows would be known; extract"),
-        (["r0", "r1", "r2"], "digest", "b.h5: its ids are positions in a file, not names, which say nothing about"),
+        (None, None, "b.h5: has no ids, which identify the encoder's 3 anchor rows; extract"),
+        (["r0", "r1", "r2"], "digest", "b.h5: its ids are positions in a file, not names, which do not identify"),
     ],
 )
 def test_anchors_that_are_not_there_are_told(names: list[str] | None, source: str | None, message: str) -> None:
@@ -262,14 +262,14 @@ def test_too_many_anchors_and_stores_without_ids_are_refused() -> None:
         UsageError, match=r"--anchors 9: a\.h5 has 10 rows, of which at least 2 are trained on and no anchors"
     ):
         draw([View(memory_store(values(10), [str(k) for k in range(10)]))], 9, 0, FEATURES)
-    with pytest.raises(MismatchError, match=r"a\.h5: has no ids, by which anchor rows are known in other stores"):
+    with pytest.raises(MismatchError, match=r"a\.h5: has no ids, which identify anchor rows in other stores"):
         draw([View(memory_store(values(10), None))], 4, 0, FEATURES)
 
 
 def test_an_anchor_is_no_row_whose_id_others_have() -> None:
     """Which are allowed where rows are matched by position: other stores would take the first of them for it."""
     ids = [str(k % 10) for k in range(20)]
-    with pytest.raises(MismatchError, match="of an anchor row is that of other rows too"):
+    with pytest.raises(MismatchError, match="of an anchor row belongs to other rows too"):
         draw([View(memory_store(values(20), ids))], 16, 0, FEATURES)
     alike = memory_store(values(20), [*map(str, range(18)), "x", "x"])
     anchoring, chosen = draw([View(alike)], 4, 0, FEATURES)

@@ -292,7 +292,7 @@ def test_the_group_of_an_id_is_the_first_group_or_the_whole_match(tmp_path: Path
         ("a\tx\nb\ty\tz\n", "t.tsv: line 2: has 3 columns; a table of --groups has two, id and group (TSV or CSV)"),
         ("a,x\nb\n", "t.tsv: line 2: has 1 columns"),
         ("a\tx\na\ty\n", "t.tsv: line 2: id a is of y, and of x in a line before"),
-        (b"a\t\xff\n", "t.tsv: is no table of ids and groups in UTF-8"),
+        (b"a\t\xff\n", "t.tsv: is not a table of ids and groups in UTF-8"),
         ("a\tx\n", "a.h5: id r0 of row 0 is not in --groups "),
     ],
 )
@@ -387,11 +387,11 @@ def test_bad_groups_are_one_line(coco: tuple[Path, Path], tmp_path: Path) -> Non
     table.write_text("000:0\tx\n")
     for stores, options, code, text in (
         (coco, ["--group-by", "^x(.)"], 3, f"{coco[0]}: id 000:0 of row 0 does not match --group-by ^x(.) (and 71 more)"),
-        (coco, ["--group-by", "("], 2, "--group-by (: is no regular expression: missing )"),
+        (coco, ["--group-by", "("], 2, "--group-by (: is not a regular expression: missing )"),
         (coco, ["--groups", table], 3, f"{coco[0]}: id 000:1 of row 1 is not in --groups {table} (and 70 more)"),
         (coco, ["--groups", tmp_path / "none"], 3, f"{tmp_path}/none: cannot be read: No such file or directory"),
-        (coco, ["--groups", table, "--group-by", "."], 2, "--group-by and --groups both say what item a row is of"),
-        (no_ids, ["--group-by", "."], 2, f"--group-by says what item an id belongs to, and {no_ids[0]} has no ids"),
+        (coco, ["--groups", table, "--group-by", "."], 2, "--group-by and --groups both say which item a row belongs to"),
+        (no_ids, ["--group-by", "."], 2, f"--group-by says which item an id belongs to, but {no_ids[0]} has no ids"),
     ):  # fmt: skip
         done = run("bench", "image-caption", *stores, *BOTH, *options)
         errors = [line for line in done.stderr.splitlines() if line.startswith("contrasim: error: ")]
@@ -435,7 +435,7 @@ def test_compare_resamples_blocks(coco: tuple[Path, Path], tmp_path: Path) -> No
 
 
 def test_the_group_of_a_said_id_may_not_be_guessed_from_no_ids() -> None:
-    with pytest.raises(UsageError, match="is no regular expression"):
+    with pytest.raises(UsageError, match="is not a regular expression"):
         by_pattern("[")
 
 

@@ -92,8 +92,8 @@ def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "is no file of trials; contrasim bench --trials writes one"),
-        ("[]", "is no file of trials"),
+        ("{", "is not a file of trials; contrasim bench --trials writes one"),
+        ("[]", "is not a file of trials"),
         ('{"format": "contrasim-trials", "format_version": 2}', "format_version is 2, this contrasim reads 1"),
         ('{"format": "contrasim-trials", "format_version": 1}', "the trials are damaged"),
         (None, "cannot be read: No such file"),
@@ -125,5 +125,5 @@ def test_damaged_trials_are_refused(tmp_path: Path, damage: Any) -> None:
     content = json.loads(path.read_text())
     damage(content["measures"][0])
     path.write_text(json.dumps(content))
-    with pytest.raises(InputError, match="the trials are damaged; write them anew"):
+    with pytest.raises(InputError, match="the trials are damaged; write them again"):
         read_trials(path)

@@ -432,7 +432,7 @@ def test_figures_and_criteria_that_cannot_be(models: list[Path], options: list[s
 def test_two_outputs_have_two_names(models: list[Path], tmp_path: Path) -> None:
     one = tmp_path / "x.png"
     done = run("bench", "layers", *models, "--plot", one, "--plot-pairs", one)
-    assert done == (2, "", f"contrasim: error: {one}: two outputs cannot have one name\n")
+    assert done == (2, "", f"contrasim: error: {one}: two outputs have the same name\n")
     twice = run("bench", "layers", *models, "--plot", one, "--plot", one)
     assert twice == done
 

@@ -351,11 +351,11 @@ def test_one_training_store_is_missing_or_too_few(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["layers", "{m}", "--objective", "contrasim"], "--objective is about training; give --train STORE with it"),
-        (["layers", "{m}", "--inputs", "anchors"], "--inputs is about training; give --train STORE with it"),
+        (["layers", "{m}", "--objective", "contrasim"], "--objective is an option of training; give --train STORE with it"),
+        (["layers", "{m}", "--inputs", "anchors"], "--inputs is an option of training; give --train STORE with it"),
         (["layers", "{m}", "--train", "{t}", "--anchors", "9"], "--anchors goes with --inputs anchors"),
-        (["layers", "{m}", "--dry-run"], "--dry-run is about training; give --train STORE with it"),
-        (["layers", "{m}", "--hold-out-models", "2"], "--hold-out-models is about models that encoders were not trained on; "
+        (["layers", "{m}", "--dry-run"], "--dry-run is an option of training; give --train STORE with it"),
+        (["layers", "{m}", "--hold-out-models", "2"], "--hold-out-models tests on models that encoders were not trained on; "
          "give --train or --encoder"),
         (["layers", "{m}", "--train", "{t}", "--hold-out-models", "3"], "--hold-out-models: 3 models are held out; bench layers "
          "makes disjoint pairs of stores, 3 is odd; leave one out or give --pairs all"),

@@ -105,7 +105,7 @@ def test_ranks_intervals_and_p_values(stores: list[Path]) -> None:
         ),
         (
             ["--measure", "encoding_pls", "--groups", ""],
-            "--groups: the separator is empty; give what parts a group from its rows in ids, such as --groups :",
+            "--groups: the separator is empty; give what separates the group from the row in ids, such as --groups :",
         ),
     ],
 )

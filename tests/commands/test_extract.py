@@ -372,7 +372,7 @@ OUT = ("-o", "o.h5")
         (
             ("--model", "bert", *TEXT, "--skip-pattern", "*", *OUT),
             2,
-            "--skip-pattern *: is no regular expression (nothing to repeat at position 0)",
+            "--skip-pattern *: is not a regular expression (nothing to repeat at position 0)",
         ),
         (
             ("--model", "seeing", "--images", "p.tsv", *OUT),
@@ -456,7 +456,7 @@ def test_every_mistake_is_one_line(home: Path, options: tuple[str, ...], code: i
 def test_a_pipe_is_refused_where_a_file_is_read_twice(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "f.txt")
     pipe = tmp_path / "f.txt"
-    wanted = (3, "", f"contrasim: error: {pipe}: cannot be read: it is no regular file\n")
+    wanted = (3, "", f"contrasim: error: {pipe}: cannot be read: it is not a regular file\n")
     assert run("extract", "--model", "bert", "--text", pipe, *OUT) == wanted
     assert run("extract", "--model", "bert", *TEXT, "--ids", pipe, *OUT) == wanted
 
@@ -482,7 +482,7 @@ def test_a_model_that_is_nowhere_is_one_line(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     result = run("extract", "--model", "no-such/model", *TEXT, *OUT)
     start = "contrasim: note: no-such/model is not a local folder: it is taken from the Hugging Face hub or its cache\n"
-    start += "contrasim: error: no-such/model: is no folder here, and cannot be fetched from the Hugging Face hub ("
+    start += "contrasim: error: no-such/model: is not a local folder and cannot be fetched from the Hugging Face hub ("
     assert (result.code, result.stderr.count("\n")) == (3, 2)
     assert result.stderr.startswith(start)
 
@@ -611,8 +611,8 @@ def test_resume_of_other_options_is_refused(tmp_path: Path) -> None:
     assert run("extract", *given) == (
         2,
         "",
-        f"contrasim: error: {output}.parts: --resume cannot go on, the rows there were made otherwise: rows was 60 and is 7; "
-        "give the same options, or leave out --resume and give --force to start again\n",
+        f"contrasim: error: {output}.parts: --resume cannot continue, as its rows were made with other options: rows was 60 and is "
+        "7; give the same options, or leave out --resume and give --force to start again\n",
     )
 
 

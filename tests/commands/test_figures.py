@@ -143,9 +143,9 @@ def test_styles_of_the_reader_are_honoured_where_they_are_named(
         (["--scale", "1"], 2, "--scale 1: expected LOW,HIGH as 0,1, shared or own"),
         (["--size", "7,1e9"], 2, "--size 7,1e9: inches are from 0.5 to 100"),
         (["--style", "none.mplstyle"], 3, "--style none.mplstyle: cannot be read: No such file or directory"),
-        (["--style", "bad.mplstyle"], 3, "--style bad.mplstyle: is no style sheet of matplotlib's"),
-        (["--style", "bytes.mplstyle"], 3, "--style bytes.mplstyle: is no style sheet of matplotlib's"),
-        (["--label", "c=x"], 2, "--label c=x: c is none of the stores; they are a.h5 and b.h5"),
+        (["--style", "bad.mplstyle"], 3, "--style bad.mplstyle: is not a style sheet of matplotlib"),
+        (["--style", "bytes.mplstyle"], 3, "--style bytes.mplstyle: is not a style sheet of matplotlib"),
+        (["--label", "c=x"], 2, "--label c=x: c is not one of the stores; they are a.h5 and b.h5"),
         (["--label", "a"], 2, "--label a: write it as STORE=NAME"),
         (["--label", "a= "], 2, "--label a= : write it as STORE=NAME"),
         (["--label", "a=b"], 2, "--label: two stores would be called b"),
@@ -183,7 +183,7 @@ def test_what_means_nothing_is_refused_in_one_line(
 def test_options_of_figures_go_with_a_figure(stores: list[Path], options: list[str]) -> None:
     done = run("baseline", *stores, *options)
     assert (done.code, done.stdout) == (2, "")
-    assert done.stderr == f"contrasim: error: {options[0]} is about figures; give --plot FILE with it\n"
+    assert done.stderr == f"contrasim: error: {options[0]} is an option of figures; give --plot FILE with it\n"
 
 
 def test_a_title_goes_with_what_has_one(stores: list[Path], tmp_path: Path) -> None:

@@ -145,7 +145,7 @@ def test_an_encoder(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     fifo = run("inspect", tmp_path / "fifo")
-    assert fifo == (3, "", f"contrasim: error: {tmp_path / 'fifo'}: cannot be read: it is no regular file\n")
+    assert fifo == (3, "", f"contrasim: error: {tmp_path / 'fifo'}: cannot be read: it is not a regular file\n")
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("a/data.pkl", b"contrasim-encoder")
     assert run("inspect", tmp_path / "a.pt").code == 3

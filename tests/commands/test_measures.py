@@ -182,7 +182,7 @@ def test_stores_of_one_layer_work(trained, stores, tmp_path):
         (("--measures", "pwcca"), 2, "--measures pwcca: is not the same for X, Y and Y, X"),
         (("--measures", "ckka"), 2, "is unknown; did you mean cka"),
         (("--anchors", "64"), 2, "--anchors does not go with --inputs measures"),
-        (("--recipe", "paper"), 2, "--recipe paper is about rows"),
+        (("--recipe", "paper"), 2, "--recipe paper compares rows"),
         (("--objective", "deepcka"), 2, "learns from negatives"),
         (("--start", "missing.pt"), 3, "missing.pt"),
     ],
@@ -259,7 +259,7 @@ def test_training_starts_from_it(stores, tmp_path):
         "-o", tmp_path / "f.pt",
     )  # fmt: skip
     assert wrong.code == 2
-    assert "is no encoder of the measures" in wrong.stderr
+    assert "is not an encoder of the measures" in wrong.stderr
 
 
 @pytest.mark.parametrize("name", list(universal.SHIPPED))
@@ -302,7 +302,7 @@ def train_of_package(path, stores):
 @pytest.mark.parametrize(
     ("benchmark", "options", "says"),
     [
-        ("layers", ["--recipe", "paper"], "--recipe paper is about rows"),
+        ("layers", ["--recipe", "paper"], "--recipe paper compares rows"),
         ("layers", ["--objective", "deepcka"], "--objective deepcka does not go with --inputs measures"),
         ("layers", ["--anchors", "4"], "--anchors goes with --inputs anchors"),
         ("multilingual", [], "compares whole layers; it goes with bench layers"),

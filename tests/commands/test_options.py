@@ -72,5 +72,5 @@ def test_given_says_what_differs_from_defaults_by_flag() -> None:
 
 def test_memory_is_read_with_its_unit() -> None:
     assert [parse_memory(text) for text in (None, "1k", "1.5GiB", "7")] == [None, 1024, 3 * 2**29, 7]
-    with pytest.raises(typer.BadParameter, match="no size"):
+    with pytest.raises(typer.BadParameter, match="not a size"):
         Compute(memory="lots").memory_asked  # noqa: B018

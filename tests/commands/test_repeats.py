@@ -127,12 +127,12 @@ def test_what_cannot_be_repeated_is_one_line(stores: list[Path], tmp_path: Path)
     other = made.store(tmp_path / "other.h5", {"v1": measurements()[0]})
     lacking = run("baseline", *repeated([*stores, other]))
     assert (lacking.code, lacking.stdout) == (4, "")
-    assert lacking.stderr == (
-        f"contrasim: error: {other}: has no layer it, of which it is to be a repeat in {stores[1]}\n"
-    )
+    assert lacking.stderr == (f"contrasim: error: {other}: has no layer it, which it should repeat from {stores[1]}\n")
     cka = run("baseline", *stores[:2], "--measure", "cka", "--repeats", stores[2])
     assert (cka.code, cka.stdout) == (2, "")
-    assert cka.stderr == ("contrasim: error: --repeats goes with --measure rsa, whose noise ceiling repeats tell\n")
+    assert cka.stderr == (
+        "contrasim: error: --repeats goes with --measure rsa, whose noise ceiling is estimated from repeats\n"
+    )
     short = made.store(tmp_path / "short.h5", {"v1": measurements()[0][:9]})
     assert run("baseline", *repeated([*stores, short])).code == 4
 

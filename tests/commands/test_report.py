@@ -115,7 +115,7 @@ def test_two_outputs_cannot_have_one_name(stores: list[Path], tmp_path: Path) ->
     same = tmp_path / "x.txt"
     done = run("bench", "layers", *stores[:2], "-o", same, "--trials", same)
     assert done.code == 2
-    assert done.stderr == f"contrasim: error: {same}: two outputs cannot have one name\n"
+    assert done.stderr == f"contrasim: error: {same}: two outputs have the same name\n"
 
 
 def test_without_plotly_the_extra_is_named(stores: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ def test_an_incomplete_environment_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(UsageError, match="WORLD_SIZE is 2, and RANK, MASTER_ADDR, MASTER_PORT is not set"):
         distributed._join(2)
     monkeypatch.setenv("WORLD_SIZE", "two")
-    with pytest.raises(UsageError, match="WORLD_SIZE is 'two', which is no number"), distributed.joined():
+    with pytest.raises(UsageError, match="WORLD_SIZE is 'two', which is not a number"), distributed.joined():
         pass
 
 

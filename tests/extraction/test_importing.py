@@ -115,7 +115,7 @@ def test_a_cube_without_axes_is_refused_with_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         converted(tmp_path / "x.npy", hints=Hints(axes="layers,parts,width"))
     assert str(caught.value) == (
-        "--axes layers,parts,width: parts is no word for an axis; write one per axis of the array: layers, rows, width or "
+        "--axes layers,parts,width: parts is not a word for an axis; write one per axis of the array: layers, rows, width or "
         "pool, as in rows,layers,width"
     )
 
@@ -132,7 +132,7 @@ def test_axes_that_fit_no_array_are_refused(tmp_path: Path) -> None:
 def test_what_a_file_says_itself_is_not_said_again(tmp_path: Path) -> None:
     write_npz(tmp_path / "x.npz")
     import_file(tmp_path / "x.npz", ImportOptions(tmp_path / "own.h5"))
-    with pytest.raises(UsageError, match=r"--keys rows is for files that do not say it .*own\.h5 is a contrasim store"):
+    with pytest.raises(UsageError, match=r"--keys rows is for files that do not say so .*own\.h5 is a contrasim store"):
         converted(tmp_path / "own.h5", hints=Hints(keys="rows"))
 
 

@@ -192,7 +192,7 @@ def test_other_options_do_not_resume_what_is_there(source: Source, run: RunOptio
     error = stopped(source, replace(run, resume=True), Fake(pooling="cls"))
     assert isinstance(error, UsageError)
     assert str(error) == (
-        f"{run.output}.parts: --resume cannot go on, the rows there were made otherwise: pool was none and is cls; "
+        f"{run.output}.parts: --resume cannot continue, as its rows were made with other options: pool was none and is cls; "
         "give the same options, or leave out --resume and give --force to start again"
     )
     extract(Fake(), source, MODEL, replace(run, resume=True, batch_size=7))
@@ -609,7 +609,7 @@ def test_cut_texts_can_be_refused_before_the_model_runs(source: Source, run: Run
 def test_no_option_that_determines_rows_is_resumed_with_another(source: Source, run: RunOptions) -> None:
     stopped(source, run, Fake(8))
     for name, value in {"unit": "word", "dtype": "bfloat16", "part": "text", "revision": "v2"}.items():
-        with pytest.raises(UsageError, match=f"the rows there were made otherwise: {name} was .* and is {value}; "):
+        with pytest.raises(UsageError, match=f"its rows were made with other options: {name} was .* and is {value}; "):
             extract(Fake(), source, replace(MODEL, **{name: value}), replace(run, resume=True))
     names = source.path.with_name("ids.txt")
     names.write_text("".join(f"x{k}\n" for k in range(ROWS)))

@@ -132,7 +132,7 @@ def test_more_parts_than_blocks_have_smaller_blocks(source: Source, run: RunOpti
 
 
 def test_more_parts_than_items_are_refused(source: Source, run: RunOptions) -> None:
-    with pytest.raises(UsageError, match="23 items make no 24 parts"):
+    with pytest.raises(UsageError, match="23 items cannot be split into 24 parts"):
         plan(Fake(), source, replace(run, part=PartOf(0, 24)))
 
 
@@ -274,7 +274,7 @@ def test_only_some_rows_are_split(big: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
-        (["--parts", 51], 2, "50 rows make no 51 parts; give fewer"),
+        (["--parts", 51], 2, "50 rows cannot be split into 51 parts; give fewer parts"),
         (["--parts", 2, "--shard", "0/2"], 2, "leave out --parts"),
         (["--shard", "2/2"], 2, "write which part of how many, counted from 0, such as 3/64"),
         (["--parts", 0], 2, "must be at least 1"),

@@ -178,9 +178,9 @@ def test_means_are_taken_in_float64() -> None:
         ("layers,layers,width", "layers are one axis at most; rows, width and pool may repeat"),
         (
             "rows,,width",
-            "nothing is no word for an axis; write one per axis of the array: layers, rows, width or pool, as in",
+            "an empty word is not a word for an axis; write one per axis of the array: layers, rows, width or pool, as in",
         ),
-        ("rows,colour", "colour is no word for an axis; write one per axis of the array"),
+        ("rows,colour", "colour is not a word for an axis; write one per axis of the array"),
     ],
 )
 def test_words_that_are_none_are_refused(axes: str, message: str) -> None:
@@ -299,7 +299,7 @@ def test_a_group_per_layer(tmp_path: Path, save: Save) -> None:
 def test_layers_with_other_keys_do_not_agree(tmp_path: Path) -> None:
     path = as_hdf5(tmp_path, {f"{key}/{layer}": RNG.normal(size=5) for key, layer in ("pa", "pb", "qa", "rb")})
     assert refusal(path, Hints(keys="rows", axes="layers,width")) == (
-        "layer b has other rows than a: they are named or cut otherwise; choose layers that agree with --layers"
+        "layer b has other rows than a: they are named or cut differently; choose layers that agree with --layers"
     )
     only = open_store(path, Hints(keys="rows", axes="layers,width", layers=["b"]))
     assert ids(only) == ["p", "r"]

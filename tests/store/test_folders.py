@@ -116,7 +116,7 @@ def test_a_link_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     assert refusal(folder).startswith(f"{name} cannot be read: ")
     (folder / name).unlink()
     os.mkfifo(folder / name)
-    assert refusal(folder) == f"{name} cannot be read: it is no regular file"
+    assert refusal(folder) == f"{name} cannot be read: it is not a regular file"
 
 
 def test_a_folder_that_is_a_link_is_read(tmp_path: Path) -> None:
@@ -271,7 +271,11 @@ def test_an_index_that_leads_out_is_refused(tmp_path: Path, name: str) -> None:
     index(folder, {"x": name.replace("/outside", str(outside.with_suffix(""))) if name.startswith("/") else name})
     message = refusal(folder)
     assert message.endswith(
-        ("leads out of the folder; only files inside it are read", "it is no name of a file", "it is no regular file")
+        (
+            "leads out of the folder; only files inside it are read",
+            "it is not the name of a file",
+            "it is not a regular file",
+        )
     )
     (folder / FILES[0]).unlink()
     (folder / FILES[0]).symlink_to("../outside.safetensors")

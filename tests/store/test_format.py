@@ -274,7 +274,7 @@ def test_provenance_that_is_no_json_is_refused(tmp_path: Path) -> None:
     path = write_by_hand(tmp_path / "a.h5", {"x": A})
     with h5py.File(path, "r+") as file:
         file["provenance"] = "{"
-    assert refusal(path) == f"{path}: /provenance is no JSON; the file is damaged"
+    assert refusal(path) == f"{path}: /provenance is not valid JSON; the file is damaged"
     with h5py.File(path, "r+") as file:
         del file["provenance"]
         file["provenance"] = '{"loss": NaN}'

@@ -70,15 +70,20 @@ def test_items_and_tokens_beside_their_mask_are_recognised(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     padded(tmp_path)
     refused = (
-        "contrasim: error: acts.npz: seems to hold items x tokens x neurons, with mask for their mask: h0 float32 (4, 5, 3), h1 float32 "
-        "(4, 5, 3); convert it with contrasim extract --from FILE --axes rows,rows,width --mask acts.npz:mask (a row per token "
-        "without padding) or --axes rows,pool,width --mask acts.npz:mask (a row per item, the mean of its tokens); for other axes "
-        "see contrasim guide hooks\n"
+        "contrasim: error: acts.npz: seems to hold items x tokens x neurons, with mask for their mask: h0 float32 (4, 5, 3), h1 "
+        "float32 (4, 5, 3); convert it with contrasim extract --from FILE --axes rows,rows,width --mask acts.npz:mask (a row "
+        "per token without padding) or --axes rows,pool,width --mask acts.npz:mask (a row per item, the mean of its tokens); for "
+        "other axes see contrasim guide hooks\n"
     )
     for asked in (["inspect", "acts.npz"], ["extract", "--from", "acts.npz", "-o", "o.h5"]):
         done = run(*asked)
         assert (done.code, done.stderr) == (3, refused)
-    for others in ({"mask": MASK.T}, {"mask": MASK, "mask_2": MASK}, {"kept": MASK}, {"mask": MASK, "h2": STATES[None]}):
+    for others in (
+        {"mask": MASK.T},
+        {"mask": MASK, "mask_2": MASK},
+        {"kept": MASK},
+        {"mask": MASK, "h2": STATES[None]},
+    ):
         np.savez("acts.npz", h0=STATES, **others)  # type: ignore[arg-type]
         assert "seems to hold" not in run("inspect", "acts.npz").stderr
 

@@ -75,7 +75,7 @@ def test_files_of_one_corpus_line_up_and_others_do_not(tmp_path: Path) -> None:
         ([*SENTENCES[:1], SENTENCES[2][0]], INDEX, "sentence 1 is (1, 4) where sentence 0 is (2, 3, 4); layers and width"),
         ([SENTENCES[0][0, 0]], INDEX, "sentence 0 is float32 (4,); expected numbers [layers, words, width]"),
         ([SENTENCES[0][:, :0]], INDEX, "its 1 sentences have no words in any layer"),
-        (SENTENCES, "no JSON", "sentence_to_index is no JSON; the file is damaged"),
+        (SENTENCES, "no JSON", "sentence_to_index is not valid JSON; the file is damaged"),
         ([], INDEX, "has sentence_to_index, and so its datasets are sentences 0 to 0; it holds none"),
     ],
 )  # fmt: skip

@@ -46,7 +46,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "a\nb").mkdir()
     shown = {
         "nothing": "No such file or directory",
-        "fifo": "it is no regular file",
+        "fifo": "it is not a regular file",
         "loop": "Too many levels of symbolic links",
         "a\nb": "it is a folder",
         "x" * 300: "File name too long",

@@ -20,7 +20,7 @@ from contrasim_cli.store import child_process, open_store, seal
 from contrasim_cli.store import open as opening
 
 A = values(3000, 300)  # several chunks
-DAMAGED = "its seal says that its ids, names or attributes are not what was written; the file is damaged, copy or extract it again"
+DAMAGED = "its ids, names or attributes do not match its seal; the file is damaged, copy or extract it again"
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_a_file_that_is_changed_after_it_was_tried_is_not_read(
     other.write_bytes(path.read_bytes())
     child_process.rehearse(file, lambda: os.replace(other, path) if named else None)
     other.write_bytes(path.read_bytes() + b"more")
-    with pytest.raises(InputError, match="is written to while it is opened"):
+    with pytest.raises(InputError, match="is being written"):
         child_process.rehearse(file, lambda: other.rename(path) if not named else file.name.write_bytes(b"other"))
 
 
@@ -218,7 +218,5 @@ def test_a_file_changed_again_and_again_is_refused(path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(opening, "_read_hdf5", changed)
     monkeypatch.setattr(snapshot, "PAUSE", 0)
-    with pytest.raises(
-        InputError, match="is replaced again and again while it is opened; wait until it has been written"
-    ):
+    with pytest.raises(InputError, match="keeps being replaced while it is opened; wait until it has been written"):
         open_store(path)

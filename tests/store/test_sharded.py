@@ -187,7 +187,7 @@ def signed(index: dict[str, object]) -> str:
         (damage, "its seal does not hold"),
         (change, "does not match its digest"),
         (lead_out, "leads out of the folder"),
-        (lambda folder: (folder / INDEX).write_text("{"), "is no index of a sharded store"),
+        (lambda folder: (folder / INDEX).write_text("{"), "is not the index of a sharded store"),
         (lambda folder: (folder / INDEX).unlink(), "has no store.json; give the command of one of its parts once more"),
     ],
 )

@@ -120,7 +120,10 @@ def test_two_files_of_the_same_features_are_refused(tmp_path: Path) -> None:
     as_hdf5(path, {"features": A})
     assert refusal(path) == "two files hold features; keep one, or give the file itself"
     as_hdf5(path, {"other": A})
-    assert refusal(path) == "other is no name of thingsvision's; expected features or features_01, features_02, …"
+    assert (
+        refusal(path)
+        == "other is not a name that thingsvision writes; expected features or features_01, features_02, …"
+    )
 
 
 def test_features_without_names_are_refused(tmp_path: Path) -> None:
@@ -155,15 +158,18 @@ def test_variables_that_are_not_the_rows_are_refused(tmp_path: Path) -> None:
     as_variables(path, {"features": A})
     folder(path, [f"img/{row}.jpg" for row in range(ROWS - 1)])
     assert (
-        refusal(path) == "img/10 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+        refusal(path)
+        == "img/10 is not a variable of its own in the .mat files and in file_names.txt; correct one of them"
     )
     folder(path, [f"img/{row}.jpg" for row in range(ROWS + 1)])
     assert (
-        refusal(path) == "img/11 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+        refusal(path)
+        == "img/11 is not a variable of its own in the .mat files and in file_names.txt; correct one of them"
     )
     folder(path, [*(f"img/{row}.jpg" for row in range(ROWS)), "img/3.png"])
     assert (
-        refusal(path) == "img/3 is no variable of its own in the .mat files and in file_names.txt; correct one of them"
+        refusal(path)
+        == "img/3 is not a variable of its own in the .mat files and in file_names.txt; correct one of them"
     )
 
 

@@ -156,7 +156,7 @@ def test_coordinates_of_xarray_name_rows(tmp_path: Path, version: int) -> None:
     found = read_zarr(tmp_path / "a")
     assert found.names == "image"
     made["x"].attrs["scale_factor"] = 0.1
-    assert refusal(tmp_path / "a") == "x is kept as other numbers (scale_factor, add_offset); save it as it is"
+    assert refusal(tmp_path / "a") == "x is packed with scale_factor or add_offset; save it unpacked"
 
 
 def test_bfloat16_is_widened(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_a_run_that_ends_at_the_loss_of_chance_fails(tmp_path: Path) -> None:
     with pytest.raises(TrainingError) as error:
         trained(tmp_path, data, epochs=2, similarity="dot", standardize="whiten", lr=1e-9)
     remedies = "give --epochs above 2 or --similarity norm or --standardize none"
-    assert f"chance: the encoder tells no layers apart; {remedies}" in str(error.value)
+    assert f"chance: the encoder does not distinguish layers; {remedies}" in str(error.value)
     with pytest.raises(TrainingError, match=r"give --epochs above 2 or --standardize none;"):
         trained(tmp_path, data, epochs=2, similarity="norm", standardize="whiten", lr=1e-9)
     assert not (tmp_path / "enc.pt").exists()

@@ -147,7 +147,7 @@ def test_a_signal_while_steps_are_tried_keeps_nothing(tmp_path: Path, monkeypatc
     stores = [made.store(tmp_path / f"{k}.h5", one) for k, one in enumerate(alike(rows=40, p=8))]
     done = run("train", *stores, *TRAIN, "-o", tmp_path / "e.pt", "-q")
     assert done.code == 143
-    assert "stopped while trying steps; nothing is kept of that, --resume starts over" in done.stderr
+    assert "stopped while trying steps; nothing of this is kept, --resume starts over" in done.stderr
     assert not list(tmp_path.glob("e.pt*"))
 
 

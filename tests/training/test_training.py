@@ -486,7 +486,7 @@ def test_views_of_one_name_cannot_have_first_layers_of_their_own(tmp_path: Path)
     views = [made.view(tmp_path / name / "en.h5", layers[k]) for k, name in enumerate("xy")]
     data = Data(views, [list(view.store.layers) for view in views])
     training.check_data(data, "pairs")
-    with pytest.raises(UsageError, match="--encoder-per-view tells views by their file names, and both are en"):
+    with pytest.raises(UsageError, match="--encoder-per-view recognises views by their file names, and both are en"):
         training.check_data(data, "pairs", per_view=True)
 
 

@@ -88,7 +88,7 @@ def layers_benchmark(
     output = replace(output, figures=figures)
     if hold_out_models and not (training.train or judged.encoder):
         raise UsageError(
-            "--hold-out-models is about models that encoders were not trained on; give --train or --encoder"
+            "--hold-out-models tests on models that encoders were not trained on; give --train or --encoder"
         )
     tests, held_out = data_sets(stores), _held_out(stores, hold_out_models)
     for paths in tests.values():

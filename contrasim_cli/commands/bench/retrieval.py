@@ -98,7 +98,7 @@ class Batches:
                 f"--index {self.index} is how nearest neighbours are searched; give --negatives faiss with it"
             )
         if self.group_by is not None and self.groups:
-            raise UsageError("--group-by and --groups both say what item a row is of; give one of them")
+            raise UsageError("--group-by and --groups both say which item a row belongs to; give one of them")
 
     def said(self) -> "Said | None":
         """What item an id is of, where somebody says so."""

@@ -113,7 +113,7 @@ class TrainOptions:
             UsageError: there are such.
         """
         if not self.train and (alone := [flag for flag in o.given(self) if flag != "--train"]):
-            raise UsageError(f"{alone[0]} is about training; give --train STORE with it")
+            raise UsageError(f"{alone[0]} is an option of training; give --train STORE with it")
         if self.anchors and self.inputs != "anchors":
             raise UsageError("--anchors goes with --inputs anchors")
         if self.inputs == "measures":
@@ -123,7 +123,7 @@ class TrainOptions:
         names = [objective.value for objective in self.objective or ()]
         trained = [name for name in names if OBJECTIVES[name][0] in ("deepdot", "deepcka")]
         if trained and self.both_orders:
-            raise UsageError(f"--anchor-side first is about objectives with negatives; {trained[0]} has none")
+            raise UsageError(f"--anchor-side first goes with objectives that have negatives; {trained[0]} has none")
 
     def training(self, task: str, seed: int, device: "torch.device", budget: int) -> "Training":
         """How encoders are trained."""
@@ -195,7 +195,7 @@ def _check_told_apart(needed: "Sequence[Wanted]") -> None:
             if owner != spec.trained_on.name:
                 raise UsageError(
                     f"--inputs anchors: rows of {owner} and {spec.trained_on.name} have the same ids, so that the anchors of one "
-                    "could be taken for those of the other; give ids that tell data sets apart, or one data set at a time"
+                    "could be taken for those of the other; give ids that differ between data sets, or one data set at a time"
                 )
 
 

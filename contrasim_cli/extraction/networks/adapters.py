@@ -89,8 +89,8 @@ def _filled(model: Any, adapter: Adapter, peft: Any) -> Any:
     config = peft.PeftConfig.from_pretrained(str(adapter.folder))
     if config.is_prompt_learning:
         raise InputError(
-            f"{quoted(adapter.folder)}: its adapter puts tokens before the text, and states are then not of the text alone; only "
-            "adapters of modules (LoRA and its like) are read"
+            f"{quoted(adapter.folder)}: its adapter puts tokens before the text, so that states are not those of the text alone; "
+            "only adapters of modules (LoRA and its like) are read"
         )
     config.task_type, config.inference_mode = None, True  # a head is no part of the base model
     wrapped = peft.get_peft_model(model, config)

@@ -101,7 +101,8 @@ class AudioNetwork(Pretrained):
         self.has_outline = self._token_count(self.short) > 0
         if self.pooling == "none" and not self.has_outline:
             raise UsageError(
-                f"--pool none: how many frames {quoted(self.name)} makes of a sound is not known before it runs; give another"
+                f"--pool none: the number of frames that {quoted(self.name)} makes of a sound is not known before it "
+                "runs; give another --pool"
             )
         if self.pooling == "cls" and not self.leading:
             raise UsageError(f"{quoted(self.name)} has no CLS token; give --pool mean")
@@ -134,7 +135,7 @@ class AudioNetwork(Pretrained):
             if out_of_memory(error):
                 raise
             raise Unheard(
-                f"{len(sound)} samples are not taken by the feature extractor ({type(error).__name__}: {reason(error)})"
+                f"{len(sound)} samples are refused by the feature extractor ({type(error).__name__}: {reason(error)})"
             ) from error
         found = {name: made[name] for name in made if name in self.parameters and isinstance(made[name], Tensor)}
         if not any(one.is_floating_point() for one in found.values()) or {len(one) for one in found.values()} != {1}:
@@ -153,7 +154,7 @@ class AudioNetwork(Pretrained):
         """
         is_short = not self.fixed and _size(inputs) < _size(self.short)
         if is_short and self.has_outline and self._token_count(inputs) == 0:
-            raise Unheard("is too short for the model, or gives it no frame")
+            raise Unheard("is too short for the model, which makes no frame of it")
 
     def frame_count(self, inputs: Inputs) -> int:
         """How many frames the hidden states of one sound have, without those that are padding."""

@@ -200,7 +200,7 @@ def _from_file(path: Path) -> Any:
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise InputError(f"{quoted(path)}: is no Python file")
+        raise InputError(f"{quoted(path)}: is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
     spec.loader.exec_module(module)
@@ -294,7 +294,7 @@ class ModuleNetwork:
 
     def widths(self) -> dict[str, str]:
         raise UsageError(
-            f"{quoted(self.name)}: what it takes is not known; give --arrays, so that its layers can be found"
+            f"{quoted(self.name)}: its inputs are not known; give --arrays, so that its layers can be found"
         )
 
     def about(self) -> dict[str, Any]:

@@ -211,7 +211,7 @@ def _check_name(options: ModelOptions) -> None:
     if Path(model).is_dir():
         if not (Path(model) / "config.json").is_file():
             raise InputError(
-                f"{quoted(model)}: is no model's folder: it has no config.json; save one with save_pretrained"
+                f"{quoted(model)}: is not the folder of a model: it has no config.json; save one with save_pretrained"
             )
         if options.revision is not None:
             raise UsageError(f"--revision is for models of the hub; {quoted(model)} is a folder, leave it out")
@@ -241,7 +241,7 @@ def _unloadable(model: str, error: Exception) -> InputError:
         )
     if not Path(model).is_dir():
         return InputError(
-            f"{quoted(model)}: is no folder here, and cannot be fetched from the Hugging Face hub ({reason(error)})"
+            f"{quoted(model)}: is not a local folder and cannot be fetched from the Hugging Face hub ({reason(error)})"
         )
     return InputError(f"{quoted(model)}: cannot be loaded ({reason(error)})")
 
@@ -272,7 +272,7 @@ def _processor(options: ModelOptions, kind: Any, what: str, name: str) -> Any:
             raise
         remedy = f"save {name} there" + (", or give --arrays" if what == "image" else "")
         raise InputError(
-            f"{quoted(model)}: has no preprocessor_config.json, so that nothing says how {what} files become numbers; {remedy}"
+            f"{quoted(model)}: has no preprocessor_config.json, which says how {what} files become numbers; {remedy}"
         ) from error
 
 

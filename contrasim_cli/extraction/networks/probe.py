@@ -65,7 +65,7 @@ def check_repeatable(rows: Callable[[], Rows], config: Any, dtype: torch.dtype, 
     for holder, switch, rate in list(_rates(config)):
         setattr(holder, switch, type(rate)(0))
         if _repeats(rows, dtype):
-            log.warning("%s: its rows are random with %s = %g, which is set to 0", quoted(name), switch, rate)
+            log.warning("%s: its rows depend on chance (%s = %g), which is set to 0", quoted(name), switch, rate)
             return
         setattr(holder, switch, rate)
     if not allow_random:

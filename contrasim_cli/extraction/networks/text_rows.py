@@ -41,7 +41,7 @@ def _check_template(options: ModelOptions, special: str) -> None:
     if special == NO_SPECIAL:
         raise UsageError("--special-tokens none: a chat has those that its template writes; leave it out")
     if options.unit == "word":
-        raise UsageError("--unit word: a chat template is no sequence of words; leave out one of the two")
+        raise UsageError("--unit word: a chat template is not a sequence of words; leave out one of the two")
 
 
 def _part_pool(options: ModelOptions, special: str) -> str:

@@ -18,7 +18,7 @@ def span_tokens(item: Item, text: str, whole: Encoded, kept: Encoded, row: int) 
         BadItem: there are none, or not all are left of a text that was cut.
     """
     if isinstance(item, str) or item.span is None:
-        raise UsageError(f"row {row}: comes without a span")
+        raise UsageError(f"row {row}: has no span")
     span = item.span
     start, stop = _without_space(text, *span)
     found, left = _touching(whole, start, stop), _touching(kept, start, stop)
@@ -56,7 +56,7 @@ def position_tokens(names: Sequence[str], item: Item, count: int, row: int) -> d
         if number is None and isinstance(item, Passage):
             number = item.positions.get(name)
         if number is None:
-            raise UsageError(f"row {row}: comes without a position {name}")
+            raise UsageError(f"row {row}: has no position {name}")
         place = number if number >= 0 else count + number
         if not 0 <= place < count:
             said = f"position {number}" if str(number) == name else f"position {name} ({number})"

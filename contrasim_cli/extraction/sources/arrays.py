@@ -128,7 +128,7 @@ def _load(file: Snapshot) -> Inputs:
 def _mapped(file: Snapshot) -> Array:
     # of other files NumPy says how to unpickle them
     if not file.start().startswith(NPY):
-        raise InputError(f"{quoted(file.path)}: is no .npy or .npz file; save the inputs with numpy.save")
+        raise InputError(f"{quoted(file.path)}: is not a .npy or .npz file; save the inputs with numpy.save")
     try:
         array: Array = np.load(file.name, mmap_mode="r", allow_pickle=False)
     except UNREADABLE as error:

@@ -55,7 +55,7 @@ def folder_source(path: Path, kind: Kind, choice: Choice | None = None) -> Sourc
     """
     if not os.path.isdir(path):
         raise InputError(
-            f"{quoted(path)}: is no folder; --{kind.name} takes a folder of {kind.what} files, or a table with {kind.column}"
+            f"{quoted(path)}: is not a folder; --{kind.name} takes a folder of {kind.what} files, or a table with {kind.column}"
         )
     names, passed_over = _names(path, kind)
     if not names:

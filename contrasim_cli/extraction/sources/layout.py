@@ -51,7 +51,7 @@ class Layout:
             return [self._prompted(self.prompt, columns)]
         option, named = ("--span", self.span) if self.span else ("--position", next(iter(self.positions), None))
         if named is not None and len(columns) > 1:
-            raise UsageError(f"{option} {quoted(named)} is of one text; give one --column, and run once for each")
+            raise UsageError(f"{option} {quoted(named)} applies to one text; give one --column, and run once for each")
         return list(columns)
 
     def _prompted(self, prompt: Prompt, columns: Sequence[str]) -> str | None:
@@ -61,7 +61,7 @@ class Layout:
             return None
         columns = columns or prompt.columns
         if len(columns) != 1:
-            raise UsageError(f"--span {quoted(self.span)}: say by --column which column of the prompt it is of")
+            raise UsageError(f"--span {quoted(self.span)}: say with --column which column of the prompt it belongs to")
         if (count := prompt.count(columns[0])) != 1:
             raise UsageError(
                 f"--span {quoted(self.span)}: column {quoted(columns[0])} is in the prompt {count} times; it has to be there once"

@@ -96,7 +96,7 @@ class Unzstd(io.RawIOBase):
             self._packed = self._packed or self._file.read(STEP)
             if not self._packed:
                 if self._frame is not None:
-                    raise EOFError("it ends before its end")
+                    raise EOFError("it is cut short")
                 return 0
             self._unpacked = memoryview(self._step())
         count = min(len(buffer), len(self._unpacked))

@@ -262,7 +262,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
     try:
         return None if text is None else re.compile(text)
     except re.error as error:
-        raise UsageError(f"--skip-pattern {quoted(text)}: is no regular expression ({error})") from error
+        raise UsageError(f"--skip-pattern {quoted(text)}: is not a regular expression ({error})") from error
 
 
 def _refuse_unknown(path: Path, only: Path | None, unknown: set[str]) -> None:

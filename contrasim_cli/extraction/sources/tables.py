@@ -181,7 +181,7 @@ def _cells(path: Path) -> Iterator[tuple[int, list[str] | Bad]]:
             bad = any(map(ESCAPED.search, row))
             yield reader.line_num, _no_utf8(reader.line_num) if bad else row or [""]
     except csv.Error as error:
-        raise InputError(f"{quoted(path)}: line {reader.line_num} is no CSV ({error})") from error
+        raise InputError(f"{quoted(path)}: line {reader.line_num} is not valid CSV ({error})") from error
 
 
 def _whole(line: bytes, number: int) -> str:
@@ -194,9 +194,9 @@ def _object(number: int, line: str, fields: Sequence[str]) -> Values | Bad:
     try:
         content = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Bad(f"line {number} is no JSON ({error})")
+        return Bad(f"line {number} is not valid JSON ({error})")
     if not isinstance(content, dict):
-        return Bad(f"line {number} is no JSON object")
+        return Bad(f"line {number} is not a JSON object")
     missing = next((name for name in fields if name not in content), None)
     if missing is not None:
         return Bad(f"line {number} has no field {quoted(missing)}; it has {shown_names(list(content))}")

@@ -215,7 +215,7 @@ def test_a_sound_that_is_too_short_is_named_and_can_be_left_out(
         (tmp_path / "s" / name).write_bytes((sounds / name).read_bytes())
     soundfile.write(tmp_path / "s" / "short.wav", np.zeros(10), 16_000)
     given = ("extract", "--model", folder_of("wav2vec2"), "--audio", tmp_path / "s", "-o", tmp_path / "o.h5")
-    problem = f"{tmp_path}/s/short.wav: is too short for the model, or gives it no frame"
+    problem = f"{tmp_path}/s/short.wav: is too short for the model, which makes no frame of it"
     failed = run(*given)
     assert (failed.code, failed.stdout) == (3, "")
     assert failed.stderr == (
@@ -260,7 +260,7 @@ def test_a_damaged_sound_is_named_and_can_be_left_out(
         (
             "clap",
             ("--pool", "none"),
-            "--pool none: how many frames clap makes of a sound is not known before it runs; give another",
+            "--pool none: the number of frames that clap makes of a sound is not known before it runs; give another --pool",
         ),
     ],
 )

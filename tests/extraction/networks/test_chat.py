@@ -138,7 +138,7 @@ def test_a_template_that_writes_the_date_is_told_of(
     ("options", "message"),
     [
         ({"special_tokens": "none"}, "--special-tokens none: a chat has those that its template writes; leave it out"),
-        ({"unit": "word"}, "--unit word: a chat template is no sequence of words; leave out one of the two"),
+        ({"unit": "word"}, "--unit word: a chat template is not a sequence of words; leave out one of the two"),
         (
             {"template": None, "generation_prompt": True},
             "--generation-prompt is for --template chat; give both, or leave it out",

@@ -318,7 +318,7 @@ def test_without_data_the_layers_of_a_module_are_not_known(folder: Path) -> None
     with pytest.raises(UsageError) as caught:
         layer_widths(load(ModelOptions(f"{folder}/tiny_nets.py:net"), None))
     assert str(caught.value) == (
-        "tiny_nets.py:net: what it takes is not known; give --arrays, so that its layers can be found"
+        "tiny_nets.py:net: its inputs are not known; give --arrays, so that its layers can be found"
     )
 
 

@@ -84,7 +84,7 @@ def test_a_rate_that_makes_rows_random_is_set_to_0(
     network = seeing(tmp_path / "m", tmp_path / "i.npy")
     assert network.pooling == "cls"
     found = rows(network, pixels)
-    assert "m: its rows are random with mask_ratio = 0.75, which is set to 0" in caplog.messages
+    assert "m: its rows depend on chance (mask_ratio = 0.75), which is set to 0" in caplog.messages
     model.config.mask_ratio = 0.0
     with torch.no_grad():
         states = [model(torch.from_numpy(one[None]), output_hidden_states=True).hidden_states for one in pixels]

@@ -76,4 +76,4 @@ def test_a_span_is_of_one_text(tmp_path: Path) -> None:
     (tmp_path / "s.tsv").write_text("en\tde\tat\nx\ty\t0:1\n")
     with pytest.raises(UsageError) as caught:
         text_sources(tmp_path / "s.tsv", ["en", "de"], None, layout=Layout(span="at"))
-    assert str(caught.value) == "--span at is of one text; give one --column, and run once for each"
+    assert str(caught.value) == "--span at applies to one text; give one --column, and run once for each"

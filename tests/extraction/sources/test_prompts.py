@@ -86,7 +86,11 @@ def test_a_prompt_that_is_none_is_one_line(prompt: str, message: str) -> None:
         (Layout(parsed("{fr}")), (), "{table}: has no column fr; it has en, de, at"),
         (Layout(parsed("{en:>5}")), (), "{table}: has no column en:>5; it has en, de, at"),
         (Layout(parsed("{en}")), ("en",), "--prompt says which columns it takes; leave out --column"),
-        (Layout(parsed("{en} {de}"), span="at"), (), "--span at: say by --column which column of the prompt it is of"),
+        (
+            Layout(parsed("{en} {de}"), span="at"),
+            (),
+            "--span at: say with --column which column of the prompt it belongs to",
+        ),
         (
             Layout(parsed("{en} {en}"), span="at"),
             ("en",),

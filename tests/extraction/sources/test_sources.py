@@ -164,7 +164,7 @@ def test_ids_that_are_asked_for_must_be_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("choice", "error", "message"),
     [
-        ({"skip_pattern": "("}, UsageError, "--skip-pattern (: is no regular expression (missing ), "),
+        ({"skip_pattern": "("}, UsageError, "--skip-pattern (: is not a regular expression (missing ), "),
         ({"skip_pattern": ""}, InputError, "{path}: keeps none of its 3 rows; choose others"),
         ({"skip": 3}, InputError, "{path}: keeps none of its 3 rows; choose others"),
     ],
@@ -246,10 +246,10 @@ def test_fields_of_objects_are_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "is no JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
-        ("", "is no JSON (Expecting value: line 1 column 1 (char 0))"),
-        ("[" * 100_000, "is no JSON ("),
-        ("[1]", "is no JSON object"),
+        ("{", "is not valid JSON (Expecting property name enclosed in double quotes: line 1 column 2 (char 1))"),
+        ("", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
+        ("[" * 100_000, "is not valid JSON ("),
+        ("[1]", "is not a JSON object"),
         ('{"de": "x"}', "has no field en; it has de"),
         ('{"en": 5}', "holds 5 in field en, which is no text"),
         ('{"en": ["a", "b"]}', 'holds ["a", "b"] in field en, which is no text'),
@@ -351,7 +351,7 @@ def test_an_array_of_objects_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("a text")
     with pytest.raises(InputError) as caught:
         array_source(tmp_path / "a.txt")
-    assert str(caught.value) == f"{tmp_path}/a.txt: is no .npy or .npz file; save the inputs with numpy.save"
+    assert str(caught.value) == f"{tmp_path}/a.txt: is not a .npy or .npz file; save the inputs with numpy.save"
 
 
 # images

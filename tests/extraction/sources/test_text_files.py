@@ -122,7 +122,7 @@ def test_a_quoted_field_that_would_fill_memory_is_refused(tmp_path: Path, monkey
     monkeypatch.setattr("contrasim_cli.extraction.sources.tables.MOST_LINE", 1000)
     path = tmp_path / "s.csv.gz"
     path.write_bytes(gzip.compress(b'en\n"' + b"a\n" * 2000))
-    assert "is no CSV (field larger than field limit (1000))" in refusal(InputError, path, ["en"], None)
+    assert "is not valid CSV (field larger than field limit (1000))" in refusal(InputError, path, ["en"], None)
 
 
 def test_zstandard_is_unpacked_in_small_steps(tmp_path: Path) -> None:
