@@ -149,9 +149,11 @@ def _start_lightly() -> None:
 
     Modules make many objects that all stay, among which Python looks for garbage. NumPy's threads spin until they find work, by
     default for some 25 ms each, as many of them as there are cores; 2^16 cycles are enough to go from one product to the next.
+    torch's large arrays come from pages of 2 MiB, where the system has them: the first step of training touches gigabytes.
     """
     gc.set_threshold(5000)
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "16")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def _plain(message: str) -> str:

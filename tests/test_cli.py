@@ -1,5 +1,6 @@
 """The command contract: light start-up, one line per problem, exit codes, signals, and streams that go away."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -431,3 +432,26 @@ def test_training_that_is_stopped_says_whether_a_state_is_saved(
     monkeypatch.chdir(tmp_path)
     (tmp_path / file).touch()
     assert launch.how_to_go_on(["train", "a.h5", "b.h5", *output, *more]).endswith(end)
+
+
+LARGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+
+@pytest.mark.skipif(
+    not LARGE_PAGES.exists() or "[madvise]" not in LARGE_PAGES.read_text(), reason="programs cannot ask for large pages"
+)
+def test_large_arrays_come_from_large_pages() -> None:
+    program = (
+        "import os, resource, sys; from contrasim_cli import cli; cli._start_lightly(); import torch\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt; torch.zeros(16 << 20)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    faults = []
+    for asked in ({}, {"THP_MEM_ALLOC_ENABLE": "0"}):
+        environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"} | asked
+        done = subprocess.run(
+            [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+        )
+        faults.append(int(done.stdout))
+    assert 2 * faults[0] < faults[1]
+    assert faults[1] > 10_000  # pages of 4 KiB in 64 MiB
