@@ -181,7 +181,7 @@ def test_modules_of_a_network_are_kept_row_by_row() -> None:
     for layers, loader, error, text in [
         (["tokens"], [rows], UsageError, r"tokens: gives \(7, 3, 5\), of which pool must make one row per example"),
         (["nothing"], [rows], UsageError, "nothing: is not a module of the network; there are first, tokens, idle"),
-        ([], [rows], UsageError, "layers: is no module"),
+        ([], [rows], UsageError, "layers: is not a module"),
         (["idle"], [rows], InputError, "idle: did not run"),
         (["first"], [], InputError, "the loader gave no batch"),
     ]:
