@@ -71,7 +71,7 @@ class Moments:
         return found
 
     def distance(self, other: "Moments") -> float:
-        """Of two layers of equal width; infinite where no neuron varies on both sides, unless none does on either."""
+        """The distance of two layers of equal width; infinite where no neuron varies on both sides, unless none does on either."""
         both = self.varies & other.varies
         if not both.any():
             return float("inf") if self.varies.any() or other.varies.any() else 0.0
@@ -103,7 +103,7 @@ def sampled_rows(n_rows: int) -> RowIndex:
 
 
 def moments(view: View, layer: str, anchored: Anchored | None = None) -> Moments:
-    """Of a sample of one layer's rows, as the view has them, or as anchors describe them."""
+    """The moments of a sample of one layer's rows, as the view has them, or as anchors describe them."""
     rows = view.read(layer, sampled_rows(view.n_rows))
     return Moments.of(rows if anchored is None else anchored(rows))
 

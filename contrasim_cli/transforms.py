@@ -92,7 +92,7 @@ RowsAs = Standardization | Anchoring  # what is made of rows
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of n rows [n, p]: mean [p], variance [p], and covariance [p, p] where it was asked for."""
+    """Statistics of n rows [n, p]: mean [p], variance [p], and covariance [p, p] where it was asked for."""
 
     n_rows: int
     mean: Doubles

@@ -190,6 +190,6 @@ def _exchanged(sources: Sequence[Store], rows_of: MomentsOf, anchors_of: Moments
 
 
 def _likeness(rows: Sequence[Moments], anchors: Sequence[Moments]) -> float:
-    """Of two stores' layers in order: the median."""
+    """The median likeness of two stores' layers, taken in order."""
     pairs = zip(rows, anchors, strict=False)
     return float(np.median([one.likeness(other) for one, other in pairs]))

@@ -205,7 +205,7 @@ def peaks(seen: Seen) -> Doubles:
 
 
 def whitened_quantiles(seen: Seen) -> Doubles:
-    """Of the cosines of whitened rows, for each ridge."""
+    """The quantiles of the cosines of whitened rows, for each ridge."""
     return np.concatenate([_sorted(seen.whitened(ridge)[0]) for ridge in RIDGES], axis=1)
 
 
@@ -230,7 +230,7 @@ def _sorted(values: Doubles) -> Doubles:
 
 
 def profile(anchors: Geometry) -> Doubles:
-    """Of each anchor, how it lies among the others."""
+    """How each anchor lies among the others."""
     return np.concatenate([_profile(anchors, ridge) for ridge in SHARP])
 
 

@@ -276,7 +276,7 @@ class Array(np.ndarray[Any, Any]):
         return found if max is None else np.minimum(found, _limit(max))
 
     def clip(self, min: Any = None, max: Any = None) -> "Array":
-        """The same."""
+        """The values within bounds."""
         return self.clamp(min, max)
 
     def clamp_min(self, limit: Any) -> "Array":
@@ -308,7 +308,7 @@ class Array(np.ndarray[Any, Any]):
         return ours(np.nan_to_num(plain(self), nan=nan))
 
     def nan_to_num_(self, nan: Any) -> "Array":
-        """The same in place."""
+        """As `nan_to_num`, in place."""
         return self.copy_(self.nan_to_num(nan))
 
     def where(self, condition: Any, other: Any) -> "Array":

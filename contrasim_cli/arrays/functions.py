@@ -22,14 +22,14 @@ class Limits(NamedTuple):
 
 
 class Factors(NamedTuple):
-    """Of a QR decomposition."""
+    """The factors of a QR decomposition."""
 
     Q: Any
     R: Any
 
 
 class Tried(NamedTuple):
-    """Of a Cholesky decomposition."""
+    """What a Cholesky decomposition comes to."""
 
     L: Any
     info: Any
@@ -52,7 +52,7 @@ def tensor(values: Any, dtype: Any = None, device: Any = NUMPY) -> Array:
 
 
 def as_tensor(values: Any, device: Any = NUMPY) -> Array:
-    """The same array."""
+    """The values as an array."""
     return ours(values)
 
 
@@ -252,7 +252,7 @@ def searchsorted(edges: Array, values: Array) -> Array:
 
 
 def bucketize(values: Array, edges: Array) -> Array:
-    """The same."""
+    """The bin of each value, as in torch."""
     return searchsorted(edges, values)
 
 
@@ -327,7 +327,7 @@ class linalg:
 
     @staticmethod
     def eigh(x: Array) -> Spectrum:
-        """Of symmetric matrices."""
+        """The eigenvalues and eigenvectors of symmetric matrices."""
         return Spectrum(*map(ours, _solved(np.linalg.eigh, x)))
 
     @staticmethod
@@ -347,7 +347,7 @@ class linalg:
 
     @staticmethod
     def cholesky_ex(x: Array) -> Tried:
-        """The same of matrices [..., n, n], some of which may have none: there `info` is not 0."""
+        """The Cholesky factors of matrices [..., n, n]; `info` is not 0 for those that have none."""
         found, failed = np.full(x.shape, np.nan), np.zeros(x.shape[:-2], dtype=np.int64)
         for place in np.ndindex(x.shape[:-2]):
             try:

@@ -84,7 +84,7 @@ class Wanted:
 
     @property
     def steps(self) -> int:
-        """Of the whole run."""
+        """The steps of the whole run."""
         if self.config.stacked:
             return self.config.epochs * self.config.epoch_steps
         return self.config.epochs * Order.of(self.trained_on.data, self.config).n_steps

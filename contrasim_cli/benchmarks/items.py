@@ -60,7 +60,7 @@ class Siblings:
 
     @cached_property
     def _by_label(self) -> list[tuple[RowIndex, Labels]]:
-        """Of every way, rows in the order of their labels, and where each label's begin (and the last one's end)."""
+        """For every way, the rows in the order of their labels, and where each label's begin (and the last one's end)."""
         return [
             (np.argsort(one, kind="stable"), np.concatenate([[0], np.cumsum(np.bincount(one))])) for one in self.labels
         ]

@@ -28,7 +28,7 @@ def run() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of what scores depend on."""
+    """The versions of the libraries that scores depend on."""
     from importlib.metadata import version
 
     import numpy

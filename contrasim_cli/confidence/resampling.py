@@ -50,7 +50,7 @@ class Asked:
 
 
 class Confidence(NamedTuple):
-    """Of one cell; None where it was not asked for or is undefined."""
+    """The interval and p-value of one cell; None where they were not asked for or are undefined."""
 
     ci_low: float | None = None
     ci_high: float | None = None

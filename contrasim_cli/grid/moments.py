@@ -99,7 +99,7 @@ class Tile:
     second: Sequence[Layer]
 
     def shape(self, widths: Mapping[Layer, int]) -> tuple[int, int]:
-        """Of the cross moments."""
+        """The shape of the cross moments."""
         height, width = (sum(widths[layer] for layer in side) for side in (self.first, self.second))
         return height, width
 
@@ -111,7 +111,7 @@ class Tile:
 
 @dataclass
 class MomentSums:
-    """Of blocks of rows the sums that measures look at, each block centred by its own mean.
+    """The sums over blocks of rows that measures look at, each block centred by its own mean.
 
     Σ x² of the columns of the layers in `of_columns` or `scatters`, Σ XᵀX of the latter, and Σ XᵀY of tiles, in the memory
     `room` if it is given. Products in `dtype`, sums in float64. A block's distance from the mean so far counts as one more

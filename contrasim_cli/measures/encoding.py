@@ -253,7 +253,7 @@ def _by_krylov(narrow: Tensor) -> Tensor | None:
 
 
 class Predicted(NamedTuple):
-    """Of every neuron of the predicted side; NaN of those that are constant."""
+    """The scores of every neuron of the predicted side; NaN for those that are constant."""
 
     r2: Tensor  # [..., q]
     correlation: Tensor  # [..., q]

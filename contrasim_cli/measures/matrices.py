@@ -317,7 +317,7 @@ def _sorted_ranks(tiles: Tiles, mean: float, scale: float) -> Make:
 
 
 class _Seen(NamedTuple):
-    """Of the values of all pairs r < s."""
+    """What is known of the values of all pairs r < s."""
 
     mean: Tensor
     largest: Tensor  # in absolute value

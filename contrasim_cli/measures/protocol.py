@@ -229,7 +229,7 @@ def centred(x: Tensor) -> Tensor:
 
 
 def centred_in_place(x: Tensor) -> Tensor:
-    """The same of X in float64, which it replaces."""
+    """X [..., n, p] in float64 less its column means, written over X."""
     x -= x[..., :1, :].clone()
     x -= x.mean(dim=-2, keepdim=True)
     return x

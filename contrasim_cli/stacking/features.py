@@ -17,7 +17,7 @@ PER_GRID, PER_LINE = 2, 2  # features of a measure
 
 
 class Described(NamedTuple):
-    """Of every cell [..., L, M, features]: its advantages, what it is in its grid, and in its row and its column."""
+    """What describes every cell [..., L, M, features]: its advantages, and its place in its grid, its row and its column."""
 
     advantages: Tensor
     grid: Tensor

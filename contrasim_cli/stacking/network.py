@@ -17,7 +17,7 @@ from contrasim_cli.stacking.transport import matched
 
 
 class Judged(NamedTuple):
-    """Of a pair of stores [L, M]: the scores, the calibrated ones, and [N, L, M] the calibrated ones of shuffled rows."""
+    """The scores of a pair of stores [L, M], the calibrated ones, and [N, L, M] the calibrated ones of shuffled rows."""
 
     scores: Tensor
     calibrated: Tensor

@@ -42,7 +42,7 @@ def matched(scores: Tensor, whole: bool = True) -> Tensor:
 
 
 def _potentials(x: Floats, defined: Flags, whole: bool) -> tuple[Floats, Floats]:
-    """Of the rows and the columns; 0 for a line without a defined cell."""
+    """The potentials of the rows and of the columns; 0 for a line without a defined cell."""
     rows_there, columns_there = np.asarray(defined.any(axis=1)), np.asarray(defined.any(axis=0))
     cells = np.where(defined, np.exp(np.clip(x, -FARTHEST, FARTHEST)), 0.0)[rows_there][:, columns_there]
     first, second = cells.shape

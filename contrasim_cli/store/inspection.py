@@ -49,7 +49,7 @@ class LayerCounts:
 
 
 def anisotropy(rows: Floats) -> Anisotropy:
-    """Of rows [n, p], all finite."""
+    """The anisotropy of rows [n, p], all finite."""
     if len(rows) < 2:
         return Anisotropy()
     rows = rows.astype(np.float64)

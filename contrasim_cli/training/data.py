@@ -146,7 +146,7 @@ def check_data(data: Data, task: str, per_view: bool = False) -> None:
 
 
 def _left_out(*sides: tuple[Store, Sequence[str]]) -> str:
-    """That of some store all layers but the embeddings are selected."""
+    """The words that say that all layers of some store but the embeddings are selected."""
     without = any(set(store.layers) - set(names) == {EMBEDDINGS} for store, names in sides)
     return f" ({EMBEDDINGS}, the embeddings, is left out)" if without else ""
 

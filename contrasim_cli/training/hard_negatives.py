@@ -75,7 +75,7 @@ def clearness(found: Tensor) -> float:
 
 
 def weakest(ways: Sequence[Tensor]) -> int:
-    """Of ways in order of strength, by their margins of the same rows: the first that the clearest does not clearly beat.
+    """The first of some ways, in order of strength, that the clearest does not clearly beat, by their margins of the same rows.
 
     It does where the difference of their clearness is more than its standard error.
     """

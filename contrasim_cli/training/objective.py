@@ -58,7 +58,7 @@ class Objective:
         return items / positives * math.log((items - self.n_models) / positives)
 
     def _of_member(self, z: Tensor) -> Tensor:
-        """Of more than two views, the mean over all pairs of them."""
+        """The loss of one member; of more than two views, the mean over all pairs of them."""
         if self.config.task == "layers" or len(z) == 2:
             return self._loss(z)
         pairs = list(combinations(range(len(z)), 2))

@@ -194,7 +194,7 @@ class Source:
         return _narrow(self.data.formed(item.view, item.name, block), item.dtype)
 
     def _own_blocks(self, group: Group) -> Rows:
-        """Of the blocks that a group's rows lie in, those that this rank reads."""
+        """The blocks, among those that a group's rows lie in, that this rank reads."""
         start, stop = distributed.part(len(blocks := np.unique(group.rows // BLOCK_ROWS)))
         return blocks[start:stop]
 

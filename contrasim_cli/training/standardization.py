@@ -291,7 +291,7 @@ def level(data: Data, standardizer: Standardizer, k: int) -> Doubles:
 
 
 def spectrum(covariance: Doubles) -> Spectrum:
-    """Of W [p, p]; it serves every shrinkage."""
+    """The spectrum of W [p, p]; it serves every shrinkage."""
     values, vectors = np.linalg.eigh(covariance)
     return values, vectors
 

@@ -200,7 +200,7 @@ def _check_told_apart(needed: "Sequence[Wanted]") -> None:
 
 
 def matched(tested: Sequence[Path], trained: Sequence[Path]) -> list[Path]:
-    """Of each tested store the training store of its name; itself where there is none."""
+    """The training store of each tested store's name; the tested store itself where there is none."""
     known = {path.stem: path for path in trained}
     return [known.get(path.stem, path) for path in tested]
 

@@ -46,7 +46,7 @@ class Sounds:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Of each sound in samples; all alike where the feature extractor makes them so."""
+        """The length of each sound in samples; all are equal where the feature extractor makes them so."""
         if self.network.fixed:
             return [1] * len(self.items)
         return [sample_count(path, self.network.rate) for path in self.items]

@@ -48,7 +48,7 @@ def emitting(module: nn.Module, states: Mapping[str, Tensor], run: Callable[[], 
 
 
 def last_to_end(modules: Iterable[nn.Module], run: Callable[[], Any]) -> nn.Module | None:
-    """Of these modules the one that ends last."""
+    """The module among these that ends last."""
     ended: list[nn.Module] = []
     handles = [nn.Module.register_forward_hook(one, lambda one, *_: ended.append(one)) for one in modules]
     try:

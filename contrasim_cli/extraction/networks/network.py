@@ -108,7 +108,7 @@ class Prepared(Protocol):
 
     @property
     def unknown(self) -> Sequence[tuple[int, int]] | None:
-        """Of each item's tokens that go into rows, how many the tokenizer does not know, and their number; None: not counted."""
+        """For each item, how many tokens of its rows the tokenizer does not know, and how many there are; None: not counted."""
 
     @property
     def units(self) -> Sequence[Sequence[str]] | None:

@@ -252,7 +252,7 @@ class TextNetwork(Pretrained):
         return _token_spans(kept)
 
     def _word_spans(self, text: str, whole: Encoded, kept: Encoded, row: int) -> Spans:
-        """Of a text that was cut, only the words that are still whole."""
+        """The spans of a text's words; of a text that was cut, only the words that are still whole."""
         owners = self._owners(whole, text, row)
         found = spans(owners)
         self._tell_of_empty_words(split(text), found, row)

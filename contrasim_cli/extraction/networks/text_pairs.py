@@ -32,7 +32,7 @@ class Pairs:
 
     @property
     def unknown(self) -> list[tuple[int, int]] | None:
-        """Of the tokens of the decoder, of which rows are."""
+        """The unknown tokens among those of the decoder, of which rows are made."""
         return self.tokens.unknown
 
     @property

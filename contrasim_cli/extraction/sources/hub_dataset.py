@@ -41,11 +41,11 @@ class HubDataset:
                 number += 1
 
     def digest(self) -> str:
-        """Of what the split is made of, as `datasets` keeps it."""
+        """The digest of what the split is made of, as `datasets` keeps it."""
         return hashlib.sha256(str(self.dataset._fingerprint).encode()).hexdigest()
 
     def contents(self, fields: Sequence[str]) -> str:
-        """Of all values of these columns."""
+        """The digest of all values of these columns."""
         digest = hashlib.sha256(json.dumps(list(fields)).encode())
         for row in self.rows(fields):
             digest.update(json.dumps(row.values, default=str).encode() if isinstance(row, Values) else b"")

@@ -42,7 +42,7 @@ class Layout:
         return list(dict.fromkeys([*texts, *prompt, *([self.span] if self.span else []), *self.positions]))
 
     def texts(self, columns: Sequence[str]) -> list[str | None]:
-        """Of each store the column that its text is in, or the span of it; None where a prompt takes the place of it.
+        """The column that holds the text of each store, or its span; None where a prompt takes its place.
 
         Raises:
             UsageError: these columns do not fit the prompt, or are several where a span or a position is of one.

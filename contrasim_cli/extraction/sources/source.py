@@ -245,7 +245,7 @@ def _wanted(path: Path | None) -> set[str] | None:
 
 
 def _words(wanted: Iterable[str]) -> dict[str, frozenset[str]]:
-    """Of names of the form row:word, the numbers of the words by row."""
+    """The numbers of the words by row, from names of the form row:word."""
     found: dict[str, set[str]] = {}
     for name in wanted:
         row, _, word = name.rpartition(":")

@@ -123,7 +123,7 @@ class Records:
 
     @property
     def texts(self) -> list[str | None]:
-        """Of each store the column that its text is in; None where a prompt takes the place of it."""
+        """The column that holds the text of each store; None where a prompt takes its place."""
         return self.layout.texts(self.columns) or [LINE]
 
     @property
