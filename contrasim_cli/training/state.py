@@ -104,7 +104,7 @@ def _state(encoder: Encoder, config: Config, device: torch.device) -> State:
 
 
 def learning_rate(config: Config, step: int, steps: int) -> float:
-    """The rate of step 0, 1, …: it rises linearly over the first part of all `steps`, then is constant or half a cosine down to 0."""
+    """The rate of step 0, 1, …: it rises linearly over the first part of `steps`, then is constant or half a cosine down to 0."""
     rise = math.ceil(config.warmup * steps)
     if step < rise:
         return config.lr * (step + 1) / rise
