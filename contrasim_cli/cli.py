@@ -96,6 +96,7 @@ def _options(
 def main() -> NoReturn:
     """Run the command line; every error becomes its lines on stderr and its exit code here."""
     signal.signal(signal.SIGTERM, _terminate)
+    peers.end_with_launcher()
     _start_lightly()
     _replace_closed_streams()
     _write_any_letters()

@@ -87,7 +87,7 @@ def _launch(count: int, arguments: Sequence[str], words: Path) -> int:
         if code < 0:
             killed = f"rank {place} was killed by signal {-code}{_memory(-code)}"
             console.error_line(killed + how_to_go_on(arguments))
-            return 1
+            return 128 - code
         if code in (Terminated.exit_code, Interrupted.exit_code):
             raise _stopped(code, words) from error
         if words.exists():  # of a rank that ended by itself without a word

@@ -32,6 +32,7 @@ LAUNCHED = (
     "CONTRASIM_RANKS"  # set for ranks that `--ranks` starts: the file in which they leave words to their launcher
 )
 GOODBYE = b"!"
+PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,14 @@ class Failure:
 def launched() -> bool:
     """Whether `--ranks` started this process, whose launcher says which rank was killed."""
     return bool(os.environ.get(LAUNCHED))
+
+
+def end_with_launcher() -> None:
+    """Have a rank that `--ranks` started told by SIGTERM when its launcher is gone, as where that is killed; on Linux."""
+    if launched() and sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def leave_words(lines: Sequence[str]) -> None:

@@ -168,7 +168,7 @@ class ArrayFile:
             "--mask",
             metavar="FILE[:NAME]",
             help="With --axes rows,rows,width or rows,pool,width, the mask (items, tokens): 1 for tokens, 0 for padding, which is "
-            "left out. NAME alone: an array of the --from file.",
+            "left out. NAME alone: an array of the --from file; '!NAME': 1 for padding.",
         ),
     ] = None
     zero_rows: ZeroRowsOption = None

@@ -188,6 +188,7 @@ class _Filling:
     shards: Parts
     size: BatchSize
     progressed: _Progressed
+    _began: bool = False
 
     @property
     def network(self) -> Network:
@@ -225,6 +226,10 @@ class _Filling:
         if kept is not None:
             made.rows, made.items = kept
             self.progressed.begun = int(made.items.sum())
+        earlier = self.progressed.items + self.progressed.begun
+        if earlier and not self._began:
+            log.info("continuing after %d of %s", earlier, counted(self.expected.items, "row"))
+        self._began = True
         return made
 
     def _keep(self, made: "_Made") -> None:

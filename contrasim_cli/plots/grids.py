@@ -388,9 +388,19 @@ def _heat_map(ax: Any, panel: _Panel, cell: float, look: Look) -> Any:
     return image
 
 
+def _beyond(image: Any, panels: Sequence[_Panel]) -> str:
+    """At which ends of a scale scores lie outside it, which a point there shows."""
+    least, most = image.get_clim()
+    scores = np.concatenate([panel.values[np.isfinite(panel.values)] for panel in panels])
+    rounding = 1e-6 * (most - least)
+    low, high = bool((scores < least - rounding).any()), bool((scores > most + rounding).any())
+    return {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}[low, high]
+
+
 def _bar(figure: Figure, image: Any, panels: Sequence[_Panel]) -> Any:
     """Draw the scale of colours of some panels, on axes that come back."""
-    bar = figure.colorbar(image, cax=figure.add_axes((0.0, 0.0, 1.0, 1.0), label="scale"))
+    beyond = _beyond(image, panels)
+    bar = figure.colorbar(image, cax=figure.add_axes((0.0, 0.0, 1.0, 1.0), label="scale"), extend=beyond)
     bar.ax.tick_params(labelsize=page.small())
     bar.set_label(_scale_labels(panels[0])[0], fontsize=page.small())
     levels = [panel.level for panel in panels if panel.level is not None]

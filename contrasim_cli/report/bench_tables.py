@@ -265,7 +265,8 @@ def checklists(rows: Sequence[SanityRow], width: int) -> list[Table | str]:
             if row.layer == layer:
                 by_measure.setdefault(row.measure, []).append(row)
         parts.append(
-            f"sanity on {layer}: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before"
+            f"sanity on {layer}: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before, which is the layer "
+            "with a noisy copy of itself"
         )
         columns = {name: {"check": name, **_cells(checks)} for name, checks in by_measure.items()}
         parts.extend(_table(columns, names) for names in _measures_fitting(columns, width))

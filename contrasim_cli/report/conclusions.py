@@ -11,7 +11,7 @@ import numpy as np
 from contrasim_cli.measures import MEASURES
 from contrasim_cli.names import listed
 from contrasim_cli.nulls import AMPLE, CLEAR
-from contrasim_cli.report.heat_maps import EVEN_ODDS, NEARLY, HeatMap
+from contrasim_cli.report.heat_maps import AT_ODDS, EVEN_ODDS, NEARLY, HeatMap
 from contrasim_cli.report.results import ALL, MONOTONICITY, BenchRow, SanityRow
 
 NEAR = 10.0  # % of depth by which layers of models of unequal depth may differ and be at the same depth
@@ -27,6 +27,8 @@ RULES = (
     "largest score of the heat map is the length of the scale. Learned measures are judged by their calibrated scores, and those "
     f"whose raw scores are log odds (universal) also by these: the best one leads the next by less than {EVEN_ODDS:g}. No best "
     "match is framed in such a row. A measure with more than half of its rows such is left out of the sentences on best matches.",
+    "Calibrated scores: rows are counted whose best match, which is by raw score, has a calibrated score that another layer of the "
+    f"row exceeds by more than {AT_ODDS:g}.",
     "Diagonal: a layer counts as found if the layer of the same position in the other store is strictly the most similar of "
     "its row (by more than 1e-6, relative); ties and rows of nearly identical scores count as misses. Where stores have "
     f"different numbers of layers, a best match within {NEAR:g} % of depth counts. A choice at random picks every layer of the "
@@ -148,7 +150,22 @@ def _diagonal(grids: Sequence[HeatMap], depths: Sequence[Depths]) -> list[str]:
             f"Scores of a row are nearly identical for {listed(told, SHOWN)}: which layer "
             "matches best is not to be read from them."
         )
-    return [*sentences, *_leads(read, by_measure, calibrated)]
+    return [*sentences, *_at_odds(read), *_leads(read, by_measure, calibrated)]
+
+
+def _at_odds(grids: Sequence[HeatMap]) -> list[str]:
+    """In how many rows another layer than the best match has the largest calibrated score."""
+    counts: dict[str, list[int]] = {}
+    for grid in grids:
+        count = counts.setdefault(grid.measure, [0, 0])
+        count[0], count[1] = count[0] + grid.at_odds(), count[1] + len(grid.down)
+    told = [f"{name} ({rows} of {of} rows)" for name, (rows, of) in counts.items() if rows]
+    if not told:
+        return []
+    return [
+        f"Another layer than the best match has the largest calibrated score by {listed(told, SHOWN)}: between models of one kind "
+        "hold to the match; between different architectures compare it with closed forms."
+    ]
 
 
 class _Near(NamedTuple):
@@ -183,12 +200,12 @@ def _found(grids: Sequence[HeatMap], by_measure: Mapping[str, Sequence[Found]]) 
     pairs = len({grid.stores for grid in grids})
     parts = [_counted(name, found) for name, found in by_measure.items()]
     kind = {
-        frozenset([True]): "the same layer of the other store",
+        frozenset([True]): "the layer at the same position in the other store",
         frozenset([False]): f"a layer of about the same depth in the other store (within {NEAR:g} %)",
     }.get(
         frozenset(equal),
-        "the same layer of the other store (where stores differ in their number of layers, one of about the same depth, within "
-        f"{NEAR:g} %)",
+        "the layer at the same position in the other store (where stores differ in their number of layers, one of about the same "
+        f"depth, within {NEAR:g} %)",
     )
     over = f", over {pairs} pairs of stores" if pairs > 1 else ""
     first = next(iter(by_measure.values()))
@@ -241,7 +258,7 @@ def _leads(
     over = ""
     if len(square) < len(pairs):
         over = f" over the {len(square)} of {len(pairs)} pairs of stores that have equally many layers ({listed(square, SHOWN)})"
-    return [f"In the median{over}, the same layer of the other store {', and '.join(parts)}."]
+    return [f"In the median{over}, the layer at the same position {', and '.join(parts)}."]
 
 
 def _disagreement(grids: Sequence[HeatMap]) -> list[str]:

@@ -11,6 +11,9 @@ from contrasim_cli.report.results import ScoreRow
 
 Values = npt.NDArray[np.float64]
 NEARLY = 0.02  # of a scale: the lead below which the best match of a row is not told from half of the other layers
+AT_ODDS = (
+    0.02  # by which another layer's calibrated score exceeds that of the best match, where they are said to disagree
+)
 EVEN_ODDS = 0.2  # the lead in log odds below which the best match of a row is not told from the next best one
 
 
@@ -102,6 +105,14 @@ class HeatMap:
             return np.zeros(len(self.down), dtype=bool)
         best = np.sort(self.signed(), axis=1)[:, -2:]
         return np.asarray(np.isfinite(best).all(axis=1) & (best[:, 1] - best[:, 0] < EVEN_ODDS))
+
+    def at_odds(self) -> int:
+        """In how many rows with a best match by raw scores, in log odds, another layer's calibrated score is larger by AT_ODDS."""
+        if self.calibrated is None or not self.is_log_odds:
+            return 0
+        best, known = self.best(), np.where(np.isfinite(self.calibrated), self.calibrated, -np.inf)
+        own = known.max(axis=1, where=best, initial=-np.inf)
+        return int((best.any(axis=1) & (known.max(axis=1) - own > AT_ODDS)).sum())
 
     @property
     def is_log_odds(self) -> bool:

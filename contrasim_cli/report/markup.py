@@ -13,6 +13,7 @@ from rich.table import Table
 from contrasim_cli.report.score_tables import BestMatch
 
 BOLD = "; bold: the best match of its row"
+CALIBRATED = "→ calibrated"  # of which a caption speaks where matches are by the raw scores before it
 WIDE = 100_000  # letters: no table is cut or laid out anew for want of room
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$&!])")
@@ -74,7 +75,7 @@ def markdown(parts: Sequence[Table | str], name: str = "") -> str:
             blocks.append(_markdown_table(Plain.of(part)))
         else:
             has_bold = isinstance(after, Table) and Plain.of(after).bold
-            blocks.append(_markdown_text(part + BOLD if has_bold else part))
+            blocks.append(_markdown_text(part + _bold(part) if has_bold else part))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -127,13 +128,18 @@ def latex(parts: Sequence[Table | str], name: str = "") -> str:
     return "".join(blocks)
 
 
+def _bold(caption: str) -> str:
+    """What a caption says of cells in bold."""
+    return BOLD + ", by raw score" * (CALIBRATED in caption)
+
+
 def _label(name: str) -> str:
     letters = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
     return "tab:" + (re.sub("[^a-z0-9]+", "-", letters).strip("-") or "contrasim")
 
 
 def _latex_table(table: Plain, caption: str, label: str) -> str:
-    caption += BOLD if table.bold and caption else ""
+    caption += _bold(caption) if table.bold and caption else ""
     lines = [r"\begin{table}", r"\centering"]
     lines += (
         [rf"\caption{{{_escaped(caption)}}}", rf"\label{{{label}}}"] if caption else []

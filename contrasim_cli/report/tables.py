@@ -208,7 +208,7 @@ def _grid(
     calibrated = {(cell.layer_a, cell.layer_b): cell.calibrated for cell in cells if cell.calibrated is not None}
     note = ("" if higher else "; lower is more similar") + ("; → calibrated" if calibrated else "")
     sides = f"{key[1]} (rows) against {key[2]} (columns)"
-    legend = [*_legend(grid, cells), *_undecided(grid, map_)]
+    legend = [*_legend(grid, cells), *_undecided(grid, map_), *_at_odds(map_)]
     table = full_table(grid, width)
     if table is None and not wide:
         table = with_calibrated(grid, calibrated, width) if calibrated else narrow_table(grid, width)
@@ -219,7 +219,7 @@ def _grid(
         if (table := narrow_table(alone, width)) is not None:
             told = "0: unrelated rows, 1: a layer with itself; raw scores, by which layers match: --format tsv"
             heading = f"{measure}, calibrated: {sides}{_shortened(table, across)}"
-            return [heading, table, *_legend(alone, cells), *_undecided(alone, map_), told]
+            return [heading, table, *_legend(alone, cells), *_undecided(alone, map_), *_at_odds(map_), told]
     if len(cells) <= LISTED:
         return [f"{measure}: layers of {key[1]} and of {key[2]}{note}", _list(results, cells, grid), *legend]
     title = f"{measure}: the layer of {key[2]} that is most similar to each of {key[1]}{note}"
@@ -231,6 +231,14 @@ def _undecided(grid: ScoreGrid, scores: HeatMap) -> list[str]:
     rows, of, why = len(grid.undecided), len(grid.down), " or ".join(scores.why_undecided())
     mark = NEAR if grid.shows_near else "no bold:"
     return [f"{mark} no best match in {rows} of {of} rows ({why}; see guide report)"] if rows else []
+
+
+def _at_odds(scores: HeatMap) -> list[str]:
+    """In how many rows the calibrated scores do not say what the raw ones do, by which layers match."""
+    rows = scores.at_odds()
+    text = f"in {rows} of {len(scores.down)} rows another layer than the best match has the largest calibrated score "
+    text += "(see guide unseen)"
+    return [text] if rows else []
 
 
 def _list(results: Results, cells: Sequence[ScoreRow], grid: ScoreGrid) -> Table:

@@ -19,7 +19,7 @@ from contrasim_cli.errors import ContraSimError, InputError, UnclearError, raise
 from contrasim_cli.names import listed, quoted
 from contrasim_cli.store.axes import MATRIX, ROWS
 from contrasim_cli.store.content import Content, refuse_weights
-from contrasim_cli.store.hints import PLAIN, Hints
+from contrasim_cli.store.hints import PLAIN, Hints, is_of_padding
 from contrasim_cli.store.interpretations import Possible, remedy
 from contrasim_cli.store.layout import Layout, lay_out, listing, plain_layout
 from contrasim_cli.store.row_names import row_names
@@ -49,7 +49,7 @@ def store_of(path: Path, content: Content, how: Hints = PLAIN) -> Store:
     names = matching(list(layers), how.layers or ()) or list(layers)
     raise_all(_problems(path, layout, [layers[name] for name in names], how))
     key, ids = row_names(path, content, layout, names[0], how.ids_key)
-    _note_passed(path, content, layout, key)
+    _note_passed(path, content, layout, key, how)
     if how.axes is not None and how.mask is None:
         _warn_of_padding(path, content, how)
     facts = {} if key is None else {"ids_key": key}
@@ -68,13 +68,14 @@ def _warn_of_padding(path: Path, content: Content, how: Hints) -> None:
         if math.prod(array.shape) > MOST_MASKED:
             continue
         mask = np.asarray(array[:])
-        zeros = int((mask == 0).sum())
-        if 0 < zeros < mask.size and np.isin(mask, (0, 1)).all():
-            remedy = f"leave it out with --mask {quoted(path)}:{quoted(name)}"
+        padding = int(is_of_padding(name))
+        count = int((mask == padding).sum())
+        if 0 < count < mask.size and np.isin(mask, (0, 1)).all():
+            remedy = f"leave it out with {_mask_option(path, name)}"
             if how.keys is not None:
                 remedy = "pad batches to one length, join them with torch.cat and give --mask (contrasim guide hooks)"
-            text = "%s: %s is 0 for %d of %d tokens: this padding is read too, as rows or as parts of means; %s"
-            log.warning(text, quoted(path), quoted(name), zeros, mask.size, remedy)
+            text = "%s: %s is %d for %d of %d tokens: this padding is read too, as rows or as parts of means; %s"
+            log.warning(text, quoted(path), quoted(name), padding, count, mask.size, remedy)
             if how.keys is not None:
                 return
 
@@ -130,8 +131,8 @@ def _plain(path: Path, content: Content, how: Hints) -> Layout:
 
 def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> InputError:
     """The error for arrays whose shapes do not say what they are."""
-    if (lists := _ragged_lists(unclear)) is not None:
-        return InputError(f"{quoted(path)}: {lists}")
+    if (batches := _batches(unclear)) is not None:
+        return InputError(f"{quoted(path)}: {batches}")
     ((dimensions, _),) = Counter(len(array.shape) for array in unclear.values()).most_common(1)
     alike = {name: array for name, array in unclear.items() if len(array.shape) == dimensions}
     if (masked := _with_mask(path, content, unclear)) is not None:
@@ -151,6 +152,12 @@ def _unclear(path: Path, content: Content, unclear: Mapping[str, Array]) -> Inpu
     )
 
 
+def _mask_option(path: Path, name: str) -> str:
+    """How to give a mask; PyTorch's own one is inverted."""
+    given = f"{quoted(path)}:{quoted(name)}"
+    return f"--mask '!{given}'" if is_of_padding(name) else f"--mask {given}"
+
+
 def _with_mask(path: Path, content: Content, unclear: Mapping[str, Array]) -> InputError | None:
     """The error for arrays [items, tokens, width] beside a mask [items, tokens]; None for others."""
     sides = {tuple(array.shape[:2]) for array in unclear.values() if len(array.shape) == 3}
@@ -161,7 +168,7 @@ def _with_mask(path: Path, content: Content, unclear: Mapping[str, Array]) -> In
         return None
     layers = {name: array for name, array in content.arrays.items() if name != masks[0]}
     shown = f"{quoted(path)}: seems to hold items x tokens x neurons, with {quoted(masks[0])} for their mask: {listing(layers)}"
-    mask = f"--mask {quoted(path)}:{quoted(masks[0])}"
+    mask = _mask_option(path, masks[0])
     advice = (
         f"convert it with contrasim extract --from FILE --axes rows,rows,width {mask} (a row per token without padding) or "
         f"--axes rows,pool,width {mask} (a row per item, the mean of its tokens); for other axes see contrasim guide hooks"
@@ -169,20 +176,35 @@ def _with_mask(path: Path, content: Content, unclear: Mapping[str, Array]) -> In
     return UnclearError(f"{shown}; {advice}", shown, advice)
 
 
-def _ragged_lists(arrays: Mapping[str, Array]) -> str | None:
-    """The message for several lists of arrays of different shapes, which are the batches of a layer each; None for others."""
-    lists: dict[str, set[tuple[int, ...]]] = {}
-    for name, array in arrays.items():
-        parent, _, last = name.rpartition(".")
-        if not parent or not last.isdecimal():
-            return None
-        lists.setdefault(parent, set()).add(tuple(array.shape))
-    if len(lists) < 2 or any(len(shapes) < 2 for shapes in lists.values()):
+def _batches(arrays: Mapping[str, Array]) -> str | None:
+    """The message for lists of arrays of three axes, or for a list of dicts of them, which are batches; None for others."""
+    ends = [(name.rpartition("."), name.partition(".")) for name in arrays]
+    of_lists = all(parent and last.isdecimal() for (parent, _, last), _ in ends)
+    of_dicts = all(first.isdecimal() and rest for _, (first, _, rest) in ends)
+    shapes: dict[str, list[tuple[int, ...]]] = {}
+    for (behind, before), array in zip(ends, arrays.values(), strict=True):
+        shapes.setdefault(behind[0] if of_lists else before[2], []).append(tuple(array.shape))
+    several = all(len(own) > 1 for own in shapes.values())
+    if of_lists == of_dicts or not several or any(len(shape) != 3 for own in shapes.values() for shape in own):
         return None
-    first, second, *_ = sorted(next(iter(lists.values())), reverse=True)
+    what = listed([quoted(name) for name in shapes], SHOWN)
+    kind = f"{what} are lists of arrays" if of_lists else f"it is a list of dicts of {what}, arrays"
+    own = next(iter(shapes.values()))
+    first, second = own[0], next((shape for shape in own if shape[1:] != own[0][1:]), None)
+    if second is not None:
+        first, second = sorted((first, second), reverse=True)
+        each = "of each list" if of_lists else "of each key"
+        return (
+            f"{kind} of different shapes, such as {first} and {second}, as batches are: pad the arrays {each} to one length and "
+            "join them with torch.cat (contrasim guide hooks)"
+        )
+    if len(shapes) < 2 and of_lists:
+        return None
+    keys, start = ("", "rows") if of_lists else ("--keys rows ", "layers")
     return (
-        f"{listed([quoted(name) for name in lists], SHOWN)} are lists of arrays of different shapes, such as {first} and "
-        f"{second}, as batches are: pad the arrays of each list to one length and join them with torch.cat (contrasim guide hooks)"
+        f"{kind} of the shape {first}, as batches x items x tokens x neurons are: convert it with contrasim extract --from FILE "
+        f"{keys}--axes {start},rows,rows,width (a row per token) or {keys}--axes {start},rows,pool,width (a row per item, the mean "
+        "of its tokens); for other axes see contrasim guide hooks"
     )
 
 
@@ -256,10 +278,11 @@ def _remedy_of_unequal(arrays: Mapping[str, Array]) -> str:
     return f"convert it with contrasim extract --from FILE, where the lists are the batches of a layer each: --axes {outcome}"
 
 
-def _note_passed(path: Path, content: Content, layout: Layout, key: str | None) -> None:
+def _note_passed(path: Path, content: Content, layout: Layout, key: str | None, how: Hints) -> None:
     """Say what no layer was made of, and why."""
     passed = {**dict.fromkeys(content.texts, "text"), **content.passed, **layout.passed}
-    shown = [f"{quoted(name)} ({why})" for name, why in passed.items() if name != key]
+    masks = [name for name, array in content.arrays.items() if how.mask is not None and array.shape == how.mask.shape]
+    shown = [f"{quoted(name)} ({why})" for name, why in passed.items() if name not in (key, *masks)]
     if shown:
         more = f" and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
         log.info("%s: not taken as layers: %s%s", quoted(path), ", ".join(shown[:SHOWN]), more)

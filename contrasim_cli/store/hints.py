@@ -1,5 +1,6 @@
 """How a file of somebody else's is to be read, where the file cannot tell: the options of `extract --from`."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -73,3 +74,8 @@ class Hints:
 
 
 PLAIN = Hints()
+
+
+def is_of_padding(name: str) -> bool:
+    """Whether PyTorch's attention takes a mask by this name, which is true for padding."""
+    return re.search("key_?padding_?mask", name, re.IGNORECASE) is not None

@@ -1,4 +1,5 @@
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -546,9 +547,11 @@ def wait_for_shards(output: Path, count: int, process: "subprocess.Popen[str]") 
         time.sleep(0.005)
 
 
+RESUMED = ("--model", "slow_nets.py:slow", "--arrays", "x.npy", "--batch-size", "1")
+
+
 def resumed(output: Path) -> dict[str, Any]:
-    given = ("--model", "slow_nets.py:slow", "--arrays", "x.npy", "--batch-size", "1")
-    assert run("extract", *given, "--resume", "-o", output).code == 0
+    assert run("extract", *RESUMED, "--resume", "-o", output).code == 0
     return contents(str(output))
 
 
@@ -595,7 +598,11 @@ def test_a_stopped_run_says_how_to_go_on(
         more = (1, 2) if (folder / "begun.npz").exists() else (0,)  # of a shard of two batches of a row
         assert any(f"stopped after {rows + some} of 60 rows" in stderr for some in more)
     assert not output.exists()
-    found = resumed(output)
+    left = sum(int(path.stem[13:]) - int(path.stem[:12]) for path in output.with_name("o.h5.parts").glob("*-*.npz"))
+    done = run("extract", *RESUMED, "--resume", "-o", output)
+    (said,) = re.findall(r"note: continuing after (\d+) of 60 rows\n", done.stderr)
+    assert left <= int(said) <= left + 2
+    found = contents(str(output))
     for name, rows in uninterrupted.items():
         np.testing.assert_array_equal(found[name], rows)
 

@@ -106,12 +106,65 @@ def test_launchers_are_told_of_a_rank_that_is_killed(
     env = os.environ | fault(killed, "SIGKILL", phase, tmp_path / "at")
     done = subprocess.run([sys.executable, *asked], capture_output=True, text=True, env=env, timeout=120, check=False)
     assert time.time() - float((tmp_path / "at").read_text()) < SECONDS
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (137 if launcher == "--ranks" else 1, "")
     if launcher == "--ranks":
         again = "; nothing is kept, the same command starts again"
         line = f"contrasim: error: rank {killed} was killed by signal 9 (out of memory?){again}"
         assert errors([Done(1, "", done.stderr)]) == [line]
     assert unchanged(tmp_path / "out")
+
+
+def children(parent: int) -> list[int]:
+    """The processes that a process has started and that have not ended."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(fields[1]) == parent and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere processes do not learn of the end of their parent")
+def test_ranks_end_with_their_launcher(stores: list[Path], tmp_path: Path) -> None:
+    small = [
+        "--task",
+        "layers",
+        "--hidden",
+        8,
+        "--dim",
+        4,
+        "--batch-size",
+        16,
+        "--epochs",
+        100_000,
+        "--recipe",
+        "paper",
+    ]
+    arguments = ["train", *stores, *small, "--standardize", "none", "-o", tmp_path / "e.pt", "--ranks", 2]
+    launcher = subprocess.Popen(
+        [sys.executable, "-m", "contrasim_cli", *map(str, arguments)], stderr=subprocess.DEVNULL
+    )
+    try:
+        partial, end = tmp_path / "e.pt.partial", time.monotonic() + 60
+        while not partial.exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        ranks = children(launcher.pid)
+        assert len(ranks) == 2
+    finally:
+        launcher.kill()
+        launcher.wait()
+    end = time.monotonic() + SECONDS
+    alive = ranks
+    while alive and time.monotonic() < end:
+        time.sleep(0.1)
+        alive = [rank for rank in ranks if Path(f"/proc/{rank}").exists()]
+    assert not alive
+    assert partial.exists()
+    assert not (tmp_path / "e.pt").exists()
 
 
 @pytest.mark.parametrize(

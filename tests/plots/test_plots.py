@@ -411,6 +411,14 @@ def test_under_one_scale_for_several_measures_a_note_says_what_shuffled_rows_sco
         assert note.endswith("▸ on a scale: the score of shuffled rows (median)")
 
 
+@pytest.mark.parametrize(
+    ("scale", "ends"), [((0.0, 1.0), "neither"), ((0.3, 1.0), "min"), ((0.0, 0.4), "max"), ((0.3, 0.4), "both")]
+)
+def test_the_bar_shows_at_which_ends_scores_lie_outside_the_scale(scale: tuple[float, float], ends: str) -> None:
+    figure = grids.heat_maps(of_rows(grid(("cka",), 4).rows), Look(scale=scale))
+    assert images(figure)[0].colorbar.extend == ends
+
+
 def test_colours_are_turned_where_lower_is_more_similar() -> None:
     figure = grids.heat_maps([heat_map([[1, 2]]), heat_map([[1, 2]], higher=False)], Look(cmap="magma"))
     first, second = [image.cmap for image in images(figure)]

@@ -68,9 +68,9 @@ def test_sentences_about_scores() -> None:
     grids = [heat_map(diagonal([0.9, 0.8]), "enc.pt"), heat_map(diagonal([0.4, 0.9]), "cka")]
     sentences = of_scores(grids, [even(grid) for grid in grids], {"enc.pt": (1, 4), "cka": (0, 0)}, 30, 64)
     assert sentences == [
-        "Layers whose best match is the same layer of the other store: 2 of 2 by enc.pt and 1 of 2 by cka. Matches drawn at random "
-        "would give 1.0 of 2 on average.",
-        "In the median, the same layer of the other store leads the best other layer of its row by 0.350 by enc.pt and by 0.150 "
+        "Layers whose best match is the layer at the same position in the other store: 2 of 2 by enc.pt and 1 of 2 by cka. Matches "
+        "drawn at random would give 1.0 of 2 on average.",
+        "In the median, the layer at the same position leads the best other layer of its row by 0.350 by enc.pt and by 0.150 "
         "by cka.",
         "Pairs of layers that are more similar than shuffled rows by 3 standard deviations or more: 3 of 4 by enc.pt.",
         "What shuffled rows score is not known well enough for cka: that rows correspond does not follow from a high score alone "
@@ -269,11 +269,11 @@ def test_measures_that_are_nearly_identical_find_and_contradict_nothing() -> Non
     first, alike = heat_map(np.eye(4), "enc.pt"), near(0.001)
     sentences = of_scores([first, alike], [even(first)] * 2, {}, 100, 10)
     assert sentences[:3] == [
-        "Layers whose best match is the same layer of the other store: 4 of 4 by enc.pt. Matches drawn at random would give 1.0 of "
-        "4 on average.",
+        "Layers whose best match is the layer at the same position in the other store: 4 of 4 by enc.pt. Matches drawn at random "
+        "would give 1.0 of 4 on average.",
         "Scores of a row are nearly identical for cka (4 of 4 rows): which layer matches best is not to "
         "be read from them.",
-        "In the median, the same layer of the other store leads the best other layer of its row by 1.000 by enc.pt.",
+        "In the median, the layer at the same position leads the best other layer of its row by 1.000 by enc.pt.",
     ]
     assert of_scores([alike], [even(alike)], {}, 100, 10)[0].startswith("Scores of a row are nearly identical")
     told_apart = heat_map(np.roll(np.eye(4), 1, axis=1), "cka")
@@ -294,6 +294,23 @@ def test_rows_that_are_nearly_identical_do_not_count_as_contradictions() -> None
 def test_leads_of_learned_measures_are_called_raw_beside_calibrated_scores() -> None:
     grid = replace(heat_map(np.eye(2), "enc.pt"), calibrated=np.eye(2))
     assert "by 1.000 by enc.pt (raw scores)." in " ".join(of_scores([grid], [even(grid)], {}, 100, 10))
+
+
+def test_calibrated_scores_that_disagree_with_the_match_are_counted() -> None:
+    raw = 5 * np.eye(4)
+    calibrated = 0.4 + 0.2 * np.eye(4)
+    grid = replace(heat_map(raw, "universal"), calibrated=calibrated)
+    assert "Another layer" not in " ".join(of_scores([grid], [even(grid)], {}, 100, 10))
+    calibrated[1, 3], calibrated[2, 0] = 0.65, 0.615  # by more than 0.02, and by less
+    grid = replace(heat_map(raw, "universal"), calibrated=calibrated)
+    assert grid.at_odds() == 1
+    assert (
+        "Another layer than the best match has the largest calibrated score by universal (1 of 4 rows): between models of one kind "
+        "hold to the match; between different architectures compare it with closed forms."
+    ) in of_scores([grid], [even(grid)], {}, 100, 10)
+    raw[1] = 0  # a row without a best match
+    assert replace(heat_map(raw, "universal"), calibrated=calibrated).at_odds() == 0
+    assert replace(heat_map(np.eye(4), "enc.pt"), calibrated=calibrated).at_odds() == 0  # of no log odds
 
 
 def checks(measure: str, **verdicts: str) -> list[SanityRow]:
@@ -331,7 +348,7 @@ def test_the_same_layer_trails_where_it_is_behind_and_ties_where_it_is_level() -
     text = of_scores(grids, [even(grid) for grid in grids], {}, 1000, 10)
     (told,) = [sentence for sentence in text if sentence.startswith("In the median")]
     assert told == (
-        "In the median, the same layer of the other store leads the best other layer of its row by 1.000 by enc.pt, "
+        "In the median, the layer at the same position leads the best other layer of its row by 1.000 by enc.pt, "
         "and trails the best other layer of its row by 0.047 by cka, and ties with the best other layer of its row by dot."
     )
 
@@ -341,12 +358,10 @@ def test_the_pairs_that_a_lead_is_of_are_named_where_some_have_no_diagonal() -> 
     wide = replace(heat_map(np.eye(3, 5), "enc.pt"), stores=("a", "c"))
     text = of_scores([square, wide], [even(square), even(wide)], {}, 100, 10)
     assert text[0].startswith(
-        "Layers whose best match is the same layer of the other store (where stores differ in their number of layers, one of about "
-        "the same depth, within 10 %): 4 of 6 by enc.pt, over 2 pairs of stores. Matches"
+        "Layers whose best match is the layer at the same position in the other store (where stores differ in their number of "
+        "layers, one of about the same depth, within 10 %): 4 of 6 by enc.pt, over 2 pairs of stores. Matches"
     )
-    assert (
-        "In the median over the 1 of 2 pairs of stores that have equally many layers (a – b), the same layer" in text[1]
-    )
+    assert "In the median over the 1 of 2 pairs of stores that have equally many layers (a – b), the layer" in text[1]
     alone = of_scores([wide], [even(wide)], {}, 100, 10)
     assert alone[0].startswith(
         "Layers whose best match is a layer of about the same depth in the other store (within 10 %): "

@@ -111,6 +111,17 @@ def test_the_best_match_of_each_row_is_bold() -> None:
 
 
 @pytest.mark.parametrize("form", ["tex", "md"])
+def test_bold_scores_beside_calibrated_ones_are_said_to_be_by_the_raw_score(form: str) -> None:
+    rows = [
+        ScoreRow("universal", "a", x, "b", y, 5.0 * (x == y), calibrated=0.9 if x == y else 0.1)
+        for x in "pq"
+        for y in "pq"
+    ]
+    drawn = text(Results("score", ScoreRow, rows), form)
+    assert "calibrated; bold: the best match of its row, by raw score" in drawn
+
+
+@pytest.mark.parametrize("form", ["tex", "md"])
 def test_layers_in_tables_are_labelled_as_in_figures(form: str) -> None:
     every = {"a": [f"l{k}" for k in range(5)], "b": [f"m{k}" for k in range(301)]}
     rows = [ScoreRow("cka", "a", a, "b", b, 0.5) for a in ("l1", "l4") for b in ("m0", "m1", "m300")]

@@ -428,7 +428,8 @@ def test_checks_are_a_line_each_with_their_verdicts() -> None:
     cells = {label.strip(): value.strip() for label, value in lines}
     assert cells == {"before": "0.5000", "symmetric": "= ✓", "linear": "0.2500", "noise 0.1": "1.2500 ✗", "noise 5": ""}
     assert shown.startswith(
-        "sanity on l: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before\n"
+        "sanity on l: ✓ as claimed or expected, ✗ not so, no mark: nothing is claimed; =: as before, which is the layer with a "
+        "noisy copy of itself\n"
     )
 
 

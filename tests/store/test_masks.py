@@ -12,7 +12,7 @@ from helpers import run
 RNG = np.random.default_rng(0)
 STATES = RNG.normal(size=(4, 5, 3)).astype(np.float32)
 OTHER = "give the mask of these items, or other --axes"
-EMPTY = "leave such items out of the mask and the arrays"
+EMPTY = "leave such items out of the mask and the arrays, or give --mask '!m.npy' if it is 1 for padding"
 MASK = np.array([[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 1, 1], [1, 0, 1, 0, 1]])
 
 
@@ -88,6 +88,31 @@ def test_items_and_tokens_beside_their_mask_are_recognised(tmp_path: Path, monke
         assert "seems to hold" not in run("inspect", "acts.npz").stderr
 
 
+def test_masks_of_padding_are_turned_and_pytorchs_own_ones_only_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("acts.npz", h0=STATES, src_key_padding_mask=MASK == 0, padding=1 - MASK)
+    asked = ["extract", "--from", "acts.npz", "--axes", "rows,rows,width", "-o", "o.h5", "--force", "--mask"]
+    for given in ("!src_key_padding_mask", "!acts.npz:src_key_padding_mask", "!padding"):
+        done = run(*asked, given)
+        assert done.code == 0, done.stderr
+        assert (layer(Path("o.h5"))[0] == STATES[MASK.astype(bool)]).all()
+    assert run(*asked, "src_key_padding_mask") == (
+        3,
+        "",
+        "contrasim: error: --mask src_key_padding_mask: PyTorch's key_padding_mask is 1 for padding and 0 for tokens; give --mask "
+        "'!src_key_padding_mask' to invert it, or rename it if it is 1 for tokens\n",
+    )
+    assert "--axes rows,rows,width --mask '!acts.npz:src_key_padding_mask'" in run("inspect", "acts.npz").stderr
+    zeros = f"src_key_padding_mask is 1 for {(MASK == 0).sum()} of {MASK.size} tokens"
+    assert zeros in run(*asked[:-1]).stderr
+    done = run(*asked, "padding")  # item 0 has no padding
+    assert "has no token for item 0; leave such items out" in done.stderr
+    assert done.stderr.endswith("or give --mask '!padding' if it is 1 for padding\n")
+    assert run(*asked, "!padding").stderr.count("padding (2 dimensions") == 0
+
+
 @pytest.mark.parametrize("suffix", [".npy", ".pt"])
 def test_a_mask_may_lie_in_a_file_of_its_own_and_of_any_kind(tmp_path: Path, suffix: str) -> None:
     path, mask = padded(tmp_path), tmp_path / f"mask{suffix}"
@@ -124,7 +149,7 @@ def test_a_run_with_another_mask_is_not_resumed(tmp_path: Path) -> None:
     ("mask", "code", "message"),
     [
         (MASK[:, :4], 4, f"acts.npz: h0 has 4 x 5 items and tokens, --mask has 4 x 4; {OTHER}"),
-        (MASK * [[1], [1], [0], [1]], 3, f"--mask m.npy: is 0 for all tokens of item 2; {EMPTY}"),
+        (MASK * [[1], [1], [0], [1]], 3, f"--mask m.npy: has no token for item 2; {EMPTY}"),
         (MASK * 0.5, 3, "--mask m.npy: holds other values than 0 and 1; a mask is 1 for tokens and 0 for padding"),
         (MASK * np.nan, 3, "--mask m.npy: holds other values than 0 and 1; a mask is 1 for tokens and 0 for padding"),
         (MASK[0], 3, "--mask m.npy: name the mask [items, tokens], as in --mask m.npy:NAME; it holds m int64 (5,)"),
@@ -169,6 +194,32 @@ def test_a_mask_goes_with_axes_of_items_and_tokens(tmp_path: Path, axes: str | N
     done = run("extract", "--from", path, *given, "--mask", f"{path}:mask", "-o", tmp_path / "o.h5")
     assert done.code == 2
     assert "--mask [items, tokens] goes with --axes rows,rows,width" in done.stderr
+
+
+def test_batches_of_token_tensors_say_how_to_read_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sizes, draw = (8, 8, 3), torch.Generator().manual_seed(0)
+    batches = [{name: torch.randn(n, 5, 4, generator=draw) for name in ("a", "b")} for n in sizes]
+    torch.save(batches, "dicts.pt")
+    torch.save({name: [batch[name] for batch in batches] for name in ("a", "b")}, "lists.pt")
+    whole = torch.cat([batch["b"] for batch in batches]).numpy()
+    for name, keys, start in (("dicts.pt", "--keys rows ", "layers"), ("lists.pt", "", "rows")):
+        said = run("inspect", name).stderr
+        ways = [f"{keys}--axes {start},rows,rows,width", f"{keys}--axes {start},rows,pool,width"]
+        assert said.endswith(
+            "as batches x items x tokens x neurons are: convert it with contrasim extract --from FILE "
+            f"{ways[0]} (a row per token) or {ways[1]} (a row per item, the mean of its tokens); for other axes see contrasim "
+            "guide hooks\n"
+        )
+        for way, rows in zip(ways, (whole.reshape(-1, 4), whole.mean(axis=1)), strict=True):
+            assert run("extract", "--from", name, *way.split(), "-o", "o.h5", "--force").code == 0
+            with h5py.File("o.h5") as file:
+                assert np.allclose(file["layers"]["b"][:], rows, atol=1e-6)
+    torch.save([{"a": torch.zeros(2, n, 4), "b": torch.zeros(2, n, 4)} for n in (5, 6)], "ragged.pt")
+    assert run("inspect", "ragged.pt").stderr == (
+        "contrasim: error: ragged.pt: it is a list of dicts of a and b, arrays of different shapes, such as (2, 6, 4) and "
+        "(2, 5, 4), as batches are: pad the arrays of each key to one length and join them with torch.cat (contrasim guide hooks)\n"
+    )
 
 
 def test_lists_of_batches_say_how_to_join_them_and_their_masks(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import logging
 import re
 import sys
 from collections import OrderedDict
@@ -49,9 +50,12 @@ from contrasim_cli.extraction.networks.processed import (
 from contrasim_cli.extraction.pooling import MODULE_POOLS, pool_maps, pool_patches, pool_tokens
 from contrasim_cli.extraction.sources.images import open_image
 from contrasim_cli.extraction.sources.source import BadItem, Items, Source, file_digest
-from contrasim_cli.names import quoted
+from contrasim_cli.names import listed, quoted
+
+log = logging.getLogger(__name__)
 
 NUMERIC = "fiub"
+SHOWN = 6  # names that a note lists
 OUTPUT = "output"
 PASSING = re.compile(r"__torch_mangle_\d+|#.*")  # of a program's graph: what differs from one loading to the next
 TALKING = (RuntimeError, ValueError, TypeError, IndexError)  # whose messages say what is wrong without their names
@@ -339,7 +343,18 @@ class ModuleNetwork:
     def _selected(self) -> list[str]:
         defaults, asked = default_layers(self.module), self.options.layers
         modules = [name for name, _ in self.module.named_modules() if name]
-        return select(defaults, modules, asked, self.name) if asked else defaults
+        if asked:
+            return select(defaults, modules, asked, self.name, globs=False)
+        left = [
+            name
+            for name, _ in self.module.named_children()
+            if not any(f"{one}.".startswith(f"{name}.") for one in defaults)
+        ]
+        if left:
+            text = "the layers are the %d members of %s; left out: %s (--layers '**' takes every module)"
+            containers = dict.fromkeys(name.rpartition(".")[0] for name in defaults)
+            log.info(text, len(defaults), listed([quoted(name) for name in containers], SHOWN), listed(left, SHOWN))
+        return defaults
 
     def _outputs(self, inputs: Inputs, names: Sequence[str]) -> Outputs:
         modules = dict(self.module.named_modules())

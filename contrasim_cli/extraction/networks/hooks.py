@@ -89,10 +89,12 @@ def without_refused(found: Mapping[str, Tensor | str], asked: Sequence[str], whe
     return {name: tensor for name, tensor in found.items() if isinstance(tensor, Tensor)}
 
 
-def select(first: Sequence[str], modules: Sequence[str], patterns: Sequence[str], where: str) -> list[str]:
+def select(
+    first: Sequence[str], modules: Sequence[str], patterns: Sequence[str], where: str, globs: bool = True
+) -> list[str]:
     """The names that the patterns select, each once: of `first` where there is one, else of `modules`.
 
-    An index or a range counts in `first` alone.
+    An index or a range counts in `first` alone, a glob in `modules` alone unless `globs`.
 
     Raises:
         UsageError: a pattern matches nothing.
@@ -100,7 +102,7 @@ def select(first: Sequence[str], modules: Sequence[str], patterns: Sequence[str]
     chosen: dict[str, None] = {}
     for pattern in patterns:
         exact = [name for name in (*first, *modules) if name == pattern]
-        found = exact or [name for name in first if fnmatch.fnmatchcase(name, pattern)]
+        found = exact or [name for name in first if globs and fnmatch.fnmatchcase(name, pattern)]
         found = found or [name for name in modules if matches(name, pattern)]
         names = first if INDEX.fullmatch(pattern) else list(dict.fromkeys([*first, *modules]))
         chosen.update(dict.fromkeys(found or select_layers(names, [pattern], where=where)))

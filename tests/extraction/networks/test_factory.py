@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,38 @@ def test_default_layers_are_the_members_of_the_outermost_containers() -> None:
     assert default_layers(plain) == ["first", "second"]
 
 
+def test_globs_take_modules_and_a_note_says_what_the_default_leaves_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "tiny_nets.py").write_text(
+        "from torch import nn\n"
+        "def net():\n"
+        "    body = nn.Sequential(nn.Linear(64, 6), nn.ReLU())\n"
+        "    return nn.Sequential(__import__('collections').OrderedDict(\n"
+        "        flat=nn.Flatten(), first=nn.Linear(64, 64), body=body, head=nn.Linear(6, 3)))\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.flat, self.first, self.body, self.head = net()\n"
+        "    def forward(self, x):\n"
+        "        return self.head(self.body(self.first(self.flat(x))))\n"
+    )
+    np.save(tmp_path / "i.npy", np.random.default_rng(0).random((3, 8, 8)).astype(np.float32))
+    logging.getLogger("contrasim_cli").propagate = True
+    with caplog.at_level(logging.INFO):
+        assert list(made(tmp_path, "Net")[1]) == ["body.0", "body.1"]
+    assert caplog.messages == [
+        "the layers are the 2 members of body; left out: flat, first and head (--layers '**' takes every module)"
+    ]
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        assert list(made(tmp_path, "Net", layers=["*"])[1]) == ["flat", "first", "body", "head"]
+        assert list(made(tmp_path, "Net", layers=["**"])[1]) == ["flat", "first", "body", "body.0", "body.1", "head"]
+        assert list(made(tmp_path, "Net", layers=["0"])[1]) == ["body.0"]
+        assert list(made(tmp_path, "net")[1]) == ["flat", "first", "body", "head"]
+    assert not caplog.messages
+
+
 def test_of_several_outputs_the_first_tensor_counts() -> None:
     tensor = torch.ones(1)
     assert first_tensor(("a", [None, tensor], torch.zeros(1))) is tensor
@@ -242,14 +275,15 @@ def test_a_preprocess_function_that_fails_names_the_row(folder: Path, tmp_path: 
     )
     why = "the preprocess function failed with KeyError: 'colour'"
     found = run(*given)
+    note = "contrasim: note: the layers are the 11 members of blocks; left out: stem and act (--layers '**' takes every module)\n"
     assert found.stderr == (
-        f"contrasim: error: {tmp_path}/i.npy: row 1: {why}; correct it, or leave it out with --skip-bad\n"
+        f"{note}contrasim: error: {tmp_path}/i.npy: row 1: {why}; correct it, or leave it out with --skip-bad\n"
     )
     assert found.code == 3
     assert run(*given, "--skip-bad") == (
         0,
         "",
-        f"contrasim: warning: row 1 is left out: {why}\ncontrasim: note: wrote {tmp_path}/o: 11 layers x 2 rows x 8\n",
+        f"{note}contrasim: warning: row 1 is left out: {why}\ncontrasim: note: wrote {tmp_path}/o: 11 layers x 2 rows x 8\n",
     )
 
 
